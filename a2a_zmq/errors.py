@@ -1,0 +1,164 @@
+"""Every error that the library raises on purpose, in one tree.
+
+::
+
+    A2AError
+    ├── ConfigError              a setting, file or key is wrong: our caller's fault, names what and where
+    ├── ProtocolError            a frame or message from a peer is not acceptable
+    │   ├── MalformedMessage     not the strict JSON form
+    │   └── Refused              authenticated, but not allowed or not consistent (carries ``reason``)
+    ├── IllegalTransition        a task was asked to make a move its status does not have
+    ├── StateError               the shared state could not be read or written
+    │   ├── StoreUnavailable     Redis is unreachable, loading or out of memory: try again later
+    │   ├── VersionConflict      somebody else wrote the section since it was read
+    │   └── Fenced               a higher fence exists: this writer is no longer the owner
+    ├── Busy                     a bound is reached: try again after ``retry_after_s``
+    └── FleetError               what a client sees
+        ├── FleetUnavailable     no coordinator answered in time
+        ├── RequestRefused       the coordinator refused the request (``code``, ``message``)
+        ├── TaskFailed           the task ended failed (``task_id``, ``error``, ``kind``)
+        ├── TaskCancelled        the task was cancelled
+        └── TaskTimeout          the result did not arrive within the caller's timeout
+"""
+
+from __future__ import annotations
+
+
+class A2AError(Exception):
+    """Root of the tree."""
+
+
+class ConfigError(A2AError):
+    """A setting is wrong; the text is one line that names the setting and where it was read."""
+
+
+class ProtocolError(A2AError):
+    """A peer sent something that is not acceptable."""
+
+
+class MalformedMessage(ProtocolError):
+    """The frame is not the strict form of the protocol's JSON."""
+
+
+class Refused(ProtocolError):
+    """An authenticated message was refused.
+
+    Attributes:
+        reason: short machine-readable reason, one of the labels of ``a2a_signature_failures_total``
+            or ``a2a_routing_errors_total``.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class IllegalTransition(A2AError):
+    """A task was asked to make a move that its status does not have; nothing was changed."""
+
+    def __init__(self, task_id: str, old: str, new: str) -> None:
+        super().__init__(f"task {task_id!r} cannot go from {old} to {new}")
+        self.task_id = task_id
+        self.old = old
+        self.new = new
+
+
+class StateError(A2AError):
+    """The shared state could not be read or written."""
+
+
+class StoreUnavailable(StateError):
+    """Redis cannot serve us now (unreachable, loading, read-only, out of memory).
+
+    Attributes:
+        reason: ``connection``, ``timeout``, ``loading``, ``readonly``, ``oom``, ``misconf``.
+        fatal: True where trying again cannot help (``noauth``).
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, fatal: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.fatal = fatal
+
+
+class VersionConflict(StateError):
+    """The section's version moved between our read and our write."""
+
+
+class Fenced(StateError):
+    """A higher fence (or another epoch) is recorded: this writer must stop acting.
+
+    Attributes:
+        ours: fence of the refused write.
+        recorded: fence found in the section.
+    """
+
+    def __init__(self, ours: int, recorded: int) -> None:
+        super().__init__(f"fence {ours} is behind {recorded}")
+        self.ours = ours
+        self.recorded = recorded
+
+
+class Busy(A2AError):
+    """A bound is reached and nothing was taken; try again after ``retry_after_s`` seconds."""
+
+    def __init__(self, what: str, retry_after_s: float) -> None:
+        super().__init__(f"{what} is full, retry after {retry_after_s:.2f} s")
+        self.what = what
+        self.retry_after_s = retry_after_s
+
+
+class FleetError(A2AError):
+    """Root of what a client of the fleet sees."""
+
+
+class FleetUnavailable(FleetError):
+    """No coordinator answered within the time that the caller gave."""
+
+
+class RequestRefused(FleetError):
+    """The coordinator refused the request.
+
+    Attributes:
+        code: for example ``UNKNOWN_TASK_TYPE``, ``PAYLOAD_TOO_LARGE``, ``FORBIDDEN``, ``BUSY``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class TaskFailed(FleetError):
+    """The task ended ``failed`` (or ``abandoned``).
+
+    Attributes:
+        task_id: which task.
+        error: the last attempt's error, one line.
+        kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
+            ``unknown_task_type``, ``worker_lost``.
+    """
+
+    def __init__(self, task_id: str, error: str, kind: str = "raised") -> None:
+        super().__init__(f"task {task_id} failed ({kind}): {error}")
+        self.task_id = task_id
+        self.error = error
+        self.kind = kind
+
+
+class TaskCancelled(FleetError):
+    """The task was cancelled before it completed."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} was cancelled")
+        self.task_id = task_id
+
+
+class TaskTimeout(FleetError):
+    """The result did not arrive within the caller's timeout; the task itself goes on."""
+
+    def __init__(self, task_id: str, timeout_s: float) -> None:
+        super().__init__(f"no result of task {task_id} within {timeout_s:g} s; it is still with the fleet")
+        self.task_id = task_id
+        self.timeout_s = timeout_s

@@ -1,0 +1,157 @@
+"""Interfaces of the shared state, and the values that go over them.
+
+Real (Redis/Valkey) and in-memory implementations pass the same contract suite (``tests/contract``).
+
+*Sections.* The state of distributor X has two writers with a section each, so that in normal running they do not conflict:
+``Section(X, "distributor")`` and ``Section(X, "coordinator")``. Tasks that no distributor has yet are in the inbox,
+``Section("", "coordinator")``. Each section has a header (version, fence, epoch, last mutation id …) in a key of its own, which is the
+key that its writer WATCHes; the task hash, results, history and the pub/sub channel are shared by both writers of X.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from a2a_zmq.models import SharedAgentState
+
+INBOX = ""  # the "distributor id" of tasks that are not placed
+
+
+class Section(NamedTuple):
+    distributor_id: str
+    writer: str  # "coordinator" | "distributor"
+
+
+@dataclass(slots=True)
+class SectionWrite:
+    """One atomic write to one section; cost O(what is in it).
+
+    Attributes:
+        section: where.
+        fence: the writer's fence; a higher recorded one refuses the write.
+        mutation_id: fresh for every cut batch and *kept* over retries: it resolves doubtful outcomes.
+        header: header members to set besides version/fence/mutation (``status``, ``assigned_workers`` as JSON text …).
+        put_tasks: task id → record (JSON bytes) to set in the live task hash.
+        drop_tasks: task ids to remove from it.
+        results: task id → result record (JSON bytes) to keep in the bounded result buckets.
+        history: JSON bytes of history events ``[iso time, task id or "", event name, detail object]``.
+    """
+
+    section: Section
+    fence: int
+    mutation_id: str
+    header: dict[str, str] = field(default_factory=dict)
+    put_tasks: dict[str, bytes] = field(default_factory=dict)
+    drop_tasks: list[str] = field(default_factory=list)
+    results: dict[str, bytes] = field(default_factory=dict)
+    history: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a new owner reads: one section's header and all live tasks of its distributor.
+
+    Attributes:
+        version: the section's version number, 0 if it never was written.
+        fence, epoch: as recorded in the section ("" epoch if none).
+        header: further header members.
+        tasks: task id → record bytes.
+    """
+
+    version: int
+    fence: int
+    epoch: str
+    header: dict[str, str]
+    tasks: dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease that was acquired.
+
+    Attributes:
+        fence: the new fence, larger than every one recorded before.
+        owner: the owner text as stored in the lease key.
+        safe_until: monotonic time until which the holder may act (0.66·TTL after the moment *before*
+            the request was sent); renewals move it.
+    """
+
+    name: str
+    owner: str
+    fence: int
+    safe_until: float
+
+
+class StateStore(Protocol):
+    """Shared state. Every method may raise StoreUnavailable."""
+
+    async def apply(self, write: SectionWrite) -> int:
+        """WATCH header → read → check epoch and fence → MULTI … PUBLISH new version → EXEC.
+
+        Doubtful outcomes (a lost reply, WatchError) are resolved inside by re-reading: own mutation id there → applied.
+
+        Returns:
+            the section's new version.
+
+        Raises:
+            Fenced: a higher fence is recorded; nothing was written.
+            VersionConflict: kept conflicting after the bounded, jittered retries; nothing was written.
+        """
+
+    async def load(self, section: Section) -> Loaded:
+        """Header and live tasks, read consistently enough for a new owner (it holds the lease)."""
+
+    async def versions(self, distributor_id: str) -> tuple[int, int]:
+        """(coordinator_version, distributor_version) now."""
+
+    async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+        """Result records of those ids that are still kept; the others are absent."""
+
+    async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+        """Live records of those ids; the others are absent."""
+
+    async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
+        """Newest first, at most ``limit`` events (as in :attr:`SectionWrite.history`)."""
+
+    async def document(self, distributor_id: str) -> SharedAgentState | None:
+        """The specification's document, put together; None if the distributor is unknown."""
+
+    async def distributors(self) -> list[str]:
+        """Ids of all registered distributors."""
+
+    async def register_distributor(self, distributor_id: str) -> bool:
+        """Add to the registry; False if it was there already."""
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class LeaseStore(Protocol):
+    """Fenced leases; ``name`` is a Section (the lease of its owner)."""
+
+    async def acquire(self, section: Section, owner: str, ttl_ms: int, *, steal_from: str | None = None) -> Held | None:
+        """Take the lease if it is free; None if somebody holds it.
+
+        Args:
+            owner: text ``agent|host_id|pid|start_time|boot_id``.
+            steal_from: take it although held, if the holder's owner text equals this one (proof of its death was had).
+        """
+
+    async def holder(self, section: Section) -> tuple[str, int, int] | None:
+        """(owner text, fence, remaining ms) of the present holder."""
+
+    async def renew(self, section: Section, held: Held, ttl_ms: int) -> bool:
+        """Extend if still ours (compared in one Lua step); False if it is lost. Moves ``held.safe_until``."""
+
+    async def release(self, section: Section, held: Held) -> bool: ...
+
+
+class Hints(Protocol):
+    """Pub/sub notifications: hints, never the truth."""
+
+    def listen(self, distributor_ids: list[str]) -> AsyncIterator[tuple[str, str, int]]:
+        """Yields (distributor id, writer, version) for ever; ("", "", 0) after every (re)subscription, when
+        everything should be read again."""

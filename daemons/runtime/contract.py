@@ -1,0 +1,295 @@
+"""The contract between role cores and the engine that runs them.
+
+A role core is pure: no clock, no randomness of its own, no socket, no Redis. It is driven so:
+
+1. ``handle(event, now)`` once for every event. It changes the core's memory and returns effects that need no durability.
+2. ``settle(now)`` once after all events of a wake-up: batch work that should see all of them (dispatch, placement).
+3. ``cut(now)`` when no batch is in flight: everything that waits to be made durable, as one :class:`Batch`, or None.
+   While a batch is in flight the core goes on; what it stages then goes into the next batch.
+4. ``supervise(step, now)`` for each of the five steps of the supervision graph, once a heartbeat interval.
+
+Ordering duties of whoever performs them: a batch's ``writes`` are all applied, in order, before any of its ``after`` effects is
+performed; messages that the core had handled before the cut are acknowledged only after the batch is applied.
+A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from a2a_zmq.clock import Now
+from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.models import LocalAgentState
+from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(slots=True)
+class OwnershipGained:
+    """The lease of our section is held and the state was loaded; from here on the core may write.
+
+    The coordinator gets one for every section: ``loaded`` has the inbox first, then each distributor's.
+    """
+
+    fence: int
+    epoch: str
+    loaded: dict[Section, Loaded]
+
+
+@dataclass(slots=True)
+class OwnershipLost:
+    """The lease is gone or we were fenced: stage nothing, dispatch nothing, until OwnershipGained comes again."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class BatchApplied:
+    """The batch with this id is durable. ``versions``: section → new version."""
+
+    batch_id: int
+    versions: dict[Section, int]
+
+
+@dataclass(slots=True)
+class StoreChanged:
+    """Availability of the store: a core refuses new work that it could not persist (BUSY)."""
+
+    available: bool
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class QueryAnswer:
+    """Answer to a :class:`Query`; ``error`` is set instead if the store could not be read."""
+
+    tag: str
+    value: Any = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class RunFinished:
+    """Worker: an executor ended a run.
+
+    Attributes:
+        outcome: ``completed``, ``failed`` (``error_kind`` says how) or ``abandoned`` (cancelled).
+        result: JSON bytes of the value, ``b"null"`` unless completed.
+        error: one line; "" if completed.
+        error_kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
+            ``unknown_task_type``, ``cancelled``, "".
+        retryable: False where another attempt must end the same (invalid input, unserializable, unknown type).
+        execution_s: seconds from start to end of the run.
+        detail: exit signal, last log lines, traceback …, JSON-able and small.
+    """
+
+    task_id: str
+    attempt: int
+    outcome: str
+    result: bytes
+    error: str
+    error_kind: str
+    retryable: bool
+    started_at: float
+    execution_s: float
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RunStarted:
+    """Worker: an executor began a run (wall time)."""
+
+    task_id: str
+    attempt: int
+    started_at: float
+
+
+@dataclass(slots=True)
+class DrainRequested:
+    """SIGTERM, or ``a2actl drain``: finish or hand back, then :class:`Exit`."""
+
+    reason: str
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class LocalCall:
+    """A call of the in-process API (``CoordinatorAgent.assign_task_to_distributor`` …).
+
+    The core answers with :class:`LocalAnswer` carrying the same ``call_id``: in its effects, or in a batch's ``after``.
+    """
+
+    call_id: int
+    name: str
+    args: dict[str, Any]
+
+
+Event = (
+    PeerUp
+    | PeerSuspect
+    | PeerDown
+    | Received
+    | Refusal
+    | OwnershipGained
+    | OwnershipLost
+    | BatchApplied
+    | StoreChanged
+    | QueryAnswer
+    | RunFinished
+    | RunStarted
+    | DrainRequested
+    | LocalCall
+)
+
+# ---------------------------------------------------------------- effects
+
+
+@dataclass(slots=True)
+class Send:
+    """Send a message through the port that has this peer. Unreachable peers and full outboxes come back as
+    :class:`Undelivered` only for reliable sends."""
+
+    to: str
+    type: MessageType
+    payload: dict[str, Any]
+    reply_to: str | None = None
+    reliable: bool = True
+    traceparent: str | None = None
+
+
+@dataclass(slots=True)
+class Query:
+    """Read from the store; the answer comes as QueryAnswer with the same tag.
+
+    ``op`` and ``args``: ``results``/``tasks`` (``distributor_ids``, ``task_ids``; value: id → record bytes, merged),
+    ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: list of event bytes),
+    ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document`` (``distributor_id``).
+    """
+
+    tag: str
+    op: str
+    args: dict[str, Any]
+
+
+@dataclass(slots=True)
+class StartRun:
+    """Worker: run this attempt. ``payload`` is the parsed object; ``deadline_s`` the attempt's time limit or None."""
+
+    task_id: str
+    attempt: int
+    task_type: str
+    payload: dict[str, Any]
+    timeout_s: float | None
+    metadata: dict[str, Any]
+
+
+@dataclass(slots=True)
+class StopRun:
+    """Worker: end a run early: cooperative, then SIGTERM, then SIGKILL; RunFinished follows in every case."""
+
+    task_id: str
+    attempt: int
+    reason: str  # "cancelled" | "timeout" | "drain"
+
+
+@dataclass(slots=True)
+class LocalAnswer:
+    call_id: int
+    value: Any
+
+
+@dataclass(slots=True)
+class Log:
+    """One structured log line. ``fields`` hold no secret and no payload."""
+
+    level: str
+    event: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Exit:
+    """Leave: flush, release the lease, close, exit with this status."""
+
+    status: int
+    reason: str
+
+
+Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Exit
+
+
+@dataclass(slots=True)
+class Undelivered:
+    """A reliable Send could not be queued (``busy`` or ``unroutable``); the core decides what becomes of it."""
+
+    effect: Send
+    reason: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Staged writes (applied in this order, each atomically) and the effects that wait for them."""
+
+    writes: list[SectionWrite]
+    after: list[Effect]
+
+
+# The five steps of every role's supervision graph, in order.
+SUPERVISION_STEPS = ("observe", "detect", "recover", "reconcile", "report")
+
+
+class Meter(Protocol):
+    """Where cores and ports count; the names are those of ``daemons.metrics`` without the ``a2a_`` prefix."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None: ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+
+class NoMeter:
+    """Counts nothing."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        return
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        return
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        return
+
+
+class Core(Protocol):
+    """A role's decisions."""
+
+    agent_id: str
+
+    def handle(self, event: Event | Undelivered, now: Now) -> list[Effect]: ...
+
+    def settle(self, now: Now) -> list[Effect]: ...
+
+    def cut(self, now: Now) -> Batch | None: ...
+
+    def supervise(self, step: str, now: Now) -> list[Effect]: ...
+
+    def announce(self, now: Now) -> dict[str, Any]:
+        """What we tell a hub of ourselves when a session to it is made (capabilities, inventory)."""
+
+    def welcome(self, peer: str, now: Now) -> dict[str, Any]:
+        """What we tell a peer that joins our hub (fence, limits, known task types)."""
+
+    def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
+        """Payload of the next heartbeat to this peer (load, credit); small."""
+
+    def local_state(self, now: Now) -> LocalAgentState: ...
+
+    def ready(self) -> tuple[bool, str]:
+        """(able to claim work, why not)."""
+
+    def next_deadline(self) -> float:
+        """Monotonic time at which settle() wants to be called again (inf for never)."""
