@@ -11,7 +11,8 @@
     ├── StateError               the shared state could not be read or written
     │   ├── StoreUnavailable     Redis is unreachable, loading or out of memory: try again later
     │   ├── VersionConflict      somebody else wrote the section since it was read
-    │   └── Fenced               a higher fence exists: this writer is no longer the owner
+    │   ├── Fenced               a higher fence exists: this writer is no longer the owner
+    │   └── StateLost            the section is older than what this writer wrote itself (Redis was wiped or went back)
     ├── Busy                     a bound is reached: try again after ``retry_after_s``
     └── FleetError               what a client sees
         ├── FleetUnavailable     no coordinator answered in time
@@ -98,6 +99,24 @@ class Fenced(StateError):
         super().__init__(f"fence {ours} is behind {recorded}")
         self.ours = ours
         self.recorded = recorded
+
+
+class StateLost(StateError):
+    """The section is older than what this process wrote or read itself: Redis was wiped, or went back to an older copy.
+
+    Nothing was written. Stop writing, take the lease again with a fence above ours, merge, go on.
+
+    Attributes:
+        section: readable name of the section.
+        known_version, found_version: what we knew, and what is there now.
+    """
+
+    def __init__(self, section: str, known_version: int, found_version: int, detail: str = "") -> None:
+        text = f"section {section} went back from version {known_version} to {found_version}"
+        super().__init__(f"{text} ({detail})" if detail else text)
+        self.section = section
+        self.known_version = known_version
+        self.found_version = found_version
 
 
 class Busy(A2AError):

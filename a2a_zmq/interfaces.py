@@ -98,10 +98,21 @@ class StateStore(Protocol):
         Raises:
             Fenced: a higher fence is recorded; nothing was written.
             VersionConflict: kept conflicting after the bounded, jittered retries; nothing was written.
+            StateLost: the section is older than what this store object wrote or loaded before; nothing was written.
         """
 
     async def load(self, section: Section) -> Loaded:
-        """Header and live tasks, read consistently enough for a new owner (it holds the lease)."""
+        """Header and live tasks, read consistently enough for a new owner (it holds the lease).
+
+        Raises:
+            StateLost: as for :meth:`apply`; after :meth:`rebase` the section is taken as it is.
+        """
+
+    def rebase(self, section: Section) -> None:
+        """Take the section as it is found from now on: called by whoever gains ownership, before it loads.
+
+        Versions written later still continue above every version that this store object has seen.
+        """
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         """(coordinator_version, distributor_version) now."""
@@ -132,12 +143,23 @@ class StateStore(Protocol):
 class LeaseStore(Protocol):
     """Fenced leases; ``name`` is a Section (the lease of its owner)."""
 
-    async def acquire(self, section: Section, owner: str, ttl_ms: int, *, steal_from: str | None = None) -> Held | None:
-        """Take the lease if it is free; None if somebody holds it.
+    async def acquire(
+        self,
+        section: Section,
+        owner: str,
+        ttl_ms: int,
+        *,
+        steal_from: str | None = None,
+        min_fence: int = 0,
+        new_epoch: bool = False,
+    ) -> Held | None:
+        """Take the lease if it is free (or is ours already, after a lost reply); None if somebody else holds it.
 
         Args:
             owner: text ``agent|host_id|pid|start_time|boot_id``.
             steal_from: take it although held, if the holder's owner text equals this one (proof of its death was had).
+            min_fence: highest fence known from elsewhere (own memory, workers); the new fence is larger.
+            new_epoch: write a new epoch although there is one (after StateLost).
         """
 
     async def holder(self, section: Section) -> tuple[str, int, int] | None:

@@ -1,0 +1,1 @@
+"""The client: how programs give a fleet work. See ``docs/client.md``."""

@@ -97,8 +97,9 @@ class Refusal:
 
     Attributes:
         kind: ``signature`` (counts in ``a2a_signature_failures_total``) or ``routing`` (``a2a_routing_errors_total``).
-        reason: ``frames``, ``size``, ``no_session``, ``signature``, ``malformed``, ``identity``, ``sequence``, ``skew``,
-            ``forbidden``, ``revoked``, ``token``, ``version``, ``unroutable``, …
+        reason: kind ``signature``: ``signature``, ``identity``, ``sequence``, ``skew``, ``revoked``, ``token``,
+            ``malformed``; kind ``routing``: ``frames``, ``size``, ``no_session``, ``forbidden``, ``version``, ``busy``,
+            ``overflow``, ``unroutable``.
         agent_id: who, as far as authenticated; else empty.
     """
 
@@ -134,7 +135,12 @@ class Port(Protocol):
         """The transport saw the connection of this route end."""
 
     def undeliverable(self, route: bytes, frame: bytes, reason: str, now: Now) -> None:
-        """The transport could not send: ``unroutable`` (EHOSTUNREACH) or ``full`` (EAGAIN, will be tried again)."""
+        """The transport could not send: ``unroutable`` (EHOSTUNREACH) or ``full`` (EAGAIN, will be tried again).
+
+        A session's numbers have no gaps, so it is the transport that keeps a frame it could not send for ``full`` and
+        sends it before any later frame of that route; reporting ``full`` only spares the route heartbeats and ACKs
+        for a moment. ``unroutable`` counts as :meth:`disconnected`: later frames of the route can be thrown away.
+        """
 
     def probed(self, agent_id: str, *, gone: bool, now: Now) -> None:
         """Answer to :class:`ProbeWanted`."""

@@ -32,11 +32,15 @@ class OwnershipGained:
     """The lease of our section is held and the state was loaded; from here on the core may write.
 
     The coordinator gets one for every section: ``loaded`` has the inbox first, then each distributor's.
+
+    ``state_lost``: Redis was wiped or went back to an older copy. What the core remembers is merged into what was loaded, not the
+    other way round: a live task that is absent from ``loaded`` is staged again (put_tasks), not taken for finished.
     """
 
     fence: int
     epoch: str
     loaded: dict[Section, Loaded]
+    state_lost: bool = False
 
 
 @dataclass(slots=True)

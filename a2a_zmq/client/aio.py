@@ -1,0 +1,382 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from a2a_zmq.client import requests
+from a2a_zmq.client.base import (
+    REACH_CHECK_S,
+    REQUEST_TIMEOUT_S,
+    UNAVAILABLE_AFTER_S,
+    EntryMaker,
+    TaskOptions,
+    TaskSpec,
+    unavailable,
+)
+from a2a_zmq.client.connection import Connection, Opener
+from a2a_zmq.client.core import ClientCore
+from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.environment import ClientSettings, client_settings
+from a2a_zmq.client.handles import AsyncTaskHandle
+from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
+from a2a_zmq.client.requests import Ask, HistoryEvent, TaskPage
+from a2a_zmq.client.submission import TaskForm, checked_task_id
+from a2a_zmq.errors import FleetUnavailable, TaskTimeout
+from a2a_zmq.tasks import Record
+
+T = TypeVar("T")
+
+
+class AsyncFleetClient:
+    """Submits tasks to a fleet, from one event loop.
+
+    Args:
+        addresses: one coordinator's address or several (they are tried in turn until one that leads answers).
+        key_dir, client_id, token_secret, coordinator_id: who we are and whom we expect; what is not given comes from
+            the environment (:mod:`a2a_zmq.client.environment`).
+        request_timeout_s: a request that is not answered within this time fails with FleetUnavailable (or, if the
+            coordinator kept answering that it is busy, RequestRefused).
+        unavailable_after_s: waiting for a result fails when no coordinator was reachable for this long.
+        opener: makes the links, where none of the above fits.
+
+    Raises:
+        ConfigError: an address or the keys are not usable.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str] | None = None,
+        *,
+        key_dir: str | Path | None = None,
+        client_id: str | None = None,
+        token_secret: str | None = None,
+        coordinator_id: str | None = None,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
+        unavailable_after_s: float = UNAVAILABLE_AFTER_S,
+        opener: Opener | None = None,
+    ) -> None:
+        self.settings: ClientSettings = client_settings(
+            addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id
+        )
+        if opener is None:
+            from a2a_zmq.client.links import link_opener  # needs zmq: only where a real link is wanted
+
+            opener = link_opener(self.settings)
+        self._opener = opener
+        self._maker = EntryMaker(self.settings.client_id)
+        self._request_timeout_s = request_timeout_s
+        self._unavailable_after_s = unavailable_after_s
+        self._connection: Connection | None = None
+        self._closed = False
+
+    # ------------------------------------------------------------ life
+
+    async def __aenter__(self) -> Self:
+        self._connected()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _connected(self) -> Connection:
+        if self._closed:
+            raise FleetUnavailable("the client is closed")
+        if self._connection is None:
+            core = ClientCore(self._maker.new_id, random.random)
+            self._connection = Connection(core, list(self.settings.addresses), self._opener)
+        return self._connection
+
+    async def close(self) -> None:
+        """Leave the fleet. Accepted tasks go on; whoever still waits here gets FleetUnavailable."""
+        self._closed = True
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    # ------------------------------------------------------------ tasks
+
+    async def submit(
+        self,
+        task_type: str,
+        payload: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncTaskHandle:
+        """Give the fleet a task; returns when the coordinator has it on disk.
+
+        Args:
+            task_type: name of a handler that some worker has.
+            payload: JSON object for the handler.
+            idempotency_key: the same key of the same client id is the same task, however often it is submitted.
+            task_id: id to use instead of a fresh one; an id that is known already is the same task.
+            options: ``priority`` (higher first), ``timeout_s`` (of one attempt), ``max_attempts`` (3), ``distributor``
+                (run it there only), ``labels`` (that a worker must have).
+
+        Raises:
+            RequestRefused: an argument is wrong, or the coordinator does not take the task.
+            FleetUnavailable: no answer within ``request_timeout_s``; it may have been accepted (submit again with the
+                same ``task_id`` or ``idempotency_key`` to be sure).
+        """
+        connection = self._connected()
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        handle = AsyncTaskHandle(self, accepted)
+        entry = self._maker.one(
+            task_type,
+            payload,
+            handle,
+            deadline=time.monotonic() + self._request_timeout_s,
+            idempotency_key=idempotency_key,
+            task_id=task_id,
+            options=options,
+        )
+        handle.task_id = entry.task_id
+        connection.submit([entry])
+        await accepted
+        return handle
+
+    async def submit_many(
+        self, task_type: str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[TaskOptions]
+    ) -> list[AsyncTaskHandle]:
+        """Submit many tasks of one type; returns when all are accepted.
+
+        Raises:
+            RequestRefused, FleetUnavailable: of the first task that was not accepted; others may have been.
+        """
+        form = TaskForm(task_type, **options)
+        make = self._maker.next
+        return await self._submit_all(
+            payloads, lambda payload, handle, deadline: make(form, payload, handle, deadline=deadline)
+        )
+
+    async def submit_tasks(self, tasks: Iterable[TaskSpec]) -> list[AsyncTaskHandle]:
+        """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments."""
+        make = self._maker.of
+        return await self._submit_all(tasks, lambda spec, handle, deadline: make(spec, handle, deadline=deadline))
+
+    async def _submit_all(
+        self, items: Iterable[T], make: Callable[[T, AsyncTaskHandle, float], Entry]
+    ) -> list[AsyncTaskHandle]:
+        connection = self._connected()
+        loop = asyncio.get_running_loop()
+        handles: list[AsyncTaskHandle] = []
+        deadline = time.monotonic() + self._request_timeout_s
+        waiting: list[asyncio.Future[None]] = []
+        for item in items:
+            handle = AsyncTaskHandle(self, loop.create_future())
+            assert handle._accepted is not None
+            waiting.append(handle._accepted)
+            entry = make(item, handle, deadline)
+            handle.task_id = entry.task_id
+            handles.append(handle)
+            connection.submit([entry])
+            if len(handles) % CHUNK_TASKS == 0:
+                # Let submissions leave while the rest is made, and give the last of them the full time too.
+                deadline = time.monotonic() + self._request_timeout_s
+                await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return handles
+
+    async def attach(self, task_id: str) -> AsyncTaskHandle:
+        """A handle of a task that was submitted before, by this or another client.
+
+        Raises:
+            RequestRefused: ``UNKNOWN_TASK``: it was never accepted, or its result has expired.
+        """
+        connection = self._connected()
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        handle = AsyncTaskHandle(self, accepted)
+        deadline = time.monotonic() + self._request_timeout_s
+        entry = Entry(checked_task_id(task_id), b"", handle, check=True, deadline=deadline)
+        handle.task_id = task_id
+        connection.attach(entry)
+        await accepted
+        return handle
+
+    async def wait_for(self, handle: AsyncTaskHandle, timeout: float | None) -> None:
+        """Wait until the handle is done; what :meth:`AsyncTaskHandle.result` calls."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not handle.done():
+            connection = self._connected()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            handle._waiters.append(waiter)
+            left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
+            await asyncio.wait((waiter,), timeout=max(0.0, left))
+            if waiter.done():
+                continue
+            handle._waiters.remove(waiter)
+            if until is not None and timeout is not None and time.monotonic() >= until:
+                raise TaskTimeout(handle.task_id, timeout)
+            lost_s = connection.out_of_reach_s()
+            if lost_s > self._unavailable_after_s:
+                raise unavailable(lost_s, connection.core.trouble)
+
+    # ------------------------------------------------------------ bulk
+
+    async def map(
+        self,
+        task_type: str,
+        payloads: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        as_completed: bool = False,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        return_exceptions: bool = False,
+        records: bool = False,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncIterator[Any]:
+        """Run a task for each payload and yield the values; the payloads may be endless.
+
+        Args:
+            as_completed: yield in the order of arrival instead of the payloads' order.
+            in_flight: at most this many tasks are submitted whose values were not yielded.
+            return_exceptions: yield the error of a task that did not complete instead of raising it.
+            records: yield result records (with worker, times and attempt), also of failed tasks.
+            options: as for :meth:`submit`.
+
+        Raises:
+            TaskFailed, TaskCancelled, RequestRefused: of a task, when its turn comes.
+            FleetUnavailable: no coordinator was reachable for ``unavailable_after_s``.
+        """
+        connection = self._connected()
+        changed = asyncio.Event()
+        run = MapRun(
+            ordered=not as_completed, in_flight=in_flight, at_turn_end=connection.at_turn_end, wake=changed.set
+        )
+        feeder = asyncio.ensure_future(self._feed(run, TaskForm(task_type, **options), payloads, changed))
+        try:
+            while True:
+                entry = run.take()
+                if entry is not None:
+                    yield yielded(entry, records=records, return_exceptions=return_exceptions)
+                    continue
+                if feeder.done() and not run.outstanding():
+                    feeder.result()
+                    return
+                if feeder.done() and feeder.exception() is not None:
+                    feeder.result()
+                await self._next_change(run, changed, connection)
+        finally:
+            feeder.cancel()
+            connection.core.forget_all(run)
+
+    async def _next_change(self, run: MapRun, changed: asyncio.Event, connection: Connection) -> None:
+        changed.clear()
+        run.waiting = True
+        if run.ready():
+            run.waiting = False
+            return
+        try:
+            await asyncio.wait_for(changed.wait(), REACH_CHECK_S)
+        except TimeoutError:
+            self._connected()
+            lost_s = connection.out_of_reach_s()
+            if lost_s > self._unavailable_after_s:
+                raise unavailable(lost_s, connection.core.trouble) from None
+
+    async def _feed(
+        self,
+        run: MapRun,
+        form: TaskForm,
+        payloads: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        changed: asyncio.Event,
+    ) -> None:
+        """Submit payloads as there is room for them."""
+        room = asyncio.Event()
+        run.on_room = room.set
+        connection = self._connected()
+        pause_at = time.monotonic() + CHUNK_S
+        try:
+            async for payload in _each(payloads):
+                connection.submit([self._maker.next(form, payload, run, index=run.next_index())])
+                if run.outstanding() >= run.in_flight:
+                    room.clear()
+                    await room.wait()
+                elif time.monotonic() >= pause_at:
+                    await asyncio.sleep(0)
+                else:
+                    continue
+                pause_at = time.monotonic() + CHUNK_S
+        finally:
+            changed.set()
+
+    # ------------------------------------------------------------ other requests
+
+    async def _ask(self, ask: Ask) -> dict[str, Any]:
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+        def done(call: Call) -> None:
+            if answered.done():
+                return
+            if isinstance(call.answer, dict):
+                answered.set_result(call.answer)
+            elif call.answer is not None:
+                answered.set_exception(call.answer)
+
+        deadline = time.monotonic() + self._request_timeout_s
+        call = Call(ask.action, ask.payload, done, deadline=deadline, repeatable=ask.repeatable)
+        self._connected().request(call)
+        return await answered
+
+    async def get(self, task_id: str) -> Record | None:
+        """The task's full record, live or finished; None if the fleet does not know it."""
+        return requests.record_of(await self._ask(requests.get(task_id)))
+
+    async def status(self) -> dict[str, Any]:
+        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``."""
+        return requests.without_action(await self._ask(requests.status()))
+
+    async def tasks(
+        self, *, status: str | None = None, task_type: str | None = None, dead: bool = False, limit: int = 100
+    ) -> TaskPage:
+        """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
+        return requests.page_of(await self._ask(requests.tasks(status, task_type, limit, dead=dead)))
+
+    async def history(self, task_id: str | None = None, *, limit: int = 100) -> list[HistoryEvent]:
+        """The audit history, newest first."""
+        return requests.events_of(await self._ask(requests.history(task_id, limit)))
+
+    async def cancel(self, *task_ids: str) -> dict[str, list[Any]]:
+        """Cancel tasks.
+
+        Returns:
+            ids by outcome: ``cancelled``, ``requested`` (being stopped), ``terminal``, ``unknown``.
+        """
+        outcome: dict[str, list[Any]] = {}
+        for ask in requests.cancel(task_ids):
+            requests.merge_lists(outcome, await self._ask(ask))
+        return outcome
+
+    async def retry(self, *task_ids: str) -> dict[str, list[Any]]:
+        """Run failed or abandoned tasks anew (operators only); returns ``retried`` ids and ``refused`` [id, why]."""
+        outcome: dict[str, list[Any]] = {}
+        for ask in requests.retry(task_ids):
+            requests.merge_lists(outcome, await self._ask(ask))
+        return outcome
+
+    async def drain(self, agent_id: str) -> dict[str, Any]:
+        """Let an agent finish what it has and take nothing new (operators only)."""
+        return requests.without_action(await self._ask(requests.drain(agent_id)))
+
+
+async def _each(
+    payloads: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+) -> AsyncIterator[Mapping[str, Any]]:
+    if isinstance(payloads, AsyncIterable):
+        async for payload in payloads:
+            yield payload
+    else:
+        for payload in payloads:
+            yield payload

@@ -1,0 +1,99 @@
+"""What both clients share: how an entry is made from arguments, and the defaults of their waiting."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, Required, TypedDict, cast
+
+from a2a_zmq.client.entries import Entry, Sink
+from a2a_zmq.client.submission import TaskForm, checked_task_id, encode_payload
+from a2a_zmq.errors import FleetUnavailable
+from a2a_zmq.ids import idempotent_task_id, make_id_factory
+
+# A request that nobody has answered after this long fails with FleetUnavailable.
+REQUEST_TIMEOUT_S = 30.0
+# Waiting for a result ends with FleetUnavailable when no coordinator was reachable for this long: longer than a
+# coordinator's replacement takes, and a restart of the host's supervisor as well.
+UNAVAILABLE_AFTER_S = 60.0
+# How often somebody who waits looks whether the fleet is still within reach.
+REACH_CHECK_S = 1.0
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options that every task of a bulk call gets; see ``submit`` for their meaning."""
+
+    priority: int
+    timeout_s: float | None
+    max_attempts: int
+    distributor: str | None
+    labels: Mapping[str, str] | None
+
+
+def unavailable(out_of_reach_s: float, why: str) -> FleetUnavailable:
+    because = f" ({why})" if why else ""
+    return FleetUnavailable(f"no coordinator was reachable for {out_of_reach_s:.0f} s{because}; the handle stays valid")
+
+
+class TaskSpec(TaskOptions, total=False):
+    """One task of a mixed bulk submission: the arguments of ``submit``."""
+
+    task_type: Required[str]
+    payload: Required[Mapping[str, Any]]
+    idempotency_key: str | None
+    task_id: str | None
+
+
+class EntryMaker:
+    """Makes entries; safe to use from several threads."""
+
+    def __init__(self, identity: str) -> None:
+        self._identity = identity
+        self.new_id = make_id_factory(os.urandom)
+
+    def one(
+        self,
+        task_type: str,
+        payload: Mapping[str, Any],
+        sink: Sink,
+        *,
+        deadline: float,
+        idempotency_key: str | None,
+        task_id: str | None,
+        options: TaskOptions,
+    ) -> Entry:
+        """Entry of a single submission.
+
+        Raises:
+            RequestRefused: an argument is wrong.
+        """
+        form = TaskForm(task_type, **options)
+        if task_id is not None:
+            chosen = checked_task_id(task_id)
+        elif idempotency_key is not None:
+            chosen = idempotent_task_id(self._identity, idempotency_key)
+        else:
+            return self.next(form, payload, sink, deadline=deadline)
+        body = form.body(chosen, encode_payload(payload))
+        return Entry(chosen, body, sink, check=True, deadline=deadline)
+
+    def of(self, spec: TaskSpec, sink: Sink, *, deadline: float) -> Entry:
+        """Entry of one task of a mixed bulk submission."""
+        options = {name: value for name, value in spec.items() if name in TaskOptions.__annotations__}
+        return self.one(
+            spec["task_type"],
+            spec["payload"],
+            sink,
+            deadline=deadline,
+            idempotency_key=spec.get("idempotency_key"),
+            task_id=spec.get("task_id"),
+            options=cast(TaskOptions, options),
+        )
+
+    def next(
+        self, form: TaskForm, payload: Mapping[str, Any], sink: Sink, *, index: int = 0, deadline: float = math.inf
+    ) -> Entry:
+        """Entry of a fresh task, one of many of the same form."""
+        task_id = self.new_id()
+        return Entry(task_id, form.body(task_id, encode_payload(payload)), sink, deadline=deadline, index=index)

@@ -1,0 +1,308 @@
+"""The client's shell: one core, one spoke, one socket, on the event loop that runs it.
+
+It decides nothing. Everything here is called on the loop's own thread; what a turn brought is handed to sinks and
+callbacks at the turn's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from a2a_zmq.client.core import ClientCore
+from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.clock import Now
+from a2a_zmq.errors import Busy, MalformedMessage, Refused, RequestRefused
+from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.ports import Port
+
+# With several addresses: how long one of them has to bring a session about before the next is tried.
+TRY_ADDRESS_S = 2.0
+# … and how long after an attempt that failed at once.
+NEXT_ADDRESS_S = 0.2
+# What the transport's reasons mean to a user.
+CONNECT_TROUBLE = {
+    "unreachable": "nothing answers at that address",
+    "auth": "the coordinator refuses our key",
+    "protocol": "what answers there is no coordinator",
+    "handshake": "the handshake failed: another coordinator's keys, or no coordinator",
+}
+# A frame that the socket would not take (high-water mark) is tried again this soon.
+FULL_RETRY_S = 0.005
+# How long close() waits for the good-bye to leave the process.
+LINGER_S = 0.02
+
+Frames = list[tuple[bytes, list[bytes], str]]
+
+
+class Socket(Protocol):
+    """A transport socket, as the connection uses it."""
+
+    def send(self, route: bytes, frame: bytes) -> str:
+        """``ok``, ``full`` (try again) or ``unroutable``."""
+
+    def close(self) -> None: ...
+
+
+class Link(NamedTuple):
+    port: Port
+    socket: Socket
+
+
+class Callbacks(Protocol):
+    """What a socket reports to."""
+
+    def on_frames(self, batch: Frames) -> None: ...
+
+    def on_connected(self) -> None: ...
+
+    def on_disconnected(self, route: bytes = b"") -> None: ...
+
+    def on_failed(self, reason: str) -> None: ...
+
+    def on_writable(self) -> None: ...
+
+
+class Opener(Protocol):
+    """Makes links; called on the connection's loop."""
+
+    def open(self, address: str, callbacks: Callbacks) -> Link: ...
+
+    def close(self) -> None: ...
+
+
+def read_clock() -> Now:
+    return Now(time.monotonic(), time.time())
+
+
+class Connection:
+    """Build it inside the event loop that will run it.
+
+    Args:
+        core: the decisions.
+        addresses: coordinators, tried in turn until one that leads answers.
+        opener: makes spoke and socket for an address; closed with the connection.
+
+    Attributes:
+        lost_at: monotonic time since which there is no session; None while there is one.
+    """
+
+    def __init__(
+        self, core: ClientCore, addresses: list[str], opener: Opener, clock: Callable[[], Now] = read_clock
+    ) -> None:
+        self.core = core
+        self.addresses = addresses
+        self.lost_at: float | None = clock().mono
+        self.address = addresses[0]
+        self._opener = opener
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn_wanted = False
+        self._closed = False
+        self._settled: list[Callable[[], None]] = []
+        self._unsent: list[bytes] = []
+        self._tried = 0
+        self._try_until = math.inf
+        self._link = self._open(clock())
+
+    # ------------------------------------------------------------ for callers
+
+    def submit(self, entries: list[Entry]) -> None:
+        """Queue tasks; they leave with the loop's next turn, together with all others queued until then."""
+        now = self._clock()
+        for entry in entries:
+            self.core.submit(entry, now)
+        self.wake()
+
+    def attach(self, entry: Entry) -> None:
+        self.core.attach(entry, self._clock())
+        self.wake()
+
+    def request(self, call: Call) -> None:
+        self.core.request(call, self._clock())
+        self.wake()
+
+    def out_of_reach_s(self) -> float:
+        """Seconds since the last session ended (since the start, if there was none); 0 while there is one."""
+        lost_at = self.lost_at
+        return 0.0 if lost_at is None else self._clock().mono - lost_at
+
+    def at_turn_end(self, settle: Callable[[], None]) -> None:
+        """Call this once when all of this turn's results are handed out."""
+        self._settled.append(settle)
+
+    def wake(self) -> None:
+        if not self._turn_wanted and not self._closed:
+            self._turn_wanted = True
+            self._loop.call_soon(self.turn)
+
+    # ------------------------------------------------------------ the socket's reports
+
+    def on_frames(self, batch: Frames) -> None:
+        now = self._clock()
+        receive = self._link.port.receive
+        for route, frames, user_id in batch:
+            receive(route, frames, now, user_id)
+        self.turn()
+
+    def on_connected(self) -> None:
+        self._link.port.connected(self._clock())
+        self.wake()
+
+    def on_disconnected(self, route: bytes = b"") -> None:
+        self._unsent.clear()
+        self._link.port.disconnected(route, self._clock())
+        self.wake()
+
+    def on_failed(self, reason: str) -> None:
+        """An attempt to connect failed; the socket tries again, we remember why for whoever gives up waiting."""
+        self.core.trouble = CONNECT_TROUBLE.get(reason, reason)
+        if len(self.addresses) > 1 and not self.core.peer:
+            self._try_until = min(self._try_until, self._clock().mono + NEXT_ADDRESS_S)
+            self.wake()
+
+    def on_writable(self) -> None:
+        self.wake()
+
+    # ------------------------------------------------------------ the turn
+
+    def turn(self) -> None:
+        self._turn_wanted = False
+        if self._closed:
+            return
+        now = self._clock()
+        core, port = self.core, self._link.port
+        port.tick(now)
+        if port.events:
+            events, port.events = port.events, []
+            for event in events:
+                core.handle(event, now)
+            # Nothing is durable at a client: what it has seen, it has taken.
+            port.acknowledge(port.marks(), now)
+        core.tick(now)
+        self._look_at_session(now)
+        self._hand_out()
+        self._send(now)
+        self._transmit()
+        self._arm(now)
+
+    def _hand_out(self) -> None:
+        core = self.core
+        if core.accepted:
+            accepted, core.accepted = core.accepted, []
+            for entry in accepted:
+                entry.sink.accepted(entry)
+        if core.finished:
+            finished, core.finished = core.finished, []
+            for entry in finished:
+                entry.sink.finished(entry)
+        if core.answered:
+            answered, core.answered = core.answered, []
+            for call in answered:
+                call.done(call)
+        if self._settled:
+            settled, self._settled = self._settled, []
+            for settle in settled:
+                settle()
+
+    def _send(self, now: Now) -> None:
+        core, port = self.core, self._link.port
+        if not core.peer:
+            return
+        for payload, request_id in core.flush(now, port.room(core.peer)):
+            try:
+                port.send(core.peer, MessageType.REQUEST, payload, now, request_id=request_id)
+            except MalformedMessage as error:
+                core.unsendable(request_id, RequestRefused("PAYLOAD_TOO_LARGE", str(error)))
+                self.wake()
+            except (Busy, Refused):
+                core.unsent(request_id, now)
+
+    def _transmit(self) -> None:
+        link = self._link
+        if not link.port.outgoing:
+            return
+        outgoing, link.port.outgoing = link.port.outgoing, []
+        self._unsent.extend(frame for _, frame in outgoing)
+        self._push()
+
+    def _push(self) -> None:
+        """Hand frames to the socket, in order, until it is full."""
+        link = self._link
+        for done, frame in enumerate(self._unsent):
+            outcome = link.socket.send(b"", frame)
+            if outcome == "full":
+                del self._unsent[:done]
+                return
+            if outcome != "ok":
+                link.port.undeliverable(b"", frame, outcome, self._clock())
+        self._unsent.clear()
+
+    # ------------------------------------------------------------ sessions and addresses
+
+    def _look_at_session(self, now: Now) -> None:
+        if self.core.peer:
+            self.lost_at = None
+            self._try_until = math.inf
+            if self.core.wants_other and len(self.addresses) > 1:
+                self._next_address(now)
+            return
+        if self.lost_at is None:
+            self.lost_at = now.mono
+        if len(self.addresses) == 1:
+            return
+        if self._try_until == math.inf:
+            self._try_until = now.mono + TRY_ADDRESS_S
+        elif now.mono >= self._try_until:
+            self._next_address(now)
+
+    def _next_address(self, now: Now) -> None:
+        self._link.port.close(now)
+        self._transmit()
+        self._link.socket.close()
+        self._unsent.clear()
+        self.core.disconnected()
+        self._tried += 1
+        self.address = self.addresses[self._tried % len(self.addresses)]
+        self._link = self._open(now)
+
+    def _open(self, now: Now) -> Link:
+        if len(self.addresses) > 1:
+            self._try_until = now.mono + TRY_ADDRESS_S
+        return self._opener.open(self.address, self)
+
+    # ------------------------------------------------------------ time and life
+
+    def _arm(self, now: Now) -> None:
+        if self._closed:
+            return
+        deadline = min(self._link.port.next_deadline(), self.core.next_deadline(), self._try_until)
+        if self._unsent:
+            self._push()
+            if self._unsent:
+                deadline = min(deadline, now.mono + FULL_RETRY_S)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline != math.inf:
+            self._timer = self._loop.call_later(max(0.0005, deadline - now.mono), self.turn)
+
+    async def close(self) -> None:
+        """Say good-bye, end everybody's waiting with FleetUnavailable, close the socket. Safe to call twice."""
+        if self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self.core.close("the client was closed")
+        self._hand_out()
+        self._link.port.close(self._clock())
+        self._transmit()
+        self._closed = True
+        # ZMQ hands frames to its own thread, and the socket is closed without linger.
+        await asyncio.sleep(LINGER_S)
+        self._link.socket.close()
+        self._opener.close()

@@ -1,0 +1,101 @@
+"""What the client's core keeps: tasks that somebody waits for, and requests. Pure values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+from a2a_zmq.errors import FleetError
+from a2a_zmq.tasks import Record
+
+# Phases of an entry, in the order in which they are passed.
+QUEUED: Final = 0  # not sent, or to be sent again
+SENT: Final = 1  # in a submission that is not answered
+WATCHED: Final = 2  # attached: asked for, not answered
+ACCEPTED: Final = 3  # durable at the coordinator
+DONE: Final = 4  # outcome is set
+
+
+class Sink(Protocol):
+    """Where an entry's progress goes; called by the shell, never by the core."""
+
+    def accepted(self, entry: Entry) -> None:
+        """The task is durable at the coordinator."""
+
+    def finished(self, entry: Entry) -> None:
+        """``entry.outcome`` is set (possibly without :meth:`accepted` before it)."""
+
+
+class Entry:
+    """One task that a caller waits for.
+
+    Attributes:
+        body: the task as JSON bytes; dropped once the coordinator has it.
+        check: the coordinator may know this id already.
+        deadline: monotonic time until which it must be accepted (inf: for as long as it takes).
+        outcome: result record, or the error to raise; None until known.
+        index: the sink's own number for it.
+        trouble: code of the last refusal that asked for patience.
+        twins: entries with the same task id that other callers wait for.
+    """
+
+    __slots__ = ("body", "check", "deadline", "index", "outcome", "phase", "sink", "task_id", "trouble", "twins")
+
+    def __init__(
+        self,
+        task_id: str,
+        body: bytes,
+        sink: Sink,
+        *,
+        check: bool = False,
+        deadline: float = math.inf,
+        index: int = 0,
+    ) -> None:
+        self.task_id = task_id
+        self.body = body
+        self.sink = sink
+        self.check = check
+        self.deadline = deadline
+        self.index = index
+        self.phase = QUEUED
+        self.outcome: Record | FleetError | None = None
+        self.trouble = ""
+        self.twins: list[Entry] | None = None
+
+
+class Call:
+    """One request that is not a submission.
+
+    Attributes:
+        repeatable: asking twice does no harm, so it is repeated after a reconnect; others may fail then with
+            FleetUnavailable.
+        done: called by the shell when ``answer`` is set.
+        answer: the response's payload, or the error to raise.
+    """
+
+    __slots__ = ("action", "answer", "deadline", "done", "payload", "repeatable", "trouble")
+
+    def __init__(
+        self,
+        action: str,
+        payload: dict[str, Any],
+        done: Callable[[Call], None],
+        *,
+        deadline: float = math.inf,
+        repeatable: bool = True,
+    ) -> None:
+        self.action = action
+        self.payload = payload
+        self.done = done
+        self.deadline = deadline
+        self.repeatable = repeatable
+        self.answer: dict[str, Any] | FleetError | None = None
+        self.trouble = ""
+
+
+class Outbound(NamedTuple):
+    """A reliable REQUEST to the coordinator."""
+
+    payload: dict[str, Any]
+    request_id: str

@@ -1,0 +1,96 @@
+"""What a client takes from the environment when its caller gives no argument.
+
+This is the only module of the library that reads the environment, and only clients use it: a program that submits tasks
+should find the fleet and its keys the way the daemons and ``a2actl`` do. Arguments always win.
+
+* ``A2A_COORDINATOR_ADDRESS``: where coordinators listen, commas between several; else ``tcp://127.0.0.1:5550``;
+* ``A2A_KEY_DIR``: directory of keys; else ``keys`` in the state directory;
+* ``A2A_STATE_DIR``: the fleet's files on this host; else ``/var/lib/a2a-zmq`` if ``/etc/a2a-zmq`` is there, else
+  ``$XDG_STATE_HOME/a2a-zmq``, else ``~/.local/state/a2a-zmq``;
+* ``A2A_TOKEN_SECRET``: shared secret of a single-host fleet, used instead of keys;
+* ``A2A_CLIENT_ID``: name of the identity whose keys are used; else ``client``;
+* ``COORDINATOR_ID``: the coordinator's agent id; else ``coordinator-1``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from a2a_zmq.client.submission import address_list
+from a2a_zmq.errors import ConfigError
+from a2a_zmq.ids import AGENT_ID
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5550"
+DEFAULT_CLIENT_ID = "client"
+DEFAULT_COORDINATOR_ID = "coordinator-1"
+SYSTEM_CONFIG_DIR = Path("/etc/a2a-zmq")
+SYSTEM_STATE_DIR = Path("/var/lib/a2a-zmq")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Everything that a client needs to reach a fleet.
+
+    Attributes:
+        addresses: coordinators, tried in turn.
+        client_id: identity whose keys are used; the agent id adds ``~`` and a random suffix.
+        coordinator_id: who is expected to answer.
+        key_dir: directory of keys, where no secret is given.
+        token_secret: shared secret of a single-host fleet, or "".
+    """
+
+    addresses: tuple[str, ...]
+    client_id: str
+    coordinator_id: str
+    key_dir: Path
+    token_secret: str = ""
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path:
+    """Where the fleet keeps its files on this host."""
+    given = environ.get("A2A_STATE_DIR")
+    if given:
+        return Path(given).expanduser()
+    if SYSTEM_CONFIG_DIR.is_dir():
+        return SYSTEM_STATE_DIR
+    base = environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "a2a-zmq"
+
+
+def client_settings(
+    addresses: str | Sequence[str] | None = None,
+    *,
+    key_dir: str | Path | None = None,
+    client_id: str | None = None,
+    token_secret: str | None = None,
+    coordinator_id: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ClientSettings:
+    """Arguments completed from the environment.
+
+    Args:
+        environ: read this instead of the process's environment.
+
+    Raises:
+        ConfigError: a value is not of the right form.
+    """
+    env = os.environ if environ is None else environ
+    name = client_id or env.get("A2A_CLIENT_ID") or DEFAULT_CLIENT_ID
+    if AGENT_ID.match(name) is None or "~" in name:
+        raise ConfigError(f"client id {name!r} is not a name (letters, digits, dot, dash, underscore; at most 63)")
+    where = addresses or env.get("A2A_COORDINATOR_ADDRESS") or DEFAULT_ADDRESS
+    directory = key_dir or env.get("A2A_KEY_DIR")
+    secret = token_secret
+    if secret is None:
+        # Keys that the caller names are not overruled by a secret that happens to be in the environment.
+        secret = "" if key_dir else env.get("A2A_TOKEN_SECRET", "")
+    return ClientSettings(
+        addresses=tuple(address_list(where if isinstance(where, str) else list(where))),
+        client_id=name,
+        coordinator_id=coordinator_id or env.get("COORDINATOR_ID") or DEFAULT_COORDINATOR_ID,
+        key_dir=Path(directory).expanduser() if directory else default_state_dir(env) / "keys",
+        token_secret=secret,
+    )

@@ -1,0 +1,137 @@
+"""Links of a client to coordinators: identity, spoke and socket put together. Only this client module needs ZeroMQ."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+
+from a2a_zmq.client.connection import Callbacks, Link
+from a2a_zmq.client.environment import ClientSettings
+from a2a_zmq.config import A2AConfig, split_address
+from a2a_zmq.errors import ConfigError
+from a2a_zmq.ids import identity_of, make_id_factory
+from a2a_zmq.protocol.config import BootInfo, PortConfig
+from a2a_zmq.protocol.message import Role
+from a2a_zmq.protocol.spoke import Spoke
+from a2a_zmq.security.identity import Identity, open_identity
+from a2a_zmq.security.keyring import KeyDirectory
+from a2a_zmq.transport.context import SocketOptions, TransportContext
+from a2a_zmq.transport.dealer import DealerSocket
+
+OPERATOR_NAME = "operator"
+
+
+class LinkOpener:
+    """Opens links, one at a time, with one identity. Keys are read at once, sockets made on the loop that opens.
+
+    Args:
+        config: where the keys are; its ``agent_id`` names the identity, to which a random instance is added.
+        coordinator_id: who is expected at addresses that name nobody.
+
+    Raises:
+        ConfigError: the keys are not usable.
+    """
+
+    def __init__(self, config: A2AConfig, coordinator_id: str) -> None:
+        self.agent_id = f"{identity_of(config.agent_id)}~{secrets.token_hex(4)}"
+        self._config = config
+        self._coordinator_id = coordinator_id
+        self._identity = _identity(config.model_copy(update={"agent_id": self.agent_id}))
+        self._boot = BootInfo(boot_id=secrets.token_hex(16), pid=os.getpid())
+        self._new_id = make_id_factory(os.urandom)
+        self._context: TransportContext | None = None
+        self._tries = 0
+
+    def open(self, address: str, callbacks: Callbacks) -> Link:
+        """A spoke and its socket, connecting to the address."""
+        name, target = split_address(address)
+        peer = name or self._coordinator_id
+        self._identity.reload_if_changed()
+        spoke = Spoke(
+            self._identity,
+            peer,
+            boot=self._boot,
+            new_id=self._new_id,
+            random_bytes=os.urandom,
+            config=PortConfig(max_frame_bytes=self._config.max_message_bytes),
+            announce=lambda _: {},
+            heartbeat=lambda _peer, _now: {},
+            peer_role=Role.COORDINATOR,
+        )
+        if self._context is None:
+            self._context = TransportContext()
+        encrypted = self._config.use_mtls
+        socket = DealerSocket(
+            self._context,
+            on_frames=callbacks.on_frames,
+            on_connected=callbacks.on_connected,
+            on_disconnected=callbacks.on_disconnected,
+            on_failed=callbacks.on_failed,
+            on_writable=callbacks.on_writable,
+            curve=self._identity.curve_pair() if encrypted else None,
+            options=SocketOptions(
+                max_message_bytes=self._config.max_message_bytes, high_water_mark=self._config.high_water_mark
+            ),
+        )
+        socket.connect(target, self._server_key(peer) if encrypted else None)
+        return Link(spoke, socket)
+
+    def _server_key(self, peer: str) -> bytes:
+        """A hub uses the key that was its newest when it started, so the known ones are tried in turn."""
+        known = self._identity.server_keys(peer)
+        if not known:
+            raise ConfigError(
+                f"the keys of coordinator {peer!r} are not known here (COORDINATOR_ID names the one expected)"
+            )
+        self._tries += 1
+        return known[(self._tries - 1) % len(known)]
+
+    def close(self) -> None:
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+
+def link_opener(settings: ClientSettings) -> LinkOpener:
+    """Links as the settings say."""
+    secret = settings.token_secret
+    try:
+        config = A2AConfig(
+            agent_id=settings.client_id,
+            token_secret=SecretStr(secret) if secret else None,
+            key_dir=None if secret else settings.key_dir,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(f"{first['loc'][0]}: {first['msg']}") from None
+    return LinkOpener(config, settings.coordinator_id)
+
+
+def _identity(config: A2AConfig) -> Identity:
+    name = identity_of(config.agent_id)
+    role = Role.OPERATOR if name == OPERATOR_NAME else Role.CLIENT
+    if config.token_secret is None and config.key_path is None and config.key_dir is not None:
+        role = _role_in(config.key_dir, name, role)
+    return open_identity(config, role)
+
+
+def _role_in(path: Path, name: str, role: Role) -> Role:
+    """The role that the key directory gives this name; keys are made for it where the issuer's key is at hand."""
+    directory = KeyDirectory(path)
+    if not directory.peers_json.exists():
+        # A client makes no fleet: a mistyped directory must not become a new one that no coordinator knows.
+        raise ConfigError(
+            f"key directory {path}: there are no keys of a fleet; start its daemons, or `a2actl keys init`"
+        )
+    known = directory.peers().agents.get(name)
+    if known is None or (known.keys and not directory.key_file(name).exists()):
+        directory.ensure(name, role)
+        return role
+    if known.role not in (Role.CLIENT, Role.OPERATOR):
+        raise ConfigError(
+            f"{directory.peers_json}: {name} is a {known.role}; a client needs keys of a client or operator"
+        )
+    return known.role

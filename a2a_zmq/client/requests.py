@@ -1,0 +1,109 @@
+"""The requests that are not submissions: what is asked, and what an answer means. Shared by both clients; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from a2a_zmq.client.submission import checked_task_id
+from a2a_zmq.tasks import Record
+
+# Ids in one message of a bulk request.
+MAX_IDS = 512
+
+
+class TaskPage(NamedTuple):
+    """Some tasks of a list: records without payload and result, and how many tasks match in all."""
+
+    tasks: list[Record]
+    total: int
+
+
+class HistoryEvent(NamedTuple):
+    """One line of the audit history; ``time`` is ISO 8601 in UTC, ``task_id`` is "" if it is about no task."""
+
+    time: str
+    task_id: str
+    name: str
+    detail: dict[str, Any]
+
+
+class Ask(NamedTuple):
+    """A request: its action, its payload, and whether doing it twice does no harm."""
+
+    action: str
+    payload: dict[str, Any]
+    repeatable: bool = True
+
+
+def get(task_id: str) -> Ask:
+    return Ask("get_task", {"task_id": checked_task_id(task_id)})
+
+
+def status() -> Ask:
+    return Ask("fleet_status", {})
+
+
+def tasks(status_: str | None, task_type: str | None, limit: int, *, dead: bool) -> Ask:
+    payload: dict[str, Any] = {"limit": limit}
+    if status_ is not None:
+        payload["status"] = status_
+    if task_type is not None:
+        payload["task_type"] = task_type
+    if dead:
+        payload["dead"] = True
+    return Ask("list_tasks", payload)
+
+
+def history(task_id: str | None, limit: int) -> Ask:
+    payload: dict[str, Any] = {"limit": limit}
+    if task_id is not None:
+        payload["task_id"] = checked_task_id(task_id)
+    return Ask("history", payload)
+
+
+def cancel(task_ids: Sequence[str]) -> Iterator[Ask]:
+    for chunk in _chunks(task_ids):
+        yield Ask("cancel_tasks", {"task_ids": chunk})
+
+
+def retry(task_ids: Sequence[str]) -> Iterator[Ask]:
+    for chunk in _chunks(task_ids):
+        yield Ask("retry_tasks", {"task_ids": chunk}, repeatable=False)
+
+
+def drain(agent_id: str) -> Ask:
+    return Ask("drain_agent", {"agent_id": agent_id})
+
+
+def _chunks(task_ids: Sequence[str]) -> Iterator[list[str]]:
+    ids = [checked_task_id(task_id) for task_id in task_ids]
+    for start in range(0, len(ids), MAX_IDS):
+        yield ids[start : start + MAX_IDS]
+
+
+def record_of(answer: dict[str, Any]) -> Record | None:
+    task = answer.get("task")
+    return task if isinstance(task, dict) else None
+
+
+def page_of(answer: dict[str, Any]) -> TaskPage:
+    found = list(answer.get("tasks") or ())
+    return TaskPage(found, int(answer.get("total", len(found))))
+
+
+def events_of(answer: dict[str, Any]) -> list[HistoryEvent]:
+    return [
+        HistoryEvent(str(row[0]), str(row[1] or ""), str(row[2]), row[3] or {}) for row in answer.get("events") or ()
+    ]
+
+
+def merge_lists(into: dict[str, list[Any]], answer: dict[str, Any]) -> None:
+    """Add up the lists of a bulk request's answers (``cancelled``, ``unknown`` …)."""
+    for name, value in answer.items():
+        if isinstance(value, list):
+            into.setdefault(name, []).extend(value)
+
+
+def without_action(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "action"}

@@ -1,0 +1,145 @@
+"""From a caller's arguments to the JSON of a task, and from a result record to a value. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from a2a_zmq.config import split_address
+from a2a_zmq.errors import ConfigError, FleetError, RequestRefused, TaskCancelled, TaskFailed
+from a2a_zmq.ids import valid_task_id
+from a2a_zmq.tasks import COMPLETED, Record
+
+MAX_TASK_TYPE_LENGTH = 128
+
+
+class InvalidTask(RequestRefused):
+    """The arguments of a submission are wrong; nothing was sent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("INVALID_TASK", text)
+
+
+def encode_payload(payload: Mapping[str, Any]) -> bytes:
+    """The payload as JSON.
+
+    Raises:
+        RequestRefused: it is not a JSON object, or holds something that JSON cannot carry.
+    """
+    if not isinstance(payload, dict):
+        payload = _as_dict(payload)
+    try:
+        return orjson.dumps(payload)
+    except TypeError as error:
+        raise InvalidTask(f"the payload cannot be written as JSON: {error}") from error
+
+
+def _as_dict(payload: object) -> dict[str, Any]:
+    if isinstance(payload, Mapping):
+        return dict(payload)
+    raise InvalidTask(f"the payload must be a JSON object (a dict), not {type(payload).__name__}")
+
+
+class TaskForm:
+    """What all tasks of one call have in common, encoded once.
+
+    Args:
+        task_type: name of the handler.
+        priority: higher first.
+        timeout_s: time limit of one attempt, or None.
+        max_attempts: how often it is tried before it counts as failed.
+        distributor: run it there only.
+        labels: labels that a worker must have.
+
+    Raises:
+        RequestRefused: an argument is out of range.
+    """
+
+    __slots__ = ("_middle", "task_type")
+
+    def __init__(
+        self,
+        task_type: str,
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        max_attempts: int = 3,
+        distributor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        if not isinstance(task_type, str) or not 0 < len(task_type) <= MAX_TASK_TYPE_LENGTH:
+            raise InvalidTask(f"the task type must be a text of 1 to {MAX_TASK_TYPE_LENGTH} characters")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise InvalidTask("priority must be a whole number (higher runs first)")
+        if timeout_s is not None and not 0 < timeout_s < float("inf"):
+            raise InvalidTask("timeout_s must be a positive number of seconds")
+        if not isinstance(max_attempts, int) or max_attempts < 1:
+            raise InvalidTask("max_attempts must be at least 1")
+        metadata: dict[str, Any] = {"priority": priority, "max_attempts": max_attempts}
+        if timeout_s is not None:
+            metadata["timeout_s"] = timeout_s
+        if distributor is not None:
+            metadata["distributor"] = distributor
+        if labels:
+            metadata["labels"] = dict(labels)
+        self.task_type = task_type
+        try:
+            fields = orjson.dumps({"task_type": task_type, "metadata": metadata})
+        except TypeError as error:
+            raise InvalidTask(f"labels must be texts: {error}") from error
+        self._middle = b'",' + fields[1:-1] + b',"payload":'
+
+    def body(self, task_id: str, payload: bytes) -> bytes:
+        """One task of a ``submit_tasks`` message; the id must be a valid one."""
+        return b'{"task_id":"' + task_id.encode() + self._middle + payload + b"}"
+
+
+def checked_task_id(task_id: str) -> str:
+    if not valid_task_id(task_id):
+        raise InvalidTask(f"{task_id!r} is not a task id (letters, digits and ._:@- , at most 128)")
+    return task_id
+
+
+def value_of(task_id: str, outcome: Record | FleetError) -> Any:
+    """The value of a finished task.
+
+    Raises:
+        TaskFailed, TaskCancelled: as its record says.
+        FleetError: what ended the waiting instead.
+    """
+    error = error_of(task_id, outcome)
+    if error is not None:
+        raise error
+    return outcome.get("result") if isinstance(outcome, dict) else None
+
+
+def error_of(task_id: str, outcome: Record | FleetError) -> FleetError | None:
+    """The error that a finished task stands for; None if it completed."""
+    if not isinstance(outcome, dict):
+        return outcome.with_traceback(None)
+    if outcome.get("status") == COMPLETED:
+        return None
+    kind = str((outcome.get("metadata") or {}).get("error_kind") or "")
+    if kind == "cancelled":
+        return TaskCancelled(task_id)
+    return TaskFailed(task_id, str(outcome.get("error") or "no reason recorded"), kind or "raised")
+
+
+def address_list(addresses: str | list[str] | tuple[str, ...]) -> list[str]:
+    """One address (``[NAME@]tcp://HOST:PORT``), several, or several in one text with commas between them.
+
+    Raises:
+        ConfigError: none, or one that is not of a form that can be connected to.
+    """
+    texts = addresses.split(",") if isinstance(addresses, str) else list(addresses)
+    found = [text.strip() for text in texts if text.strip()]
+    for text in found:
+        try:
+            split_address(text)
+        except ValueError as error:
+            raise ConfigError(f"coordinator address: {error}") from None
+    if not found:
+        raise ConfigError("no coordinator address was given")
+    return found

@@ -1,0 +1,178 @@
+"""Is a peer alive? One small machine per peer, and a clock that does not run while we sleep.
+
+::
+
+    ALIVE ── silent ≥ suspect_s ──> SUSPECT ── silent ≥ dead_s ──────────────> DEAD (silence)
+      ^  ── connection broke ─────> SUSPECT ── not back within grace_s ──────> DEAD (disconnect)
+      |                                │   ── process proven gone ───────────> DEAD (exited)
+      └── any verified frame (if the connection holds), or a new session ──┘
+
+A broken connection of a process on our own host can be settled by looking for the process, so there the machine asks
+for a probe, and waits for its answer up to ``dead_s`` instead of the short grace: proof comes within milliseconds if
+there is any.
+
+Time is that of :class:`AttentiveClock`: a detector that was itself paused (stopped, starved, debugged) must not take
+its own absence for silence of all others.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+_HOLDS_IN_A_ROW = 5
+
+
+class AttentiveClock:
+    """Monotonic time without our own pauses.
+
+    Whoever drives us wants to come back every ``interval_s`` (there is always a deadline so soon). A gap of half as
+    much again is our own lateness: the excess counts for nobody's silence, and no verdict falls for one more
+    interval, so that what waits in the sockets can be read first. Where every gap is late (an overloaded host),
+    holding back would never end; after a few in a row verdicts fall again, by attentive time.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._max_gap_s = 1.5 * interval_s
+        self._seen: float | None = None
+        self._lost_s = 0.0
+        self._late_in_a_row = 0
+        self.hold_until = -math.inf
+
+    def observe(self, mono: float) -> float:
+        """Note that we are awake now; returns the attentive time."""
+        if self._seen is None:
+            self._seen = mono
+        late_s = mono - self._seen - self._max_gap_s
+        if late_s > 0:
+            self._lost_s += late_s
+            self._late_in_a_row += 1
+            if self._late_in_a_row <= _HOLDS_IN_A_ROW:
+                self.hold_until = mono + self._interval_s
+        elif mono >= self.hold_until:
+            self._late_in_a_row = 0
+        self._seen = max(mono, self._seen)
+        return self._seen - self._lost_s
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. ``quiet`` peers (clients) are never reported as suspect."""
+
+    suspect_s: float
+    dead_s: float
+    grace_s: float
+    quiet: bool = False
+
+
+class Health(Enum):
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+
+
+class Verdict(NamedTuple):
+    """``what``: ``suspect``, ``dead`` or ``probe``."""
+
+    what: str
+    reason: str
+    silent_s: float
+
+
+# A process whose sockets are closed is gone within a millisecond or two; a probe that came too early is repeated,
+# ever more rarely.
+_PROBE_AGAIN_S = 0.005
+
+
+class Liveness:
+    """Health of one peer; all times are attentive."""
+
+    __slots__ = ("_broken_at", "_heard_at", "_probe_again_s", "_probe_at", "_probe_out", "health", "timing")
+
+    def __init__(self, timing: Timing, at: float) -> None:
+        self.timing = timing
+        self.renewed(at)
+
+    def renewed(self, at: float) -> None:
+        """A session was made: everything before is forgiven."""
+        self.health = Health.ALIVE
+        self._heard_at = at
+        self._broken_at: float | None = None
+        self._probe_at = math.inf
+        self._probe_out = False
+        self._probe_again_s = _PROBE_AGAIN_S
+
+    def heard(self, at: float) -> None:
+        """A verified frame came."""
+        self._heard_at = at
+        if self.health is Health.SUSPECT and self._broken_at is None:
+            self.health = Health.ALIVE
+
+    def silent_s(self, at: float) -> float:
+        return max(0.0, at - self._heard_at)
+
+    def broke(self, at: float, *, can_probe: bool) -> list[Verdict]:
+        """The connection ended."""
+        if self.health is Health.DEAD or self._broken_at is not None:
+            return []
+        self._broken_at = at
+        verdicts: list[Verdict] = []
+        if self.health is Health.ALIVE and not self.timing.quiet:
+            verdicts.append(Verdict("suspect", "disconnect", self.silent_s(at)))
+        self.health = Health.SUSPECT
+        if can_probe:
+            self._probe_at = at
+        return verdicts
+
+    def probed(self, at: float, *, gone: bool) -> list[Verdict]:
+        """The operating system's answer; a process that is gone is dead whatever its connection."""
+        if self.health is Health.DEAD or not self._probe_out:
+            return []
+        self._probe_out = False
+        if gone:
+            return [self.died(at, "exited")]
+        self._probe_at = at + self._probe_again_s
+        self._probe_again_s *= 2
+        return []
+
+    def died(self, at: float, reason: str) -> Verdict:
+        """Make it dead for a reason of the caller's."""
+        self.health = Health.DEAD
+        return Verdict("dead", reason, self.silent_s(at))
+
+    def _grace_s(self) -> float:
+        settled_by_probe = self._probe_out or self._probe_at != math.inf
+        return max(self.timing.grace_s, self.timing.dead_s) if settled_by_probe else self.timing.grace_s
+
+    def check(self, at: float) -> list[Verdict]:
+        """What time alone says."""
+        if self.health is Health.DEAD:
+            return []
+        if self._broken_at is not None:
+            if at >= self._broken_at + self._grace_s():
+                return [self.died(at, "disconnect")]
+            if at >= self._probe_at:
+                self._probe_at = math.inf
+                self._probe_out = True
+                return [Verdict("probe", "disconnect", self.silent_s(at))]
+            return []
+        silent_s = self.silent_s(at)
+        if at >= self._heard_at + self.timing.dead_s:
+            return [self.died(at, "silence")]
+        if at >= self._heard_at + self.timing.suspect_s and self.health is Health.ALIVE:
+            self.health = Health.SUSPECT
+            if not self.timing.quiet:
+                return [Verdict("suspect", "silence", silent_s)]
+        return []
+
+    def due(self) -> float:
+        """Attentive time at which :meth:`check` has something to say if nothing happens until then."""
+        if self.health is Health.DEAD:
+            return math.inf
+        if self._broken_at is not None:
+            return min(self._probe_at, self._broken_at + self._grace_s())
+        limit_s = self.timing.suspect_s if self.health is Health.ALIVE else self.timing.dead_s
+        return self._heard_at + limit_s

@@ -1,0 +1,87 @@
+"""Puts the specification's SharedAgentState together from the parts in which it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+from pydantic import ValidationError
+
+from a2a_zmq.errors import StateError
+from a2a_zmq.models import AgentStatus, Lease, SharedAgentState, Task
+
+# The document shows ended tasks too, as the specification's example does, but not the whole past.
+RECENT_RESULTS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentParts:
+    """What was read; bytes as stored, None where there is nothing.
+
+    Attributes:
+        versions: of the coordinator's and the distributor's section.
+        lease: the lease key's text ``owner|fence``.
+        leased_at: Unix seconds as text.
+        lease_remaining_ms: until the lease ends.
+        tasks: live and newest ended ones, as :func:`parse_task` gives them.
+    """
+
+    versions: tuple[int, int]
+    status: bytes | None
+    assigned_workers: bytes | None
+    leased_at: bytes | None
+    lease: bytes | None
+    lease_remaining_ms: int
+    tasks: list[Task]
+
+
+def build_document(parts: DocumentParts, wall: float) -> SharedAgentState:
+    """
+    Args:
+        wall: Unix seconds, from which the lease's end is reckoned.
+
+    Raises:
+        StateError: a header member is not what the model allows.
+    """
+    try:
+        return SharedAgentState(
+            coordinator_version=f"v{parts.versions[0]}",
+            distributor_version=f"v{parts.versions[1]}",
+            status=AgentStatus((parts.status or b"idle").decode()),
+            assigned_workers=orjson.loads(parts.assigned_workers or b"[]"),
+            tasks=sorted(parts.tasks, key=_by_age),
+            lease=_lease(parts, wall),
+        )
+    except (ValidationError, ValueError) as error:
+        raise StateError(f"the header holds what the model does not allow: {error}") from error
+
+
+def parse_task(record: bytes) -> Task:
+    """
+    Raises:
+        StateError: the record is not a task.
+    """
+    try:
+        return Task.model_validate_json(record)
+    except ValidationError as error:
+        raise StateError(f"a stored record is not a task: {error}") from error
+
+
+def _by_age(task: Task) -> tuple[datetime, str]:
+    created = task.created_at
+    return created if created.tzinfo else created.replace(tzinfo=UTC), task.task_id
+
+
+def _lease(parts: DocumentParts, wall: float) -> Lease | None:
+    if parts.lease is None or parts.lease_remaining_ms <= 0:
+        return None
+    owner = parts.lease.decode().partition("|")[0]
+    acquired = float(parts.leased_at or wall)
+    expires = wall + parts.lease_remaining_ms / 1000
+    return Lease(
+        owner=owner,
+        acquired_at=datetime.fromtimestamp(acquired, UTC),
+        expires_at=datetime.fromtimestamp(expires, UTC),
+    )

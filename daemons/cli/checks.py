@@ -1,0 +1,211 @@
+"""``a2actl doctor``: what can be wrong, how it is seen, how it is mended."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from a2a_zmq.config import split_address
+from a2a_zmq.errors import A2AError, ConfigError
+from daemons.cli.invocation import Invocation
+
+# What PROTOCOL asks of unit files: silent connections must not be able to fill the table.
+WANTED_FILES = 65_536
+MIN_FREE_BYTES = 256 * 1024 * 1024
+CONNECT_TIMEOUT_S = 1.0
+ANSWER_TIMEOUT_S = 3.0
+
+
+class Check(NamedTuple):
+    """One check: what was looked at, what was found, and what would mend it."""
+
+    name: str
+    ok: bool
+    text: str
+    fix: str = ""
+
+
+def run_checks(run: Invocation) -> list[Check]:
+    """All checks; later ones are left out where an earlier one explains them."""
+    checks = [_python(), _files()]
+    try:
+        settings = run.settings
+    except ConfigError as error:
+        return [*checks, Check("settings", False, str(error), "correct or remove that setting")]
+    checks.append(Check("settings", True, f"acting as {settings.client_id}, state in {settings.state_dir}"))
+    checks.append(_state_dir(settings))
+    keys = _keys(run)
+    ports = [_port(text) for text in settings.coordinator_address]
+    checks += [keys, *ports]
+    if keys.ok and any(port.ok for port in ports):
+        checks += _fleet(run)
+    checks.append(_redis(run))
+    return checks
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    missing = []
+    for name in ("zmq", "redis", "orjson", "langgraph", "cryptography", "prometheus_client"):
+        from importlib.util import find_spec
+
+        if find_spec(name) is None:
+            missing.append(name)
+    if missing:
+        return Check("installation", False, f"not installed: {', '.join(missing)}", "pip install a2a-zmq")
+    from daemons.settings_sources import suite_version
+
+    return Check("installation", True, f"a2a-zmq {suite_version()}, Python {found}")
+
+
+def _files() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= WANTED_FILES:
+        return Check("open files", True, f"limit {soft}, may be raised to {hard}")
+    fix = f"LimitNOFILE={WANTED_FILES} in the unit, or `ulimit -Hn {WANTED_FILES}` before starting"
+    return Check("open files", False, f"at most {hard} descriptors a process", fix)
+
+
+def _state_dir(settings: Any) -> Check:
+    directory = settings.state_dir
+    existing = directory
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK):
+        return Check(
+            "state directory", False, f"{directory} cannot be written", "set A2A_STATE_DIR, or run as its owner"
+        )
+    free = shutil.disk_usage(existing).free
+    if free < MIN_FREE_BYTES:
+        return Check("state directory", False, f"{free >> 20} MB free on {existing}", "make room on that file system")
+    return Check("state directory", True, f"{directory}, {free >> 20} MB free")
+
+
+def _keys(run: Invocation) -> Check:
+    from a2a_zmq.client.links import LinkOpener
+
+    settings = run.settings
+    try:
+        LinkOpener(settings.a2a_config(), settings.coordinator_id).close()
+    except ConfigError as error:
+        return Check(
+            "keys", False, str(error), "`a2actl keys init` on the issuing host, `a2actl keys export` for others"
+        )
+    source = "shared secret" if settings.token_secret is not None else str(settings.keys)
+    return Check("keys", True, f"{settings.client_id} in {source}")
+
+
+def _port(text: str) -> Check:
+    _, address = split_address(text)
+    name = f"port {address}"
+    if not address.startswith("tcp://"):
+        return Check(name, True, "not a TCP address, not probed")
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
+            return Check(name, True, "something listens there")
+    except OSError as error:
+        fix = "start a2a-coordinator (`supervisord -c config/supervisord.conf`), or correct A2A_COORDINATOR_ADDRESS"
+        return Check(name, False, f"nothing listens: {error.strerror or error}", fix)
+
+
+def _fleet(run: Invocation) -> list[Check]:
+    from a2a_zmq.client.links import LinkOpener
+    from a2a_zmq.client.sync import FleetClient
+
+    settings = run.settings
+    timeout_s = run.timeout_s or ANSWER_TIMEOUT_S
+    try:
+        with FleetClient(
+            list(settings.coordinator_address),
+            client_id=settings.client_id,
+            request_timeout_s=timeout_s,
+            opener=LinkOpener(settings.a2a_config(), settings.coordinator_id),
+        ) as client:
+            fleet = client.status()
+    except A2AError as error:
+        fix = "`a2actl keys list` on both sides shows whether they know each other; see the coordinator's log"
+        return [Check("coordinator", False, str(error), fix)]
+    return [_coordinator(fleet), *_store_of(fleet), _workers(fleet)]
+
+
+def _coordinator(fleet: dict[str, Any]) -> Check:
+    one = fleet.get("coordinator") or {}
+    if not one.get("leading", True):
+        return Check(
+            "coordinator", False, f"{one.get('id')} does not lead", "see its log: it waits for the lease, or for Redis"
+        )
+    return Check("coordinator", True, f"{one.get('id')} leads, fence {one.get('fence')}")
+
+
+def _store_of(fleet: dict[str, Any]) -> list[Check]:
+    store = fleet.get("store") or {}
+    if store.get("available", True):
+        return [Check("store", True, "the coordinator can write it")]
+    return [
+        Check("store", False, f"away for the coordinator: {store.get('reason')}", "start Redis, or correct REDIS_HOST")
+    ]
+
+
+def _workers(fleet: dict[str, Any]) -> Check:
+    distributors = [one for one in fleet.get("distributors") or () if one.get("up")]
+    workers = [worker for one in distributors for worker in one.get("workers") or () if worker.get("up")]
+    text = f"{len(distributors)} distributors and {len(workers)} workers are connected"
+    if workers:
+        return Check("workers", True, text)
+    return Check("workers", False, text, "start a2a-distributor and a2a-worker; their logs say what keeps them")
+
+
+def _redis(run: Invocation) -> Check:
+    """Reachable from here, and does it keep what it is told?"""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    config = run.settings.redis_config()
+    connection = redis.Redis.from_url(
+        config.url(),
+        socket_timeout=CONNECT_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        **({"ssl_ca_certs": str(config.ca_path)} if config.ca_path else {}),
+    )
+    where = config.url(mask=True)
+    try:
+        return _redis_findings(where, connection.info, connection.config_get)
+    except redis.AuthenticationError as error:
+        return Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD")
+    except redis.RedisError as error:
+        return Check(
+            "redis",
+            False,
+            f"{where}: {error}",
+            "start a2a-redis or your own Redis, or correct REDIS_HOST and REDIS_PORT",
+        )
+    finally:
+        connection.close()
+
+
+def _redis_findings(where: str, info: Callable[..., Any], config_get: Callable[..., Any]) -> Check:
+    found: dict[str, Any] = info()
+    version = f"{found.get('server_name', 'redis')} {found.get('valkey_version') or found.get('redis_version')}"
+    if not found.get("aof_enabled"):
+        fix = (
+            "`appendonly yes` in its configuration; without it a crash loses what was accepted since the last snapshot"
+        )
+        return Check("redis", False, f"{where}: {version} keeps no append-only file", fix)
+    policy = config_get("maxmemory-policy").get("maxmemory-policy")
+    if policy not in (None, "noeviction"):
+        return Check(
+            "redis",
+            False,
+            f"{where}: evicts keys ({policy})",
+            "`maxmemory-policy noeviction`: state must not be evicted",
+        )
+    sync = config_get("appendfsync").get("appendfsync", "?")
+    return Check("redis", True, f"{where}: {version}, append-only file, fsync {sync}")

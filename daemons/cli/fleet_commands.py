@@ -1,0 +1,77 @@
+"""Commands about the fleet: status, drain, doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from daemons.cli.invocation import CommandFailed, invocation
+
+
+def register(app: typer.Typer) -> None:
+    for command in (status, drain, doctor):
+        app.command()(command)
+
+
+def status(ctx: typer.Context) -> None:
+    """The fleet at a glance: coordinator, distributors, workers, tasks, store."""
+    run = invocation(ctx)
+    with run.client() as client:
+        fleet = client.status()
+    run.show(fleet, lambda: _print_status(fleet))
+
+
+def _print_status(fleet: dict[str, Any]) -> None:
+    from daemons.cli.output import print_table
+
+    coordinator = fleet.get("coordinator") or {}
+    store = fleet.get("store") or {}
+    leads = "leads" if coordinator.get("leading", True) else "stands by"
+    print(
+        f"coordinator {coordinator.get('id', '?')} {leads}, up {float(coordinator.get('uptime_s') or 0):.0f} s, "
+        f"store {'available' if store.get('available', True) else 'away: ' + str(store.get('reason'))}"
+    )
+    rows: list[tuple[Any, ...]] = []
+    for one in fleet.get("distributors") or ():
+        state = one.get("status") if one.get("up") else "down"
+        rows.append((one.get("id"), state, one.get("pending"), one.get("in_progress"), one.get("slots", ""), ""))
+        for worker in one.get("workers") or ():
+            labels = ",".join(f"{k}={v}" for k, v in (worker.get("labels") or {}).items())
+            rows.append(
+                (f"  {worker.get('id')}", "up" if worker.get("up") else "down", "", "", worker.get("slots"), labels)
+            )
+    print_table(("agent", "state", "pending", "running", "slots", "labels"), rows, right="pending,running,slots")
+    counts = fleet.get("tasks") or {}
+    print("tasks: " + (", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"))
+
+
+def drain(
+    ctx: typer.Context, agent_id: Annotated[str, typer.Argument(metavar="AGENT", help="A distributor or worker.")]
+) -> None:
+    """Let an agent finish what it runs, take nothing new, and leave."""
+    run = invocation(ctx)
+    with run.client() as client:
+        answer = client.drain(agent_id)
+    run.show(answer, lambda: print(answer.get("message") or f"{agent_id} drains") if answer.get("draining") else None)
+    if not answer.get("draining"):
+        raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Look for what is wrong on this host and between it and the fleet, and say how to mend it."""
+    from daemons.cli.checks import Check, run_checks
+
+    run = invocation(ctx)
+    checks: list[Check] = run_checks(run)
+    bad = [check for check in checks if not check.ok]
+
+    def lines() -> None:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
+            if not check.ok:
+                print(f"      fix: {check.fix}")
+
+    run.show({"ok": not bad, "checks": [check._asdict() for check in checks]}, lines)
+    if bad:
+        raise CommandFailed(f"{len(bad)} of {len(checks)} checks failed: {', '.join(check.name for check in bad)}")

@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM while a private fleet runs: one ends the work, and nothing cuts the cleaning up short."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from daemons.cli.fleet import LocalFleet
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def private_fleet(**options: Any) -> Iterator[LocalFleet]:
+    """A LocalFleet that is stopped and removed whatever ends the block: success, error, Ctrl-C or SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        with LocalFleet(**options) as fleet:
+            yield fleet
+        return
+    fleet = LocalFleet(**options)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        fleet.start()
+        yield fleet
+    finally:
+        # An impatient second Ctrl-C must not leave daemons or files behind; stopping is bounded in time.
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        fleet.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)

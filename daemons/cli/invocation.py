@@ -1,0 +1,123 @@
+"""One run of ``a2actl``: its global options, and what commands need to do their work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from a2a_zmq.client.sync import FleetClient
+    from daemons.settings import ClientSettings
+
+# Exit statuses, after sysexits.h where it has one. 0 is success and nothing else.
+EX_FAILED = 1  # the fleet answered, and the answer is no: a task failed, an id is unknown, a check found something
+EX_USAGE = 2
+EX_UNAVAILABLE = 69
+EX_TEMPFAIL = 75  # not yet: a result did not come in time, or the fleet is busy
+EX_CONFIG = 78
+EX_INTERRUPTED = 130
+
+OPERATOR = "operator"
+CLIENT = "client"
+DEFAULT_TIMEOUT_S = 30.0
+
+
+class CommandFailed(Exception):
+    """The command did what it could; the text is one line for standard error, or "" if all was said."""
+
+    def __init__(self, text: str = "", status: int = EX_FAILED) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass
+class Invocation:
+    """Global options.
+
+    Attributes:
+        json: print JSON instead of tables.
+        timeout_s: how long to wait for the fleet (and for results); None: the command's own default.
+    """
+
+    json: bool = False
+    address: str | None = None
+    key_dir: Path | None = None
+    client_id: str | None = None
+    timeout_s: float | None = None
+    config: Path | None = None
+    _settings: ClientSettings | None = field(default=None, repr=False)
+
+    @property
+    def settings(self) -> ClientSettings:
+        """Flags over environment over ``.env`` over the file over defaults.
+
+        Raises:
+            ConfigError: one line that names the setting and its source.
+        """
+        if self._settings is None:
+            from daemons.settings import ClientSettings
+            from daemons.settings_sources import load
+
+            flags = {"coordinator_address": self.address, "key_dir": self.key_dir, "client_id": self.client_id}
+            given = {name: value for name, value in flags.items() if value is not None}
+            found = load(ClientSettings, given, config=self.config)
+            if "client_id" not in found.model_fields_set:
+                # The operator's tool acts as the operator where that identity is at hand.
+                found = found.model_copy(update={"client_id": self._own_identity(found)})
+            self._settings = found
+        return self._settings
+
+    def _own_identity(self, settings: ClientSettings) -> str:
+        if settings.token_secret is not None:
+            return OPERATOR
+        import os
+
+        directory = settings.keys
+        can_make = os.access(directory / "issuer.key", os.R_OK | os.W_OK)
+        return OPERATOR if can_make or os.access(directory / f"{OPERATOR}.key", os.R_OK) else CLIENT
+
+    def client(self) -> FleetClient:
+        """A client of the fleet that the settings name.
+
+        Raises:
+            ConfigError: settings or keys are not usable.
+        """
+        from a2a_zmq.client.links import LinkOpener
+        from a2a_zmq.client.sync import FleetClient
+
+        settings = self.settings
+        timeout_s = self.timeout_s or DEFAULT_TIMEOUT_S
+        return FleetClient(
+            list(settings.coordinator_address),
+            client_id=settings.client_id,
+            request_timeout_s=timeout_s,
+            unavailable_after_s=timeout_s,
+            opener=LinkOpener(settings.a2a_config(), settings.coordinator_id),
+        )
+
+    def show(self, value: dict[str, Any], human: Callable[[], None]) -> None:
+        """The command's answer: one JSON object on a line, or what ``human`` prints."""
+        if self.json:
+            print_json(value)
+        else:
+            human()
+
+
+def invocation(ctx: typer.Context) -> Invocation:
+    """The run that a command belongs to."""
+    found = ctx.obj
+    assert isinstance(found, Invocation)
+    return found
+
+
+def print_json(value: dict[str, Any]) -> None:
+    import orjson
+
+    # Texts from the network may hold anything that JSON can; orjson writes it on one line.
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,148 @@
+"""``a2actl keys``: the key directory of the issuing host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daemons.cli.invocation import Invocation, invocation
+
+if TYPE_CHECKING:
+    from a2a_zmq.security.keyring import KeyDirectory
+
+app = typer.Typer(
+    help="Make, rotate, revoke and list keys; changes reach running daemons within a second.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+# The default fleet of config/supervisord.conf, and those who talk to it.
+DEFAULT_AGENTS = {
+    "coordinator-1": "coordinator",
+    "distributor-1": "distributor",
+    "worker-1": "worker",
+    "worker-2": "worker",
+    "client": "client",
+    "operator": "operator",
+}
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Agent id.")]
+
+
+def _directory(run: Invocation) -> KeyDirectory:
+    from a2a_zmq.security.keyring import KeyDirectory
+
+    return KeyDirectory(run.settings.keys)
+
+
+def _role_of(name: str) -> str:
+    """The role that a name like worker-7 says."""
+    role = name.partition("-")[0]
+    if role not in ("coordinator", "distributor", "worker", "client", "operator"):
+        raise typer.BadParameter(f"{name!r} does not say its role; give it as NAME=ROLE")
+    return role
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    agents: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME[=ROLE]...]", help="Agents; default: the default fleet.")
+    ] = None,
+) -> None:
+    """Make the issuer, if there is none, and keys for agents that have none."""
+    run = invocation(ctx)
+    wanted = dict(DEFAULT_AGENTS) if not agents else {}
+    for text in agents or ():
+        name, _, role = text.partition("=")
+        wanted[name] = role or _role_of(name)
+    directory = _directory(run)
+    _checked_roles(wanted)
+    added = directory.init(wanted)
+    words = f"keys for {', '.join(added)}" if added else "nothing to do, all have keys"
+    run.show({"key_dir": str(directory.path), "added": added}, lambda: print(f"{directory.path}: {words}"))
+
+
+def _checked_roles(wanted: dict[str, str]) -> None:
+    from a2a_zmq.protocol.message import Role
+
+    for name, role in wanted.items():
+        if role not in list(Role):
+            raise typer.BadParameter(f"{role!r} (of {name}) is no role; there are {', '.join(Role)}")
+
+
+@app.command()
+def add(
+    ctx: typer.Context,
+    name: Name,
+    role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Its role, if the name does not say it.")] = None,
+) -> None:
+    """Admit an agent, or one that was revoked."""
+    run = invocation(ctx)
+    wanted = {name: role or _role_of(name)}
+    _checked_roles(wanted)
+    _directory(run).add(name, wanted[name])
+    run.show({"added": name, "role": wanted[name]}, lambda: print(f"{name}: keys made"))
+
+
+@app.command()
+def rotate(ctx: typer.Context, name: Name) -> None:
+    """Make a new key for an agent; its last one stays valid until the next rotation."""
+    run = invocation(ctx)
+    key_id = _directory(run).rotate(name)
+    run.show({"agent": name, "key_id": key_id}, lambda: print(f"{name}: key {key_id} is the newest"))
+
+
+@app.command()
+def revoke(ctx: typer.Context, name: Name) -> None:
+    """Shut an agent out within a second, also on live connections."""
+    run = invocation(ctx)
+    _directory(run).revoke(name)
+    run.show({"revoked": name}, lambda: print(f"{name}: revoked"))
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    name: Name,
+    target: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where to write it; carry it to the host.")],
+) -> None:
+    """Write the key directory for a host that runs only this agent: nobody else's secrets are in it."""
+    run = invocation(ctx)
+    _directory(run).export(name, target)
+    run.show({"agent": name, "directory": str(target)}, lambda: print(f"{target}: keys of {name}"))
+
+
+@app.command(name="list")
+def list_keys(ctx: typer.Context) -> None:
+    """Who is in the fleet."""
+    from daemons.cli.output import print_table
+
+    run = invocation(ctx)
+    directory = _directory(run)
+    found = directory.list()
+    shown = [
+        {
+            "agent": one.name,
+            "role": one.role.value,
+            "key_ids": one.key_ids,
+            "secret_here": one.secret_here,
+            "revoked": one.revoked,
+        }
+        for one in found
+    ]
+
+    def table() -> None:
+        rows = [
+            (
+                one.name,
+                one.role.value,
+                "revoked" if one.revoked else ", ".join(one.key_ids),
+                "yes" if one.secret_here else "",
+            )
+            for one in found
+        ]
+        print_table(("agent", "role", "keys", "secret here"), rows, title=str(directory.path))
+
+    run.show({"key_dir": str(directory.path), "agents": shown}, table)

@@ -1,0 +1,184 @@
+"""``a2actl submit``: where tasks come from, and what is shown of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import typer
+
+from a2a_zmq.client.base import TaskSpec
+from a2a_zmq.client.handles import TaskHandle
+from a2a_zmq.errors import ConfigError, FleetUnavailable, TaskTimeout
+from a2a_zmq.tasks import COMPLETED
+from daemons.cli.invocation import CommandFailed, Invocation, print_json
+from daemons.cli.output import short
+
+# Members of a line of --file, with the type that each must have.
+LINE_MEMBERS: dict[str, tuple[type, ...]] = {
+    "task_type": (str,),
+    "payload": (dict,),
+    "priority": (int,),
+    "timeout_s": (int, float),
+    "max_attempts": (int,),
+    "idempotency_key": (str,),
+    "task_id": (str,),
+    "distributor": (str,),
+    "labels": (dict,),
+}
+# More than this many ids on a terminal help nobody.
+SHOWN_IDS = 20
+
+
+def parse_payload(text: str) -> dict[str, Any]:
+    """The payload given on the command line."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"--payload is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter('--payload must be a JSON object, for example {"n": 1}')
+    return value
+
+
+def labels_of(texts: list[str]) -> dict[str, str]:
+    labels = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"--label {text!r} is not of the form NAME=VALUE")
+        labels[name] = value
+    return labels
+
+
+def read_tasks(path: Path, task_type: str | None, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Tasks of a file; each line is checked before it is submitted, and named if it is wrong."""
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
+    with stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _task_of(line, f"{name}, line {number}", task_type, options)
+
+
+def _task_of(line: bytes, where: str, task_type: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        given = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise CommandFailed(f"{where}: not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise CommandFailed(f'{where}: must be a JSON object, for example {{"payload": {{"n": 1}}}}')
+    for name, value in given.items():
+        types = LINE_MEMBERS.get(name)
+        if types is None:
+            raise CommandFailed(f"{where}: unknown member {name!r}; there are {', '.join(LINE_MEMBERS)}")
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise CommandFailed(f"{where}: {name} must be {' or '.join(kind.__name__ for kind in types)}")
+    task = {"payload": {}, **options, **given}
+    if task_type is not None:
+        task.setdefault("task_type", task_type)
+    if "task_type" not in task:
+        raise CommandFailed(f"{where}: no task_type, and none on the command line")
+    return task
+
+
+def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> None:
+    """Submit, and wait if wanted.
+
+    Raises:
+        CommandFailed: a task did not complete.
+    """
+    began = time.monotonic()
+    with run.client() as client:
+        handles = client.submit_tasks(cast("Iterable[TaskSpec]", specs))
+        accepted_s = time.monotonic() - began
+        if not wait:
+            _show_ids(run, [handle.task_id for handle in handles], accepted_s)
+            return
+        _wait(run, handles)
+    results = [_summary(handle) for handle in handles]
+    elapsed_s = time.monotonic() - began
+    bad = [row for row in results if row["status"] != COMPLETED]
+    if run.json:
+        head = {"submitted": len(results), "completed": len(results) - len(bad), "failed": len(bad)}
+        print_json({**head, "elapsed_s": round(elapsed_s, 6), "results": results})
+    else:
+        _show_results(results, elapsed_s)
+    if bad:
+        first = bad[0]
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise CommandFailed(f"task {first['task_id']} {first['status']}: {short(first['error'], 200)}{more}")
+
+
+def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
+    until = None if run.timeout_s is None else time.monotonic() + run.timeout_s
+    with progress("waiting", len(handles), enabled=len(handles) > 1 and not run.json) as advance:
+        for handle in handles:
+            try:
+                handle.result(None if until is None else max(0.0, until - time.monotonic()))
+            except (TaskTimeout, FleetUnavailable):
+                raise
+            except Exception:
+                if handle.record is None:
+                    raise
+            advance()
+
+
+def _summary(handle: TaskHandle) -> dict[str, Any]:
+    record = handle.record or {}
+    row = {"task_id": handle.task_id, "status": record.get("status", ""), "result": record.get("result")}
+    return {**row, "error": record.get("error")}
+
+
+def _show_ids(run: Invocation, task_ids: list[str], elapsed_s: float) -> None:
+    if run.json:
+        print_json({"submitted": len(task_ids), "elapsed_s": round(elapsed_s, 6), "task_ids": task_ids})
+        return
+    shown = task_ids if not sys.stdout.isatty() else task_ids[:SHOWN_IDS]
+    for task_id in shown:
+        print(task_id)
+    if len(shown) < len(task_ids):
+        print(f"… {len(task_ids)} tasks in {elapsed_s:.2f} s")
+
+
+def _show_results(results: list[dict[str, Any]], elapsed_s: float) -> None:
+    for row in results[:SHOWN_IDS]:
+        value = orjson.dumps(row["result"]).decode() if row["status"] == COMPLETED else row["error"]
+        print(f"{row['task_id']}  {row['status']}  {short(value, 200)}")
+    if len(results) > SHOWN_IDS:
+        print(f"… {len(results)} tasks in {elapsed_s:.2f} s")
+
+
+class progress:  # noqa: N801 - used like a function: `with progress(…) as advance`
+    """A progress bar on standard error, if that is a terminal; ``advance(n=1)`` moves it."""
+
+    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        if enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Any:
+        if self._bar is not None:
+            self._bar.start()
+        return self._advance
+
+    def _advance(self, count: int = 1) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

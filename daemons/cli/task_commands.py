@@ -1,0 +1,223 @@
+"""Commands about tasks: submit, result, task, tasks, explain, cancel, retry, history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemons.cli.invocation import CommandFailed, Invocation, invocation
+
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.")]
+TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, result, task, tasks, explain, cancel, retry, history):
+        app.command()(command)
+
+
+def submit(
+    ctx: typer.Context,
+    *,
+    task_type: Annotated[
+        str | None, typer.Argument(metavar="TYPE", help="Task type, for example noop or compute.")
+    ] = None,
+    payload: Annotated[str | None, typer.Option(help="Payload, a JSON object.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Submit the same task so many times.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help='Tasks, one JSON object a line ("-": standard input): payload, and any option of submit.'),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
+    priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
+    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds that one attempt may take.")] = None,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts before it counts as failed.")] = 3,
+    task_id: Annotated[str | None, typer.Option(help="Use this id; a known id is the same task.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key is the same task.")] = None,
+    distributor: Annotated[str | None, typer.Option(help="Run it there only.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Label that a worker must have.")
+    ] = None,
+) -> None:
+    """Give the fleet tasks. Prints their ids once they are on disk, or with --wait their results."""
+    from daemons.cli import submitting
+
+    run = invocation(ctx)
+    options: dict[str, Any] = {"priority": priority, "max_attempts": max_attempts}
+    if time_limit is not None:
+        options["timeout_s"] = time_limit
+    if distributor is not None:
+        options["distributor"] = distributor
+    if label:
+        options["labels"] = submitting.labels_of(label)
+    if task_id is not None:
+        options["task_id"] = task_id
+    if idempotency_key is not None:
+        options["idempotency_key"] = idempotency_key
+    if file is not None and (payload is not None or count is not None):
+        raise typer.BadParameter("--file brings its own payloads: leave --payload and --count out")
+    if (count or 1) > 1 and (task_id or idempotency_key):
+        raise typer.BadParameter("--count makes different tasks: leave --task-id and --idempotency-key out")
+    if file is not None:
+        specs = submitting.read_tasks(file, task_type, options)
+    elif task_type is None:
+        raise typer.BadParameter("TYPE is missing (only --file may name it in each line)")
+    else:
+        given = submitting.parse_payload(payload or "{}")
+        specs = ({"task_type": task_type, "payload": given, **options} for _ in range(count or 1))
+    submitting.submit(run, specs, wait=wait)
+
+
+def result(ctx: typer.Context, task_id: TaskIdArgument) -> None:
+    """Wait for a task's result and print it (for at most --timeout seconds; 30 by default)."""
+    from a2a_zmq.client.submission import error_of
+    from daemons.cli.invocation import DEFAULT_TIMEOUT_S, print_json
+
+    run = invocation(ctx)
+    with run.client() as client:
+        handle = client.attach(task_id)
+        error = None
+        try:
+            value = handle.result(run.timeout_s or DEFAULT_TIMEOUT_S)
+        except Exception:
+            if handle.record is None:
+                raise
+            error, value = error_of(task_id, handle.record), None
+        record = handle.record or {}
+    status = record.get("status", "")
+    if run.json:
+        print_json({"task_id": task_id, "status": status, "result": value, "error": record.get("error")})
+        if error is not None:
+            raise CommandFailed(str(error))
+    elif error is not None:
+        raise error
+    else:
+        _print_value(value)
+
+
+def _print_value(value: Any) -> None:
+    import orjson
+
+    print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else value)
+
+
+def task(ctx: typer.Context, task_id: TaskIdArgument) -> None:
+    """Everything that is recorded of a task."""
+    run = invocation(ctx)
+    with run.client() as client:
+        record = client.get(task_id)
+    if record is None:
+        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+    run.show({"task": record}, lambda: _print_value(record))
+
+
+def tasks(
+    ctx: typer.Context,
+    status: Annotated[
+        str | None, typer.Option(help="pending, in_progress, waiting, completed, failed or abandoned.")
+    ] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="Only this task type.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Dead letters: tasks that were given up.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """List tasks."""
+    from daemons.cli.output import local_time, print_table, short
+
+    known = ("pending", "in_progress", "waiting", "completed", "failed", "abandoned")
+    if status is not None and status not in known:
+        raise typer.BadParameter(f"{status!r} is no status; there are {', '.join(known)}")
+    run = invocation(ctx)
+    with run.client() as client:
+        page = client.tasks(status=status, task_type=task_type, dead=dead, limit=limit)
+
+    def table() -> None:
+        rows = []
+        for record in page.tasks:
+            metadata = record.get("metadata") or {}
+            rows.append(
+                (
+                    record.get("task_id"),
+                    record.get("task_type"),
+                    record.get("status", "pending"),
+                    metadata.get("attempt", ""),
+                    metadata.get("worker") or metadata.get("distributor") or "",
+                    local_time(record.get("created_at")),
+                    short(record.get("error"), 60),
+                )
+            )
+        print_table(("task", "type", "status", "attempt", "where", "created", "error"), rows, right="attempt")
+        print(f"{len(page.tasks)} of {page.total}")
+
+    run.show({"tasks": page.tasks, "total": page.total}, table)
+
+
+def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
+    """Say in words where a task stands and how it got there."""
+    from daemons.cli.explaining import explanation
+
+    run = invocation(ctx)
+    with run.client() as client:
+        record = client.get(task_id)
+        if record is None:
+            raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+        events = client.history(task_id, limit=200)
+        fleet = client.status()
+    lines = explanation(record, events, fleet)
+    run.show({"task_id": task_id, "status": record.get("status"), "lines": lines}, lambda: print("\n".join(lines)))
+
+
+def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
+    """Cancel tasks; running ones are stopped. Fails if an id is unknown."""
+    run = invocation(ctx)
+    with run.client() as client:
+        outcome = client.cancel(*task_ids)
+    words = {"cancelled": "cancelled", "requested": "being stopped", "terminal": "had ended", "unknown": "unknown"}
+    _show_outcome(run, outcome, words)
+    if outcome.get("unknown"):
+        raise CommandFailed(f"unknown: {', '.join(map(str, outcome['unknown']))}")
+
+
+def retry(ctx: typer.Context, task_ids: TaskIds) -> None:
+    """Run failed or abandoned tasks anew. Fails if one is refused."""
+    run = invocation(ctx)
+    with run.client() as client:
+        outcome = client.retry(*task_ids)
+    _show_outcome(run, {**outcome, "refused": []}, {"retried": "runs again"}, shown=outcome)
+    if outcome.get("refused"):
+        raise CommandFailed("; ".join(f"{one} not retried: {why}" for one, why in outcome["refused"]))
+
+
+def _show_outcome(
+    run: Invocation, outcome: dict[str, list[Any]], words: dict[str, str], shown: dict[str, Any] | None = None
+) -> None:
+    def lines() -> None:
+        for name, word in words.items():
+            for task_id in outcome.get(name, ()):
+                print(f"{task_id}  {word}")
+
+    run.show(shown if shown is not None else outcome, lines)
+
+
+def history(
+    ctx: typer.Context,
+    task_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only of this task.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """The audit history, newest first."""
+    from daemons.cli.output import local_time, print_table
+
+    run = invocation(ctx)
+    with run.client() as client:
+        events = client.history(task_id, limit=limit)
+
+    def table() -> None:
+        rows = [
+            (local_time(event.time), event.task_id, event.name, ", ".join(f"{k}={v}" for k, v in event.detail.items()))
+            for event in events
+        ]
+        print_table(("time", "task", "event", "detail"), rows)
+
+    shown = [{"time": e.time, "task_id": e.task_id, "event": e.name, "detail": e.detail} for e in events]
+    run.show({"events": shown}, table)

@@ -1,0 +1,75 @@
+"""Limits and times of a coordinator, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorConfig:
+    """See the comment at each member; durations in seconds, sizes in bytes.
+
+    Attributes:
+        max_live_tasks: unfinished tasks in the whole fleet. One costs about 0.5 KiB here besides its
+            payload, so the default is about 250 MiB: what a small host can give.
+        max_live_bytes: encoded records of all unfinished tasks together.
+        max_client_tasks: unfinished tasks of one client identity, so that one client cannot take all room.
+        max_staged_tasks: accepted tasks that wait for the store; more only means that Redis is slower than the
+            clients, and a later answer.
+        max_batch: tasks of one submission; larger ones would hold up everybody else's messages.
+        max_payload_bytes: encoded payload of one task; larger data goes by reference. A quarter of the largest frame.
+        max_metadata_bytes: encoded metadata of one task.
+        assign_window: unfinished tasks that a distributor has been sent. It keeps distributors small and priorities
+            effective (what is not sent can still be overtaken), and is far more than a distributor does in one round
+            trip.
+        message_bytes: size at which a message is cut, so that a heartbeat never waits long behind one.
+        move_chunk: tasks that leave the inbox in one wake-up, so that a full inbox does not stall anybody.
+        max_pending_questions: requests that wait for a read of the store.
+        max_pending_checks: of these, submissions; each holds a whole message.
+        question_timeout_s: how long a read of the store may take before its request is refused as UNAVAILABLE.
+        retry_after_s: what a refused client is told; jittered, so that clients do not come back at once.
+        requeue_delay_s: pause after a peer's outbox was full; about what it takes a peer to acknowledge a window.
+        recent_results, recent_bytes: result records kept in memory for questions about what just finished.
+        dead_letters, dead_letter_bytes: records of failed tasks that are kept for a retry.
+        max_backlog_bytes: results that wait for a client that does not take them; beyond, they are dropped here (they
+            stay in the store, where ``watch_tasks`` finds them).
+        max_watched: further subscriptions (beside each task's submitter).
+        inbox_overdue_s: a task without a capable distributor for so long is reported.
+        version_lag_s: a distributor's results may lag behind its version for so long before the store is read.
+        reconcile_pause_s: at least so long between two reads of one distributor's whole section.
+        distributor_absent_s: an absent distributor with unfinished tasks is reported after so long.
+        list_limit: records in one answer to ``list_tasks``.
+        list_scan: live tasks that one ``list_tasks`` looks at, so that its cost does not grow with what waits.
+        history_limit: events in one answer to ``history``.
+        audit_per_s: refusals that are written to the history each second; more would let an attacker fill it.
+    """
+
+    max_live_tasks: int = 500_000
+    max_live_bytes: int = 512 * 1024 * 1024
+    max_client_tasks: int = 300_000
+    max_staged_tasks: int = 20_000
+    max_batch: int = 2_000
+    max_payload_bytes: int = 256 * 1024
+    max_metadata_bytes: int = 8 * 1024
+    assign_window: int = 20_000
+    message_bytes: int = 256 * 1024
+    move_chunk: int = 2_000
+    max_pending_questions: int = 1_000
+    max_pending_checks: int = 64
+    question_timeout_s: float = 5.0
+    retry_after_s: float = 0.25
+    requeue_delay_s: float = 0.05
+    recent_results: int = 20_000
+    recent_bytes: int = 16 * 1024 * 1024
+    dead_letters: int = 10_000
+    dead_letter_bytes: int = 32 * 1024 * 1024
+    max_backlog_bytes: int = 32 * 1024 * 1024
+    max_watched: int = 100_000
+    inbox_overdue_s: float = 30.0
+    version_lag_s: float = 1.0
+    reconcile_pause_s: float = 5.0
+    distributor_absent_s: float = 10.0
+    list_limit: int = 1_000
+    list_scan: int = 20_000
+    history_limit: int = 1_000
+    audit_per_s: float = 5.0

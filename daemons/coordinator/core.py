@@ -1,0 +1,371 @@
+"""The coordinator's decisions: events in, effects out.
+
+A task's way through here::
+
+    submit_tasks ──> accepted, FRESH ──settle──> PLACED (a distributor's section) ──cut──> SENT ──task_results──> client
+                                       └───────> HELD (the inbox: nobody can take it) ─┘  └> QUEUED (its window is full)
+
+What is accepted is durable before its client is answered and before its distributor is told (both are ``after``
+effects of the cut that writes it). Results come recorded, so they pass straight through. Two tables below say who
+handles what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from a2a_zmq.clock import Now
+from a2a_zmq.ids import valid_agent_id
+from a2a_zmq.models import LocalAgentState
+from a2a_zmq.protocol.message import Message, MessageType, Role
+from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from daemons.coordinator.assigning import Assigner, Assignment
+from daemons.coordinator.clients import Client
+from daemons.coordinator.commands import Commands
+from daemons.coordinator.config import CoordinatorConfig
+from daemons.coordinator.desk import Desk
+from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.queries import Queries
+from daemons.coordinator.results import Results
+from daemons.coordinator.staging import INBOX_SECTION
+from daemons.coordinator.submissions import Submissions
+from daemons.coordinator.supervision import Supervision
+from daemons.coordinator.sync import Sync
+from daemons.runtime.contract import (
+    Batch,
+    BatchApplied,
+    DrainRequested,
+    Effect,
+    Event,
+    Exit,
+    LocalAnswer,
+    LocalCall,
+    Meter,
+    OwnershipGained,
+    OwnershipLost,
+    QueryAnswer,
+    StoreChanged,
+    Undelivered,
+)
+
+EX_TEMPFAIL = 75  # sysexits.h: the supervisor starts us again, as a standby
+# Task types that a welcome names: it is part of an answer of a few kilobytes.
+WELCOME_TYPES = 64
+
+
+class CoordinatorCore:
+    """The coordinator as a :class:`daemons.runtime.contract.Core`.
+
+    Args:
+        agent_id: our id.
+        config: limits and times.
+        new_id: source of unique mutation ids.
+        rng: uniform in [0, 1): ties in placement, jitter of retry hints.
+        meter: where to count.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        *,
+        config: CoordinatorConfig,
+        new_id: Callable[[], str],
+        rng: Callable[[], float],
+        meter: Meter,
+    ) -> None:
+        self.agent_id = agent_id
+        self.config = config
+        self.desk = desk = Desk(agent_id, config, new_id, rng, meter)
+        self.assigner = Assigner(desk)
+        self.sync = Sync(desk)
+        self.supervision = Supervision(desk, self.sync)
+        self._audit_tokens = config.audit_per_s
+        self._audited_at = -math.inf
+        self._exited = False
+        submissions = Submissions(desk)
+        results = Results(desk)
+        queries = Queries(desk, self.supervision)
+        commands = Commands(desk)
+        self._events: dict[type, Callable[[Any, Now], None]] = {
+            Received: self._received,
+            BatchApplied: self._batch_applied,
+            QueryAnswer: self._answered,
+            PeerUp: self._peer_up,
+            PeerSuspect: self._peer_suspect,
+            PeerDown: self._peer_down,
+            Undelivered: self._undelivered,
+            StoreChanged: self._store_changed,
+            OwnershipGained: self.sync.gained,
+            OwnershipLost: self._ownership_lost,
+            Refusal: self._refused,
+            DrainRequested: self._drain_requested,
+            LocalCall: self._local_call,
+        }
+        self._client_requests: dict[str, Callable[[Client, Message, Now], None]] = {
+            "submit_tasks": submissions.submit,
+            "submit_task": submissions.submit,
+            "assign_task": submissions.submit,
+            "watch_tasks": queries.watch,
+            "get_task": queries.get,
+            "list_tasks": queries.list_tasks,
+            "fleet_status": queries.fleet_status,
+            "history": queries.history,
+            "cancel_tasks": commands.cancel,
+            "retry_tasks": commands.retry,
+            "drain_agent": self._drain_agent,
+        }
+        self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
+            "task_results": results.task_results,
+            "task_unknown": results.task_unknown,
+            "workers_changed": results.workers_changed,
+            "heartbeat": results.heartbeat,
+        }
+        self._local_calls: dict[str, Callable[[LocalCall, Now], None]] = {
+            "assign_task_to_distributor": submissions.assign,
+            "register_distributor": self._register,
+            "status": self._local_status,
+        }
+        self._commands = commands
+
+    # ------------------------------------------------------------ the contract
+
+    def handle(self, event: Event | Undelivered, now: Now) -> list[Effect]:
+        handler = self._events.get(type(event))
+        if handler is not None:
+            handler(event, now)
+        return self._take()
+
+    def settle(self, now: Now) -> list[Effect]:
+        desk = self.desk
+        if desk.leading:
+            self.assigner.settle(now)
+        desk.out.extend(desk.clients.flush(now))
+        desk.questions.expire(now)
+        if desk.draining is not None:
+            self._leave_if_done(now)
+        return self._take()
+
+    def cut(self, now: Now) -> Batch | None:
+        desk = self.desk
+        if not desk.leading:
+            return None
+        if desk.ledger.fresh:  # accepted after the last settle: its answer must not go out with a batch that lacks it
+            self.assigner.settle(now)
+        desk.stage_ended()
+        batch = desk.staging.cut(desk.fence, self.assigner.at_cut)
+        if desk.out:  # what settle above would have returned can as well wait for this cut
+            batch = batch or Batch([], [])
+            batch.after.extend(self._take())
+        return batch
+
+    def supervise(self, step: str, now: Now) -> list[Effect]:
+        self.supervision.steps[step](now)
+        return self._take()
+
+    def _take(self) -> list[Effect]:
+        desk = self.desk
+        out, desk.out = desk.out, []
+        return out
+
+    def announce(self, now: Now) -> dict[str, Any]:
+        return {}
+
+    def welcome(self, peer: str, now: Now) -> dict[str, Any]:
+        desk = self.desk
+        if peer in desk.ledger.distributors:
+            return {"fence": desk.fence}
+        return {
+            "fence": desk.fence,
+            "leading": desk.leading,
+            "task_types": sorted(desk.known_types)[:WELCOME_TYPES],
+            "max_payload_bytes": self.config.max_payload_bytes,
+            "max_batch": self.config.max_batch,
+        }
+
+    def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
+        desk = self.desk
+        return {
+            "action": "heartbeat",
+            "status": "busy" if desk.ledger.live else "idle",
+            "leading": desk.leading,
+            "draining": desk.draining is not None,
+        }
+
+    def local_state(self, now: Now) -> LocalAgentState:
+        return self.supervision.local_state(now)
+
+    def ready(self) -> tuple[bool, str]:
+        desk = self.desk
+        if not desk.leading:
+            return False, "another coordinator leads, or the state is not loaded yet"
+        if not desk.store_available:
+            return False, f"the store is not available: {desk.store_reason}"
+        if desk.draining is not None:
+            return False, "draining"
+        return True, ""
+
+    def next_deadline(self) -> float:
+        desk = self.desk
+        drain_at = math.inf
+        if desk.draining is not None and not self._exited:
+            drain_at = 0.0 if self._flushed() else desk.drain_until
+        return min(
+            self.assigner.next_deadline(), desk.clients.next_deadline(), desk.questions.next_deadline(), drain_at
+        )
+
+    # ------------------------------------------------------------ messages
+
+    def _received(self, event: Received, now: Now) -> None:
+        message = event.message
+        action = message.action
+        if event.role is Role.DISTRIBUTOR:
+            home = self.desk.ledger.distributors.get(event.peer)
+            if home is not None:
+                self._from_distributor(home, message, action, now)
+            return
+        if message.type is not MessageType.REQUEST or event.role not in (Role.CLIENT, Role.OPERATOR):
+            return
+        handler = self._client_requests.get(action)
+        if handler is None:
+            self.desk.refuse(message, "UNKNOWN_ACTION", f"a coordinator does not know {action!r}")
+        elif not self.desk.leading:
+            self._refuse_standby(message)
+        else:
+            handler(self.desk.clients.came(event.peer, event.role), message, now)
+
+    def _from_distributor(self, home: Distributor, message: Message, action: str, now: Now) -> None:
+        desk = self.desk
+        if message.type is MessageType.ERROR:
+            # It did not do what we asked: whatever it was, comparing what it holds with the store sets it right.
+            home.needs_sync = True
+            code, text = message.payload.get("code"), message.payload.get("message")
+            desk.log("warning", "distributor_refused", distributor=home.agent_id, action=action, code=code, reason=text)
+            return
+        handler = self._distributor_messages.get(action)
+        if handler is None:
+            if message.type is MessageType.REQUEST:
+                desk.refuse(message, "UNKNOWN_ACTION", f"a coordinator does not know {action!r}")
+        elif desk.leading or action in ("heartbeat", "workers_changed"):
+            handler(home, message, now)
+
+    def _refuse_standby(self, message: Message) -> None:
+        desk = self.desk
+        if desk.store_available:
+            desk.refuse(message, "NOT_LEADER", f"{self.agent_id} does not lead (yet)")
+        else:
+            desk.refuse(message, "UNAVAILABLE", f"the store is not available: {desk.store_reason}")
+
+    # ------------------------------------------------------------ sessions
+
+    def _peer_up(self, event: PeerUp, now: Now) -> None:
+        if event.peer.role is Role.DISTRIBUTOR:
+            self.sync.came(event.peer, now)
+        elif event.peer.role in (Role.CLIENT, Role.OPERATOR):
+            self.desk.clients.came(event.peer.agent_id, event.peer.role)
+
+    def _peer_suspect(self, event: PeerSuspect, now: Now) -> None:
+        home = self.desk.ledger.distributors.get(event.agent_id)
+        if home is not None:
+            home.suspect = True
+
+    def _peer_down(self, event: PeerDown, now: Now) -> None:
+        if event.role is Role.DISTRIBUTOR:
+            self.sync.went(event, now)
+        else:
+            self.desk.clients.went(event.agent_id)
+
+    def _undelivered(self, event: Undelivered, now: Now) -> None:
+        effect = event.effect
+        home = self.desk.ledger.distributors.get(effect.to)
+        if isinstance(effect, Assignment):
+            self.assigner.undelivered(effect, event.reason, now)
+        elif home is not None:
+            home.needs_sync = True  # a resync or a cancellation was lost: both follow with the next meeting
+        else:
+            self.desk.clients.undelivered(effect, event.reason, now)
+
+    def _refused(self, event: Refusal, now: Now) -> None:
+        """Into the audit history, at a bounded rate: whoever is refused must not be able to fill it."""
+        if not self.desk.leading:
+            return
+        rate = self.config.audit_per_s
+        elapsed_s = now.mono - self._audited_at
+        self._audit_tokens = min(rate, self._audit_tokens + (elapsed_s if math.isfinite(elapsed_s) else 0.0) * rate)
+        self._audited_at = now.mono
+        if self._audit_tokens >= 1:
+            self._audit_tokens -= 1
+            detail = {"kind": event.kind, "reason": event.reason, "agent": event.agent_id}
+            self.desk.staging.history(INBOX_SECTION, now, "", "refused", detail)
+
+    # ------------------------------------------------------------ store and ownership
+
+    def _batch_applied(self, event: BatchApplied, now: Now) -> None:
+        self.desk.staging.batch_applied()
+
+    def _answered(self, event: QueryAnswer, now: Now) -> None:
+        self.desk.questions.answered(event, now)
+
+    def _store_changed(self, event: StoreChanged, now: Now) -> None:
+        desk = self.desk
+        desk.store_available = event.available
+        desk.store_reason = event.reason
+        if event.available:
+            desk.place_held = True
+
+    def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
+        """Somebody else leads, and our memory ages from now on: start again as a standby with none."""
+        desk = self.desk
+        desk.leading = False
+        desk.staging.clear()
+        desk.questions.forget()
+        desk.log("error", "ownership_lost", reason=event.reason)
+        desk.out.append(Exit(EX_TEMPFAIL, f"no longer the leader: {event.reason}"))
+
+    # ------------------------------------------------------------ leaving
+
+    def _drain_requested(self, event: DrainRequested, now: Now) -> None:
+        desk = self.desk
+        if desk.draining is None:
+            desk.draining = event
+            desk.drain_until = now.mono + event.deadline_s
+            desk.log("info", "draining", reason=event.reason, live=len(desk.ledger.live))
+
+    def _leave_if_done(self, now: Now) -> None:
+        """Distributors and workers go on without us; all we owe is what was accepted and not made durable yet."""
+        desk = self.desk
+        if not self._exited and (self._flushed() or now.mono >= desk.drain_until):
+            self._exited = True
+            desk.out.append(Exit(0, desk.draining.reason if desk.draining is not None else ""))
+
+    def _flushed(self) -> bool:
+        desk = self.desk
+        return not desk.leading or (desk.staging.empty() and not desk.ledger.fresh and not desk.checks)
+
+    def _drain_agent(self, client: Client, message: Message, now: Now) -> None:
+        if message.payload.get("agent_id") != self.agent_id or not client.operator:
+            self._commands.drain(client, message, now)
+            return
+        self._drain_requested(DrainRequested(f"asked by {client.agent_id}", self.config.question_timeout_s), now)
+        answer = {"draining": True, "message": f"{self.agent_id} drains; distributors and workers go on without it"}
+        self.desk.staging.after.append(self.desk.reply(message, answer))
+
+    # ------------------------------------------------------------ in-process API
+
+    def _local_call(self, call: LocalCall, now: Now) -> None:
+        handler = self._local_calls.get(call.name)
+        if handler is None:
+            self.desk.log("error", "unknown_local_call", name=call.name)
+            self.desk.out.append(LocalAnswer(call.call_id, None))
+        else:
+            handler(call, now)
+
+    def _register(self, call: LocalCall, now: Now) -> None:
+        if valid_agent_id(call.args.get("distributor_id")):
+            self.sync.register(call, now)
+        else:
+            self.desk.out.append(LocalAnswer(call.call_id, False))
+
+    def _local_status(self, call: LocalCall, now: Now) -> None:
+        self.desk.out.append(LocalAnswer(call.call_id, self.supervision.fleet_status(now)))

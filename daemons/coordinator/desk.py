@@ -1,0 +1,177 @@
+"""What the coordinator's handlers share: its memory, and the few things that several of them do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+
+from a2a_zmq.clock import Now
+from a2a_zmq.protocol.message import Message, MessageType
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record
+from daemons.coordinator.clients import Clients, results_message, split
+from daemons.coordinator.config import CoordinatorConfig
+from daemons.coordinator.ledger import Ledger
+from daemons.coordinator.memory import DeadLetters, Recent
+from daemons.coordinator.questions import Questions, Then
+from daemons.coordinator.records import Entry, attempt_of, cancelled_record, public_result
+from daemons.coordinator.staging import INBOX_SECTION, Staging
+from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Send
+
+# Task types that are remembered at most: they are kept in one header member, and named to clients.
+MAX_KNOWN_TYPES = 1_000
+
+
+class Desk:
+    """See the module's text.
+
+    Attributes:
+        out: effects of the call that is being handled.
+        leading: we own the sections; only then anything is taken or placed.
+        draining: why and until when we leave, once asked to.
+        known_types: every task type that a distributor's workers ever offered.
+        place_held: something changed that may let tasks out of the inbox.
+        inbox_checked: the loaded inbox was compared with the results in the store.
+        restaged: live tasks whose records the store had lost and was given again.
+        finished: tasks that ended since this process started, by status; ``late``: results that were not wanted.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        config: CoordinatorConfig,
+        new_id: Callable[[], str],
+        rng: Callable[[], float],
+        meter: Meter,
+    ) -> None:
+        self.agent_id = agent_id
+        self.config = config
+        self.rng = rng
+        self.meter = meter
+        self.ledger = Ledger()
+        self.staging = Staging(new_id)
+        self.clients = Clients(config)
+        self.questions = Questions(config.question_timeout_s, config.max_pending_questions)
+        self.recent = Recent(config.recent_results, config.recent_bytes)
+        self.dead = DeadLetters(config.dead_letters, config.dead_letter_bytes)
+        self.known_types: set[str] = set()
+        self.out: list[Effect] = []
+        self.leading = False
+        self.fence = 0
+        self.epoch = ""
+        self.store_available = True
+        self.store_reason = ""
+        self.draining: DrainRequested | None = None
+        self.drain_until = math.inf
+        self.place_held = False
+        self.inbox_checked = True
+        self.checks = 0
+        self.finished = {COMPLETED: 0, FAILED: 0, ABANDONED: 0}
+        self.late = 0
+        self.restaged: set[str] = set()
+        self._ended: dict[str, list[bytes]] = {}
+
+    # ------------------------------------------------------------ answers
+
+    def reply(self, message: Message, payload: dict[str, Any]) -> Send:
+        """The RESPONSE to a request; the caller decides whether it waits for the store."""
+        answer = {"action": message.action, **payload}
+        return Send(message.sender, MessageType.RESPONSE, answer, reply_to=message.metadata.request_id)
+
+    def refuse(self, message: Message, code: str, text: str) -> None:
+        """Answer with an ERROR; codes that ask for patience say for how long."""
+        payload: dict[str, Any] = {"action": message.action, "code": code, "message": text}
+        if code in ("BUSY", "NOT_LEADER", "UNAVAILABLE", "DRAINING"):
+            payload["retry_after_s"] = round(self.retry_after_s(), 3)
+        self.out.append(Send(message.sender, MessageType.ERROR, payload, reply_to=message.metadata.request_id))
+
+    def retry_after_s(self) -> float:
+        """The configured pause ± 25 %."""
+        return self.config.retry_after_s * (0.75 + 0.5 * self.rng())
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        self.out.append(Log(level, event, fields))
+
+    def ask(self, op: str, args: dict[str, Any], then: Then, now: Now) -> None:
+        self.out.append(self.questions.ask(op, args, then, now))
+
+    def everywhere(self) -> list[str]:
+        """Ids of all places where results are kept: every distributor, and the inbox."""
+        return [*(each.agent_id for each in self.ledger.distributors.values() if each.registered), ""]
+
+    def ask_results(self, task_ids: list[str], then: Then, now: Now) -> None:
+        self.ask("results", {"distributor_ids": self.everywhere(), "task_ids": task_ids}, then, now)
+
+    # ------------------------------------------------------------ ends of tasks
+
+    def finish(self, entry: Entry, encoded: bytes, record: Record) -> None:
+        """The task is terminal, and recorded by whoever ran it: forget it, tell who waits."""
+        status = record["status"]
+        self.finished[status] += 1
+        if status != COMPLETED:
+            self.dead.put(entry.task_id, entry.record, encoded)
+            if status == FAILED:
+                reason = (record.get("metadata") or {}).get("error_kind")
+                self.meter.count(
+                    "task_failures_total", reason=reason if isinstance(reason, str) and reason else "raised"
+                )
+        if entry.task_id in self.restaged:
+            # We put its record back after the store had lost it; whoever ended it may have dropped it before that.
+            self.restaged.discard(entry.task_id)
+            if entry.batch and entry.home is not None:
+                self.staging.section(entry.home.section).drops.append(entry.task_id)
+        self.ledger.remove(entry)
+        self.recent.put(entry.task_id, encoded)
+        self.clients.forward(entry, encoded)
+
+    def finish_stored(self, entry: Entry, stored: bytes) -> bool:
+        """End a task by the result record found in the store; False if that is no (new) result of it."""
+        record = orjson.loads(stored)
+        if record.get("status") not in self.finished or self.stale(entry.task_id, record):
+            return False
+        self.finish(entry, orjson.dumps(public_result(record)), record)
+        return True
+
+    def stale(self, task_id: str, record: Record) -> bool:
+        """A copy of the result that a retried task had before."""
+        floor = self.ledger.floors.get(task_id)
+        return floor is not None and attempt_of(record) <= floor
+
+    def end_here(self, entry: Entry, by: str, now: Now) -> None:
+        """Cancel a task that no distributor runs: recorded by us; who waits is told when that is durable."""
+        record = cancelled_record(entry, by, now)
+        self.staging.end(entry, entry.home.section if entry.home is not None else INBOX_SECTION, orjson.dumps(record))
+        public = orjson.dumps(public_result(record))
+        for client in self.clients.waiting_for(entry):
+            self._ended.setdefault(client.agent_id, []).append(public)
+        self.dead.put(entry.task_id, entry.record, public)
+        self.restaged.discard(entry.task_id)
+        self.finished[ABANDONED] += 1
+        self.ledger.remove(entry)
+        self.recent.put(entry.task_id, public)
+
+    def stage_ended(self) -> None:
+        """Before a cut: the results of :meth:`end_here` wait for it."""
+        if self._ended:
+            for name, parts in self._ended.items():
+                self.staging.after.extend(self.result_messages(name, parts))
+            self._ended = {}
+
+    def result_messages(self, client: str, parts: Iterable[bytes]) -> list[Send]:
+        return [results_message(client, run) for run in split(list(parts), self.config.message_bytes)]
+
+    # ------------------------------------------------------------ task types
+
+    def learn_types(self, types: Iterable[str]) -> None:
+        """Remember task types that were offered, also for the coordinator after us."""
+        new = set(types) - self.known_types
+        if new and len(self.known_types) < MAX_KNOWN_TYPES:
+            self.known_types |= new
+            self.stage_types()
+
+    def stage_types(self) -> None:
+        if self.leading and self.known_types:
+            names = sorted(self.known_types)
+            self.staging.section(INBOX_SECTION).header["known_types"] = orjson.dumps(names).decode()

@@ -1,0 +1,163 @@
+"""A distributor as the coordinator sees it: what it can do, how loaded it is, what it has been told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from a2a_zmq.interfaces import Section
+from daemons.coordinator.lanes import PriorityLanes
+
+
+class Distributor:
+    """State of one distributor.
+
+    Attributes:
+        registered: in the store's registry, so that its section will be loaded by the next coordinator.
+        up, suspect: its session; a suspect one may still come back within the grace.
+        draining: it was told to; it gets no new tasks.
+        needs_sync: its memory and ours may differ: tell it to read the store, and compare with the store ourselves.
+        boot_id: of the process that we talk to.
+        task_types, labels: what its live workers offer (``labels`` None: not said).
+        slots: runs that its live workers can hold at a time.
+        workers: as it reported them last.
+        live: unfinished tasks that are placed here; ``sent`` of them it was told of.
+        queue: placed here and durable, to be told when the window opens.
+        cancels: ids that it was asked, or is to be asked, to cancel.
+        pending, in_progress, held_version: its last heartbeat. ``told_version``: what its results brought.
+        lag_since: monotonic time since which told_version lags behind ``lag_version``; None while it does not.
+        blocked_until: its outbox was full.
+        changed_at: monotonic time at which it came or went.
+    """
+
+    __slots__ = (
+        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "held_version", "in_progress",
+        "labels", "lag_since", "lag_version", "live", "needs_sync", "pending", "queue", "reconciled_at", "reconciling",
+        "registered", "registering", "section", "sent", "slots", "status", "suspect", "task_types", "told_version",
+        "up", "workers",
+    )  # fmt: skip
+
+    def __init__(self, agent_id: str) -> None:
+        self.agent_id = agent_id
+        self.section = Section(agent_id, "coordinator")
+        self.registered = False
+        self.registering = False
+        self.up = False
+        self.suspect = False
+        self.draining = False
+        self.needs_sync = True
+        self.reconciling = False
+        self.reconciled_at = float("-inf")
+        self.boot_id = ""
+        self.status = "idle"
+        self.task_types: frozenset[str] = frozenset()
+        self.labels: list[dict[str, str]] | None = None
+        self.slots = 1
+        self.workers: list[dict[str, Any]] = []
+        self.live = 0
+        self.sent = 0
+        self.queue = PriorityLanes()
+        self.cancels: set[str] = set()
+        self.pending = 0
+        self.in_progress = 0
+        self.held_version = 0
+        self.told_version = 0
+        self.lag_version = 0
+        self.lag_since: float | None = None
+        self.blocked_until = float("-inf")
+        self.changed_at = 0.0
+
+    def forget_tasks(self) -> None:
+        """The tasks are about to be loaded anew."""
+        self.live = self.sent = 0
+        self.queue = PriorityLanes()
+        self.cancels.clear()
+        self.needs_sync = True
+        self.reconciling = self.registering = False
+
+    def came_up(self, boot_id: str, details: dict[str, Any], now: float) -> None:
+        self.up = True
+        self.suspect = False
+        self.boot_id = boot_id
+        self.blocked_until = float("-inf")
+        self.changed_at = now
+        self.describe(details)
+        workers = details.get("live")
+        if not self.workers and isinstance(workers, int) and workers > 0:
+            self.slots = workers  # until it says more: one slot each
+
+    def went_down(self, now: float) -> None:
+        self.up = False
+        self.suspect = False
+        self.changed_at = now
+        self.needs_sync = True
+        self.lag_since = None
+
+    def describe(self, details: dict[str, Any]) -> bool:
+        """Take over ``workers`` and ``task_types`` of an announcement or a ``workers_changed``.
+
+        Returns:
+            True if more can be placed here now than before.
+        """
+        before = (self.task_types, self.slots, self.draining)
+        types = details.get("task_types")
+        if isinstance(types, list):
+            self.task_types = frozenset(name for name in types if isinstance(name, str))
+        draining = details.get("draining")
+        if isinstance(draining, bool):
+            self.draining = draining
+        workers = details.get("workers")
+        if isinstance(workers, list):
+            self.workers = [each for each in workers if isinstance(each, dict)]
+            live = [each for each in self.workers if each.get("up", True)]
+            self.slots = max(1, sum(_count(each.get("slots"), 1) for each in live))
+            told = [each["labels"] for each in live if isinstance(each.get("labels"), dict)]
+            self.labels = told or None
+        return before != (self.task_types, self.slots, self.draining)
+
+    def beat(self, payload: dict[str, Any], now: float) -> None:
+        """A heartbeat's load and version."""
+        self.pending = _count(payload.get("pending"), self.pending)
+        self.in_progress = _count(payload.get("in_progress"), self.in_progress)
+        slots = _count(payload.get("slots"), 0)
+        if slots:
+            self.slots = slots
+        status = payload.get("status")
+        if isinstance(status, str):
+            self.status = status
+        self.held_version = max(self.held_version, version_of(payload.get("version")))
+        if self.held_version <= self.told_version:
+            self.lag_since = None
+        elif self.lag_since is None:
+            self.lag_since = now
+            self.lag_version = self.held_version
+
+    def told(self, version: int) -> None:
+        """Its results reached this version."""
+        if version > self.told_version:
+            self.told_version = version
+            if self.lag_since is not None and version >= self.lag_version:
+                self.lag_since = None
+
+    def lags(self, now: float, longest_s: float) -> bool:
+        """True if results seem lost: it wrote something long ago that no result told of, and holds less than it was
+        sent.
+
+        Both are needed: a version moves with every write, also with those that end no task.
+        """
+        return (
+            self.up
+            and self.lag_since is not None
+            and now - self.lag_since > longest_s
+            and self.pending + self.in_progress < self.sent
+        )
+
+
+def _count(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+
+
+def version_of(value: Any) -> int:
+    """A version as number, also from the specification's text form ``v12``; 0 if it is neither."""
+    if isinstance(value, str) and value[:1] == "v" and value[1:].isdecimal():
+        return int(value[1:])
+    return _count(value, 0)

@@ -1,0 +1,44 @@
+"""``a2a-coordinator``: load settings → open transport and store → build the core → run."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+
+from a2a_zmq.interfaces import INBOX, Section
+from a2a_zmq.protocol.message import Role
+from daemons.coordinator import graph
+from daemons.coordinator.config import CoordinatorConfig
+from daemons.coordinator.core import CoordinatorCore
+from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.stores import load_all, open_store
+from daemons.settings import CoordinatorSettings
+from daemons.settings_sources import load_or_exit
+
+
+async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
+    daemon = Daemon(settings, Role.COORDINATOR)
+    store, leases = await open_store(daemon, settings)
+    core = CoordinatorCore(
+        settings.coordinator_id,
+        config=CoordinatorConfig(
+            max_live_tasks=settings.max_live_tasks, max_payload_bytes=settings.max_payload_bytes
+        ),
+        new_id=daemon.new_id,
+        rng=random.random,
+        meter=daemon.meter,
+    )
+    daemon.add_hub(core, settings.hub_address())
+    daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    known: set[str] = set()
+    daemon.own(Section(INBOX, "coordinator"), leases, lambda: load_all(store, known))
+    return daemon
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return serve(load_or_exit(CoordinatorSettings, argv), Role.COORDINATOR, open_coordinator)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

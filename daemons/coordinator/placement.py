@@ -1,0 +1,105 @@
+"""Where a task goes: the policy alone, on values, so that it can be read and replaced whole.
+
+*Eligible* is a distributor that is registered, up, not draining, and has a live worker for the task's type (and
+labels, if its workers say theirs). A suspect one (its connection broke a moment ago) counts only where there is no
+other: what is placed on it is durable, and waits for its return. A pinned task goes to its distributor even when that
+is away: no other one may take it.
+
+*Among the eligible* a group of equal tasks is spread so that unfinished tasks per slot become as equal as possible.
+Trade-offs:
+
+* Groups, not tasks, are placed: cost is O(tasks + groups x distributors). A group is a run of equal tasks of one
+  wake-up, so single tasks are still placed one by one, on the least loaded.
+* The load is our own count (placed and unfinished), not the distributor's heartbeat, which is up to an interval old:
+  with it, everything that arrives within one interval would go to the same distributor. It does not know how long
+  tasks run: a distributor whose tasks take longer ends up with a longer queue until the counts show it.
+* Ties are broken by chance, so that single tasks on an idle fleet do not all meet at the first distributor.
+* A task is bound as soon as anybody can run it; it is not kept back for a distributor that may be better later. That
+  keeps the coordinator out of the way of a task's latency, at the price that a newcomer takes only new tasks.
+* Priority does not choose a distributor; it chooses the order: within a wake-up, in the queue for a distributor's
+  window, and in the distributor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+
+class Wanted(Protocol):
+    """What a task asks for."""
+
+    task_type: str
+    pinned: str
+    labels: dict[str, str] | None
+
+
+class Site(Protocol):
+    """What placement has to know of a distributor."""
+
+    registered: bool
+    up: bool
+    suspect: bool
+    draining: bool
+    task_types: frozenset[str]
+    labels: list[dict[str, str]] | None
+    live: int
+    slots: int
+
+
+SiteT = TypeVar("SiteT", bound=Site)
+
+
+def capable(need: Wanted, site: Site) -> bool:
+    """True if a live worker of the site handles this type, and has the labels as far as the site tells them."""
+    if need.task_type not in site.task_types:
+        return False
+    if not need.labels or site.labels is None:
+        return True
+    wanted = need.labels.items()
+    return any(wanted <= offered.items() for offered in site.labels)
+
+
+def eligible(need: Wanted, sites: Mapping[str, SiteT]) -> list[SiteT]:
+    """The distributors that a task with this need may be placed on now; none: it stays in the inbox."""
+    if need.pinned:
+        site = sites.get(need.pinned)
+        return [site] if site is not None and site.registered and not site.draining else []
+    found = [
+        site for site in sites.values() if site.registered and site.up and not site.draining and capable(need, site)
+    ]
+    steady = [site for site in found if not site.suspect]
+    return steady or found
+
+
+def spread(count: int, sites: Sequence[SiteT], rng: Callable[[], float]) -> Iterable[tuple[SiteT, int]]:
+    """Share ``count`` equal tasks out so that unfinished tasks per slot are levelled, like water into joined vessels.
+
+    Args:
+        sites: at least one.
+        rng: uniform in [0, 1); breaks ties.
+    """
+    if len(sites) == 1:
+        return ((sites[0], count),)
+    ranked = sorted(sites, key=lambda site: (site.live / site.slots, rng()))
+    load = 0
+    slots = 0
+    filled = 0
+    for site in ranked:
+        # The next vessel takes part only if the level of those before it reaches its own.
+        if filled and (load + count) * site.slots <= site.live * slots:
+            break
+        load += site.live
+        slots += site.slots
+        filled += 1
+    level = (load + count) / slots
+    shares = [max(0, int(level * site.slots) - site.live) for site in ranked[:filled]]
+    rest = count - sum(shares)
+    index = 0
+    while rest:  # rounding leaves at most one task a site; a rounded-up float may ask for one back
+        step = 1 if rest > 0 else -1
+        if shares[index] + step >= 0:
+            shares[index] += step
+            rest -= step
+        index = (index + 1) % filled
+    return ((site, share) for site, share in zip(ranked, shares, strict=False) if share)

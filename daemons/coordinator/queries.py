@@ -1,0 +1,302 @@
+"""Answers about tasks and the fleet: from memory where it knows, from the store where it does not."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+
+import orjson
+
+from a2a_zmq.clock import Now
+from a2a_zmq.protocol.message import Message
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, PENDING, Record
+from daemons.coordinator.clients import Client
+from daemons.coordinator.desk import Desk
+from daemons.coordinator.records import SENT, Entry, owner_of, public_result
+from daemons.coordinator.supervision import Supervision
+from daemons.runtime.contract import QueryAnswer
+
+
+class Watch:
+    """One ``watch_tasks`` on its way to its answer."""
+
+    __slots__ = ("client", "live", "message", "results", "unknown")
+
+    def __init__(self, client: Client, message: Message) -> None:
+        self.client = client
+        self.message = message
+        self.results: list[bytes] = []
+        self.live: list[tuple[str, str]] = []
+        self.unknown: list[str] = []
+
+
+class Listing:
+    """One ``list_tasks`` on its way to its answer."""
+
+    __slots__ = ("chosen", "client", "limit", "message", "status", "task_type", "total")
+
+    def __init__(self, client: Client, message: Message, limit: int) -> None:
+        self.client = client
+        self.message = message
+        self.limit = limit
+        self.status = message.payload.get("status")
+        self.task_type = message.payload.get("task_type")
+        self.chosen: list[Entry] = []
+        self.total = 0
+
+    def wants(self, entry: Entry) -> bool:
+        return self.task_type in (None, entry.need.task_type) and self.client.may_see(entry.owner)
+
+
+class Queries:
+    """See the module's text. Nothing here changes a task."""
+
+    def __init__(self, desk: Desk, supervision: Supervision) -> None:
+        self._desk = desk
+        self._supervision = supervision
+
+    def fleet_status(self, client: Client, message: Message, now: Now) -> None:
+        self._desk.out.append(self._desk.reply(message, self._supervision.fleet_status(now)))
+
+    # ------------------------------------------------------------ watch_tasks
+
+    def watch(self, client: Client, message: Message, now: Now) -> None:
+        """Results of what has ended; a subscription to what has not."""
+        desk = self._desk
+        task_ids = task_ids_of(desk, message)
+        if task_ids is None:
+            return
+        watch = Watch(client, message)
+        elsewhere = [task_id for task_id in task_ids if not self._watch_known(watch, task_id)]
+        if not elsewhere:
+            self._watched(watch)
+        elif not desk.questions.room():
+            desk.refuse(message, "BUSY", "too many requests wait for the store")
+        else:
+            desk.ask_results(elsewhere, partial(self._watch_found, watch, elsewhere), now)
+
+    def _watch_known(self, watch: Watch, task_id: str) -> bool:
+        """True if memory has the answer for this id."""
+        desk = self._desk
+        entry = desk.ledger.live.get(task_id)
+        if entry is not None:
+            if not watch.client.may_see(entry.owner):
+                watch.unknown.append(task_id)
+            else:
+                desk.clients.subscribe(watch.client, entry)
+                watch.live.append((task_id, PENDING))
+            return True
+        stored = desk.recent.get(task_id)
+        if stored is None:
+            return False
+        self._watch_result(watch, task_id, stored)
+        return True
+
+    def _watch_result(self, watch: Watch, task_id: str, stored: bytes) -> None:
+        record = orjson.loads(stored)
+        if watch.client.may_see(owner_of(record)):
+            watch.results.append(orjson.dumps(public_result(record)))
+        else:
+            watch.unknown.append(task_id)
+
+    def _watch_found(self, watch: Watch, task_ids: list[str], answer: QueryAnswer, now: Now) -> None:
+        if answer.error is not None:
+            self._desk.refuse(watch.message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+            return
+        for task_id in task_ids:
+            if self._watch_known(watch, task_id):  # submitted or ended while we looked
+                continue
+            stored = answer.value.get(task_id)
+            if stored is None:
+                watch.unknown.append(task_id)
+            else:
+                self._watch_result(watch, task_id, stored)
+        self._watched(watch)
+
+    def _watched(self, watch: Watch) -> None:
+        """As many results as one message holds go with the answer, the others follow it."""
+        desk = self._desk
+        runs = desk.result_messages(watch.client.agent_id, watch.results)
+        first = runs[0].payload["results"] if runs else []
+        answer = {"results": first, "live": watch.live, "unknown": watch.unknown}
+        desk.out.append(desk.reply(watch.message, answer))
+        desk.out.extend(runs[1:])
+
+    # ------------------------------------------------------------ get_task
+
+    def get(self, client: Client, message: Message, now: Now) -> None:
+        """The full record: the live one as it is in the store, or the result record; null if there is none for this
+        client.
+        """
+        desk = self._desk
+        task_id = message.payload.get("task_id")
+        if not isinstance(task_id, str):
+            desk.refuse(message, "INVALID_TASK", "task_id must be a text")
+            return
+        entry = desk.ledger.live.get(task_id)
+        if entry is not None:
+            if not client.may_see(entry.owner):
+                self._got(client, message, None)
+            elif entry.state != SENT or entry.home is None or not desk.questions.room():
+                self._got(client, message, entry.record)
+            else:
+                # The distributor's copy says whether it runs, where, and in which attempt.
+                args = {"distributor_ids": [entry.home.agent_id], "task_ids": [task_id]}
+                desk.ask("tasks", args, partial(self._get_live, client, message, entry), now)
+            return
+        stored = desk.recent.get(task_id)
+        if stored is not None:
+            self._got(client, message, stored)
+        elif desk.questions.room():
+            desk.ask_results([task_id], partial(self._get_stored, client, message, task_id), now)
+        else:
+            desk.refuse(message, "BUSY", "too many requests wait for the store")
+
+    def _get_live(self, client: Client, message: Message, entry: Entry, answer: QueryAnswer, now: Now) -> None:
+        task_id = entry.task_id
+        stored = answer.value.get(task_id) if answer.error is None else None
+        ended = self._desk.recent.get(task_id) if self._desk.ledger.live.get(task_id) is not entry else None
+        self._got(client, message, ended or stored or entry.record or None)
+
+    def _get_stored(self, client: Client, message: Message, task_id: str, answer: QueryAnswer, now: Now) -> None:
+        if answer.error is not None:
+            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        else:
+            self._got(client, message, answer.value.get(task_id))
+
+    def _got(self, client: Client, message: Message, stored: bytes | None) -> None:
+        record = orjson.loads(stored) if stored is not None else None
+        if record is not None and not client.may_see(owner_of(record)):
+            record = None
+        self._desk.out.append(self._desk.reply(message, {"task": record}))
+
+    # ------------------------------------------------------------ list_tasks
+
+    def list_tasks(self, client: Client, message: Message, now: Now) -> None:
+        """Live tasks (``dead``: failed ones) without payload and result.
+
+        Looks at a bounded number of the oldest live tasks, so ``total`` with a status is what the distributors' last
+        heartbeats say, and a filter that matches only young tasks of a long backlog may show fewer than there are.
+        """
+        desk = self._desk
+        payload = message.payload
+        listing = Listing(client, message, _limit(payload.get("limit"), desk.config.list_limit))
+        if payload.get("dead") is True or listing.status in (FAILED, ABANDONED, COMPLETED):
+            self._list_ended(listing)
+            return
+        # With a status the candidates' true status must be read first, so more of them are taken.
+        count = listing.limit if listing.status is None else desk.config.list_limit
+        entries = (each for each in islice(desk.ledger.live.values(), desk.config.list_scan) if listing.wants(each))
+        listing.chosen = list(islice(entries, count))
+        listing.total = self._total(listing)
+        sent = [entry for entry in listing.chosen if entry.state == SENT and entry.home is not None]
+        homes = sorted({entry.home.agent_id for entry in sent if entry.home is not None})
+        if sent and desk.questions.room():
+            args = {"distributor_ids": homes, "task_ids": [entry.task_id for entry in sent]}
+            desk.ask("tasks", args, partial(self._listed, listing), now)
+        else:
+            self._listed(listing, QueryAnswer("", {}), now)
+
+    def _total(self, listing: Listing) -> int:
+        ledger = self._desk.ledger
+        client, status = listing.client, listing.status
+        if listing.task_type is not None or (status is not None and not client.operator):
+            return len(listing.chosen)
+        if status is not None:
+            return self._supervision.counts().get(status, 0)
+        return len(ledger.live) if client.operator else ledger.owners.get(client.identity, 0)
+
+    def _listed(self, listing: Listing, answer: QueryAnswer, now: Now) -> None:
+        records = answer.value if answer.error is None else {}
+        rows: list[Record] = []
+        for entry in listing.chosen:
+            record = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
+            if record and listing.status in (None, record.get("status", PENDING)):
+                rows.append(_row(record))
+                if len(rows) == listing.limit:
+                    break
+        payload = {"tasks": rows, "total": max(listing.total, len(rows))}
+        self._desk.out.append(self._desk.reply(listing.message, payload))
+
+    def _list_ended(self, listing: Listing) -> None:
+        """Failed and abandoned tasks of this process's memory, newest first."""
+        rows: list[Record] = []
+        total = 0
+        for stored in self._desk.dead.newest():
+            record = orjson.loads(stored)
+            fits = listing.status in (None, record.get("status"))
+            fits = fits and listing.task_type in (None, record.get("task_type"))
+            if fits and listing.client.may_see(owner_of(record)):
+                total += 1
+                if len(rows) < listing.limit:
+                    rows.append(_row(record))
+        self._desk.out.append(self._desk.reply(listing.message, {"tasks": rows, "total": total}))
+
+    # ------------------------------------------------------------ history
+
+    def history(self, client: Client, message: Message, now: Now) -> None:
+        """Audit events; a client gets those of its own tasks, one task at a time."""
+        desk = self._desk
+        task_id = message.payload.get("task_id")
+        if task_id is not None and not isinstance(task_id, str):
+            desk.refuse(message, "INVALID_TASK", "task_id must be a text")
+        elif not desk.questions.room():
+            desk.refuse(message, "BUSY", "too many requests wait for the store")
+        elif client.operator or (task_id is not None and self._owns(client, task_id)):
+            self._read_history(message, task_id, now)
+        elif task_id is None:
+            desk.refuse(
+                message, "FORBIDDEN", "only operators read the history of the whole fleet; name one of your tasks"
+            )
+        else:
+            desk.ask_results([task_id], partial(self._history_of, client, message, task_id), now)
+
+    def _owns(self, client: Client, task_id: str) -> bool:
+        entry = self._desk.ledger.live.get(task_id)
+        return entry is not None and client.may_see(entry.owner)
+
+    def _history_of(self, client: Client, message: Message, task_id: str, answer: QueryAnswer, now: Now) -> None:
+        stored = answer.value.get(task_id) if answer.error is None else None
+        if answer.error is not None:
+            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        elif stored is None or not client.may_see(owner_of(orjson.loads(stored))):
+            self._desk.refuse(message, "UNKNOWN_TASK", f"no task {task_id} of yours is known")
+        else:
+            self._read_history(message, task_id, now)
+
+    def _read_history(self, message: Message, task_id: str | None, now: Now) -> None:
+        desk = self._desk
+        limit = _limit(message.payload.get("limit"), desk.config.history_limit)
+        args = {"distributor_ids": desk.everywhere(), "limit": limit, "task_id": task_id}
+        desk.ask("history", args, partial(self._history_read, message, limit), now)
+
+    def _history_read(self, message: Message, limit: int, answer: QueryAnswer, now: Now) -> None:
+        if answer.error is not None:
+            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+            return
+        events = orjson.Fragment(b"[" + b",".join(answer.value[:limit]) + b"]")
+        self._desk.out.append(self._desk.reply(message, {"events": events}))
+
+
+def _limit(wanted: object, most: int) -> int:
+    return min(wanted if isinstance(wanted, int) and wanted > 0 else 100, most)
+
+
+def _row(record: Record) -> Record:
+    return {key: value for key, value in record.items() if key not in ("payload", "result")}
+
+
+def task_ids_of(desk: Desk, message: Message) -> list[str] | None:
+    """The request's ``task_ids``; None if they are not a list of texts within the limit (then the request was
+    refused).
+    """
+    task_ids = message.payload.get("task_ids")
+    if not isinstance(task_ids, list) or not all(isinstance(task_id, str) for task_id in task_ids):
+        desk.refuse(message, "INVALID_TASK", "task_ids must be a list of texts")
+        return None
+    if len(task_ids) > desk.config.max_batch:
+        desk.refuse(
+            message, "PAYLOAD_TOO_LARGE", f"{len(task_ids)} ids in one message, the limit is {desk.config.max_batch}"
+        )
+        return None
+    return list(dict.fromkeys(task_ids))

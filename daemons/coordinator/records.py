@@ -1,0 +1,359 @@
+"""What the coordinator keeps of a task, and how a submission becomes a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from a2a_zmq.clock import Now, iso
+from a2a_zmq.ids import TASK_ID, valid_agent_id
+from a2a_zmq.models import Task
+from a2a_zmq.tasks import ABANDONED, Record
+
+if TYPE_CHECKING:
+    from daemons.coordinator.config import CoordinatorConfig
+    from daemons.coordinator.distributors import Distributor
+    from daemons.coordinator.lanes import Lane
+
+# Where an entry is. FRESH: accepted in this wake-up, not placed. HELD: in the inbox. PLACED: has a distributor, its
+# write is staged. QUEUED: has a distributor that was not told of it yet. SENT: assigned, or read by the distributor
+# from the store. DONE: gone.
+FRESH: Final = 0
+HELD: Final = 1
+PLACED: Final = 2
+QUEUED: Final = 3
+SENT: Final = 4
+DONE: Final = 5
+
+MAX_TYPE_CHARS: Final = 128
+# Priorities are few classes, each with a queue of its own, so their number is bounded.
+MAX_PRIORITY: Final = 1_000
+MAX_ATTEMPTS: Final = 100
+MAX_TIMEOUT_S: Final = 30 * 86_400.0
+MAX_LABELS: Final = 16
+# Distinct needs that are kept for sharing; forgetting them only costs memory twice.
+MAX_NEEDS: Final = 10_000
+
+TASK_MEMBERS: Final = frozenset(Task.model_fields)
+# Set by the fleet; whatever a submission says of them is left out.
+RESERVED: Final = frozenset({"client", "attempt", "worker", "error_kind", "execution_s", "detail", "retried"})
+
+Rejection = dict[str, str]
+
+
+class Need:
+    """What a task asks of its distributor; tasks that ask the same share one object, which is what placement groups
+    by.
+    """
+
+    __slots__ = ("labels", "pinned", "priority", "task_type")
+
+    def __init__(self, task_type: str, priority: int, pinned: str, labels: dict[str, str] | None) -> None:
+        self.task_type = task_type
+        self.priority = priority
+        self.pinned = pinned
+        self.labels = labels
+
+
+class Needs:
+    """The shared needs."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, str, bytes], Need] = {}
+
+    def of(self, task_type: str, metadata: dict[str, Any]) -> Need:
+        """The need of a task with this (valid) metadata."""
+        labels = metadata.get("labels") or None
+        encoded = orjson.dumps(labels, option=orjson.OPT_SORT_KEYS) if labels else b""
+        key = (task_type, metadata.get("priority") or 0, metadata.get("distributor") or "", encoded)
+        need = self._known.get(key)
+        if need is None:
+            if len(self._known) >= MAX_NEEDS:
+                self._known.clear()
+            need = self._known[key] = Need(task_type, key[1], key[2], labels)
+        return need
+
+
+class Entry:
+    """An unfinished task.
+
+    Attributes:
+        record: its JSON as it is in the store and in messages.
+        owner: identity of the client that submitted it.
+        subscriber: agent id of the client that gets the result ("" for nobody).
+        home: its distributor, None in the inbox.
+        batch: number of the cut that carried its present write (0: none yet); durable if that cut is applied.
+        since: monotonic time of acceptance.
+        lane: the queue that it waits in.
+    """
+
+    __slots__ = ("batch", "home", "lane", "need", "owner", "record", "since", "state", "subscriber", "task_id")
+
+    def __init__(self, task_id: str, record: bytes, need: Need, owner: str, since: float) -> None:
+        self.task_id = task_id
+        self.record = record
+        self.need = need
+        self.owner = owner
+        self.subscriber = ""
+        self.since = since
+        self.home: Distributor | None = None
+        self.state = FRESH
+        self.batch = 0
+        self.lane: Lane | None = None
+
+
+class Admission:
+    """Turns the tasks of one submission into entries, or says why not.
+
+    Tasks of one submission mostly share type and metadata, so what follows from these is worked out once for each run
+    of equal ones.
+    """
+
+    __slots__ = (
+        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_owner", "_problem", "_stamp",
+        "_subscriber", "_traceparent", "_type",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        needs: Needs,
+        known_types: AbstractSet[str],
+        *,
+        owner: str,
+        subscriber: str,
+        now: Now,
+        traceparent: str | None = None,
+    ) -> None:
+        """
+        Args:
+            known_types: what the fleet's workers ever offered; empty if none did yet, then everything is taken.
+        """
+        self._config = config
+        self._needs = needs
+        self._known_types = known_types
+        self._owner = owner
+        self._subscriber = subscriber
+        self._now = now.mono
+        self._stamp = iso(now.wall)
+        self._traceparent = traceparent
+        self._type: str | None = None
+        self._metadata: Any = self  # equal to no metadata, so that the first task is prepared
+        self._problem: tuple[str, str] | None = None
+        self._middle = b""
+        self._need: Need | None = None
+
+    def take(self, task: Any) -> Entry | Rejection:
+        """The entry of one submitted task, or its rejection."""
+        if type(task) is not dict:
+            return {"task_id": "", "code": "INVALID_TASK", "message": "a task must be a JSON object"}
+        task_id = task.get("task_id")
+        task_type = task.get("task_type")
+        payload = task.get("payload")
+        metadata = task.get("metadata")
+        if (
+            type(task_id) is not str
+            or TASK_ID.match(task_id) is None
+            or type(payload) is not dict
+            or metadata is None
+            or len(task) != 4  # with these four, and so with no other
+        ):
+            problem = explain(task)
+            if problem is not None:
+                return _rejection(task_id, "INVALID_TASK", problem)
+            payload = payload or {}
+        if task_type != self._type or metadata != self._metadata:
+            self._prepare(task_type, metadata)
+        if self._problem is not None:
+            return _rejection(task_id, *self._problem)
+        try:
+            body = orjson.dumps(payload)
+        except TypeError as error:  # only a call of the in-process API can carry what JSON cannot
+            return _rejection(task_id, "INVALID_TASK", f"the payload cannot be written as JSON: {error}")
+        if len(body) > self._config.max_payload_bytes:
+            limit = self._config.max_payload_bytes
+            return _rejection(task_id, "PAYLOAD_TOO_LARGE", f"payload of {len(body)} bytes, the limit is {limit}")
+        assert isinstance(task_id, str)
+        assert self._need is not None
+        record = b'{"task_id":"' + task_id.encode() + self._middle + body + b"}"
+        entry = Entry(task_id, record, self._need, self._owner, self._now)
+        entry.subscriber = self._subscriber
+        return entry
+
+    def _prepare(self, task_type: Any, metadata: Any) -> None:
+        """Work out what all tasks of this type with this metadata share."""
+        self._type = task_type if isinstance(task_type, str) else None
+        self._metadata = metadata
+        given = metadata if metadata is not None else {}
+        problem = check_type(task_type) or check_metadata(given, self._config.max_metadata_bytes)
+        if problem is not None:
+            self._problem = ("INVALID_TASK", problem)
+            return
+        if self._known_types and task_type not in self._known_types:
+            self._problem = ("UNKNOWN_TASK_TYPE", unknown_type(task_type, self._known_types))
+            return
+        self._problem = None
+        kept = {key: value for key, value in given.items() if key not in RESERVED and value is not None}
+        kept["client"] = self._owner
+        if self._traceparent is not None:
+            kept.setdefault("traceparent", self._traceparent)
+        shared = {
+            "task_type": task_type,
+            "status": "pending",
+            "created_at": self._stamp,
+            "updated_at": self._stamp,
+            "metadata": kept,
+        }
+        self._middle = b'",' + orjson.dumps(shared)[1:-1] + b',"payload":'
+        self._need = self._needs.of(task_type, kept)
+
+
+def _rejection(task_id: Any, code: str, message: str) -> Rejection:
+    return {"task_id": task_id if isinstance(task_id, str) else "", "code": code, "message": message}
+
+
+def unknown_type(task_type: str, known: Any) -> str:
+    names = sorted(known)
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"no worker of this fleet handles {task_type!r}; known types: {shown}"
+
+
+def explain(task: dict[str, Any]) -> str | None:
+    """What is wrong with a submitted task's members (besides type and metadata); None if nothing is."""
+    task_id = task.get("task_id")
+    if not isinstance(task_id, str) or TASK_ID.match(task_id) is None:
+        return "task_id must be 1 to 128 letters, digits or ._:@- and begin with a letter or digit"
+    payload = task.get("payload")
+    if payload is not None and not isinstance(payload, dict):
+        return f"payload must be a JSON object, not {type(payload).__name__}"
+    unknown = task.keys() - TASK_MEMBERS
+    if unknown:
+        return f"unknown member {min(unknown)!r}"
+    return None
+
+
+def check_type(task_type: Any) -> str | None:
+    if not isinstance(task_type, str) or not 0 < len(task_type) <= MAX_TYPE_CHARS:
+        return f"task_type must be a text of 1 to {MAX_TYPE_CHARS} characters"
+    return None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _labels(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_LABELS
+        and all(isinstance(key, str) and isinstance(text, str) for key, text in value.items())
+    )
+
+
+# Member → (check, what it must be). Members that are not here are the user's own and travel along.
+METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "priority": (
+        lambda v: _integer(v) and -MAX_PRIORITY <= v <= MAX_PRIORITY,
+        f"a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}",
+    ),
+    "timeout_s": (lambda v: _number(v) and 0 < v <= MAX_TIMEOUT_S, "a positive number of seconds, at most 30 days"),
+    "max_attempts": (lambda v: _integer(v) and 1 <= v <= MAX_ATTEMPTS, f"a whole number from 1 to {MAX_ATTEMPTS}"),
+    "distributor": (valid_agent_id, "an agent id"),
+    "labels": (_labels, f"an object of at most {MAX_LABELS} texts"),
+    "traceparent": (lambda v: isinstance(v, str) and len(v) <= 64, "a W3C trace context"),
+}
+
+
+def check_metadata(metadata: Any, max_bytes: int) -> str | None:
+    """What is wrong with a task's metadata; None if nothing is."""
+    if not isinstance(metadata, dict):
+        return f"metadata must be a JSON object, not {type(metadata).__name__}"
+    for name, value in metadata.items():
+        rule = METADATA.get(name)
+        if rule is not None and value is not None and not rule[0](value):
+            return f"metadata.{name} must be {rule[1]}"
+    try:
+        size = len(orjson.dumps(metadata))
+    except TypeError as error:
+        return f"metadata cannot be written as JSON: {error}"
+    if size > max_bytes:
+        return f"metadata of {size} bytes, the limit is {max_bytes}"
+    return None
+
+
+def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, int] | None:
+    """The entry of a stored record, and the attempt that its result must exceed (0 unless it was retried by an
+    operator).
+
+    Returns:
+        None if the record cannot be read.
+    """
+    try:
+        found = orjson.loads(record)
+        metadata = found.get("metadata") or {}
+        need = needs.of(found["task_type"], metadata)
+        floor = attempt_of(found) if metadata.get("retried") else 0
+        return Entry(found["task_id"], record, need, str(metadata.get("client") or ""), since), floor
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
+    """The result record of a task that ended here, before any distributor ran it.
+
+    It keeps the payload, which a later ``retry_tasks`` needs.
+    """
+    record: Record = orjson.loads(entry.record)
+    metadata = dict(record.get("metadata") or {})
+    metadata["error_kind"] = "cancelled"
+    metadata["execution_s"] = 0.0
+    if entry.home is not None:
+        metadata["distributor"] = entry.home.agent_id
+    stamp = iso(now.wall)
+    record.update(
+        status=ABANDONED, result=None, error=f"cancelled by {by} before it ran", started_at=None,
+        updated_at=stamp, completed_at=stamp, metadata=metadata,
+    )  # fmt: skip
+    record.setdefault("retry_count", 0)
+    return record
+
+
+def public_result(record: Record) -> Record:
+    """A result record as clients get it: without the payload."""
+    return {key: value for key, value in record.items() if key != "payload"}
+
+
+def revived_record(record: Record, result: Record, now: Now) -> bytes:
+    """The record of a finished task that an operator sends around once more; attempts go on counting."""
+    metadata = {key: value for key, value in (record.get("metadata") or {}).items() if key not in RESERVED}
+    last = result.get("metadata") or {}
+    metadata["client"] = last.get("client") or (record.get("metadata") or {}).get("client") or ""
+    metadata["attempt"] = attempt_of(result)
+    metadata["retried"] = (last.get("retried") or 0) + 1
+    fresh = {
+        "task_id": record["task_id"],
+        "task_type": record["task_type"],
+        "status": "pending",
+        "created_at": record.get("created_at") or result.get("created_at") or iso(now.wall),
+        "updated_at": iso(now.wall),
+        "retry_count": result.get("retry_count") or 0,
+        "metadata": metadata,
+        "payload": record.get("payload") or {},
+    }
+    return orjson.dumps(fresh)
+
+
+def attempt_of(record: Record) -> int:
+    attempt = (record.get("metadata") or {}).get("attempt")
+    return attempt if isinstance(attempt, int) else 0
+
+
+def owner_of(record: Record) -> str:
+    return str((record.get("metadata") or {}).get("client") or "")

@@ -1,0 +1,210 @@
+"""The coordinator's supervision: observe → detect → recover → reconcile → report, once a heartbeat interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from a2a_zmq.clock import Now
+from a2a_zmq.models import AgentStatus, LocalAgentState, Task
+from daemons.coordinator.desk import Desk
+from daemons.coordinator.sync import Sync
+
+# Tasks that the LocalAgentState shows: it is built every interval.
+SHOWN_TASKS = 20
+# The same trouble is reported again after so long (seconds).
+REPORT_AGAIN_S = 60.0
+
+
+class Supervision:
+    """See the module's text. Each step is O(distributors + kinds of waiting tasks), never O(tasks)."""
+
+    def __init__(self, desk: Desk, sync: Sync) -> None:
+        self._desk = desk
+        self._sync = sync
+        self._reported: dict[str, float] = {}
+        self._started: Now | None = None
+        self.steps: dict[str, Callable[[Now], None]] = {
+            "observe": self.observe,
+            "detect": self.detect,
+            "recover": self.recover,
+            "reconcile": self.reconcile,
+            "report": self.report,
+        }
+
+    def _once(self, what: str, now: Now) -> bool:
+        """True at most once in REPORT_AGAIN_S for the same trouble."""
+        if now.mono < self._reported.get(what, float("-inf")):
+            return False
+        if len(self._reported) > 1_000:
+            self._reported.clear()
+        self._reported[what] = now.mono + REPORT_AGAIN_S
+        return True
+
+    def observe(self, now: Now) -> None:
+        """Time passes for what waits for answers."""
+        if self._started is None:
+            self._started = now
+        self._desk.questions.expire(now)
+
+    def detect(self, now: Now) -> None:
+        """Distributors that stay away with work, and tasks that nobody can take."""
+        desk = self._desk
+        if not desk.leading:
+            return
+        for home in desk.ledger.distributors.values():
+            away_s = now.mono - home.changed_at
+            absent = not home.up and home.live and away_s > desk.config.distributor_absent_s
+            if absent and self._once(f"absent {home.agent_id}", now):
+                desk.log(
+                    "error", "distributor_absent", distributor=home.agent_id, tasks=home.live, away_s=round(away_s, 1)
+                )
+        for need, lane in desk.ledger.held.items():
+            oldest = lane.first()
+            if oldest is None or now.mono - oldest.since < desk.config.inbox_overdue_s:
+                continue
+            if self._once(f"overdue {need.task_type} {need.pinned}", now):
+                desk.log(
+                    "warning",
+                    "no_capable_distributor",
+                    task_type=need.task_type,
+                    distributor=need.pinned,
+                    tasks=lane.size,
+                    oldest_s=round(now.mono - oldest.since, 1),
+                )
+
+    def recover(self, now: Now) -> None:
+        """Try again what failed for want of the store, and to place what waits in the inbox."""
+        desk = self._desk
+        if not desk.leading:
+            return
+        if desk.store_available:
+            for home in desk.ledger.distributors.values():
+                if home.up and (home.needs_sync or not home.registered) and not home.reconciling:
+                    self._sync.meet(home, now)
+            if not desk.inbox_checked and not len(desk.questions):
+                self._sync.check_inbox(now)
+        if desk.ledger.held_count:
+            desk.place_held = True
+
+    def reconcile(self, now: Now) -> None:
+        """Compare with the store where results seem lost; check that our own counts agree, and set them right if
+        not.
+        """
+        desk = self._desk
+        if not desk.leading:
+            return
+        config = desk.config
+        for home in desk.ledger.distributors.values():
+            rested = now.mono - home.reconciled_at > config.reconcile_pause_s
+            if rested and desk.store_available and home.lags(now.mono, config.version_lag_s):
+                desk.log(
+                    "warning",
+                    "results_missing",
+                    distributor=home.agent_id,
+                    held=home.pending + home.in_progress,
+                    sent=home.sent,
+                )
+                self._sync.reconcile(home, now)
+        problems = desk.ledger.audit()
+        if problems:
+            desk.log("error", "counts_disagree", problems=problems[:10])
+            desk.ledger.recount()
+
+    def report(self, now: Now) -> None:
+        desk = self._desk
+        for status, count in self.counts().items():
+            desk.meter.gauge("tasks", count, status=status)
+        desk.meter.gauge("agent_up", 1, agent=desk.agent_id, role="coordinator")
+        for home in desk.ledger.distributors.values():
+            desk.meter.gauge("agent_up", 1 if home.up else 0, agent=home.agent_id, role="distributor")
+
+    # ------------------------------------------------------------ what others ask
+
+    def counts(self) -> dict[str, int]:
+        """Tasks by status: live ones by the distributors' heartbeats, ended ones since this process started."""
+        ledger = self._desk.ledger
+        running = sum(min(home.in_progress, home.sent) for home in ledger.distributors.values() if home.up)
+        return {"pending": len(ledger.live) - running, "in_progress": running, **self._desk.finished}
+
+    def fleet_status(self, now: Now) -> dict[str, Any]:
+        desk = self._desk
+        ledger = desk.ledger
+        started = self._started or now
+        return {
+            "coordinator": {
+                "id": desk.agent_id,
+                "leading": desk.leading,
+                "draining": desk.draining is not None,
+                "fence": desk.fence,
+                "epoch": desk.epoch,
+                "uptime_s": round(now.mono - started.mono, 1),
+                "clients": len(desk.clients.connected),
+                "inbox": ledger.held_count,
+                "live": len(ledger.live),
+                "dead_letters": len(desk.dead),
+                "late_results": desk.late,
+                "task_types": sorted(desk.known_types),
+            },
+            "distributors": [
+                {
+                    "id": home.agent_id,
+                    "up": home.up,
+                    "status": ("draining" if home.draining else home.status) if home.up else "down",
+                    "version": home.held_version,
+                    "workers": home.workers,
+                    "pending": home.live - min(home.in_progress, home.sent),
+                    "in_progress": min(home.in_progress, home.sent),
+                    "slots": home.slots,
+                    "task_types": sorted(home.task_types),
+                }
+                for home in ledger.distributors.values()
+            ],
+            "tasks": self.counts(),
+            "store": {
+                "available": desk.store_available,
+                "reason": desk.store_reason,
+                "unpersisted": desk.staging.unpersisted,
+                "batches": desk.staging.applied,
+            },
+        }
+
+    def status(self) -> AgentStatus:
+        desk = self._desk
+        if not desk.store_available:
+            return AgentStatus.ERROR
+        if (
+            not desk.leading
+            or not desk.inbox_checked
+            or any(each.reconciling for each in desk.ledger.distributors.values())
+        ):
+            return AgentStatus.RECOVERING
+        return AgentStatus.BUSY if desk.ledger.live else AgentStatus.IDLE
+
+    def local_state(self, now: Now) -> LocalAgentState:
+        """The specification's document; it shows a bounded number of tasks and events."""
+        desk = self._desk
+        started = self._started or now
+        tasks: list[Task] = []
+        for entry in desk.ledger.live.values():
+            if len(tasks) == SHOWN_TASKS:
+                break
+            tasks.append(Task.model_validate(orjson.loads(entry.record)))
+        return LocalAgentState(
+            agent_id=desk.agent_id,
+            status=self.status(),
+            local_tasks=tasks,
+            last_heartbeat=datetime.fromtimestamp(now.wall, UTC),
+            local_vars={
+                "tasks": self.counts(),
+                "inbox": desk.ledger.held_count,
+                "clients": len(desk.clients.connected),
+            },
+            history=list(desk.staging.recent),
+            metadata={"role": "coordinator", "leading": desk.leading, "fence": desk.fence, "epoch": desk.epoch},
+            created_at=datetime.fromtimestamp(started.wall, UTC),
+            updated_at=datetime.fromtimestamp(now.wall, UTC),
+        )

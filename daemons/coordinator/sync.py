@@ -1,0 +1,327 @@
+"""Keeping our memory, the distributors' and the store's the same: at take-over, when a distributor comes, when
+something was lost.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import orjson
+
+from a2a_zmq.clock import Now
+from a2a_zmq.interfaces import INBOX, Loaded, Section
+from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.ports import PeerDown, PeerInfo
+from daemons.coordinator.assigning import Assignment
+from daemons.coordinator.desk import Desk
+from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.records import FRESH, HELD, QUEUED, SENT, Entry, entry_of
+from daemons.coordinator.staging import INBOX_SECTION
+from daemons.runtime.contract import LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
+
+# Ids in one read: some tens of kilobytes of request.
+READ_CHUNK = 2_000
+
+
+class Sync:
+    """See the module's text."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._callers: dict[str, list[int]] = {}
+
+    # ------------------------------------------------------------ ownership
+
+    def gained(self, event: OwnershipGained, now: Now) -> None:
+        """Rebuild from what was loaded; of our own memory only what was not durable yet, and who waits for what, is
+        kept.
+        """
+        desk = self._desk
+        ledger = desk.ledger
+        before, floors = ledger.live, ledger.floors
+        applied = desk.staging.applied
+        waiting = desk.staging.restart()
+        cancels = {task_id for home in ledger.distributors.values() for task_id in home.cancels}
+        ended = desk.staging.ended()
+        desk.questions.forget()
+        desk.checks = 0
+        desk.out.extend(LocalAnswer(call_id, False) for callers in self._callers.values() for call_id in callers)
+        self._callers = {}
+        desk.leading = True
+        desk.fence, desk.epoch = event.fence, event.epoch
+        ledger.clear()
+        for section, loaded in event.loaded.items():
+            if section.distributor_id != INBOX and section.writer == "coordinator":
+                home = ledger.distributor(section.distributor_id)
+                home.registered = True
+                self._adopt_all(home, loaded, ended, now)
+        inbox = event.loaded.get(INBOX_SECTION)
+        if inbox is not None:
+            self._adopt_inbox(inbox, ended, now)
+        self._keep(before, applied, state_lost=event.state_lost)
+        ledger.floors.update((task_id, floor) for task_id, floor in floors.items() if task_id in ledger.live)
+        self._keep_cancels(cancels, now)
+        desk.staging.after.extend(effect for effect in waiting if not isinstance(effect, Assignment))
+        desk.staging.applied = desk.staging.cuts  # what was in flight is void and staged again
+        for home in ledger.distributors.values():
+            if home.up:
+                desk.learn_types(home.task_types)
+                self.meet(home, now)
+        desk.stage_types()
+        desk.place_held = True
+        self.check_inbox(now)
+        desk.log("info", "leading", fence=event.fence, tasks=len(ledger.live), inbox=ledger.held_count)
+
+    def _adopt_all(self, home: Distributor, loaded: Loaded, ended: set[str], now: Now) -> None:
+        ledger = self._desk.ledger
+        for task_id, record in loaded.tasks.items():
+            found = entry_of(record, ledger.needs, now.mono)
+            if found is None or found[0].task_id != task_id:
+                self._desk.log("error", "unreadable_record", section=home.agent_id, task_id=task_id)
+            elif task_id in ledger.live:
+                other = ledger.live[task_id].home
+                place = other.agent_id if other is not None else INBOX
+                self._desk.log("error", "task_in_two_places", task_id=task_id, places=[place, home.agent_id])
+            elif task_id not in ended:
+                ledger.adopt(found[0], home)
+                if found[1]:
+                    ledger.floors[task_id] = found[1]
+
+    def _adopt_inbox(self, loaded: Loaded, ended: set[str], now: Now) -> None:
+        """A task that is in a distributor's section too was being moved there: the inbox lets go of it."""
+        desk = self._desk
+        ledger = desk.ledger
+        known = orjson.loads(loaded.header.get("known_types") or "[]")
+        desk.known_types.update(name for name in known if isinstance(name, str))
+        for task_id, record in loaded.tasks.items():
+            found = entry_of(record, ledger.needs, now.mono)
+            if found is None or found[0].task_id != task_id:
+                desk.log("error", "unreadable_record", section="inbox", task_id=task_id)
+            elif task_id in ledger.live:
+                desk.staging.section(INBOX_SECTION).drops.append(task_id)
+            elif task_id not in ended:
+                ledger.adopt_held(found[0])
+                if found[1]:
+                    ledger.floors[task_id] = found[1]
+
+    def _keep(self, before: dict[str, Entry], applied: int, *, state_lost: bool) -> None:
+        """Carry over subscribers, and tasks that no load can know: their write was under way, or the store has lost
+        it.
+        """
+        ledger = self._desk.ledger
+        lost: dict[Distributor, list[Entry]] = {}
+        for task_id, old in before.items():
+            entry = ledger.live.get(task_id)
+            if entry is not None:
+                entry.subscriber = old.subscriber
+                continue
+            home = old.home
+            durable = old.batch and old.batch <= applied
+            old.lane = None
+            if home is not None and durable and old.state in (SENT, QUEUED):
+                # Ended meanwhile, or lost: the comparison with the store, which follows, tells.
+                ledger.adopt(old, home)
+                if state_lost:
+                    lost.setdefault(home, []).append(old)
+            else:
+                old.home = None
+                old.state = FRESH
+                old.batch = 0
+                ledger.accept(old)
+        for home, entries in lost.items():
+            self._put_back(home, entries)
+
+    def _keep_cancels(self, task_ids: set[str], now: Now) -> None:
+        """Asked to be cancelled before: again, or ended here if no distributor has it."""
+        for task_id in task_ids:
+            entry = self._desk.ledger.live.get(task_id)
+            if entry is not None and entry.home is not None:
+                entry.home.cancels.add(task_id)
+            elif entry is not None:
+                self._desk.end_here(entry, "request", now)
+
+    def _put_back(self, home: Distributor, entries: list[Entry]) -> None:
+        """The store has lost these records: our copies go there again, and the distributor is told."""
+        desk = self._desk
+        for entry in entries:
+            desk.ledger.unsend(entry)
+            desk.restaged.add(entry.task_id)
+        desk.staging.put(home.section, entries)
+
+    def check_inbox(self, now: Now) -> None:
+        """A task of the loaded inbox may have been placed and ended just before a crash, with only the inbox's copy
+        left: nothing leaves the inbox before the results were looked at."""
+        desk = self._desk
+        ids = [entry.task_id for lane in desk.ledger.held.values() for entry in lane]
+        desk.inbox_checked = not (ids and any(each.registered for each in desk.ledger.distributors.values()))
+        if not desk.inbox_checked:
+            self._check_next(ids, now)
+
+    def _check_next(self, ids: list[str], now: Now) -> None:
+        self._desk.ask_results(ids[:READ_CHUNK], partial(self._inbox_looked_up, ids), now)
+
+    def _inbox_looked_up(self, ids: list[str], answer: QueryAnswer, now: Now) -> None:
+        desk = self._desk
+        if answer.error is not None:
+            desk.log("warning", "inbox_not_checked", reason=answer.error)
+            return  # supervision asks again
+        for task_id, stored in answer.value.items():
+            entry = desk.ledger.live.get(task_id)
+            if entry is not None and entry.state == HELD and desk.finish_stored(entry, stored):
+                desk.staging.section(INBOX_SECTION).drops.append(task_id)
+        if len(ids) > READ_CHUNK:
+            self._check_next(ids[READ_CHUNK:], now)
+        else:
+            desk.inbox_checked = True
+
+    # ------------------------------------------------------------ sessions
+
+    def came(self, info: PeerInfo, now: Now) -> None:
+        """A session with a distributor: the first, one after a reconnect, or one with its next process."""
+        desk = self._desk
+        home = desk.ledger.distributor(info.agent_id)
+        if info.restarted or (home.boot_id and home.boot_id != info.boot_id):
+            home.needs_sync = True
+            home.draining = False
+        away_s = now.mono - home.changed_at if home.boot_id and not home.up else 0.0
+        first = not home.up
+        home.came_up(info.boot_id, info.details, now.mono)
+        desk.place_held = True
+        desk.learn_types(home.task_types)
+        if first and desk.leading:
+            detail = {"restarted": info.restarted, "away_s": round(away_s, 3)}
+            desk.staging.history(INBOX_SECTION, now, "", "distributor_up", {"distributor": home.agent_id, **detail})
+        desk.meter.gauge("agent_up", 1, agent=home.agent_id, role="distributor")
+        self.meet(home, now)
+
+    def went(self, event: PeerDown, now: Now) -> None:
+        """No new work for it. Its tasks stay with it: it loads them when it is started again."""
+        desk = self._desk
+        home = desk.ledger.distributors.get(event.agent_id)
+        if home is None or not home.up:
+            return
+        home.went_down(now.mono)
+        desk.meter.gauge("agent_up", 0, agent=home.agent_id, role="distributor")
+        if event.reason != "goodbye":
+            desk.meter.observe("failure_detection_seconds", event.silent_s, role="distributor")
+        if desk.leading:
+            detail = {"distributor": home.agent_id, "reason": event.reason, "tasks": home.live}
+            desk.staging.history(INBOX_SECTION, now, "", "distributor_down", detail)
+        desk.log("warning", "distributor_down", distributor=home.agent_id, reason=event.reason, tasks=home.live)
+
+    def meet(self, home: Distributor, now: Now) -> None:
+        """Make sure that it is registered, and that it and we know of the same tasks."""
+        desk = self._desk
+        if not desk.leading or not home.up:
+            return
+        if not home.registered:
+            self._register(home, now)
+            return
+        if not home.needs_sync:
+            return
+        home.needs_sync = False
+        if not home.live:
+            return
+        desk.out.append(Send(home.agent_id, MessageType.REQUEST, {"action": "resync"}))
+        self._mark_read(home)
+        if home.cancels:
+            payload = {"action": "cancel_tasks", "task_ids": sorted(home.cancels)}
+            desk.out.append(Send(home.agent_id, MessageType.REQUEST, payload))
+        self.reconcile(home, now)
+
+    def _mark_read(self, home: Distributor) -> None:
+        """It reads its section: what is durable and queued for it will be known to it."""
+        desk = self._desk
+        read: list[Entry] = []
+        later: list[Entry] = []
+        while (entry := home.queue.pop()) is not None:
+            (read if entry.batch <= desk.staging.applied else later).append(entry)
+        desk.ledger.sent_all(read, home)
+        for entry in later:
+            home.queue.push(entry)
+
+    # ------------------------------------------------------------ registration
+
+    def register(self, call: LocalCall, now: Now) -> None:
+        """``register_distributor``: True if it is new."""
+        desk = self._desk
+        agent_id = call.args["distributor_id"]
+        home = desk.ledger.distributor(agent_id)
+        if home.registered or not desk.leading:
+            desk.out.append(LocalAnswer(call.call_id, False))
+            return
+        self._callers.setdefault(agent_id, []).append(call.call_id)
+        self._register(home, now)
+
+    def _register(self, home: Distributor, now: Now) -> None:
+        if not home.registering:
+            home.registering = True
+            self._desk.ask("register", {"distributor_id": home.agent_id}, partial(self._registered, home), now)
+
+    def _registered(self, home: Distributor, answer: QueryAnswer, now: Now) -> None:
+        desk = self._desk
+        home.registering = False
+        callers = self._callers.pop(home.agent_id, [])
+        if answer.error is None and isinstance(answer.value, Loaded):
+            home.registered = True
+            home.needs_sync = bool(answer.value.tasks)
+            self._adopt_all(home, answer.value, desk.staging.ended(), now)
+            desk.place_held = True
+            desk.staging.history(home.section, now, "", "registered", {"distributor": home.agent_id})
+            self.meet(home, now)
+        else:
+            desk.log("warning", "not_registered", distributor=home.agent_id, reason=answer.error)
+        for index, call_id in enumerate(callers):
+            desk.out.append(LocalAnswer(call_id, home.registered and index == 0))
+
+    # ------------------------------------------------------------ comparison with the store
+
+    def reconcile(self, home: Distributor, now: Now) -> None:
+        """Find tasks of ours that its section no longer has: they ended, and the message was lost."""
+        if home.reconciling:
+            return
+        desk = self._desk
+        home.reconciling = True
+        home.reconciled_at = now.mono
+        home.lag_since = None
+        args = {"section": Section(home.agent_id, "coordinator")}
+        desk.ask("load", args, partial(self._compare, home, desk.staging.applied, now.mono), now)
+
+    def _compare(self, home: Distributor, applied: int, started: float, answer: QueryAnswer, now: Now) -> None:
+        desk = self._desk
+        home.reconciling = False
+        if answer.error is not None or not isinstance(answer.value, Loaded):
+            home.needs_sync = True  # supervision tries again
+            desk.log("warning", "not_reconciled", distributor=home.agent_id, reason=answer.error)
+            return
+        there = answer.value.tasks
+        missing = [
+            entry.task_id
+            for entry in desk.ledger.of(home)
+            if entry.state in (SENT, QUEUED) and entry.batch <= applied and entry.task_id not in there
+        ]
+        for start in range(0, len(missing), READ_CHUNK):
+            ids = missing[start : start + READ_CHUNK]
+            args = {"distributor_ids": [home.agent_id], "task_ids": ids}
+            desk.ask("results", args, partial(self._resolve, home, applied, ids), now)
+        desk.meter.observe("reconciliation_seconds", now.mono - started)
+
+    def _resolve(self, home: Distributor, applied: int, ids: list[str], answer: QueryAnswer, now: Now) -> None:
+        """Missing tasks have a result; or the store has lost them, then our copy of the record goes there again."""
+        desk = self._desk
+        if answer.error is not None:
+            home.needs_sync = True
+            return
+        lost: list[Entry] = []
+        for task_id in ids:
+            entry = desk.ledger.live.get(task_id)
+            if entry is None or entry.home is not home or entry.state not in (SENT, QUEUED) or entry.batch > applied:
+                continue
+            stored = answer.value.get(task_id)
+            if stored is None or not desk.finish_stored(entry, stored):
+                lost.append(entry)
+        if lost:
+            self._put_back(home, lost)
+            desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))
+            detail = {"distributor": home.agent_id, "tasks": len(lost)}
+            desk.staging.history(INBOX_SECTION, now, "", "store_lost_tasks", detail)

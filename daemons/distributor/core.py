@@ -1,0 +1,267 @@
+"""The distributor's decisions, as one state machine without I/O (see :mod:`daemons.runtime.contract`).
+
+The way of a task::
+
+    assign_tasks ─> QUEUED ─> RUNNING (a worker has it) ─> result staged ─> durable ─> task_results to the coordinator
+                      ^           │ failed, lost                                │
+                      └─ STORING <┘  (new attempt: persist, then send)          └ its slot was filled before, in the
+                                                                                  wake-up in which the result came
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from a2a_zmq.clock import Now
+from a2a_zmq.models import LocalAgentState
+from a2a_zmq.protocol.message import Message, MessageType, Role
+from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from daemons.distributor.config import DistributorConfig
+from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.intake import Intake
+from daemons.distributor.journal import Journal
+from daemons.distributor.memory import Memory
+from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.outgoing import Outgoing
+from daemons.distributor.oversight import Oversight
+from daemons.distributor.records import Stamps
+from daemons.distributor.recovery import Recovery
+from daemons.distributor.roster import Roster
+from daemons.runtime.contract import (
+    Batch,
+    BatchApplied,
+    DrainRequested,
+    Effect,
+    Event,
+    LocalCall,
+    Meter,
+    OwnershipGained,
+    OwnershipLost,
+    QueryAnswer,
+    Send,
+    StoreChanged,
+    Undelivered,
+)
+
+# What is said wrongly is answered only where somebody waits for an answer.
+_ANSWERED = frozenset({MessageType.REQUEST})
+
+
+class DistributorCore:
+    """Implements :class:`daemons.runtime.contract.Core` for the distributor."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        coordinator_id: str,
+        *,
+        config: DistributorConfig,
+        new_id: Callable[[], str],
+        rng: Callable[[], float],
+        meter: Meter,
+    ) -> None:
+        """
+        Args:
+            agent_id: this distributor; names its section of the shared state.
+            coordinator_id: to whom results go until a coordinator's session says otherwise.
+            config: limits and times.
+            new_id: source of mutation ids.
+            rng: uniform numbers in [0, 1), for the jitter of retries.
+            meter: where to count.
+        """
+        self.agent_id = agent_id
+        memory = self._memory = Memory(agent_id, coordinator_id, config, meter)
+        stamps = Stamps()
+        journal = self._journal = Journal(memory, stamps, new_id)
+        dispatcher = self._dispatcher = Dispatcher()
+        outcomes = self._outcomes = Outcomes(memory, journal, dispatcher, stamps, rng)
+        recovery = self._recovery = Recovery(memory, journal, dispatcher, outcomes)
+        self._oversight = Oversight(memory, journal, dispatcher, outcomes)
+        self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
+        self._roster = Roster(memory, journal, dispatcher, outcomes, recovery, self._outgoing)
+        self._intake = Intake(memory, journal, dispatcher, outcomes, recovery)
+        self._events: dict[type, Callable[[Any, Now], None]] = {
+            Received: self._received,
+            BatchApplied: self._batch_applied,
+            PeerUp: self._roster.up,
+            PeerSuspect: self._roster.suspect,
+            PeerDown: self._roster.down,
+            OwnershipGained: self._ownership_gained,
+            OwnershipLost: self._ownership_lost,
+            StoreChanged: self._store_changed,
+            QueryAnswer: self._query_answer,
+            Undelivered: self._outgoing.undelivered,
+            Refusal: self._refusal,
+            DrainRequested: self._drain_requested,
+            LocalCall: self._local_call,
+        }
+        self._actions: dict[tuple[Role, str], Callable[[Message, Now], None]] = {
+            (Role.COORDINATOR, "assign_tasks"): self._intake.assign,
+            (Role.COORDINATOR, "assign_task"): self._intake.assign,
+            (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
+            (Role.COORDINATOR, "resync"): self._resync,
+            (Role.COORDINATOR, "drain"): self._drain,
+            (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,
+            (Role.WORKER, "task_results"): self._roster.results,
+            (Role.WORKER, "task_started"): self._roster.started,
+            (Role.WORKER, "task_handback"): self._roster.handback,
+            (Role.WORKER, "heartbeat"): self._roster.beat,
+        }
+
+    # ------------------------------------------------------------ contract: events and batches
+
+    def handle(self, event: Event | Undelivered, now: Now) -> list[Effect]:
+        handler = self._events.get(type(event))
+        if handler is None:
+            return []
+        handler(event, now)
+        return self._take()
+
+    def settle(self, now: Now) -> list[Effect]:
+        memory = self._memory
+        self._outcomes.wake(now)
+        self._recovery.tick(now)
+        self._outgoing.settle(now)
+        if memory.draining:
+            self._outgoing.leave_if_done(now)
+        return self._take()
+
+    def cut(self, now: Now) -> Batch | None:
+        memory = self._memory
+        return self._journal.cut(now) if memory.owner and not self._journal.flying else None
+
+    def supervise(self, step: str, now: Now) -> list[Effect]:
+        self._oversight.step(step, now)
+        return self._take()
+
+    def _take(self) -> list[Effect]:
+        memory = self._memory
+        if not memory.out:
+            return []
+        effects, memory.out = memory.out, []
+        return effects
+
+    # ------------------------------------------------------------ contract: what we say of ourselves
+
+    def announce(self, now: Now) -> dict[str, Any]:
+        memory = self._memory
+        return {
+            "task_types": memory.task_types(),
+            "fence": memory.fence,
+            "live": len(memory.live),
+            "workers": len(memory.workers),
+            "address": memory.config.address,
+        }
+
+    def welcome(self, peer: str, now: Now) -> dict[str, Any]:
+        return {"fence": self._memory.fence, "epoch": self._memory.epoch}
+
+    def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
+        memory = self._memory
+        if peer in memory.workers:
+            return {"action": "heartbeat", "fence": memory.fence}
+        running = memory.running()
+        return {
+            "action": "heartbeat",
+            "status": memory.status().value,
+            "pending": len(memory.live) - running,
+            "in_progress": running,
+            "workers": len(memory.workers),
+            "slots": sum(worker.slots for worker in memory.workers.values()),
+            "version": memory.version,
+            "draining": bool(memory.draining),
+        }
+
+    def local_state(self, now: Now) -> LocalAgentState:
+        return self._oversight.local_state(now)
+
+    def ready(self) -> tuple[bool, str]:
+        memory = self._memory
+        if not memory.owner:
+            return False, "does not own its shared state"
+        if not memory.coordinator_was_up:
+            return False, f"no session with coordinator {memory.coordinator} yet"
+        if memory.draining:
+            return False, f"draining: {memory.draining}"
+        return True, ""
+
+    def next_deadline(self) -> float:
+        owned = min(self._outcomes.next_wake(), self._journal.next_deadline(), self._recovery.next_deadline())
+        always = self._outgoing.next_deadline()
+        return min(owned, always) if self._memory.owner else always
+
+    def violations(self) -> list[str]:
+        """Every broken invariant of our memory, one line each; O(tasks), for tests, simulations and checks by hand."""
+        return self._oversight.violations()
+
+    # ------------------------------------------------------------ events
+
+    def _received(self, event: Received, now: Now) -> None:
+        message = event.message
+        if event.role is Role.COORDINATOR:
+            self._memory.coordinator_seen = now.wall
+        action = self._actions.get((event.role, message.action))
+        if action is not None and message.type is not MessageType.ERROR:
+            action(message, now)
+        elif message.type is MessageType.ERROR:
+            self._roster.error(event.peer, message, now)
+        elif message.type in _ANSWERED:
+            text = f"a distributor has no action {message.action!r} for a {event.role.value}"
+            payload = {"action": message.action, "code": "UNKNOWN_ACTION", "message": text}
+            reply_to = message.metadata.request_id
+            self._memory.out.append(Send(event.peer, MessageType.ERROR, payload, reply_to=reply_to))
+
+    def _batch_applied(self, event: BatchApplied, now: Now) -> None:
+        memory = self._memory
+        if not self._journal.flying:
+            return  # of an ownership that ended
+        memory.version = event.versions.get(self._journal.section, memory.version)
+        for task in self._journal.applied(memory.version):
+            self._outcomes.stored(task, now)
+
+    def _ownership_gained(self, event: OwnershipGained, now: Now) -> None:
+        self._recovery.gained(event, now)
+        self._journal.show_workers(now)
+
+    def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
+        self._recovery.lost(event.reason, now)
+
+    def _store_changed(self, event: StoreChanged, now: Now) -> None:
+        memory = self._memory
+        memory.store_available = event.available
+        name = "store_back" if event.available else "store_away"
+        self._journal.note(now, "", name, {"reason": event.reason, "unrecorded": self._journal.unrecorded()})
+
+    def _query_answer(self, event: QueryAnswer, now: Now) -> None:
+        self._recovery.resynced(event.value, event.error, now)
+
+    def _refusal(self, event: Refusal, now: Now) -> None:
+        fields = {"kind": event.kind, "reason": event.reason, "agent": event.agent_id, "detail": event.detail[:200]}
+        self._journal.note(now, "", "refused", fields)
+
+    def _local_call(self, call: LocalCall, now: Now) -> None:
+        self._intake.local_call(call, now)
+        self._journal.show_workers(now)
+
+    def _coordinator_beat(self, message: Message, now: Now) -> None:
+        """That it came is all that it says; ``coordinator_seen`` has it."""
+
+    def _resync(self, message: Message, now: Now) -> None:
+        if self._memory.owner:
+            self._recovery.resync()
+
+    # ------------------------------------------------------------ drain
+
+    def _drain_requested(self, event: DrainRequested, now: Now) -> None:
+        self._outgoing.begin_drain(event.reason, event.deadline_s, now)
+
+    def _drain(self, message: Message, now: Now) -> None:
+        """The coordinator wants us, or one of our workers, to leave."""
+        agent = message.payload.get("agent_id", self.agent_id)
+        if agent == self.agent_id:
+            self._outgoing.begin_drain(f"asked by {message.sender}", self._memory.config.drain_s, now)
+        elif not self._roster.drain(agent, now):
+            payload = {"action": "drain", "code": "UNKNOWN_AGENT", "message": f"no worker {agent!r} is connected here"}
+            reply_to = message.metadata.request_id
+            self._memory.out.append(Send(message.sender, MessageType.ERROR, payload, reply_to=reply_to))

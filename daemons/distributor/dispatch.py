@@ -1,0 +1,244 @@
+"""Which task goes to which worker next.
+
+Waiting tasks are kept in *lanes*: one for each set of workers that may serve them (task type, required labels, pinned
+worker). A lane holds a deque for each priority, so every operation is O(1), and a task that nobody here can run waits
+in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the older task.
+A task goes to the worker with the fewest tasks for each of its slots.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import Any
+
+from daemons.distributor.memory import QUEUED, RUNNING, LiveTask
+from daemons.distributor.workers import Worker
+
+Rank = tuple[int, int]  # (−priority, seq): the lesser goes first
+Pool = list[tuple[float, int, int, Worker]]
+
+# Empty lanes are kept for their list of workers, up to this many: there are few task types, but a client may ask for
+# any combination of labels.
+MAX_EMPTY_LANES = 256
+
+
+class Lane:
+    """Waiting tasks that the same workers may serve."""
+
+    __slots__ = ("_buckets", "_dead", "_order", "key", "labels", "number", "pin", "size", "task_type", "workers")
+
+    def __init__(self, key: object, number: int, task_type: str, labels: dict[str, Any], pin: str) -> None:
+        self.key = key
+        self.number = number
+        self.task_type = task_type
+        self.labels = labels
+        self.pin = pin
+        self.size = 0
+        self.workers: list[Worker] = []
+        self._buckets: dict[int, deque[LiveTask]] = {}
+        self._order: list[int] = []  # −priority of each bucket, ascending
+        self._dead = 0  # entries of tasks that were taken out: skipped when met
+
+    def _bucket(self, priority: int) -> deque[LiveTask]:
+        bucket = self._buckets.get(-priority)
+        if bucket is None:
+            bucket = self._buckets[-priority] = deque()
+            insort(self._order, -priority)
+        return bucket
+
+    def push(self, task: LiveTask) -> None:
+        self._bucket(task.priority).append(task)
+        self.size += 1
+
+    def push_front(self, task: LiveTask) -> None:
+        self._bucket(task.priority).appendleft(task)
+        self.size += 1
+
+    def head(self) -> LiveTask | None:
+        """The next task, left where it is."""
+        while self._order:
+            first = self._order[0]
+            bucket = self._buckets[first]
+            while bucket:
+                task = bucket[0]
+                if task.phase is QUEUED and task.lane is self:
+                    return task
+                bucket.popleft()
+                self._dead -= 1
+            del self._buckets[first]
+            del self._order[0]
+        return None
+
+    def pop(self) -> None:
+        """Take out the task that :meth:`head` has just shown."""
+        self._buckets[self._order[0]].popleft()
+        self.size -= 1
+
+    def discard(self) -> None:
+        """One of our tasks is no longer QUEUED. Its entry goes when it is met, or when half of the entries are dead."""
+        self.size -= 1
+        self._dead += 1
+        if self._dead > 64 and self._dead > self.size:
+            for negative in list(self._buckets):
+                self._buckets[negative] = deque(
+                    t for t in self._buckets[negative] if t.phase is QUEUED and t.lane is self
+                )
+            self._dead = 0
+
+
+class Dispatcher:
+    """All lanes."""
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self._lanes: dict[object, Lane] = {}
+        self._active: dict[object, Lane] = {}  # those with tasks and with workers
+        self._seq = 0
+        self._front = 0
+        self._numbers = 0
+
+    # ------------------------------------------------------------ workers
+
+    def worker_changed(self, workers: Iterable[Worker]) -> None:
+        """Workers came, went, or offer something else: O(lanes · workers), on such events only."""
+        present = list(workers)
+        for key, lane in list(self._lanes.items()):
+            if lane.size == 0 and len(self._lanes) > MAX_EMPTY_LANES:
+                del self._lanes[key]
+                continue
+            lane.workers = [w for w in present if w.serves(lane.task_type, lane.labels, lane.pin)]
+            if lane.size and lane.workers:
+                self._active[key] = lane
+            else:
+                self._active.pop(key, None)
+
+    # ------------------------------------------------------------ tasks
+
+    def _lane(self, task: LiveTask, workers: Iterable[Worker]) -> Lane:
+        labels = task.metadata.get("labels")
+        key: object = task.task_type
+        if task.pin or labels:
+            wanted = labels if isinstance(labels, dict) else {}
+            key = (task.task_type, task.pin, tuple(sorted((name, repr(value)) for name, value in wanted.items())))
+        lane = self._lanes.get(key)
+        if lane is None:
+            self._numbers += 1
+            wanted = labels if isinstance(labels, dict) else {}
+            lane = self._lanes[key] = Lane(key, self._numbers, task.task_type, wanted, task.pin)
+            lane.workers = [w for w in workers if w.serves(lane.task_type, lane.labels, lane.pin)]
+        return lane
+
+    def add(self, task: LiveTask, workers: Iterable[Worker]) -> None:
+        """Queue a task behind those of its priority, or before them if it is marked ``front``."""
+        lane = self._lane(task, workers)
+        task.phase = QUEUED
+        task.lane = lane
+        if task.front:
+            task.front = False
+            self._front -= 1
+            task.seq = self._front
+            lane.push_front(task)
+        else:
+            self._seq += 1
+            task.seq = self._seq
+            lane.push(task)
+        self.queued += 1
+        if lane.size == 1 and lane.workers:
+            self._active[lane.key] = lane
+
+    def discard(self, task: LiveTask) -> None:
+        """Take a QUEUED task out; the caller gives it another phase."""
+        lane: Lane = task.lane
+        task.lane = None
+        lane.discard()
+        self._taken(lane)
+
+    def _taken(self, lane: Lane) -> None:
+        self.queued -= 1
+        if lane.size == 0:
+            self._active.pop(lane.key, None)
+
+    def unpin(self, worker_id: str, workers: Iterable[Worker]) -> None:
+        """That worker is gone: what waited for it alone may go to any other."""
+        for key, lane in list(self._lanes.items()):
+            if lane.pin != worker_id:
+                continue
+            del self._lanes[key]
+            while (task := lane.head()) is not None:
+                lane.pop()
+                self._taken(lane)
+                task.pin = ""
+                self.add(task, workers)
+
+    def waiting_without_worker(self) -> dict[str, int]:
+        """Task type → waiting tasks, for lanes that no connected worker serves."""
+        out: dict[str, int] = {}
+        for lane in self._lanes.values():
+            if lane.size and not lane.workers:
+                out[lane.task_type] = out.get(lane.task_type, 0) + lane.size
+        return out
+
+    # ------------------------------------------------------------ choice
+
+    def fill(self, mono: float) -> dict[str, list[LiveTask]]:
+        """Give waiting tasks to workers with credit; O(tasks given + lanes with work + workers).
+
+        Returns:
+            worker id → tasks, which are RUNNING there from now on.
+        """
+        picks: dict[str, list[LiveTask]] = {}
+        heads: list[tuple[Rank, int, Lane, Pool]] = []
+        for lane in self._active.values():
+            pool = [(w.load(), w.given, w.number, w) for w in lane.workers if w.open(mono)]
+            if pool:
+                heapify(pool)
+                heads.append((_rank(lane), lane.number, lane, pool))
+        heapify(heads)
+        while heads:
+            _, number, lane, pool = heappop(heads)
+            self._serve(lane, pool, heads[0][0] if heads else None, picks, mono)
+            if pool and lane.size:
+                heappush(heads, (_rank(lane), number, lane, pool))
+        return picks
+
+    def _serve(self, lane: Lane, pool: Pool, bound: Rank | None, picks: dict[str, list[LiveTask]], mono: float) -> None:
+        """Hand out tasks of one lane until it is empty, its workers are full, or another lane's head goes first."""
+        given = 0
+        while pool and (task := lane.head()) is not None:
+            if bound is not None and (-task.priority, task.seq) > bound:
+                break
+            load, _, number, worker = pool[0]
+            held, ghosts = worker.held, len(worker.ghosts)
+            count = len(held) + ghosts
+            if count >= worker.limit:
+                heappop(pool)
+                continue
+            if count / worker.slots != load:  # another lane gave it something meanwhile
+                heapreplace(pool, (count / worker.slots, worker.given, number, worker))
+                continue
+            lane.pop()
+            given += 1
+            worker_id = worker.agent_id
+            task.lane = None
+            task.phase = RUNNING
+            task.worker = worker_id
+            task.dispatched_at = mono
+            held[task.task_id] = task
+            worker.given += 1
+            if worker_id in picks:
+                picks[worker_id].append(task)
+            else:
+                picks[worker_id] = [task]
+            heapreplace(pool, ((count + 1) / worker.slots, worker.given, number, worker))
+        self.queued -= given
+        if lane.size == 0:
+            self._active.pop(lane.key, None)
+
+
+def _rank(lane: Lane) -> Rank:
+    task = lane.head()
+    assert task is not None, "a lane with tasks has a head"
+    return (-task.priority, task.seq)

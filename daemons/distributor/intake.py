@@ -1,0 +1,150 @@
+"""What the coordinator (or the in-process API) wants: new tasks, and tasks to be cancelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from a2a_zmq.clock import Now
+from a2a_zmq.protocol.message import Message, MessageType
+from a2a_zmq.tasks import ABANDONED
+from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.journal import Journal
+from daemons.distributor.memory import QUEUED, RUNNING, STORING, LiveTask, Memory, parse_record
+from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.recovery import Recovery
+from daemons.runtime.contract import LocalAnswer, LocalCall, Log, Send
+
+
+class Intake:
+    """Admits tasks and ends unwanted ones."""
+
+    def __init__(
+        self, memory: Memory, journal: Journal, dispatcher: Dispatcher, outcomes: Outcomes, recovery: Recovery
+    ) -> None:
+        self._memory = memory
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._outcomes = outcomes
+        self._recovery = recovery
+
+    def assign(self, message: Message, now: Now) -> None:
+        """Tasks that the coordinator made durable in our section; what we know already changes nothing."""
+        memory, payload = self._memory, message.payload
+        if not self._fence_holds(message, now):
+            return
+        records = payload.get("tasks")
+        if records is None:
+            records = [payload.get("task")]
+        if not isinstance(records, list):
+            records = []
+        bad = 0
+        for record in records:
+            parsed = parse_record(record)
+            if parsed is None:
+                bad += 1
+                continue
+            self._admit(*parsed)
+        if not memory.owner:
+            self._recovery.assigned_unowned = True
+        if bad:
+            memory.out.append(Log("error", "assignment_malformed", {"records": bad, "from": message.sender}))
+            self._refuse(message, "INVALID_TASK", f"{bad} of {len(records)} records are not task records")
+
+    def _fence_holds(self, message: Message, now: Now) -> bool:
+        """A coordinator that was replaced may still be talking: its lower fence shows."""
+        memory = self._memory
+        fence = message.payload.get("fence", memory.coordinator_fence)
+        if not isinstance(fence, int) or fence < memory.coordinator_fence:
+            memory.meter.count("routing_errors_total", reason="stale_fence")
+            self._journal.note(now, "", "stale_fence", {"from": message.sender, "fence": str(fence)})
+            self._refuse(message, "FORBIDDEN", "stale fence")
+            return False
+        memory.coordinator_fence = fence
+        return True
+
+    def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int) -> None:
+        memory = self._memory
+        task_id = record["task_id"]
+        # An ended task comes again only if an operator wants it so: then its record names its last attempt.
+        if task_id in memory.live or memory.recent.get(task_id) > recorded:
+            return
+        task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
+        memory.live[task_id] = task
+        memory.accepted += 1
+        self._dispatcher.add(task, memory.workers.values())
+
+    def cancel(self, message: Message, now: Now) -> None:
+        """Waiting tasks end at once, running ones when their worker reports; of others we say that we do not have them."""
+        memory = self._memory
+        if not self._fence_holds(message, now):
+            return
+        wanted = message.payload.get("task_ids")
+        unknown: list[str] = []
+        for task_id in wanted if isinstance(wanted, list) else []:
+            if not isinstance(task_id, str):
+                continue
+            task = memory.live.get(task_id)
+            if task is not None:
+                self._cancel(task, now)
+            elif not self._journal.holds_result(task_id):
+                unknown.append(task_id)
+        if unknown:
+            payload = {"action": "task_unknown", "task_ids": unknown}
+            memory.out.append(Send(message.sender, MessageType.EVENT, payload))
+
+    def _cancel(self, task: LiveTask, now: Now) -> None:
+        worker = self._memory.workers.get(task.worker) if task.phase is RUNNING else None
+        if worker is None:
+            self._outcomes.finish(task, ABANDONED, now, error="cancelled", kind="cancelled")
+        else:
+            task.cancelled = True
+            worker.cancel(task.task_id, task.attempt)
+
+    def _refuse(self, message: Message, code: str, text: str) -> None:
+        payload = {"action": message.action, "code": code, "message": text}
+        reply_to = message.metadata.request_id
+        self._memory.out.append(Send(message.sender, MessageType.ERROR, payload, reply_to=reply_to))
+
+    # ------------------------------------------------------------ in-process API
+
+    def local_call(self, call: LocalCall, now: Now) -> None:
+        if call.name == "register_worker":
+            self._answer(call, self._register(call.args.get("worker_id"), now))
+        elif call.name == "assign_task_to_worker":
+            if not self._assign_to(call):
+                self._answer(call, accepted=False)
+        else:
+            self._answer(call, accepted=False)
+
+    def _answer(self, call: LocalCall, accepted: bool) -> None:
+        self._memory.out.append(LocalAnswer(call.call_id, accepted))
+
+    def _register(self, worker_id: Any, now: Now) -> bool:
+        """Expect this worker: it is shown in the header, and after a restart it is waited for."""
+        memory = self._memory
+        if not isinstance(worker_id, str) or not worker_id or worker_id in memory.registered:
+            return False
+        memory.registered[worker_id] = None
+        memory.workers_changed = True
+        return True
+
+    def _assign_to(self, call: LocalCall) -> bool:
+        """Store the task, then send it to that worker; answered when it is stored."""
+        memory = self._memory
+        parsed = parse_record(call.args.get("task"))
+        worker = memory.workers.get(str(call.args.get("worker_id")))
+        if parsed is None or worker is None or not memory.owner:
+            return False
+        record, metadata, recorded = parsed
+        task_id = record["task_id"]
+        if task_id in memory.live or memory.recent.get(task_id) > recorded:
+            return False
+        if not worker.serves(record["task_type"], {}, ""):
+            return False
+        task = LiveTask(record, metadata, recorded + 1, recorded, STORING)
+        task.pin = worker.agent_id
+        memory.live[task_id] = task
+        memory.accepted += 1
+        self._journal.put(task)
+        self._journal.answers[task_id] = call.call_id
+        return True

@@ -1,0 +1,48 @@
+"""``a2a-distributor``: load settings → open transport and store → build the core → run."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+
+from a2a_zmq.interfaces import Section
+from a2a_zmq.protocol.message import Role
+from daemons.distributor import graph
+from daemons.distributor.config import DistributorConfig
+from daemons.distributor.core import DistributorCore
+from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.stores import load_own, open_store
+from daemons.settings import DistributorSettings
+from daemons.settings_sources import load_or_exit
+
+
+async def open_distributor(settings: DistributorSettings) -> Daemon:
+    daemon = Daemon(settings, Role.DISTRIBUTOR)
+    store, leases = await open_store(daemon, settings)
+    core = DistributorCore(
+        settings.distributor_id,
+        settings.coordinator_id,
+        config=DistributorConfig(
+            address=settings.hub_address(),
+            adoption_grace_s=settings.adoption_grace_ms / 1000,
+            max_attempts=settings.max_attempts,
+        ),
+        new_id=daemon.new_id,
+        rng=random.random,
+        meter=daemon.meter,
+    )
+    daemon.add_spoke(core, settings.coordinator_id, settings.spoke_addresses()[0])
+    daemon.add_hub(core, settings.hub_address())
+    daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    section = Section(settings.distributor_id, "distributor")
+    daemon.own(section, leases, lambda: load_own(store, section))
+    return daemon
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return serve(load_or_exit(DistributorSettings, argv), Role.DISTRIBUTOR, open_distributor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""What a distributor remembers: live tasks, recently ended ids, workers, and who owns what.
+
+Every live task is in exactly one *phase*, and each phase has exactly one holder:
+
+========  =================================================================================================
+QUEUED    in a lane of the dispatcher: may be sent to a worker now
+STORING   its record (a new attempt) waits for the store; in the journal: persist, then send
+DELAYED   its record is stored; waits for its backoff to pass
+RUNNING   held by one worker (running there, or prefetched)
+RESTORED  read from the store by a new owner; a worker may still come back with it
+ENDED     no longer live: its result is staged, or somebody else finished it
+========  =================================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, Final
+
+from a2a_zmq.models import AgentStatus
+from a2a_zmq.tasks import IN_PROGRESS, PENDING, Record
+from daemons.distributor.config import DistributorConfig
+from daemons.distributor.workers import Worker
+from daemons.runtime.contract import Effect, Meter
+
+
+class Phase(Enum):
+    QUEUED = "queued"
+    STORING = "storing"
+    DELAYED = "delayed"
+    RUNNING = "running"
+    RESTORED = "restored"
+    ENDED = "ended"
+
+
+# Names of this module, because a member access costs several times a global's.
+QUEUED: Final = Phase.QUEUED
+STORING: Final = Phase.STORING
+DELAYED: Final = Phase.DELAYED
+RUNNING: Final = Phase.RUNNING
+RESTORED: Final = Phase.RESTORED
+ENDED: Final = Phase.ENDED
+
+
+class LiveTask:
+    """A task that is not finished.
+
+    Attributes:
+        record: the task record; ours to change.
+        metadata: the record's metadata.
+        attempt: the current attempt: dispatched (RUNNING), or the one that will be dispatched next.
+        recorded: attempt in the stored record, 0 if it names none.
+        shown: the stored record says ``in_progress`` with this attempt.
+        worker: who holds it, "" unless RUNNING.
+        seq: position among tasks of its priority; negative for those put in front.
+        dispatched_at: monotonic time of the dispatch.
+        started_at: wall time or ISO text of the run's start, as the worker told; None before.
+        started_mono: when we were told (monotonic), 0 before.
+        not_before: monotonic time before which a delayed attempt must not start.
+        front: goes to the front of its lane when its record is stored.
+        cancelled: a client wants it ended; the worker was told.
+        alone: its message could not be sealed together with others.
+        pin: only this worker may have it ("" for any).
+    """
+
+    __slots__ = (
+        "alone",
+        "attempt",
+        "cancelled",
+        "dispatched_at",
+        "front",
+        "lane",
+        "metadata",
+        "not_before",
+        "phase",
+        "pin",
+        "priority",
+        "record",
+        "recorded",
+        "seq",
+        "shown",
+        "started_at",
+        "started_mono",
+        "task_id",
+        "task_type",
+        "worker",
+    )
+
+    def __init__(self, record: Record, metadata: dict[str, Any], attempt: int, recorded: int, phase: Phase) -> None:
+        self.record = record
+        self.metadata = metadata
+        self.task_id: str = record["task_id"]
+        self.task_type: str = record["task_type"]
+        priority = metadata.get("priority", 0)
+        self.priority: int = priority if isinstance(priority, int) else 0
+        self.attempt = attempt
+        self.recorded = recorded
+        self.phase = phase
+        self.shown = self.front = self.cancelled = self.alone = False
+        self.worker = self.pin = ""
+        self.seq = 0
+        self.lane: Any = None
+        self.started_at: float | str | None = None
+        self.dispatched_at = self.started_mono = self.not_before = 0.0
+
+    @property
+    def status(self) -> str:
+        """Status by the table of moves; a restored task may be running somewhere, so it counts as such."""
+        return IN_PROGRESS if self.phase is RUNNING or self.phase is RESTORED else PENDING
+
+    @property
+    def failures(self) -> int:
+        """Attempts that failed until now."""
+        count = self.record.get("retry_count", 0)
+        return count if isinstance(count, int) else 0
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Time limit of one attempt."""
+        limit = self.metadata.get("timeout_s")
+        return limit if isinstance(limit, (int, float)) and limit > 0 else None
+
+
+def parse_record(record: Any) -> tuple[Record, dict[str, Any], int] | None:
+    """(record, its metadata, recorded attempt or 0) if this is a record that we can work with."""
+    if not isinstance(record, dict):
+        return None
+    metadata = record.get("metadata")
+    if metadata is None:
+        metadata = record["metadata"] = {}
+    if not isinstance(metadata, dict) or not isinstance(record.get("task_id"), str):
+        return None
+    if not isinstance(record.get("task_type"), str):
+        return None
+    if "retried" in metadata:
+        _revive(record, metadata)
+    attempt = metadata.get("attempt", 0)
+    return record, metadata, attempt if isinstance(attempt, int) and attempt > 0 else 0
+
+
+def _revive(record: Record, metadata: dict[str, Any]) -> None:
+    """An operator sent a finished task around again: attempts go on counting, but what failed before is forgiven, once."""
+    if metadata.get("revived") != metadata["retried"]:
+        metadata["revived"] = metadata["retried"]
+        metadata["forgiven"] = record.get("retry_count", 0)
+        metadata["worker_deaths"] = 0
+
+
+class RecentIds:
+    """Ids of ended tasks with their last attempt, in two generations, so that forgetting costs nothing."""
+
+    def __init__(self, generation: int) -> None:
+        self._size = generation
+        self._young: dict[str, int] = {}
+        self._old: dict[str, int] = {}
+
+    def add(self, task_id: str, attempt: int) -> None:
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, {}
+        self._young[task_id] = attempt
+
+    def get(self, task_id: str) -> int:
+        """The attempt with which it ended, or -1 if it is not remembered."""
+        found = self._young.get(task_id)
+        return self._old.get(task_id, -1) if found is None else found
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+
+class Memory:
+    """Everything that the parts of the core share. Plain data: the parts decide."""
+
+    def __init__(self, agent_id: str, coordinator_id: str, config: DistributorConfig, meter: Meter) -> None:
+        self.agent_id = agent_id
+        self.config = config
+        self.meter = meter
+        self.out: list[Effect] = []
+
+        self.live: dict[str, LiveTask] = {}
+        self.restored: dict[str, LiveTask] = {}
+        self.adopted: list[LiveTask] = []  # in this wake-up
+        self.recent = RecentIds(config.recent_ids)
+
+        self.workers: dict[str, Worker] = {}
+        self.registered: dict[str, None] = {}
+        self.departed: dict[str, Worker] = {}
+        self.awaited: set[str] = set()  # workers of an earlier owner that may come back within the grace
+        self.workers_changed = False
+
+        self.coordinator = coordinator_id
+        self.coordinator_up = False
+        self.coordinator_was_up = False
+        self.coordinator_seen: float | None = None  # wall time of its last message
+        self.coordinator_fence = 0
+
+        self.owner = False
+        self.ever_owner = False
+        self.fence = 0
+        self.epoch = ""
+        self.version = 0
+        self.store_available = True
+
+        self.draining = ""
+        self.drain_until = math.inf
+        self.ended_total = {"completed": 0, "failed": 0, "abandoned": 0}
+        self.late_results = 0
+        self.accepted = 0  # since the last history line
+
+    def running(self) -> int:
+        """Tasks that workers hold."""
+        return sum(len(worker.held) for worker in self.workers.values())
+
+    def status(self) -> AgentStatus:
+        if not self.owner or self.restored:
+            return AgentStatus.RECOVERING
+        if not self.store_available:
+            return AgentStatus.ERROR
+        return AgentStatus.BUSY if self.live else AgentStatus.IDLE
+
+    def task_types(self) -> list[str]:
+        """What the connected workers offer together."""
+        return sorted({name for worker in self.workers.values() for name in worker.task_types})
+
+    def assigned_workers(self) -> list[str]:
+        """The header's ``assigned_workers``, sorted: connected, registered, and those that we still wait for."""
+        return sorted({*self.workers, *self.registered, *self.awaited})
+
+
+def as_pairs(value: Any) -> Iterable[tuple[str, int]]:
+    """(task id, attempt) of each well-formed entry of a peer's list ``[[task_id, attempt, …], …]``."""
+    if not isinstance(value, list):
+        return
+    for entry in value:
+        if isinstance(entry, (list, tuple)) and len(entry) >= 2:
+            task_id, attempt = entry[0], entry[1]
+            if isinstance(task_id, str) and isinstance(attempt, int):
+                yield task_id, attempt

@@ -1,0 +1,316 @@
+"""What becomes of an attempt: a result, another attempt, or the end of the task.
+
+An attempt's report counts only if it is the task's current one and the task is live; a late one changes nothing.
+Retries happen here and at no other layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from typing import Any
+
+from a2a_zmq.clock import Now
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
+from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.journal import Journal
+from daemons.distributor.memory import (
+    DELAYED,
+    ENDED,
+    QUEUED,
+    RESTORED,
+    RUNNING,
+    STORING,
+    LiveTask,
+    Memory,
+)
+from daemons.distributor.records import Stamps, completed_record, unfinished_record
+from daemons.distributor.workers import Worker
+from daemons.runtime.contract import Log
+
+# A report without an error text still has to say something to a user.
+_NO_ERROR = "the worker gave no reason"
+
+
+class Outcomes:
+    """Moves tasks out of their phase when something happened to them."""
+
+    def __init__(
+        self, memory: Memory, journal: Journal, dispatcher: Dispatcher, stamps: Stamps, rng: Callable[[], float]
+    ) -> None:
+        self._memory = memory
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._stamps = stamps
+        self._rng = rng
+        self._delayed: list[tuple[float, int, LiveTask]] = []
+        self._delays = 0
+
+    # ------------------------------------------------------------ reports of workers
+
+    def report(self, worker: Worker, item: Any, now: Now) -> None:
+        """One entry of a worker's ``task_results``."""
+        if not isinstance(item, dict):
+            return
+        memory = self._memory
+        task_id, attempt = item.get("task_id"), item.get("attempt")
+        task = memory.live.get(task_id) if isinstance(task_id, str) else None
+        if task is None or task.attempt != attempt or task.phase is not RUNNING or task.worker != worker.agent_id:
+            if task is None or not self._claims(worker, task, attempt, now):
+                worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
+                memory.late_results += 1
+                memory.meter.count("late_results_total")
+                return
+        outcome = item.get("outcome")
+        if outcome == COMPLETED:
+            self._complete(task, item, now)
+        elif outcome == ABANDONED or task.cancelled:
+            self._abandon(task, item, now)
+        else:
+            self._failed(task, item, now)
+
+    def _claims(self, worker: Worker, task: LiveTask, attempt: Any, now: Now) -> bool:
+        """A result may arrive for a restored task that the worker finished while we were away: take it as held there."""
+        if task.phase is not RESTORED or not isinstance(attempt, int):
+            return False
+        if not task.recorded <= attempt <= task.recorded + 1:
+            return False
+        self.hold(task, worker, attempt, now)
+        return True
+
+    def hold(self, task: LiveTask, worker: Worker, attempt: int, now: Now) -> None:
+        """This worker has this attempt: it is current from now on (adoption of a restored task)."""
+        self._release(task)
+        task.phase = RUNNING
+        task.attempt = attempt
+        task.worker = worker.agent_id
+        task.dispatched_at = now.mono
+        worker.held[task.task_id] = task
+        self._memory.adopted.append(task)
+
+    def _complete(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
+        stamps = self._stamps
+        started, took = item.get("started_at"), item.get("execution_s")
+        begun = stamps.peer_iso(started)
+        completed_at = None
+        if isinstance(started, (int, float)) and isinstance(took, (int, float)):
+            completed_at = stamps.peer_iso(started + took)  # both by the worker's clock: their difference is true
+        completed_at = completed_at or stamps.iso(now.wall)
+        self._end(task, COMPLETED, completed_record(task, self._memory.agent_id, item, begun, completed_at))
+
+    def _abandon(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
+        """A run was stopped. Also without a wish known here it is taken for one if the worker says so: an earlier owner
+        may have passed it on. A run stopped for another reason (a drain) is a failed attempt, so that it is bounded."""
+        if task.cancelled or item.get("error_kind") == "cancelled":
+            self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled", item=item)
+        else:
+            self._failed(task, {"error_kind": "stopped", **item}, now)
+
+    def _failed(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
+        kind = item.get("error_kind")
+        error = item.get("error")
+        self.fail(
+            task,
+            now,
+            error=error if isinstance(error, str) and error else _NO_ERROR,
+            kind=kind if isinstance(kind, str) and kind else "raised",
+            retryable=item.get("retryable") is not False,
+            item=item,
+        )
+
+    # ------------------------------------------------------------ verdicts
+
+    def fail(
+        self, task: LiveTask, now: Now, *, error: str, kind: str, retryable: bool, item: dict[str, Any] | None = None
+    ) -> None:
+        """An attempt failed: another one after a backoff, or the end."""
+        failures = task.failures + 1
+        self._memory.meter.count("task_failures_total", reason=kind)
+        if not retryable or self._exhausted(task, failures):
+            self.finish(task, FAILED, now, error=error, kind=kind, failures=failures, item=item)
+            return
+        config = self._memory.config
+        # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
+        most = min(config.retry_cap_s, config.retry_base_s * 2**failures)
+        delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
+        task.metadata["error_kind"] = kind
+        self._retry(task, now, error, failures, not_before=now.mono + delay)
+        self._journal.note(
+            now, task.task_id, "retry", {"attempt": task.attempt, "kind": kind, "delay_s": round(delay, 3)}
+        )
+
+    def lost(self, worker: Worker, tasks: Iterable[LiveTask], now: Now, reason: str, *, died: bool) -> None:
+        """A worker no longer has these attempts.
+
+        Those that may have been running count as failed, and if it died, as one of the deaths that quarantine a task.
+        Those that were only held ready for it are given back to the queue and counted as nothing.
+        """
+        maybe_running = worker.may_be_running()
+        again: list[LiveTask] = []
+        for task in tasks:
+            if task.cancelled:
+                self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled")
+            elif task.task_id not in maybe_running and not task.started_mono:
+                again.append(task)
+            elif self._survives(task, now, worker.agent_id, reason, died=died):
+                again.append(task)
+        for task in reversed(again):  # each goes to the front: the first one last
+            self.again(task, now, front=True)
+
+    def _survives(self, task: LiveTask, now: Now, worker_id: str, reason: str, *, died: bool) -> bool:
+        failures = task.failures + 1
+        metadata = task.metadata
+        deaths = metadata.get("worker_deaths", 0)
+        deaths = (deaths if isinstance(deaths, int) else 0) + (1 if died else 0)
+        metadata["worker_deaths"] = deaths
+        metadata["error_kind"] = "worker_lost"
+        error = f"worker {worker_id} was lost ({reason})"
+        self._memory.meter.count("task_failures_total", reason="worker_lost")
+        if deaths >= self._memory.config.max_worker_deaths or self._exhausted(task, failures):
+            detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
+            self.finish(task, FAILED, now, error=error, kind="worker_lost", failures=failures, item=detail)
+            return False
+        task.record["retry_count"] = failures
+        task.record["error"] = error
+        self._journal.note(
+            now, task.task_id, "worker_lost", {"worker": worker_id, "attempt": task.attempt, "reason": reason}
+        )
+        return True
+
+    def again(self, task: LiveTask, now: Now, *, front: bool) -> None:
+        """Another attempt at once, uncounted; persisted before it is sent, as every attempt after the first."""
+        self._retry(task, now, None, task.failures, front=front)
+
+    def _retry(
+        self,
+        task: LiveTask,
+        now: Now,
+        error: str | None,
+        failures: int,
+        *,
+        not_before: float = 0.0,
+        front: bool = False,
+    ) -> None:
+        self._memory.meter.count("task_retries_total")
+        if error is not None:
+            task.record["error"] = error
+        task.record["retry_count"] = failures
+        self._release(task)
+        self.store_next(task, task.attempt + 1, not_before=not_before, front=front)
+        self._journal.put(task)
+
+    def store_next(self, task: LiveTask, attempt: int, *, not_before: float = 0.0, front: bool = False) -> None:
+        """Give the task its next attempt, which the caller stages; it is sent when it is stored."""
+        task.phase = STORING
+        task.attempt = attempt
+        task.worker = ""
+        task.shown = False
+        task.started_at = None
+        task.started_mono = 0.0
+        task.not_before = not_before
+        task.front = front
+        task.pin = ""  # whoever was asked for had its chance
+
+    def finish(
+        self,
+        task: LiveTask,
+        status: str,
+        now: Now,
+        *,
+        error: str,
+        kind: str,
+        failures: int | None = None,
+        item: dict[str, Any] | None = None,
+    ) -> None:
+        """The task ends without a result: ``failed`` (a dead letter) or ``abandoned``."""
+        given = item or {}
+        check_move(task.task_id, task.status, status)
+        self._end(
+            task,
+            status,
+            unfinished_record(
+                task,
+                self._memory.agent_id,
+                status,
+                error=error,
+                error_kind=kind,
+                started_at=self._stamps.peer_iso(given.get("started_at", task.started_at)),
+                completed_at=self._stamps.iso(now.wall),
+                failures=task.failures if failures is None else failures,
+                execution_s=given.get("execution_s"),
+                detail=given.get("detail"),
+            ),
+        )
+        if status == FAILED:
+            name, fields = "dead_letter", {"kind": kind, "attempt": task.attempt, "error": error[:200]}
+            self._memory.out.append(Log("warning", "task_failed", {"task_id": task.task_id, **fields}))
+        else:
+            name, fields = "abandoned", {"kind": kind, "attempt": task.attempt}
+        self._journal.note(now, task.task_id, name, fields)
+
+    def drop(self, task: LiveTask, now: Now) -> None:
+        """Somebody else finished it: forget it."""
+        if task.phase is RUNNING:
+            worker = self._memory.workers.get(task.worker)
+            if worker is not None:
+                worker.disown(task.task_id, task.attempt, now.mono)
+        self._release(task)
+        self._journal.puts.pop(task.task_id, None)
+        task.phase = ENDED
+        del self._memory.live[task.task_id]
+
+    # ------------------------------------------------------------ phases
+
+    def _end(self, task: LiveTask, status: str, raw: bytes) -> None:
+        memory = self._memory
+        self._release(task)
+        task.phase = ENDED
+        del memory.live[task.task_id]
+        memory.recent.add(task.task_id, task.attempt)
+        memory.ended_total[status] += 1
+        self._journal.end(task.task_id, status, raw)
+
+    def _release(self, task: LiveTask) -> None:
+        """Take the task from whoever holds it in its present phase."""
+        phase = task.phase
+        if phase is RUNNING:
+            worker = self._memory.workers.get(task.worker)
+            if worker is not None:
+                worker.held.pop(task.task_id, None)
+        elif phase is QUEUED:
+            self._dispatcher.discard(task)
+        elif phase is RESTORED:
+            self._memory.restored.pop(task.task_id, None)
+        # STORING and DELAYED: the journal and the heap skip tasks that have left these phases.
+
+    def stored(self, task: LiveTask, now: Now) -> None:
+        """The record of its attempt is durable: it may be sent, or wait for its backoff."""
+        if task.not_before > now.mono:
+            task.phase = DELAYED
+            self._delays += 1
+            heappush(self._delayed, (task.not_before, self._delays, task))
+        else:
+            self._dispatcher.add(task, self._memory.workers.values())
+
+    def wake(self, now: Now) -> None:
+        """Queue delayed attempts whose time has come."""
+        delayed = self._delayed
+        while delayed and delayed[0][0] <= now.mono:
+            due, _, task = heappop(delayed)
+            if task.phase is DELAYED and task.not_before == due:
+                self._dispatcher.add(task, self._memory.workers.values())
+
+    def next_wake(self) -> float:
+        """Monotonic time of the first delayed attempt (inf for none)."""
+        return self._delayed[0][0] if self._delayed else float("inf")
+
+    def delayed(self) -> set[str]:
+        """Ids of delayed tasks (for checks)."""
+        return {task.task_id for due, _, task in self._delayed if task.phase is DELAYED and task.not_before == due}
+
+    def _exhausted(self, task: LiveTask, failures: int) -> bool:
+        """No attempt is left after so many failures."""
+        most = task.metadata.get("max_attempts")
+        forgiven = task.metadata.get("forgiven", 0)
+        limit = most if isinstance(most, int) and most > 0 else self._memory.config.max_attempts
+        return failures - (forgiven if isinstance(forgiven, int) else 0) >= limit

@@ -1,0 +1,155 @@
+"""Building what is stored and sent: records, result records, items of messages, history lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from orjson import Fragment, dumps
+
+from a2a_zmq.clock import iso
+from a2a_zmq.tasks import COMPLETED, IN_PROGRESS, PENDING
+from daemons.distributor.memory import RUNNING, LiveTask
+
+# Wall times outside of these are not times (year 1970 to 2100): a peer's nonsense must not raise here.
+_WALL_MIN, _WALL_MAX = 0.0, 4_102_444_800.0
+
+
+class Stamps:
+    """ISO texts of wall times; the part up to the second is formatted once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def iso(self, wall: float) -> str:
+        second, micros = divmod(int(wall * 1_000_000), 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = iso(second)[:-7]  # all before "000000Z"
+        return f"{self._prefix}{micros:06d}Z"
+
+    def peer_iso(self, time: Any) -> str | None:
+        """A time that a peer named: seconds or ISO text; None if it is neither."""
+        if isinstance(time, (int, float)):
+            return self.iso(time) if _WALL_MIN <= time < _WALL_MAX else None
+        return time if isinstance(time, str) else None
+
+
+def assign_item(task: LiveTask) -> bytes:
+    """The task as it goes to a worker; its payload passes as it came."""
+    item: dict[str, Any] = {
+        "task_id": task.task_id,
+        "task_type": task.task_type,
+        "payload": task.record.get("payload") or {},
+        "attempt": task.attempt,
+        "metadata": task.metadata,
+    }
+    limit = task.metadata.get("timeout_s")
+    if limit is not None:
+        item["timeout_s"] = limit
+    return dumps(item)
+
+
+def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
+    """The record of a live task, as it stands now, for the live task hash."""
+    record, metadata = task.record, task.metadata
+    metadata["attempt"] = task.attempt
+    record["updated_at"] = stamps.iso(wall)
+    if task.phase is RUNNING:
+        record["status"] = IN_PROGRESS
+        metadata["worker"] = task.worker
+        started = stamps.peer_iso(task.started_at)
+        if started is not None:
+            record["started_at"] = started
+    else:
+        record["status"] = PENDING
+        metadata.pop("worker", None)
+        record.pop("started_at", None)
+    return dumps(record)
+
+
+def completed_record(
+    task: LiveTask, distributor_id: str, item: dict[str, Any], started_at: str | None, completed_at: str
+) -> bytes:
+    """The result record of a task that a worker's report ``item`` completed."""
+    metadata: dict[str, Any] = {
+        "attempt": task.attempt,
+        "worker": task.worker,
+        "distributor": distributor_id,
+        "client": task.metadata.get("client"),
+        "execution_s": item.get("execution_s"),
+    }
+    if "detail" in item:
+        metadata["detail"] = item["detail"]
+    return dumps(
+        {
+            "task_id": task.task_id,
+            "task_type": task.task_type,
+            "status": COMPLETED,
+            "result": item.get("result"),
+            "error": None,
+            "created_at": task.record.get("created_at"),
+            "started_at": started_at,
+            "completed_at": completed_at,
+            "retry_count": task.record.get("retry_count", 0),
+            "metadata": metadata,
+        }
+    )
+
+
+def unfinished_record(
+    task: LiveTask,
+    distributor_id: str,
+    status: str,
+    *,
+    error: str,
+    error_kind: str,
+    started_at: str | None,
+    completed_at: str,
+    failures: int,
+    execution_s: Any,
+    detail: Any,
+) -> bytes:
+    """The result record of a task that ended otherwise. It keeps payload and all metadata, so that an operator can look
+    at it and run it again."""
+    metadata = {**task.metadata, "attempt": task.attempt, "distributor": distributor_id, "error_kind": error_kind}
+    if task.worker:
+        metadata["worker"] = task.worker
+    if execution_s is not None:
+        metadata["execution_s"] = execution_s
+    if detail:
+        metadata["detail"] = detail
+    return dumps(
+        {
+            "task_id": task.task_id,
+            "task_type": task.task_type,
+            "status": status,
+            "result": None,
+            "error": error,
+            "created_at": task.record.get("created_at"),
+            "started_at": started_at,
+            "completed_at": completed_at,
+            "retry_count": failures,
+            "metadata": metadata,
+            "payload": task.record.get("payload") or {},
+        }
+    )
+
+
+def history_line(time: str, task_id: str, name: str, detail: dict[str, Any]) -> bytes:
+    return dumps([time, task_id, name, detail])
+
+
+def split(encoded: Sequence[bytes], limit: int) -> Iterator[list[Fragment]]:
+    """Cut a list of encoded members into parts of no more than ``limit`` bytes (a larger member goes alone)."""
+    part: list[Fragment] = []
+    size = 0
+    for raw in encoded:
+        if part and size + len(raw) > limit:
+            yield part
+            part, size = [], 0
+        part.append(Fragment(raw))
+        size += len(raw)
+    if part:
+        yield part

@@ -1,0 +1,259 @@
+"""Taking over: what a new owner of the section does with live records, and with workers that come back.
+
+A task that was dispatched by an earlier owner may still be running. So live records are first *restored*: for a short
+grace, workers come back with their inventory and what they hold is adopted. The rest is queued again with a fresh
+attempt number, two above the recorded one: the earlier owner may have sent the next one without having recorded it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from a2a_zmq.clock import Now
+from a2a_zmq.interfaces import Loaded, Section
+from a2a_zmq.tasks import IN_PROGRESS, PENDING, TERMINAL
+from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.journal import Journal
+from daemons.distributor.memory import RESTORED, RUNNING, LiveTask, Memory, as_pairs, parse_record
+from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.workers import Worker
+from daemons.runtime.contract import Log, OwnershipGained, Query
+
+RESYNC = "resync"  # tag of our only query
+
+
+class Recovery:
+    """Ownership, restored tasks, inventories, and records that we were not told of."""
+
+    def __init__(self, memory: Memory, journal: Journal, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
+        self._memory = memory
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._outcomes = outcomes
+        self._section = Section(memory.agent_id, "distributor")
+        self._grace_until = math.inf
+        self._began_at = 0.0
+        self._adopted = 0
+        self._resync_at = math.inf
+        self._resyncing = False
+        self._resync_again = False
+        self.assigned_unowned = False
+
+    # ------------------------------------------------------------ ownership
+
+    def gained(self, event: OwnershipGained, now: Now) -> None:
+        """We own the section: bring memory and store together, then wait for workers that may hold what we do not know."""
+        memory, journal = self._memory, self._journal
+        loaded = event.loaded.get(self._section) or Loaded(0, 0, "", {}, {})
+        memory.owner = memory.ever_owner = True
+        memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
+        journal.ground()
+        records = _parse_all(loaded.tasks)
+        dropped = self._merge(records, now, state_lost=event.state_lost)
+        if not event.state_lost:
+            dropped += journal.keep_results_of(loaded.tasks)
+        restored = 0
+        for task_id, (record, metadata, attempt) in records.items():
+            if task_id not in memory.live and not journal.holds_result(task_id):
+                task = LiveTask(record, metadata, attempt, attempt, RESTORED)
+                memory.live[task_id] = memory.restored[task_id] = task
+                restored += 1
+        if self.assigned_unowned:
+            # An assignment that came while we read may be of a record that we did not read yet.
+            self.assigned_unowned = False
+            self.resync()
+        fields = {"fence": event.fence, "live": len(memory.live), "restored": restored, "dropped": dropped}
+        memory.out.append(Log("info", "ownership_gained", fields))
+        journal.note(now, "", "ownership_gained", fields)
+        self._begin_grace(loaded, now)
+
+    def _merge(
+        self, records: dict[str, tuple[dict[str, Any], dict[str, Any], int]], now: Now, *, state_lost: bool
+    ) -> int:
+        """Compare what we remember with what is stored; returns how many tasks were forgotten.
+
+        Where the store lost state, our memory is the better one: what is absent or behind there is written again.
+        """
+        memory = self._memory
+        dropped = 0
+        for task in list(memory.live.values()):
+            stored = records.get(task.task_id)
+            if stored is not None and stored[2] <= task.attempt and task.phase is not RESTORED:
+                task.recorded = stored[2]
+                task.shown = stored[0].get("status") == IN_PROGRESS
+                continue
+            if stored is None and state_lost:
+                self._journal.put(task)
+                continue
+            # Finished by somebody, or given a higher attempt by another owner: then it is restored from its record.
+            self._outcomes.drop(task, now)
+            dropped += 1
+        return dropped
+
+    def _begin_grace(self, loaded: Loaded, now: Now) -> None:
+        memory, config = self._memory, self._memory.config
+        self._began_at = now.mono
+        self._adopted = 0
+        memory.awaited = _names(loaded.header.get("assigned_workers", ""))
+        self._grace_until = now.mono + (config.adoption_grace_s if memory.awaited else 0.0)
+        for worker in memory.workers.values():
+            self.worker_back(worker, now)
+
+    def lost(self, reason: str, now: Now) -> None:
+        memory = self._memory
+        memory.owner = False
+        self._grace_until = math.inf
+        memory.out.append(Log("warning", "ownership_lost", {"reason": reason, "live": len(memory.live)}))
+        self._journal.note(now, "", "ownership_lost", {"reason": reason})
+
+    def tick(self, now: Now) -> None:
+        """End the grace, and repeat a resync that failed."""
+        if now.mono >= self._grace_until:
+            self._end_grace(now)
+        if now.mono >= self._resync_at and self._memory.owner:
+            self._resync_at = math.inf
+            self.resync()
+
+    def next_deadline(self) -> float:
+        return min(self._grace_until, self._resync_at)
+
+    def _end_grace(self, now: Now) -> None:
+        memory = self._memory
+        self._grace_until = math.inf
+        waiting = memory.restored
+        rest = sorted(waiting.values(), key=lambda task: (-task.priority, str(task.record.get("created_at"))))
+        waiting.clear()
+        for task in rest:
+            self._queue_again(task)
+        if memory.awaited:
+            memory.awaited = set()
+            self._journal.show_workers(now)
+        seconds = now.mono - self._began_at
+        memory.meter.observe("reconciliation_seconds", seconds)
+        if rest or self._adopted:
+            fields = {"adopted": self._adopted, "queued_again": len(rest), "seconds": round(seconds, 3)}
+            memory.out.append(Log("info", "recovered", fields))
+            self._journal.note(now, "", "recovered", fields)
+
+    def _queue_again(self, task: LiveTask) -> None:
+        self._outcomes.store_next(task, task.recorded + 2)
+        self._journal.backlog.append(task)
+
+    # ------------------------------------------------------------ workers
+
+    def inventory(self, worker: Worker, now: Now) -> set[str]:
+        """Compare what a worker says to hold with what we know: adopt, keep, or have it cancelled.
+
+        Returns:
+            ids that it holds and that are current there.
+        """
+        live = self._memory.live
+        entries, worker.inventory = worker.inventory, None
+        current: set[str] = set()
+        worker.ghosts.clear()
+        for task_id, attempt in as_pairs(entries):
+            task = live.get(task_id)
+            if task is not None and self._is_current(worker, task, attempt, now):
+                current.add(task_id)
+                continue
+            worker.disown(task_id, attempt, now.mono)
+        return current
+
+    def _is_current(self, worker: Worker, task: LiveTask, attempt: int, now: Now) -> bool:
+        if task.phase is RUNNING and task.attempt == attempt:
+            return task.worker == worker.agent_id
+        if task.phase is RESTORED and task.recorded <= attempt <= task.recorded + 1 and attempt > 0:
+            self._outcomes.hold(task, worker, attempt, now)
+            self._adopted += 1
+            return True
+        if task.phase is RUNNING and attempt > task.attempt and attempt == task.recorded + 1:
+            # Two workers hold a restored task: the later attempt is the one that the earlier owner meant.
+            former = self._memory.workers.get(task.worker)
+            if former is not None:
+                former.disown(task.task_id, task.attempt, now.mono)
+            self._outcomes.hold(task, worker, attempt, now)
+            return True
+        return False
+
+    def worker_back(self, worker: Worker, now: Now) -> None:
+        """A worker's session is up: its inventory tells what it still has. Looked at only while we own the section:
+        before, we do not know all tasks, and another owner may have sent it some."""
+        if not self._memory.owner:
+            return
+        if worker.inventory is not None:
+            current = self.inventory(worker, now)
+            if worker.restarted:
+                gone = [task for task_id, task in worker.held.items() if task_id not in current]
+                self._outcomes.lost(worker, gone, now, "restarted", died=True)
+            worker.restarted = False
+        self._back(worker.agent_id, now)
+
+    def _back(self, worker_id: str, now: Now) -> None:
+        awaited = self._memory.awaited
+        if worker_id not in awaited:
+            return
+        awaited.discard(worker_id)
+        if not awaited:
+            self._grace_until = min(self._grace_until, now.mono + self._memory.config.adoption_settle_s)
+
+    # ------------------------------------------------------------ records that we were not told of
+
+    def resync(self) -> None:
+        """Read the live records again; one read at a time, and another one if it is asked for meanwhile."""
+        if self._resyncing:
+            self._resync_again = True
+            return
+        self._resyncing = True
+        self._memory.out.append(Query(RESYNC, "load", {"section": self._section}))
+
+    def resynced(self, loaded: Any, error: str | None, now: Now) -> None:
+        """Take in what the store has and we do not."""
+        memory = self._memory
+        self._resyncing = False
+        if error is not None or not isinstance(loaded, Loaded):
+            self._resync_at = now.mono + memory.config.resync_retry_s
+            return
+        if self._resync_again:
+            self._resync_again = False
+            self.resync()
+        if not memory.owner:
+            return
+        taken = 0
+        for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
+            if task_id in memory.live or memory.recent.get(task_id) > attempt:
+                continue
+            task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
+            memory.live[task_id] = task
+            if record.get("status", PENDING) == PENDING:
+                self._dispatcher.add(task, memory.workers.values())
+            else:
+                self._queue_again(task)
+            taken += 1
+        if taken:
+            memory.accepted += taken
+            self._journal.note(now, "", "resynced", {"taken": taken})
+
+
+def _parse_all(tasks: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], dict[str, Any], int]]:
+    """Live records that we can work with; others are left where they are, for ``a2actl doctor``."""
+    out: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {}
+    for task_id, raw in tasks.items():
+        try:
+            parsed = parse_record(orjson.loads(raw))
+        except orjson.JSONDecodeError:
+            continue
+        if parsed is not None and parsed[0]["task_id"] == task_id and parsed[0].get("status") not in TERMINAL:
+            out[task_id] = parsed
+    return out
+
+
+def _names(text: str) -> set[str]:
+    """The header's ``assigned_workers``: a JSON list of ids."""
+    try:
+        value = orjson.loads(text) if text else []
+    except orjson.JSONDecodeError:
+        return set()
+    return {name for name in value if isinstance(name, str)} if isinstance(value, list) else set()

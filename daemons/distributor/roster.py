@@ -1,0 +1,203 @@
+"""Peers that come and go, and what workers report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from a2a_zmq.clock import Now
+from a2a_zmq.protocol.message import Message, MessageType, Role
+from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp
+from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.journal import Journal
+from daemons.distributor.memory import Memory, as_pairs
+from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.outgoing import Outgoing
+from daemons.distributor.recovery import Recovery
+from daemons.distributor.workers import Worker
+from daemons.runtime.contract import Log, Send
+
+# Workers that left are shown as down until this many others have left too.
+MAX_DEPARTED = 64
+# These ends of a session say that the process is dead, or as good as dead: they count as deaths of a worker.
+DEATHS = frozenset({"exited", "disconnect", "silence"})
+
+
+class Roster:
+    """Connected workers, and the coordinator's session."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        outcomes: Outcomes,
+        recovery: Recovery,
+        outgoing: Outgoing,
+    ) -> None:
+        self._memory = memory
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._outcomes = outcomes
+        self._recovery = recovery
+        self._outgoing = outgoing
+        self._numbers = 0
+
+    # ------------------------------------------------------------ sessions
+
+    def up(self, event: PeerUp, now: Now) -> None:
+        peer = event.peer
+        if peer.role is Role.WORKER:
+            self._worker_up(event, now)
+        elif peer.role is Role.COORDINATOR:
+            memory = self._memory
+            memory.coordinator = peer.agent_id
+            memory.coordinator_up = memory.coordinator_was_up = True
+            memory.coordinator_seen = now.wall
+            fence = peer.details.get("fence")
+            if isinstance(fence, int):
+                memory.coordinator_fence = max(memory.coordinator_fence, fence)
+            memory.workers_changed = True
+            self._outgoing.coordinator_back()
+
+    def _worker_up(self, event: PeerUp, now: Now) -> None:
+        memory, peer = self._memory, event.peer
+        worker = memory.workers.get(peer.agent_id)
+        if worker is None:
+            self._numbers += 1
+            worker = memory.workers[peer.agent_id] = Worker(peer.agent_id, self._numbers)
+        worker.describe(peer.details)
+        worker.suspect = ""
+        worker.blocked_until = 0.0
+        worker.idle_since = 0.0
+        worker.inventory = peer.details.get("running", [])
+        worker.restarted = worker.restarted or peer.restarted
+        memory.departed.pop(peer.agent_id, None)
+        self._dispatcher.worker_changed(memory.workers.values())
+        self._recovery.worker_back(worker, now)
+        self._journal.note(now, "", "worker_up", {"worker": peer.agent_id, "restarted": peer.restarted})
+        memory.workers_changed = True
+        self._journal.show_workers(now)
+
+    def suspect(self, event: PeerSuspect, now: Now) -> None:
+        worker = self._memory.workers.get(event.agent_id)
+        if worker is not None:
+            worker.suspect = event.reason
+
+    def down(self, event: PeerDown, now: Now) -> None:
+        memory = self._memory
+        if event.role is Role.COORDINATOR:
+            if event.agent_id == memory.coordinator:
+                memory.coordinator_up = False
+            return
+        worker = memory.workers.get(event.agent_id)
+        if worker is None:
+            return
+        died = event.reason in DEATHS
+        if died:
+            memory.meter.observe("failure_detection_seconds", event.silent_s, role="worker")
+        held = list(worker.held.values())
+        self._outcomes.lost(worker, held, now, event.reason, died=died)
+        del memory.workers[event.agent_id]
+        self._dispatcher.worker_changed(memory.workers.values())
+        self._dispatcher.unpin(event.agent_id, memory.workers.values())
+        memory.departed[event.agent_id] = worker
+        if len(memory.departed) > MAX_DEPARTED:
+            del memory.departed[next(iter(memory.departed))]
+        fields = {
+            "worker": event.agent_id,
+            "reason": event.reason,
+            "silent_s": round(event.silent_s, 3),
+            "tasks": len(held),
+        }
+        memory.out.append(Log("warning" if died else "info", "worker_down", fields))
+        self._journal.note(now, "", "worker_down", fields)
+        memory.workers_changed = True
+        self._journal.show_workers(now)
+
+    def drain(self, agent: Any, now: Now) -> bool:
+        """Have one of our workers leave; False if we have no such worker."""
+        worker = self._memory.workers.get(agent) if isinstance(agent, str) else None
+        if worker is None:
+            return False
+        worker.draining = True
+        self._memory.out.append(Send(worker.agent_id, MessageType.REQUEST, {"action": "drain"}))
+        self._journal.note(now, "", "worker_draining", {"worker": worker.agent_id})
+        return True
+
+    # ------------------------------------------------------------ reports of workers
+
+    def results(self, message: Message, now: Now) -> None:
+        worker = self._sender(message)
+        if worker is None:
+            # Its session ended for us before this was handled; its tasks are elsewhere by now.
+            return
+        payload = message.payload
+        worker.take_limit(payload.get("limit"))
+        results = payload.get("results")
+        if isinstance(results, list) and results:
+            worker.progress_at = now.mono
+            worker.idle_since = 0.0
+            for item in results:
+                self._outcomes.report(worker, item, now)
+
+    def started(self, message: Message, now: Now) -> None:
+        worker = self._sender(message)
+        entries = message.payload.get("tasks")
+        if worker is None or not isinstance(entries, list):
+            return
+        worker.progress_at = now.mono
+        for entry in entries:
+            if not isinstance(entry, list) or len(entry) != 3:
+                continue
+            task_id, attempt, started_at = entry
+            task = worker.held.get(task_id) if isinstance(task_id, str) else None
+            if task is not None and task.attempt == attempt:
+                task.started_mono = now.mono
+                task.started_at = started_at
+
+    def handback(self, message: Message, now: Now) -> None:
+        """Tasks that the worker never started: they go elsewhere, uncounted."""
+        worker = self._sender(message)
+        if worker is None:
+            return
+        back = [
+            task
+            for task_id, attempt in as_pairs(message.payload.get("tasks"))
+            if (task := worker.held.get(task_id)) is not None and task.attempt == attempt
+        ]
+        for task in reversed(back):
+            if task.cancelled:
+                self._outcomes.report(
+                    worker, {"task_id": task.task_id, "attempt": task.attempt, "outcome": "abandoned"}, now
+                )
+            else:
+                self._outcomes.again(task, now, front=True)
+
+    def beat(self, message: Message, now: Now) -> None:
+        worker = self._sender(message)
+        if worker is None:
+            return
+        payload = message.payload
+        worker.take_limit(payload.get("limit"))
+        running, held = payload.get("running"), payload.get("held")
+        if isinstance(running, int) and isinstance(held, int):
+            worker.running = running
+            if running or held or not worker.held:
+                worker.idle_since = 0.0
+            elif not worker.idle_since:
+                worker.idle_since = now.mono
+        draining = payload.get("draining") is True
+        worker.draining = worker.draining or draining
+
+    def error(self, peer: str, message: Message, now: Now) -> None:
+        """A peer refused something that we asked for."""
+        payload = message.payload
+        fields = {"peer": peer, **{name: str(payload.get(name, ""))[:200] for name in ("action", "code", "message")}}
+        self._memory.out.append(Log("warning", "refused_by_peer", fields))
+        self._journal.note(now, "", "refused_by_peer", fields)
+
+    def _sender(self, message: Message) -> Worker | None:
+        worker = self._memory.workers.get(message.sender)
+        if worker is not None and worker.suspect in ("silence", "unroutable"):
+            worker.suspect = ""  # it was only slow; after a broken connection a new session has to come first
+        return worker

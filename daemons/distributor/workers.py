@@ -1,0 +1,124 @@
+"""A worker as its distributor sees it: what it offers, what it holds, and how much more it takes."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daemons.distributor.memory import LiveTask
+
+ANY_TYPE = "*"  # a worker that announces this runs whatever it is given
+
+
+class Worker:
+    """A connected worker.
+
+    Attributes:
+        held: its unfinished tasks in the order in which it got them; the first ``slots`` of them may be running.
+        ghosts: attempts that it may still hold although they are no longer current, and since when. They use its
+            credit until it reports them, or for a while: one that it forgot is never reported.
+        running: how many tasks it said to run.
+        limit: its credit: how many unfinished tasks it may hold.
+        slots: how many of them it runs at a time.
+        suspect: "" or why it may be dead (``disconnect``, ``silence``): no new work until it shows life.
+        draining: it takes no more work.
+        blocked_until: monotonic time until which its outbox is taken to be full.
+        progress_at: monotonic time of its last result or start of a run.
+        idle_since: since when it says that it holds nothing, although we count tasks on it; 0 if it does not.
+        inventory: what it said to hold as it came up, kept until we own the section; None once handled.
+        restarted: its process is another one than at its last session, and its inventory was not handled since.
+        cancels: attempts that it is to be told to cancel.
+        given: tasks it ever got; evens out the choice between equally loaded workers.
+    """
+
+    __slots__ = (
+        "agent_id",
+        "blocked_until",
+        "cancels",
+        "draining",
+        "ghosts",
+        "given",
+        "held",
+        "idle_since",
+        "inventory",
+        "labels",
+        "limit",
+        "number",
+        "progress_at",
+        "restarted",
+        "running",
+        "slots",
+        "suspect",
+        "task_types",
+    )
+
+    def __init__(self, agent_id: str, number: int) -> None:
+        self.agent_id = agent_id
+        self.number = number
+        self.task_types: frozenset[str] = frozenset()
+        self.labels: dict[str, Any] = {}
+        self.slots = 1
+        self.limit = 0
+        self.held: dict[str, LiveTask] = {}
+        self.ghosts: dict[tuple[str, int], float] = {}
+        self.running = 0
+        self.suspect = ""
+        self.draining = False
+        self.blocked_until = 0.0
+        self.progress_at = 0.0
+        self.idle_since = 0.0
+        self.inventory: Any = None
+        self.restarted = False
+        self.cancels: dict[tuple[str, int], None] = {}
+        self.given = 0
+
+    def describe(self, details: dict[str, Any]) -> None:
+        """Take over what the worker announced of itself; what is malformed counts as not said."""
+        types = details.get("task_types")
+        names = types if isinstance(types, list) else []
+        self.task_types = frozenset(name for name in names if isinstance(name, str))
+        labels = details.get("labels")
+        self.labels = dict(labels) if isinstance(labels, dict) else {}
+        slots = details.get("slots")
+        self.slots = slots if isinstance(slots, int) and slots > 0 else 1
+        limit = details.get("limit")
+        self.limit = limit if isinstance(limit, int) and limit >= 0 else self.slots
+        self.draining = details.get("draining") is True
+
+    def take_limit(self, limit: Any) -> None:
+        """A later word on its credit."""
+        if isinstance(limit, int) and limit >= 0:
+            self.limit = limit
+
+    def credit(self) -> int:
+        """How many more tasks it takes; negative where its limit sank."""
+        return self.limit - len(self.held) - len(self.ghosts)
+
+    def load(self) -> float:
+        """Tasks for each slot: what a further one would wait behind."""
+        return (len(self.held) + len(self.ghosts)) / self.slots
+
+    def open(self, mono: float) -> bool:
+        """May it get work now?"""
+        return not self.suspect and not self.draining and mono >= self.blocked_until and self.credit() > 0
+
+    def serves(self, task_type: str, labels: dict[str, Any], pin: str) -> bool:
+        if pin and pin != self.agent_id:
+            return False
+        if task_type not in self.task_types and ANY_TYPE not in self.task_types:
+            return False
+        return all(self.labels.get(name) == value for name, value in labels.items())
+
+    def cancel(self, task_id: str, attempt: int) -> None:
+        """Have it told, with this wake-up's message, to end that attempt."""
+        self.cancels[task_id, attempt] = None
+
+    def disown(self, task_id: str, attempt: int, mono: float) -> None:
+        """An attempt that it has is no longer current: it is to end it, and until then it takes up room."""
+        self.ghosts[task_id, attempt] = mono
+        self.cancel(task_id, attempt)
+
+    def may_be_running(self) -> set[str]:
+        """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""
+        return set(islice(self.held, max(self.slots, self.running)))

@@ -1,0 +1,106 @@
+"""``a2a-redis``: the embedded server in the foreground.
+
+This process becomes the server (``exec``), so that a supervisor's signals reach it and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from a2a_zmq.errors import ConfigError
+from daemons.redis.resolve import ServerBinary, find_server
+from daemons.redis.server import PortInUse, ServerConfig
+from daemons.settings import RedisServerSettings
+from daemons.settings_sources import EX_CONFIG, load_or_exit
+
+# Not a configuration error: the port may be free again in a moment (the last server is still stopping).
+EX_TEMPFAIL: Final = 75
+_LOG_LEVELS: Final = {"debug": "verbose", "info": "notice", "warning": "warning", "error": "warning"}
+# Short names of this program's own settings.
+_SHORT: Final = {
+    "--port": "--redis-port",
+    "--appendfsync": "--redis-appendfsync",
+    "--maxmemory": "--redis-maxmemory-mb",
+}
+_PRINT: Final = "--print-config"
+_MORE_HELP: Final = f"""
+short names:
+  {"  ".join(f"{short} = {long}" for short, long in _SHORT.items())}
+  {_PRINT}  print the server program and its configuration file, start nothing
+The server's files are in STATE_DIR/redis. Exit status: 78 wrong setting, 75 port in use, otherwise the server's own.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Become the server; returns only after ``--print-config`` or an error."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    only_print = _PRINT in given
+    settings = _settings([_long_form(text) for text in given if text != _PRINT])
+    try:
+        config = server_config(settings)
+        config.check()
+        server = find_server()
+        if only_print:
+            print(f"# {server.path} ({server.kind} {server.version[0]}.{server.version[1]})")
+            print(config.text(hide_password=True), end="")
+            return 0
+        path = config.prepare()
+        _become(server, config, str(path))
+    except PortInUse as error:
+        print(f"a2a-redis: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
+    except ConfigError as error:
+        print(f"a2a-redis: {error}", file=sys.stderr)
+        return EX_CONFIG
+
+
+def server_config(settings: RedisServerSettings) -> ServerConfig:
+    """
+    Raises:
+        ConfigError: a setting that only a server elsewhere can have.
+    """
+    if settings.redis_use_tls:
+        raise ConfigError("REDIS_USE_TLS: the embedded server speaks no TLS; run a server of your own for that")
+    password = settings.redis_password
+    return ServerConfig(
+        directory=settings.state_dir.absolute() / "redis",
+        port=settings.redis_port,
+        host=settings.redis_host,
+        appendfsync=settings.redis_appendfsync,
+        maxmemory_mb=settings.redis_maxmemory_mb,
+        password=password.get_secret_value() if password is not None else None,
+        log_level=_LOG_LEVELS[settings.log_level],
+    )
+
+
+def _become(server: ServerBinary, config: ServerConfig, path: str) -> NoReturn:
+    print(
+        f"a2a-redis: {server.kind} {server.path} on {config.host}:{config.port}, files in {config.directory}",
+        flush=True,
+    )
+    os.umask(0o077)
+    try:
+        os.execv(server.path, [server.path.name, path])  # noqa: S606  # this is what the program is for
+    except OSError as error:
+        raise ConfigError(f"{server.path}: cannot be run: {error.strerror}") from None
+
+
+def _long_form(text: str) -> str:
+    name, equals, value = text.partition("=")
+    return _SHORT.get(name, name) + equals + value
+
+
+def _settings(argv: list[str]) -> RedisServerSettings:
+    try:
+        return load_or_exit(RedisServerSettings, argv)
+    except SystemExit:
+        if {"-h", "--help"}.intersection(argv):
+            print(_MORE_HELP, end="")
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""The engine: runs one role core over its ports. Pure, so that a whole fleet can run on a simulated world.
+
+Inputs are method calls with ``now``; :meth:`Engine.turn` lets the core see everything that came in and fills
+:class:`Outputs` for the shell (or the simulator) to perform. Three duties are kept here and nowhere else:
+
+* **persist, then send**: a batch's ``after`` effects are performed only when every write of it is applied;
+* **acknowledge what is durable**: link acknowledgements are released for what the core had handled before the cut
+  of an applied batch, or at once where nothing had to be made durable;
+* **one batch in flight**: what is staged meanwhile goes into the next one, so a batch grows with the load by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from a2a_zmq.clock import Now, parse_iso
+from a2a_zmq.errors import Busy, MalformedMessage, Refused
+from a2a_zmq.interfaces import Section
+from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.ports import Marks, PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal
+from daemons.runtime.contract import (
+    Batch,
+    BatchApplied,
+    Core,
+    Effect,
+    Event,
+    Exit,
+    LocalAnswer,
+    Log,
+    Meter,
+    OwnershipGained,
+    OwnershipLost,
+    Query,
+    Send,
+    StartRun,
+    StopRun,
+    StoreChanged,
+    Undelivered,
+)
+
+# A store that is away is asked again after these bounds (seconds), doubling in between: soon enough to reconcile
+# well within three seconds, rare enough to leave a starting Redis alone.
+RETRY_MIN_S = 0.05
+RETRY_MAX_S = 0.5
+
+
+@dataclass(slots=True)
+class PendingBatch:
+    """A batch on its way to the store. ``done`` counts its writes that are applied; ``versions`` are theirs."""
+
+    batch_id: int
+    batch: Batch
+    marks: list[Marks]
+    done: int = 0
+    versions: dict[Section, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What a turn wants done. ``transmit`` and ``apply`` may be performed in any order: duties are kept by the engine."""
+
+    transmit: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # (port, route, frame)
+    apply: PendingBatch | None = None
+    queries: list[Query] = field(default_factory=list)
+    runs: list[StartRun | StopRun] = field(default_factory=list)
+    probes: list[tuple[int, ProbeWanted]] = field(default_factory=list)
+    logs: list[Log] = field(default_factory=list)
+    answers: list[LocalAnswer] = field(default_factory=list)
+    again: bool = False  # there is more to handle at once: take another turn
+    exceptional: bool = False  # something happened that the supervision graph should look at now
+    exit: Exit | None = None
+
+
+class Engine:
+    """One agent: its core, its ports, and the batch in flight."""
+
+    def __init__(self, core: Core, ports: list[Port], meter: Meter, *, owns_state: bool) -> None:
+        """
+        Args:
+            core: the role's decisions.
+            ports: hubs and spokes; outputs name them by their index.
+            meter: where to count.
+            owns_state: False for an agent that writes no shared state (a worker).
+        """
+        self.core = core
+        self.ports = ports
+        self.fence = 0
+        self.exiting: Exit | None = None
+        self._meter = meter
+        self._owns_state = owns_state
+        self._owner = not owns_state
+        self._port_of: dict[str, int] = {}
+        self._inbox: list[Event | Undelivered] = []
+        self._out = Outputs()
+        self._pending: PendingBatch | None = None
+        self._batch_count = 0
+        self._retry_at = math.inf
+        self._retry_delay_s = RETRY_MIN_S
+        self._store_available = True
+
+    # ------------------------------------------------------------ inputs
+
+    def event(self, event: Event) -> None:
+        """Queue an event for the next turn."""
+        self._inbox.append(event)
+
+    def ownership_gained(self, event: OwnershipGained) -> None:
+        """The lease is ours. A batch that an earlier ownership left unfinished is void: the core merges what it loads."""
+        self.fence = event.fence
+        self._owner = True
+        self._pending = None
+        self._retry_at = math.inf
+        self._inbox.append(event)
+
+    def fence_moved(self, fence: int) -> None:
+        """We took our own expired lease again and nobody had it in between: what is in flight stays valid."""
+        self.fence = fence
+
+    def ownership_lost(self, reason: str) -> None:
+        self._owner = False
+        self._pending = None
+        self._retry_at = math.inf
+        self._inbox.append(OwnershipLost(reason))
+
+    @property
+    def owner(self) -> bool:
+        return self._owner
+
+    def write_applied(self, pending: PendingBatch, version: int) -> bool:
+        """The next write of the pending batch is applied. Returns False if the batch was voided meanwhile."""
+        if pending is not self._pending:
+            return False
+        pending.versions[pending.batch.writes[pending.done].section] = version
+        pending.done += 1
+        return True
+
+    def batch_applied(self, pending: PendingBatch, now: Now) -> None:
+        """All writes are applied: perform what waited, acknowledge what is now durable."""
+        if pending is not self._pending:
+            return
+        self._pending = None
+        self._retry_delay_s = RETRY_MIN_S
+        self.store_available(available=True, reason="")
+        self._dispatch(BatchApplied(pending.batch_id, pending.versions), now)
+        self._perform(pending.batch.after, now)
+        for port, marks in zip(self.ports, pending.marks, strict=True):
+            port.acknowledge(marks, now)
+
+    def batch_failed(self, pending: PendingBatch, reason: str, now: Now) -> None:
+        """The store is away: the batch stays as it is and is tried again after a growing delay."""
+        if pending is not self._pending:
+            return
+        self._retry_at = now.mono + self._retry_delay_s
+        self._retry_delay_s = min(self._retry_delay_s * 2, RETRY_MAX_S)
+        self.store_available(available=False, reason=reason)
+
+    def store_available(self, *, available: bool, reason: str) -> None:
+        """Tell the core when the availability of the store changes."""
+        if available != self._store_available:
+            self._store_available = available
+            self._inbox.append(StoreChanged(available, reason))
+            self._out.exceptional = True
+
+    # ------------------------------------------------------------ the turn
+
+    def turn(self, now: Now) -> Outputs:
+        """Let the core see what came in; return what is to be done."""
+        for port in self.ports:
+            port.tick(now)
+        self._drain(now)
+        self._perform(self.core.settle(now), now)
+        self._drain(now)
+        self._commit(now)
+        for index, port in enumerate(self.ports):
+            if port.outgoing:
+                self._out.transmit.extend((index, route, frame) for route, frame in port.outgoing)
+                port.outgoing.clear()
+        out, self._out = self._out, Outputs()
+        out.again = bool(self._inbox)
+        if out.apply is not None:
+            for write in out.apply.batch.writes:
+                write.fence = self.fence  # ours now: it may have moved since the batch was cut
+        if self.exiting is not None and self._pending is None:
+            out.exit = self.exiting
+        return out
+
+    def supervise(self, effects: list[Effect], now: Now) -> None:
+        """Perform the effects that a run of the supervision graph collected."""
+        self._perform(effects, now)
+
+    def next_deadline(self) -> float:
+        """Monotonic time at which :meth:`turn` is due without any input."""
+        return min(
+            self.core.next_deadline(),
+            self._retry_at,
+            min((port.next_deadline() for port in self.ports), default=math.inf),
+        )
+
+    # ------------------------------------------------------------ inside
+
+    def _drain(self, now: Now) -> None:
+        """Hand over events until there are none; handling one may cause others (a full outbox, an answer)."""
+        while True:
+            progressed = False
+            for index, port in enumerate(self.ports):
+                if port.events:
+                    events, port.events = port.events, []
+                    for item in events:
+                        self._port_event(index, item, now)
+                    progressed = True
+            if self._inbox:
+                inbox, self._inbox = self._inbox, []
+                for event in inbox:
+                    self._dispatch(event, now)
+                progressed = True
+            if not progressed:
+                return
+
+    def _port_event(self, index: int, item: Any, now: Now) -> None:
+        if isinstance(item, Received):
+            message = item.message
+            self._meter.count("messages_total", direction="in", type=message.type.value)
+            if message.type is MessageType.HEARTBEAT:
+                self._meter.count("heartbeats_total", direction="in")
+            else:
+                sent = parse_iso(message.metadata.timestamp)
+                self._meter.observe("message_latency_seconds", max(0.0, now.wall - sent))
+            self._dispatch(item, now)
+            return
+        if isinstance(item, ProbeWanted):
+            self._out.probes.append((index, item))
+            return
+        if isinstance(item, Refusal):
+            if item.kind == "signature":
+                self._meter.count("signature_failures_total", reason=item.reason)
+            else:
+                self._meter.count("routing_errors_total", reason=item.reason)
+        elif isinstance(item, PeerUp):
+            self._port_of[item.peer.agent_id] = index
+            self._out.exceptional = True
+        elif isinstance(item, PeerDown):
+            self._port_of.pop(item.agent_id, None)
+            self._out.exceptional = True
+        self._dispatch(item, now)
+
+    def _dispatch(self, event: Event | Undelivered, now: Now) -> None:
+        effects = self.core.handle(event, now)
+        if effects:
+            self._perform(effects, now)
+
+    def _perform(self, effects: list[Effect], now: Now) -> None:
+        out = self._out
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect, now)
+            elif isinstance(effect, (StartRun, StopRun)):
+                out.runs.append(effect)
+            elif isinstance(effect, Query):
+                out.queries.append(effect)
+            elif isinstance(effect, Log):
+                out.logs.append(effect)
+            elif isinstance(effect, LocalAnswer):
+                out.answers.append(effect)
+            else:
+                self.exiting = effect
+
+    def _send(self, effect: Send, now: Now) -> None:
+        index = self._port_of.get(effect.to)
+        reason = "unroutable"
+        if index is not None:
+            try:
+                self.ports[index].send(
+                    effect.to,
+                    effect.type,
+                    effect.payload,
+                    now,
+                    reply_to=effect.reply_to,
+                    reliable=effect.reliable,
+                    traceparent=effect.traceparent,
+                )
+            except Busy:
+                reason = "busy"
+            except Refused as refusal:
+                reason = refusal.reason
+            except MalformedMessage as error:
+                reason = "malformed"
+                self._out.logs.append(Log("error", "message_not_sendable", {"to": effect.to, "why": str(error)}))
+            else:
+                self._meter.count("messages_total", direction="out", type=effect.type.value)
+                return
+        if reason != "busy":
+            self._meter.count("routing_errors_total", reason=reason)
+        if effect.reliable:
+            self._inbox.append(Undelivered(effect, reason))
+
+    def _commit(self, now: Now) -> None:
+        if self._pending is not None:
+            if now.mono >= self._retry_at:
+                self._retry_at = math.inf
+                self._out.apply = self._pending
+            return
+        if not self._owner and self._owns_state:
+            # What is handled now is not durable and cannot be made so: nobody is told that it is.
+            return
+        marks = [port.marks() for port in self.ports]
+        batch = self.core.cut(now)
+        if batch is not None and batch.writes:
+            self._batch_count += 1
+            self._pending = PendingBatch(self._batch_count, batch, marks)
+            self._out.apply = self._pending
+            return
+        if batch is not None:
+            self._perform(batch.after, now)
+        for port, port_marks in zip(self.ports, marks, strict=True):
+            port.acknowledge(port_marks, now)

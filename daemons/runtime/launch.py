@@ -1,0 +1,304 @@
+"""Puts a daemon together and runs it: identity, sockets, store, lease, supervision, health, signals.
+
+A role's ``main`` makes its core and says what the daemon has (a hub, a spoke, a section of the shared state); the rest is the same
+for every role and stands here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import uvloop
+
+from a2a_zmq.config import split_address
+from a2a_zmq.errors import ConfigError, StoreUnavailable
+from a2a_zmq.ids import make_id_factory
+from a2a_zmq.interfaces import LeaseStore, Section, StateStore
+from a2a_zmq.protocol.config import BootInfo, PortConfig
+from a2a_zmq.protocol.hub import Hub
+from a2a_zmq.protocol.message import Role
+from a2a_zmq.protocol.ports import Port
+from a2a_zmq.protocol.spoke import Spoke
+from a2a_zmq.security.identity import Identity, open_identity, server_pair
+from a2a_zmq.transport.context import SocketOptions, TransportContext
+from a2a_zmq.transport.dealer import DealerSocket
+from a2a_zmq.transport.router import CurveServer, RouterSocket
+from daemons import logs
+from daemons.health import HealthServer
+from daemons.metrics import PrometheusMeter
+from daemons.runtime.contract import Core, DrainRequested
+from daemons.runtime.engine import Engine
+from daemons.runtime.ownership import Load, Ownership
+from daemons.runtime.procs import own_identity
+from daemons.runtime.shell import Shell, read_clock
+from daemons.runtime.supervision import Supervisor
+from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
+
+EX_OK: Final = 0
+EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
+EX_TEMPFAIL: Final = 75
+EX_CONFIG: Final = 78
+
+S = TypeVar("S", bound=DaemonSettings)
+
+
+class Daemon:
+    """One agent process (or the in-process form of one). Make it inside its event loop, then :meth:`run` it.
+
+    Attributes:
+        meter, boot, new_id: for the role's core.
+        shell: after :meth:`assemble`.
+    """
+
+    def __init__(self, settings: DaemonSettings, role: Role) -> None:
+        self.settings = settings
+        self.process = own_identity()
+        self.boot = BootInfo(os.urandom(8).hex(), *self.process)
+        self.new_id = make_id_factory(os.urandom)
+        self.log = logs.get_logger("launch")
+        self.meter = PrometheusMeter(on_unknown=lambda what: self.log.error("bad_metric", what=what))
+        self.identity: Identity = open_identity(settings.a2a_config(), role, create=True)
+        self.stopped_by = ""
+        self.shell: Shell
+        self.on_exit: list[Callable[[], Awaitable[None]]] = []
+        self._loop = asyncio.get_running_loop()
+        self._context = TransportContext()
+        self._ports: list[Port] = []
+        self._wire: list[Callable[[int], Any]] = []
+        self._hubs: list[RouterSocket] = []
+        self._port_config = PortConfig(
+            heartbeat_s=settings.heartbeat_interval_ms / 1000,
+            suspect_s=settings.suspect_after_ms / 1000,
+            dead_s=settings.dead_after_ms / 1000,
+            grace_s=settings.reconnect_grace_ms / 1000,
+        )
+        self.health: HealthServer | None = None
+
+    # ------------------------------------------------------------ ports
+
+    def add_hub(self, core: Core, address: str) -> None:
+        """Listen for peers at this address."""
+        self._ports.append(
+            Hub(
+                self.identity,
+                boot=self.boot,
+                new_id=self.new_id,
+                random_bytes=os.urandom,
+                config=self._port_config,
+                welcome=core.welcome,
+                heartbeat=core.heartbeat,
+            )
+        )
+        self._wire.append(lambda index: self._open_router(index, address))
+
+    def add_spoke(self, core: Core, peer: str, address: str) -> None:
+        """Connect to this peer's hub; ``address`` may name another peer as ``NAME@ADDRESS``."""
+        name, plain = split_address(address)
+        peer = name or peer
+        self._ports.append(
+            Spoke(
+                self.identity,
+                peer,
+                boot=self.boot,
+                new_id=self.new_id,
+                random_bytes=os.urandom,
+                config=self._port_config,
+                announce=core.announce,
+                heartbeat=core.heartbeat,
+            )
+        )
+        self._wire.append(lambda index: self._open_dealer(index, peer, plain))
+
+    def _options(self) -> SocketOptions:
+        config = self.settings.a2a_config()
+        return SocketOptions(max_message_bytes=config.max_message_bytes, high_water_mark=config.high_water_mark)
+
+    def _open_router(self, index: int, address: str) -> RouterSocket:
+        curve = None
+        if self.settings.use_mtls:
+            curve = CurveServer(server_pair(self.identity), self.settings.agent_id, self.identity.allow)
+        socket = RouterSocket(
+            self._context,
+            on_frames=self.shell.on_frames(index),
+            on_disconnected=self.shell.on_disconnected(index),
+            curve=curve,
+            options=self._options(),
+        )
+        socket.bind(address)
+        self._hubs.append(socket)
+        return socket
+
+    def _open_dealer(self, index: int, peer: str, address: str) -> DealerSocket:
+        socket = DealerSocket(
+            self._context,
+            on_frames=self.shell.on_frames(index),
+            on_connected=self.shell.on_connected(index),
+            on_disconnected=self.shell.on_disconnected(index),
+            on_failed=lambda reason: self._connect_failed(socket, peer, reason),
+            curve=self.identity.curve_pair() if self.settings.use_mtls else None,
+            options=self._options(),
+        )
+        socket.connect(address, self._server_key(peer))
+        return socket
+
+    def _server_key(self, peer: str) -> bytes | None:
+        if not self.settings.use_mtls:
+            return None
+        keys = self.identity.server_keys(peer)
+        if not keys:
+            raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
+        return keys[0]
+
+    def _connect_failed(self, socket: DealerSocket, peer: str, reason: str) -> None:
+        if reason in ("auth", "protocol"):
+            self.log.warning("connection_refused", peer=peer, address=socket.address, reason=reason)
+        if reason == "handshake":
+            # A wrong server key looks like this too: it may have been changed since we started.
+            self.identity.reload_if_changed()
+
+    # ------------------------------------------------------------ putting together
+
+    def assemble(self, core: Core, supervisor: Supervisor, store: StateStore | None = None) -> None:
+        """Make engine and shell, and open the sockets.
+
+        Raises:
+            ConfigError: an address cannot be bound, a key is missing.
+        """
+        settings = self.settings
+        engine = Engine(core, self._ports, self.meter, owns_state=store is not None)
+        self.shell = Shell(
+            engine,
+            store=store,
+            meter=self.meter,
+            supervisor=supervisor,
+            supervise_every_s=settings.supervision_interval_ms / 1000,
+        )
+        self.shell.chores.append(self._reload)
+        self.health = HealthServer(
+            *settings.metrics_address,
+            exposition=self.meter.exposition,
+            ready=core.ready,
+            state=lambda: core.local_state(read_clock()).model_dump(mode="json"),
+            live_after_s=settings.live_after_ms / 1000,
+        )
+        try:
+            for index, wire in enumerate(self._wire):
+                self.shell.attach(wire(index))
+        except BaseException:
+            self.health.stop()
+            raise
+        self.health.start(self._loop)
+        self.shell.on_beat = self.health.beat
+
+    def own(self, section: Section, leases: LeaseStore, load: Load) -> None:
+        """Keep the lease of this section; ``load`` reads what a new owner is given."""
+        settings = self.settings
+        assert isinstance(settings, OwnerSettings)
+        self.shell.ownership = Ownership(
+            self.shell.engine,
+            leases,
+            section,
+            agent_id=settings.agent_id,
+            boot_id=self.boot.boot_id,
+            identity=self.process,
+            ttl_ms=settings.lease_ttl_ms,
+            load=load,
+            clock=read_clock,
+            rng=lambda: int.from_bytes(os.urandom(4), "big") / 2**32,
+            meter=self.meter,
+            turned=self.shell.wake,
+        )
+
+    def _reload(self) -> None:
+        try:
+            if self.identity.reload_if_changed():
+                self.log.info("keys_reloaded")
+        except ConfigError as error:
+            self.log.error("keys_not_reloaded", why=str(error))
+
+    # ------------------------------------------------------------ running
+
+    async def run(self) -> int:
+        """Until the core leaves; returns the exit status."""
+        for hub in self._hubs:
+            await hub.self_test()
+        self.log.info("started", pid=os.getpid(), metrics_port=self.health.port if self.health else 0)
+        try:
+            return await self.shell.run()
+        finally:
+            for close in self.on_exit:
+                await close()
+            self._context.close()
+            if self.health is not None:
+                self.health.stop()
+
+    def drain(self, why: str) -> None:
+        """Leave in good order; asked a second time, leave at once."""
+        if self.stopped_by:
+            if not self.shell.exit_status.done():
+                self.shell.exit_status.set_result(EX_OK)
+            return
+        self.stopped_by = why
+        self.shell.event(DrainRequested(why, self.settings.drain_timeout_s))
+        # A core that cannot come to an end (Redis away, a run that resists) does not keep the host from going down.
+        self._loop.call_later(self.settings.drain_timeout_s + 2.0, self.drain, "drain timeout")
+
+    def on_signals(self) -> None:
+        """SIGTERM and SIGINT drain, SIGHUP reloads keys."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.drain, number.name)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+
+async def wait_for_store(store: StateStore, wait_s: float, log: Any) -> None:
+    """Wait until Redis answers.
+
+    Raises:
+        StoreUnavailable: it did not within ``wait_s``, or never will (wrong password).
+    """
+    until = read_clock().mono + wait_s
+    while True:
+        try:
+            await store.ping()
+            return
+        except StoreUnavailable as error:
+            if error.fatal or read_clock().mono > until:
+                raise
+            log.warning("waiting_for_redis", why=str(error))
+            await asyncio.sleep(0.1)
+
+
+def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
+    """Run a daemon process to its end; returns its exit status, with one clear line where it could not run."""
+    logs.configure(
+        role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
+    )
+
+    async def main() -> int:
+        daemon = await open_daemon(settings)
+        daemon.on_signals()
+        return await daemon.run()
+
+    try:
+        return uvloop.run(main())
+    except ConfigError as error:
+        return _fail(role, EX_CONFIG, str(error))
+    except StoreUnavailable as error:
+        redis = settings.redis_config().url(mask=True) if isinstance(settings, RedisUser) else "?"
+        status = EX_CONFIG if error.fatal else EX_TEMPFAIL
+        return _fail(role, status, f"Redis at {redis} cannot be used: {error}")
+    except KeyboardInterrupt:
+        return EX_OK
+
+
+def _fail(role: Role, status: int, text: str) -> int:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"a2a-{role.value}: {text}\n")
+    return status

@@ -1,0 +1,186 @@
+"""Keeps an agent the owner of its section: acquire, load, renew, self-fence, acquire again, release."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from a2a_zmq.clock import Now
+from a2a_zmq.errors import StateError, StoreUnavailable
+from a2a_zmq.interfaces import Held, LeaseStore, Loaded, Section
+from daemons.runtime.contract import Meter, OwnershipGained
+from daemons.runtime.engine import Engine
+from daemons.runtime.procs import ProcessIdentity, owner_is_dead, owner_text
+
+# While somebody else holds the lease, or Redis is away, ask this often: a small part of the lease's TTL.
+ASK_AGAIN_S = 0.25
+
+Load = Callable[[], Awaitable[dict[Section, Loaded]]]
+
+
+class Ownership:
+    """Runs beside the engine; the fence in every write is the guarantee, the lease only keeps two owners from trying."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        leases: LeaseStore,
+        section: Section,
+        *,
+        agent_id: str,
+        boot_id: str,
+        identity: ProcessIdentity,
+        ttl_ms: int,
+        load: Load,
+        clock: Callable[[], Now],
+        rng: Callable[[], float],
+        meter: Meter,
+        turned: Callable[[], None],
+        is_dead: Callable[[str, ProcessIdentity], bool] = owner_is_dead,
+    ) -> None:
+        """
+        Args:
+            section: whose lease is kept.
+            load: reads everything that the core is given with OwnershipGained.
+            turned: called after the engine was told something.
+            is_dead: proof that the process behind an owner text is gone.
+        """
+        self._engine = engine
+        self._leases = leases
+        self._section = section
+        self._owner = owner_text(agent_id, identity, boot_id)
+        self._identity = identity
+        self._ttl_ms = ttl_ms
+        self._load = load
+        self._clock = clock
+        self._rng = rng
+        self._meter = meter
+        self._turned = turned
+        self._is_dead = is_dead
+        self._lost = asyncio.Event()
+        self._fence = 0
+        self._state_lost = False
+        self.held: Held | None = None
+        self.waiting_for = ""
+
+    def lost(self, *, state_lost: bool = False) -> None:
+        """A write was refused: take the lease anew (or learn who has it).
+
+        Args:
+            state_lost: the section is older than what we wrote (Redis was wiped or went back): our memory is the better copy.
+        """
+        self._state_lost = self._state_lost or state_lost
+        self._lost.set()
+
+    async def run(self) -> None:
+        """For ever: own, keep, and own again. Ends only by cancellation, or by an error that trying cannot mend."""
+        while True:
+            started = self._clock().mono
+            held = await self._acquire()
+            self._meter.observe("lease_acquire_seconds", self._clock().mono - started)
+            untouched = self._engine.owner and held.fence == self._fence + 1 and not self._state_lost
+            if self._fence and untouched:
+                self._engine.fence_moved(held.fence)
+            elif not await self._load_as(held):
+                continue
+            self._fence = held.fence
+            self.held = held
+            self._turned()
+            await self._keep(held)
+            self.held = None
+            self._turned()
+
+    async def _load_as(self, held: Held) -> bool:
+        try:
+            loaded = await self._load()
+        except StateError as error:
+            self._failed_to_read(error)
+            with contextlib.suppress(StateError):
+                await self._leases.release(self._section, held)
+            await asyncio.sleep(ASK_AGAIN_S)
+            return False
+        epoch = loaded[self._section].epoch if self._section in loaded else ""
+        self._engine.ownership_gained(OwnershipGained(held.fence, epoch, loaded, state_lost=self._state_lost))
+        self._state_lost = False
+        return True
+
+    def _failed_to_read(self, error: StateError) -> None:
+        if isinstance(error, StoreUnavailable):
+            if error.fatal:
+                raise error
+            self._engine.store_available(available=False, reason=error.reason)
+            self._turned()
+
+    async def _acquire(self) -> Held:
+        steal_from: str | None = None
+        while True:
+            try:
+                held = await self._leases.acquire(
+                    self._section,
+                    self._owner,
+                    self._ttl_ms,
+                    steal_from=steal_from,
+                    min_fence=self._fence,
+                    new_epoch=self._state_lost,
+                )
+                self._engine.store_available(available=True, reason="")
+                if held is not None:
+                    self.waiting_for = ""
+                    return held
+                holder = await self._leases.holder(self._section)
+                steal_from = None
+                if holder is not None:
+                    self.waiting_for = holder[0].partition("|")[0]
+                    if self._is_dead(holder[0], self._identity):
+                        steal_from = holder[0]
+                        continue
+                self._meter.count("lease_failures_total", reason="held")
+            except StateError as error:
+                self._meter.count("lease_failures_total", reason="unavailable")
+                self._failed_to_read(error)
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _keep(self, held: Held) -> None:
+        """Renew until the lease is lost. Where Redis is away we stay the owner of our memory: nobody else can take a lease
+        that cannot be written, and every write waits with the batch in flight."""
+        self._lost.clear()
+        ttl_s = self._ttl_ms / 1000
+        while True:
+            # A third of the TTL, ±20 %, so that many agents do not renew in step.
+            pause = ttl_s / 3 * (0.8 + 0.4 * self._rng())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._lost.wait()
+                return
+            while True:
+                try:
+                    renewed = await self._leases.renew(self._section, held, self._ttl_ms)
+                except StateError as error:
+                    self._meter.count("lease_renewal_failures_total")
+                    self._failed_to_read(error)
+                    await asyncio.sleep(ASK_AGAIN_S)
+                    continue
+                break
+            if not renewed:
+                self._meter.count("lease_renewal_failures_total")
+                await self._after_expiry()
+                return
+            self._engine.store_available(available=True, reason="")
+
+    async def _after_expiry(self) -> None:
+        """The lease is not ours any more. If somebody has it we stop; if it only expired, it is taken again at once."""
+        try:
+            holder = await self._leases.holder(self._section)
+        except StateError as error:
+            self._failed_to_read(error)
+            return
+        if holder is not None and holder[0] != self._owner:
+            self._engine.ownership_lost(f"the lease is held by {holder[0].partition('|')[0]}")
+
+    async def release(self) -> None:
+        """Give the lease up so that a successor need not wait for it."""
+        if self.held is not None:
+            with contextlib.suppress(StateError):
+                await self._leases.release(self._section, self.held)
+            self.held = None

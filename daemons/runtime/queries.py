@@ -1,0 +1,37 @@
+"""Performs the reads that cores ask for (:class:`daemons.runtime.contract.Query`)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from a2a_zmq.interfaces import Section, StateStore
+from daemons.runtime.contract import Query
+
+
+async def answer_query(store: StateStore, query: Query) -> Any:
+    """The value for a QueryAnswer.
+
+    Raises:
+        StateError: the store could not be read.
+    """
+    args = query.args
+    if query.op in ("results", "tasks"):
+        read = store.results if query.op == "results" else store.tasks
+        found = await asyncio.gather(*(read(each, args["task_ids"]) for each in args["distributor_ids"]))
+        return {task_id: record for part in found for task_id, record in part.items()}
+    if query.op == "load":
+        return await store.load(args["section"])
+    if query.op == "history":
+        limit, task_id = args["limit"], args.get("task_id")
+        found_events = await asyncio.gather(*(store.history(each, limit, task_id) for each in args["distributor_ids"]))
+        events = [event for part in found_events for event in part]
+        # Each event is a JSON array that begins with its ISO time, so the text sorts by time.
+        events.sort(reverse=True)
+        return events[:limit]
+    if query.op == "register":
+        await store.register_distributor(args["distributor_id"])
+        return await store.load(Section(args["distributor_id"], "coordinator"))
+    if query.op == "document":
+        return await store.document(args["distributor_id"])
+    raise ValueError(f"unknown query {query.op!r}")

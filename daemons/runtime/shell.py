@@ -1,0 +1,366 @@
+"""The shell: performs what the engine wants done, on one event loop, and feeds the outcomes back.
+
+It decides nothing. Sockets are drained in bulk, one turn of the engine handles all that came in, one batch at a time goes
+to the store, and timers follow the engine's next deadline, so an idle daemon only wakes for its heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import structlog
+
+from a2a_zmq.clock import Now
+from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
+from a2a_zmq.interfaces import StateStore
+from a2a_zmq.protocol.ports import ProbeWanted
+from daemons.runtime.contract import Effect, Event, LocalCall, Log, Meter, QueryAnswer, StartRun, StopRun
+from daemons.runtime.engine import Engine, Outputs, PendingBatch
+from daemons.runtime.ownership import Ownership
+from daemons.runtime.procs import wait_gone
+from daemons.runtime.queries import answer_query
+
+# A frame that the socket would not take (high-water mark) is tried again this soon, in order, before any later frame of its route.
+FULL_RETRY_S = 0.005
+# How long a leaving daemon waits for its last frames to be taken by the sockets.
+LINGER_S = 0.3
+
+
+class Socket(Protocol):
+    """A transport socket, as the shell uses it."""
+
+    def send(self, route: bytes, frame: bytes) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class Runner(Protocol):
+    """Executors of a worker."""
+
+    def start(self, run: StartRun) -> None: ...
+
+    def stop(self, run: StopRun) -> None: ...
+
+
+class Supervising(Protocol):
+    """The supervision graph."""
+
+    async def run(self, core: Any, now: Callable[[], Now]) -> list[Effect]: ...
+
+
+def read_clock() -> Now:
+    return Now(time.monotonic(), time.time())
+
+
+class Shell:
+    """Runs one engine. Build it inside the event loop that will run it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        store: StateStore | None,
+        meter: Meter,
+        supervisor: Supervising | None = None,
+        supervise_every_s: float = 1.0,
+        clock: Callable[[], Now] = read_clock,
+        wait_gone: Callable[[int, int], Awaitable[bool]] = wait_gone,
+    ) -> None:
+        self.engine = engine
+        self.ownership: Ownership | None = None
+        self.runner: Runner | None = None
+        self.on_beat: Callable[[float], None] = lambda _mono: None
+        self.chores: list[Callable[[], None]] = []  # done once an interval, before supervision
+        self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._store = store
+        self._meter = meter
+        self._supervisor = supervisor
+        self._supervise_every_s = supervise_every_s
+        self._clock = clock
+        self._wait_gone = wait_gone
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger("shell")
+        self._sockets: list[Socket] = []
+        self._unsent: dict[tuple[int, bytes], deque[bytes]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn_wanted = False
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a simulated run must replay exactly
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._call_count = 0
+        self._look_now = asyncio.Event()
+        self._closing = False
+
+    # ------------------------------------------------------------ wiring
+
+    def attach(self, socket: Socket) -> None:
+        """Add the socket of the engine's next port (same order as the engine's ports)."""
+        self._sockets.append(socket)
+
+    def on_frames(self, port: int) -> Callable[[list[tuple[bytes, list[bytes], str]]], None]:
+        """The bulk receive callback for the socket of this port."""
+        receive = self.engine.ports[port].receive
+
+        def callback(batch: list[tuple[bytes, list[bytes], str]]) -> None:
+            now = self._clock()
+            for route, frames, user_id in batch:
+                receive(route, frames, now, user_id)
+            self.turn()
+
+        return callback
+
+    def on_connected(self, port: int) -> Callable[[], None]:
+        def callback() -> None:
+            self.engine.ports[port].connected(self._clock())
+            self.turn()
+
+        return callback
+
+    def on_disconnected(self, port: int) -> Callable[[bytes], None]:
+        def callback(route: bytes = b"") -> None:
+            self._unsent.pop((port, route), None)
+            self.engine.ports[port].disconnected(route, self._clock())
+            self.turn()
+
+        return callback
+
+    # ------------------------------------------------------------ the loop
+
+    def wake(self) -> None:
+        """Take a turn soon; any number of calls before it make one turn."""
+        if not self._turn_wanted:
+            self._turn_wanted = True
+            self._loop.call_soon(self.turn)
+
+    def event(self, event: Event) -> None:
+        self.engine.event(event)
+        self.wake()
+
+    def events(self, batch: list[Event]) -> None:
+        """Several events, one turn."""
+        for event in batch:
+            self.engine.event(event)
+        self.wake()
+
+    def turn(self) -> None:
+        """One turn of the engine, and everything it wants done."""
+        self._turn_wanted = False
+        if self._closing:
+            return
+        now = self._clock()
+        self.on_beat(now.mono)
+        self._perform(self.engine.turn(now))
+        self._arm()
+
+    def _arm(self) -> None:
+        deadline = self.engine.next_deadline()
+        if self._unsent:
+            deadline = min(deadline, self._clock().mono + FULL_RETRY_S)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline != math.inf:
+            self._timer = self._loop.call_later(max(0.0, deadline - self._clock().mono), self.turn)
+
+    def _perform(self, out: Outputs) -> None:
+        if self._unsent:
+            self._resend()
+        for port, route, frame in out.transmit:
+            self._transmit(port, route, frame)
+        if out.apply is not None:
+            self._spawn(self._apply(out.apply))
+        for query in out.queries:
+            self._spawn(self._answer(query))
+        if self.runner is not None:
+            for run in out.runs:
+                if isinstance(run, StartRun):
+                    self.runner.start(run)
+                else:
+                    self.runner.stop(run)
+        for port, probe in out.probes:
+            self._spawn(self._probe(port, probe))
+        for line in out.logs:
+            self._write_log(line)
+        for answer in out.answers:
+            waiting = self._calls.pop(answer.call_id, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer.value)
+        if out.exceptional:
+            self._look_now.set()
+        if out.exit is not None and not self.exit_status.done():
+            self._log.info("leaving", reason=out.exit.reason, status=out.exit.status)
+            self.exit_status.set_result(out.exit.status)
+        if out.again:
+            self.wake()
+
+    # ------------------------------------------------------------ sockets
+
+    def _transmit(self, port: int, route: bytes, frame: bytes) -> None:
+        waiting = self._unsent.get((port, route))
+        if waiting is not None:
+            waiting.append(frame)
+            return
+        outcome = self._sockets[port].send(route, frame)
+        if outcome == "full":
+            self._unsent[(port, route)] = deque((frame,))
+            self.engine.ports[port].undeliverable(route, frame, outcome, self._clock())
+        elif outcome != "ok":
+            self.engine.ports[port].undeliverable(route, frame, outcome, self._clock())
+
+    def _resend(self) -> None:
+        for key in list(self._unsent):
+            port, route = key
+            waiting = self._unsent[key]
+            while waiting:
+                outcome = self._sockets[port].send(route, waiting[0])
+                if outcome == "full":
+                    break
+                frame = waiting.popleft()
+                if outcome != "ok":
+                    self.engine.ports[port].undeliverable(route, frame, outcome, self._clock())
+                    waiting.clear()
+            if not waiting:
+                del self._unsent[key]
+
+    # ------------------------------------------------------------ store
+
+    def _spawn(self, work: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and task.exception() is not None and not self.exit_status.done():
+            # A bug, or something that trying again cannot mend: leave, let the supervisor start us anew.
+            self.exit_status.set_exception(task.exception() or RuntimeError("unknown"))
+
+    async def _apply(self, pending: PendingBatch) -> None:
+        assert self._store is not None
+        engine, meter = self.engine, self._meter
+        try:
+            for write in pending.batch.writes[pending.done :]:
+                version = await self._store.apply(write)
+                meter.count("shared_state_updates_total")
+                if not engine.write_applied(pending, version):
+                    return
+        except StoreUnavailable as error:
+            if error.fatal:
+                raise
+            engine.batch_failed(pending, error.reason, self._clock())
+        except VersionConflict:
+            meter.count("shared_state_conflicts_total")
+            engine.batch_failed(pending, "conflict", self._clock())
+        except (Fenced, StateLost) as error:
+            meter.count("shared_state_conflicts_total")
+            self._log.warning("fenced", why=str(error))
+            engine.ownership_lost(str(error))
+            if self.ownership is not None:
+                self.ownership.lost(state_lost=isinstance(error, StateLost))
+        else:
+            engine.batch_applied(pending, self._clock())
+        self.turn()
+
+    async def _answer(self, query: Any) -> None:
+        assert self._store is not None
+        try:
+            value = await answer_query(self._store, query)
+        except StateError as error:
+            self.event(QueryAnswer(query.tag, error=str(error)))
+        else:
+            self.event(QueryAnswer(query.tag, value))
+
+    async def _probe(self, port: int, probe: ProbeWanted) -> None:
+        gone = await self._wait_gone(probe.pid, probe.start_time)
+        self.engine.ports[port].probed(probe.agent_id, gone=gone, now=self._clock())
+        self.turn()
+
+    def _write_log(self, line: Log) -> None:
+        getattr(self._log, line.level, self._log.info)(line.event, **line.fields)
+
+    # ------------------------------------------------------------ in-process API
+
+    async def call(self, name: str, args: dict[str, Any]) -> Any:
+        """A call of the in-process API; returns what the core answered."""
+        self._call_count += 1
+        waiting: asyncio.Future[Any] = self._loop.create_future()
+        self._calls[self._call_count] = waiting
+        self.event(LocalCall(self._call_count, name, args))
+        try:
+            return await waiting
+        finally:
+            self._calls.pop(self._call_count, None)
+
+    # ------------------------------------------------------------ life
+
+    async def supervise(self) -> None:
+        """Run the supervision graph once an interval, and at once on an exceptional event."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._supervise_every_s):
+                    await self._look_now.wait()
+            self._look_now.clear()
+            for chore in self.chores:
+                chore()
+            await self.supervise_once()
+            # An avalanche of exceptional events is looked at together, not one by one.
+            await asyncio.sleep(min(0.05, self._supervise_every_s / 4))
+
+    async def supervise_once(self) -> None:
+        if self._supervisor is None:
+            return
+        effects = await self._supervisor.run(self.engine.core, self._clock)
+        self.engine.supervise(effects, self._clock())
+        self.wake()
+
+    async def run(self) -> int:
+        """Run until the core leaves. Returns the exit status; raises what cannot be mended."""
+        if self.ownership is not None:
+            self._spawn(self.ownership.run())
+        self._spawn(self.supervise())
+        self.wake()
+        try:
+            return await self.exit_status
+        finally:
+            await self._close()
+
+    def abandon(self) -> None:
+        """As if the process had been killed: nothing is flushed, released or said any more."""
+        self._closing = True
+        self.ownership = None
+        self._store = None
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _close(self) -> None:
+        if self._closing:
+            return
+        now = self._clock()
+        for port in self.engine.ports:
+            port.close(now)
+        self._perform(self.engine.turn(now))
+        until = self._clock().mono + LINGER_S
+        while self._unsent and self._clock().mono < until:
+            await asyncio.sleep(FULL_RETRY_S)
+            self._resend()
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.ownership is not None:
+            await self.ownership.release()
+        # ZMQ hands frames to its own thread: give it a moment, since sockets are closed without linger.
+        await asyncio.sleep(0.02)
+        for socket in self._sockets:
+            socket.close()
+        if self._store is not None:
+            await self._store.close()

@@ -1,0 +1,54 @@
+"""The shared state of a daemon that owns a section: store and leases on Redis, and what a new owner reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from a2a_zmq.interfaces import INBOX, Loaded, Section
+from a2a_zmq.state.leases import RedisLeases
+from a2a_zmq.state.redis_store import RedisStore
+from a2a_zmq.state.section import RetentionPolicy
+from daemons.runtime.launch import Daemon, wait_for_store
+from daemons.settings import OwnerSettings
+
+
+async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[RedisStore, RedisLeases]:
+    """Store and leases, once Redis answers.
+
+    Raises:
+        StoreUnavailable: it does not answer in time, or refuses us.
+    """
+    config = settings.redis_config()
+    policy = RetentionPolicy(result_ttl_s=float(settings.result_ttl_s))
+    store = RedisStore(config, name=settings.agent_id, policy=policy)
+    await wait_for_store(store, settings.redis_wait_s, daemon.log)
+    leases = RedisLeases(config, name=settings.agent_id)
+    daemon.on_exit.append(leases.close)
+    return store, leases
+
+
+async def load_own(store: Any, section: Section) -> dict[Section, Loaded]:
+    """What a new owner of a distributor's section is given."""
+    await store.register_distributor(section.distributor_id)
+    store.rebase(section)
+    return {section: await store.load(section)}
+
+
+async def load_all(store: Any, known: set[str]) -> dict[Section, Loaded]:
+    """What a new leader is given: the inbox, then the coordinator's section of every registered distributor.
+
+    Args:
+        known: distributors that were known before; the registry may have been lost with Redis. It is brought up to date.
+    """
+    inbox = Section(INBOX, "coordinator")
+    store.rebase(inbox)
+    loaded = {inbox: await store.load(inbox)}
+    registered = set(await store.distributors())
+    for distributor_id in sorted(known - registered):
+        await store.register_distributor(distributor_id)
+    known |= registered
+    for distributor_id in sorted(known):
+        section = Section(distributor_id, "coordinator")
+        store.rebase(section)
+        loaded[section] = await store.load(section)
+    return loaded

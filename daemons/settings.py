@@ -1,0 +1,380 @@
+"""Settings of every daemon: what there is, its default, and the relations that must hold.
+
+A setting has one name everywhere: field ``state_dir`` is TOML key ``state_dir``, flag ``--state-dir`` and environment
+variable ``A2A_STATE_DIR``; only the names in :data:`UNPREFIXED` come without the prefix. Precedence: flags,
+environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources` reads them).
+``python -m daemons.settings`` prints the table of ``docs/configuration.md``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
+
+from a2a_zmq.config import A2AConfig, RedisConfig, is_local, split_address
+from daemons.settings_forms import (
+    Address,
+    AgentIdText,
+    FilePath,
+    Labels,
+    NamedAddress,
+    NamedAddresses,
+    Port,
+    Secret,
+    Texts,
+    default_state_dir,
+    number_of,
+)
+
+# Environment names that the specification gives without the A2A_ prefix.
+UNPREFIXED: Final = frozenset(
+    {
+        "redis_host",
+        "redis_port",
+        "redis_db",
+        "redis_password",
+        "redis_use_tls",
+        "coordinator_id",
+        "distributor_id",
+        "worker_id",
+    }
+)
+
+# Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
+# ids without a number get the base. The coordinators' counted range would run into the distributors' after ten.
+COORDINATOR_PORT: Final = 5550
+DISTRIBUTOR_PORT: Final = 5560
+METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570}
+
+
+def env_name(field_name: str) -> str:
+    """The environment variable of a setting."""
+    return field_name.upper() if field_name in UNPREFIXED else f"A2A_{field_name.upper()}"
+
+
+class Settings(BaseModel):
+    """What every process of the fleet has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    role: ClassVar[str] = ""
+
+    use_mtls: bool = Field(
+        True,
+        description="CURVE between agents: mutual authentication and encryption; false needs local addresses",
+    )
+    cert_path: FilePath | None = Field(
+        None, description="file with everybody's public keys (peers.json) instead of the one in key_dir"
+    )
+    key_path: FilePath | None = Field(
+        None, description="this agent's secret key file instead of the one in key_dir; goes with cert_path"
+    )
+    token_secret: Secret | None = Field(
+        None, description="shared secret of a single-host fleet, at least 16 bytes, instead of key files"
+    )
+
+    state_dir: FilePath = Field(
+        default_factory=default_state_dir, description="directory for spools, embedded Redis data and keys"
+    )
+    key_dir: FilePath | None = Field(None, description="directory with the fleet's keys; default `<state_dir>/keys`")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe level that is logged"
+    )
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+
+    heartbeat_interval_ms: int = Field(200, ge=20, le=60_000, description="milliseconds between heartbeats of an agent")
+    suspect_after_ms: int = Field(500, ge=40, description="silence after which a peer is suspected")
+    dead_after_ms: int = Field(800, ge=60, description="silence after which a peer is taken for dead")
+    reconnect_grace_ms: int = Field(
+        150, ge=0, le=60_000, description="time to come back after a broken connection before a peer is taken for dead"
+    )
+    max_payload_bytes: int = Field(
+        262_144,
+        ge=1024,
+        le=786_432,
+        description="largest task payload or result as JSON (a frame carries at most 1 MiB)",
+    )
+
+    @model_validator(mode="after")
+    def _timings(self) -> Self:
+        if not self.heartbeat_interval_ms * 2 <= self.suspect_after_ms < self.dead_after_ms:
+            raise ValueError(
+                "need 2 x heartbeat_interval_ms <= suspect_after_ms < dead_after_ms, "
+                f"got {self.heartbeat_interval_ms}, {self.suspect_after_ms}, {self.dead_after_ms}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _transport(self) -> Self:
+        if (self.cert_path is None) != (self.key_path is None):
+            raise ValueError("cert_path and key_path go together")
+        if not self.use_mtls:
+            far = [text for text in self.addresses() if not is_local(split_address(text)[1])]
+            if far:
+                raise ValueError(f"use_mtls=false is refused for {far[0]}: other hosts could reach it")
+        return self
+
+    def addresses(self) -> tuple[str, ...]:
+        """Every A2A address this process binds or connects to."""
+        hub = self.hub_address()
+        return ((hub,) if hub else ()) + self.spoke_addresses()
+
+    @property
+    def agent_id(self) -> str:
+        """This process's own id."""
+        return str(getattr(self, f"{self.role}_id"))
+
+    @property
+    def keys(self) -> Path:
+        """Directory of keys."""
+        return self.key_dir or self.state_dir / "keys"
+
+    def a2a_config(self) -> A2AConfig:
+        """How this agent talks to others, as the library takes it."""
+        return A2AConfig(
+            agent_id=self.agent_id,
+            use_mtls=self.use_mtls,
+            cert_path=self.cert_path,
+            key_path=self.key_path,
+            token_secret=self.token_secret,
+            key_dir=None if self.cert_path or self.token_secret else self.keys,
+            bind_address=self.hub_address(),
+            connect_addresses=self.spoke_addresses(),
+            heartbeat_interval_ms=self.heartbeat_interval_ms,
+            suspect_after_ms=self.suspect_after_ms,
+            dead_after_ms=self.dead_after_ms,
+            reconnect_grace_ms=self.reconnect_grace_ms,
+        )
+
+    def hub_address(self) -> str | None:
+        """Where this process listens for its peers, if it does; defaults worked out."""
+        return None
+
+    def spoke_addresses(self) -> tuple[str, ...]:
+        """Which hubs it connects to, in order of preference (``ADDRESS`` or ``NAME@ADDRESS``); defaults worked out."""
+        return ()
+
+
+class RedisUser(Settings):
+    """What those have that use Redis or Valkey; workers do not, so they need no password of it."""
+
+    redis_host: str = Field("127.0.0.1", description="host name or address of Redis or Valkey")
+    redis_port: int = Field(6379, ge=1, le=65535, description="its TCP port")
+    redis_db: int = Field(0, ge=0, description="database number")
+    redis_username: str | None = Field(None, description="ACL user, if Redis asks for one")
+    redis_password: SecretStr | None = Field(None, description="password, if Redis asks for one")
+    redis_use_tls: bool = Field(False, description="speak TLS to Redis")
+    redis_ca_path: FilePath | None = Field(
+        None, description="CA certificates that Redis' certificate is checked against"
+    )
+    redis_wait_s: float = Field(30.0, gt=0, description="seconds to wait for Redis at start before exit status 75")
+
+    def redis_config(self) -> RedisConfig:
+        """Where Redis is, as the library takes it."""
+        return RedisConfig(
+            host=self.redis_host,
+            port=self.redis_port,
+            db=self.redis_db,
+            username=self.redis_username,
+            password=self.redis_password,
+            use_tls=self.redis_use_tls,
+            ca_path=self.redis_ca_path,
+        )
+
+
+class DaemonSettings(Settings):
+    """What every agent daemon has besides."""
+
+    metrics_host: str = Field(
+        "127.0.0.1", description="address of the HTTP port with /metrics, /livez, /readyz and /state"
+    )
+    metrics_port: Port | None = Field(
+        None,
+        description="its port, 0 for any free one; default coordinator 9550, distributor-n 9559+n, worker-n 9569+n",
+    )
+    supervision_interval_ms: int = Field(
+        1000,
+        ge=20,
+        le=60_000,
+        description="milliseconds between runs of the supervision graph (exceptional events run it at once)",
+    )
+    live_after_ms: int = Field(
+        5000, ge=1000, description="age of the main loop's last beat at which /livez answers 503"
+    )
+    drain_timeout_s: float = Field(10.0, gt=0, description="seconds that SIGTERM gives running work to finish")
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        """(host, port) of the health server, the default port worked out."""
+        if self.metrics_port is not None:
+            return self.metrics_host, self.metrics_port
+        return self.metrics_host, METRICS_PORTS[self.role] + number_of(self.agent_id) - 1
+
+
+class OwnerSettings(DaemonSettings, RedisUser):
+    """Coordinator and distributor: they own a section of the shared state."""
+
+    bind: Address | None = Field(
+        None,
+        description="address to listen on; default coordinator tcp://127.0.0.1:5550, distributor-n tcp://127.0.0.1:5559+n",
+    )
+    lease_ttl_ms: int = Field(5000, ge=500, description="time to live of the lease on the shared state")
+    result_ttl_s: int = Field(86_400, ge=60, description="seconds for which results stay readable")
+
+    @model_validator(mode="after")
+    def _lease(self) -> Self:
+        if self.lease_ttl_ms <= 3 * self.heartbeat_interval_ms:
+            raise ValueError(
+                f"lease_ttl_ms ({self.lease_ttl_ms}) must be more than "
+                f"3 x heartbeat_interval_ms ({self.heartbeat_interval_ms})"
+            )
+        return self
+
+
+class CoordinatorSettings(OwnerSettings):
+    """Settings of ``a2a-coordinator``."""
+
+    role = "coordinator"
+    coordinator_id: AgentIdText = Field("coordinator-1", description="id of this coordinator")
+
+    max_live_tasks: int = Field(
+        500_000, ge=1, description="unfinished tasks that are accepted before new ones are refused as BUSY"
+    )
+
+    def hub_address(self) -> str:
+        return self.bind or f"tcp://127.0.0.1:{COORDINATOR_PORT}"
+
+
+class DistributorSettings(OwnerSettings):
+    """Settings of ``a2a-distributor``."""
+
+    role = "distributor"
+    distributor_id: AgentIdText = Field("distributor-1", description="id of this distributor")
+    coordinator_id: AgentIdText = Field("coordinator-1", description="id of the coordinator it reports to")
+    coordinator_address: NamedAddresses = Field(
+        (f"tcp://127.0.0.1:{COORDINATOR_PORT}",),
+        description="coordinator, as ADDRESS or NAME@ADDRESS; several, comma-separated, where standbys run",
+    )
+    adoption_grace_ms: int = Field(
+        1500,
+        ge=0,
+        le=60_000,
+        description="time that workers have to come back with their running tasks after a restart",
+    )
+    max_attempts: int = Field(3, ge=1, le=100, description="attempts of a task that names no number itself")
+
+    def hub_address(self) -> str:
+        return self.bind or f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}"
+
+    def spoke_addresses(self) -> tuple[str, ...]:
+        return self.coordinator_address
+
+
+class WorkerSettings(DaemonSettings):
+    """Settings of ``a2a-worker``."""
+
+    role = "worker"
+    worker_id: AgentIdText = Field("worker-1", description="id of this worker")
+    distributor_id: AgentIdText = Field("distributor-1", description="id of the distributor it works for")
+    distributor_address: NamedAddress | None = Field(
+        None, description="address of that distributor; default tcp://127.0.0.1:(5559+n) for distributor-n"
+    )
+    worker_slots: int = Field(
+        default_factory=lambda: max(1, min(os.cpu_count() or 1, 32)),
+        ge=1,
+        le=1024,
+        description="processor-bound tasks that run at the same time, each in a child process; default one a core",
+    )
+    worker_thread_slots: int = Field(4, ge=1, le=1024, description="tasks of thread handlers that run at the same time")
+    worker_async_slots: int = Field(
+        1024, ge=1, le=100_000, description="tasks of async handlers that run at the same time"
+    )
+    worker_max_held: int = Field(
+        1024, ge=1, le=100_000, description="tasks that the worker holds at most, running and waiting"
+    )
+    worker_handlers: Texts = Field(
+        (),
+        description="modules with @task handlers, or module:function, comma-separated; added to the built-in ones",
+    )
+    worker_labels: Labels = Field({}, description="labels that tasks may ask for, as name=value, comma-separated")
+
+    def spoke_addresses(self) -> tuple[str, ...]:
+        return (self.distributor_address or f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}",)
+
+
+class ClientSettings(RedisUser):
+    """Settings of ``a2actl`` and of programs that submit work."""
+
+    role = "client"
+    client_id: AgentIdText = Field("client", description="name of the identity whose keys are used")
+    coordinator_id: AgentIdText = Field("coordinator-1", description="id of the coordinator to talk to")
+    coordinator_address: NamedAddresses = Field(
+        (f"tcp://127.0.0.1:{COORDINATOR_PORT}",),
+        description="coordinator, as ADDRESS or NAME@ADDRESS; several, comma-separated, where standbys run",
+    )
+
+    def spoke_addresses(self) -> tuple[str, ...]:
+        return self.coordinator_address
+
+
+class RedisServerSettings(RedisUser):
+    """Settings of ``a2a-redis``, the embedded server."""
+
+    role = "redis"
+    redis_appendfsync: Literal["always", "everysec", "no"] = Field(
+        "everysec",
+        description="when the append-only file is forced to disk: always loses nothing, everysec at most a second",
+    )
+    redis_maxmemory_mb: int = Field(0, ge=0, description="memory bound in MB; 0 for none (nothing is ever evicted)")
+
+    @property
+    def agent_id(self) -> str:
+        return "redis"
+
+
+MODELS: Final[tuple[type[Settings], ...]] = (
+    CoordinatorSettings,
+    DistributorSettings,
+    WorkerSettings,
+    ClientSettings,
+    RedisServerSettings,
+)
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Secrets are never flags: command lines are readable by every user of a host."""
+    return "SecretStr" in str(field.annotation)
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as one would write it, "" where there is none or the host decides."""
+    if field.default_factory is not None or field.default is None:
+        return ""
+    if isinstance(field.default, tuple):
+        return ",".join(field.default)
+    if isinstance(field.default, dict):
+        return ",".join(f"{name}={value}" for name, value in field.default.items())
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+
+
+def reference() -> str:
+    """The reference table as Markdown (``docs/configuration.md`` holds it)."""
+    users: dict[str, list[str]] = {}
+    fields: dict[str, FieldInfo] = {}
+    for model in MODELS:
+        for name, field in model.model_fields.items():
+            users.setdefault(name, []).append(model.role)
+            fields.setdefault(name, field)
+    lines = ["| TOML key | environment | default | read by | meaning |", "| --- | --- | --- | --- | --- |"]
+    for name, field in fields.items():
+        default = f"`{default_text(field)}`" if default_text(field) else ""
+        readers = "all" if len(users[name]) == len(MODELS) else ", ".join(users[name])
+        lines.append(f"| `{name}` | `{env_name(name)}` | {default} | {readers} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

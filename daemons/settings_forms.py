@@ -1,0 +1,83 @@
+"""Forms of values in settings: what a text from the environment or a flag may look like."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from a2a_zmq.config import MIN_SECRET_BYTES, check_address, split_address
+from a2a_zmq.ids import valid_agent_id
+
+
+def number_of(agent_id: str) -> int:
+    """The number at the end of an agent id, at least 1 (``worker-2`` → 2, ``gpu`` → 1)."""
+    found = re.search(r"(\d{1,4})\Z", agent_id)
+    return max(1, int(found.group(1))) if found else 1
+
+
+def default_state_dir() -> Path:
+    """``/var/lib/a2a-zmq`` on a host set up for the fleet (with ``/etc/a2a-zmq``), else the user's state directory."""
+    if Path("/etc/a2a-zmq").is_dir():
+        return Path("/var/lib/a2a-zmq")
+    base = os.environ.get("XDG_STATE_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return root / "a2a-zmq"
+
+
+def _split(value: Any) -> Any:
+    """``"a, b"`` → ``("a", "b")``; lists pass."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    """``"site=a, gpu=yes"`` → ``{"site": "a", "gpu": "yes"}``; tables pass."""
+    if not isinstance(value, str):
+        return value
+    pairs = {}
+    for part in _split(value):
+        name, equals, text = part.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"expected name=value, got {part!r}")
+        pairs[name.strip()] = text.strip()
+    return pairs
+
+
+def _agent_id(value: Any) -> Any:
+    if isinstance(value, str) and not valid_agent_id(value):
+        raise ValueError("an agent id has 1 to 63 letters, digits, '.', '_' or '-' and starts with a letter or digit")
+    return value
+
+
+def _address(value: Any) -> Any:
+    return check_address(value) if isinstance(value, str) else value
+
+
+def _named_address(value: Any) -> Any:
+    if isinstance(value, str):
+        split_address(value)
+    return value
+
+
+def _secret(value: Any) -> Any:
+    if isinstance(value, str) and len(value.encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes a good one")
+    return value
+
+
+def _home(value: Any) -> Any:
+    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+
+
+AgentIdText = Annotated[str, BeforeValidator(_agent_id)]
+Address = Annotated[str, BeforeValidator(_address)]
+NamedAddress = Annotated[str, BeforeValidator(_named_address)]
+NamedAddresses = Annotated[tuple[NamedAddress, ...], BeforeValidator(_split), Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Labels = Annotated[dict[str, str], BeforeValidator(_pairs)]
+FilePath = Annotated[Path, BeforeValidator(_home)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+Port = Annotated[int, Field(ge=0, le=65535)]

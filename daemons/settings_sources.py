@@ -1,0 +1,178 @@
+"""Where settings are read from, and how a wrong one is reported: one line that names the setting and its source."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+from a2a_zmq.errors import ConfigError
+from daemons.settings import MODELS, Settings, default_text, env_name, is_secret
+
+EX_CONFIG: Final = 78  # sysexits.h: something in the configuration is wrong; supervisors need not try again
+
+S = TypeVar("S", bound=Settings)
+Sourced = dict[str, tuple[Any, str]]  # setting → (value, where it was read, as the user knows it)
+
+# Every variable any process of the suite reads: one environment may serve them all, so another role's is no error.
+_KNOWN_VARIABLES: Final = frozenset(env_name(name) for model in MODELS for name in model.model_fields)
+
+
+def suite_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return version("a2a-zmq")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def load(
+    model: type[S],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> S:
+    """Read the settings of a process.
+
+    Args:
+        flags: settings given on the command line (None values are not given).
+        config: TOML file.
+        environ: environment, the process's own by default.
+        directory: where a ``.env`` is looked for, the working directory by default.
+
+    Raises:
+        ConfigError: names the setting and where it was read.
+    """
+    sourced: Sourced = {}
+    if config is not None:
+        sourced |= _from_toml(model, config)
+    env_file = (directory or Path.cwd()) / ".env"
+    if env_file.is_file():
+        sourced |= _from_environment(model, _read_env_file(env_file), f" in {env_file}")
+    sourced |= _from_environment(model, os.environ if environ is None else environ, " in the environment")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            sourced[name] = (value, "--" + name.replace("_", "-"))
+    try:
+        return model.model_validate({name: value for name, (value, _) in sourced.items()})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, sourced)) from None
+
+
+def load_or_exit(model: type[S], argv: Sequence[str] | None = None) -> S:
+    """Settings from the command line and all other sources; a wrong one ends the process: one line, status 78."""
+    parser = _parser(model)
+    given = vars(parser.parse_args(argv))
+    config = given.pop("config")
+    try:
+        return load(model, given, config=config)
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message}\n")
+        raise SystemExit(EX_CONFIG)
+
+
+def _parser(model: type[Settings]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"a2a-{model.role}",
+        description=f"The a2a-zmq {model.role}. Precedence: flags, environment, .env, TOML file, default.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"a2a-{model.role} {suite_version()}")
+    parser.add_argument("--config", metavar="FILE.toml", type=Path, help="TOML file with settings")
+    own_id = f"{model.role}_id"
+    for name, field in model.model_fields.items():
+        if is_secret(field):
+            continue
+        names = ["--" + name.replace("_", "-")] + (["--id"] if name == own_id else [])
+        default = f", default {default_text(field)}" if default_text(field) else ""
+        text = f"{field.description} ({env_name(name)}{default})"
+        parser.add_argument(*names, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+    return parser
+
+
+def _from_toml(model: type[Settings], path: Path) -> Sourced:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for name in values:
+        if name not in model.model_fields:
+            raise ConfigError(f"{path}: unknown key {name!r}{_similar(name, model.model_fields)}")
+    return {name: (value, f"{name} in {path}") for name, value in values.items()}
+
+
+def _from_environment(model: type[Settings], environ: Mapping[str, str], where: str) -> Sourced:
+    for variable in environ:
+        if variable.startswith("A2A_") and variable not in _KNOWN_VARIABLES:
+            raise ConfigError(f"unknown variable {variable}{where}{_similar(variable, _KNOWN_VARIABLES)}")
+    found: Sourced = {}
+    for name in model.model_fields:
+        value = environ.get(env_name(name), "")
+        if value.strip():  # an empty variable, like `REDIS_PASSWORD=`, is one that is not set
+            found[name] = (value, f"{env_name(name)}{where}")
+    return found
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    """``NAME=value`` lines; ``#`` comments, ``export`` and quotes as shells have them, no expansion."""
+    values: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip().removeprefix("export ").strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ConfigError(f"{path}, line {number}: expected NAME=value")
+        value = value.strip()
+        if value[:1] in ("'", '"'):
+            quote = value[0]
+            end = value.find(quote, 1)
+            if end < 0:
+                raise ConfigError(f"{path}, line {number}: {quote} is not closed")
+            value = value[1:end]
+        else:
+            value = value.partition(" #")[0].rstrip()
+        values[name.strip()] = value
+    return values
+
+
+def _explain(error: ValidationError, sourced: Sourced) -> str:
+    """The first complaint as one line (the others usually follow from it); secrets are never shown."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # a relation between settings
+        return message
+    name = str(first["loc"][0])
+    value, where = sourced.get(name, (None, name))
+    shown = "" if name in ("redis_password", "token_secret") else f" {value!r}:"
+    return f"{where}:{shown} {message[:1].lower()}{message[1:]}"
+
+
+def _similar(name: str, known: Any) -> str:
+    from difflib import get_close_matches  # only where something is wrong already
+
+    close = get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f" (did you mean {close[0]}?)" if close else ""

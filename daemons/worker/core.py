@@ -1,0 +1,417 @@
+"""What a worker decides. Pure: events in, effects out (see :mod:`daemons.runtime.contract`).
+
+Life of an attempt: ``assign_tasks`` → held (a FIFO a kind) → handed to its executor → running → its result waits for
+the next :meth:`WorkerCore.settle`, which sends everything that finished since the last one in one message. An attempt
+is known by (task id, attempt): a repeated assignment changes nothing, a higher attempt replaces a lower one.
+
+A worker writes no shared state, so there is nothing to cut; what it holds and has not reported lives in memory, and the
+attempts of a worker that dies are repeated elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from a2a_zmq.clock import Now, iso
+from a2a_zmq.models import AgentStatus, LocalAgentState
+from a2a_zmq.protocol.message import Message, MessageType
+from a2a_zmq.protocol.ports import PeerDown, PeerUp, Received
+from daemons.runtime.contract import (
+    Batch,
+    DrainRequested,
+    Effect,
+    Event,
+    Exit,
+    LocalAnswer,
+    LocalCall,
+    Log,
+    Meter,
+    RunFinished,
+    RunStarted,
+    Send,
+    StartRun,
+    StopRun,
+    Undelivered,
+)
+from daemons.worker import reports
+from daemons.worker.board import Board
+from daemons.worker.config import WorkerConfig
+from daemons.worker.credit import Credit
+from daemons.worker.drain import Drain
+from daemons.worker.kinds import TaskKind
+from daemons.worker.runs import Run, parse
+from daemons.worker.uplink import Uplink
+
+# LocalAgentState is for people: more than this many tasks or events nobody reads.
+SHOWN_TASKS: Final = 100
+HISTORY: Final = 100
+# A run that has not ended this many times the graces after it was told to is a fault of its executor.
+STUCK_FACTOR: Final = 5.0
+
+
+class WorkerCore:
+    """The worker's state machine."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        distributor_id: str,
+        *,
+        config: WorkerConfig,
+        task_types: Mapping[str, TaskKind] | Iterable[str],
+        meter: Meter,
+        labels: Mapping[str, str] | None = None,
+        rng: object = None,
+    ) -> None:
+        """
+        Args:
+            agent_id: this worker.
+            distributor_id: the distributor it works for; nobody else is listened to.
+            config: limits.
+            task_types: task type → how it is run (``Registry.kinds()``); from plain names all count as ``async``.
+            meter: where to count.
+            labels: what tasks may ask for.
+            rng: not used; every core may be given one.
+        """
+        self.agent_id = agent_id
+        self.distributor_id = distributor_id
+        self._config = config
+        self._kinds = (
+            dict(task_types) if isinstance(task_types, Mapping) else {name: TaskKind("async") for name in task_types}
+        )
+        self._labels = dict(labels or {})
+        self._meter = meter
+        self._board = Board(config)
+        self._credit = Credit(config.slots, config.max_limit, config.credit_horizon_s)
+        self._uplink = Uplink(distributor_id, config)
+        self._drain = Drain()
+        self._executor_problem = ""
+        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self._created_at: datetime | None = None
+        self._last_heartbeat: datetime | None = None
+        self._ended = {"completed": 0, "failed": 0, "abandoned": 0}
+        self._actions = {
+            "assign_tasks": self._assign_tasks,
+            "assign_task": self._assign_tasks,
+            "cancel_tasks": self._cancel_tasks,
+            "drain": self._drain_asked,
+        }
+
+    # ------------------------------------------------------------ events
+
+    def handle(self, event: Event | Undelivered, now: Now) -> list[Effect]:
+        if isinstance(event, RunFinished):
+            return self._run_finished(event, now)
+        if isinstance(event, Received):
+            return self._received(event, now)
+        if isinstance(event, RunStarted):
+            run = self._board.get(event.task_id, event.attempt)
+            if run is not None:
+                self._board.begun(run, now.mono, event.started_at)
+        elif isinstance(event, Undelivered):
+            self._uplink.undelivered(event, now.mono)
+        elif isinstance(event, PeerUp):
+            if event.peer.agent_id == self.distributor_id:
+                again = self._uplink.up(event)
+                self._note(now, "distributor_up", restarted=event.peer.restarted, results_sent_again=again)
+        elif isinstance(event, PeerDown):
+            if event.agent_id == self.distributor_id:
+                self._uplink.down()
+                self._note(now, "distributor_down", reason=event.reason)
+        elif isinstance(event, DrainRequested):
+            return self._begin_drain(event.reason, event.deadline_s, now)
+        elif isinstance(event, LocalCall):
+            return self._local_call(event, now)
+        return []
+
+    def executor_health(self, problem: str) -> None:
+        """The executors' own view (``Executor.problem()``): "" if runs run, else why not; shown by :meth:`ready`."""
+        self._executor_problem = problem
+
+    def _received(self, event: Received, now: Now) -> list[Effect]:
+        message = event.message
+        if message.type is not MessageType.REQUEST:
+            return []
+        if event.peer != self.distributor_id:
+            return [reports.refusal(event.peer, message, "FORBIDDEN", "not the distributor of this worker")]
+        action = self._actions.get(message.action)
+        if action is None:
+            return [reports.refusal(event.peer, message, "UNKNOWN_ACTION", f"a worker has no {message.action!r}")]
+        return action(message, now)
+
+    # ------------------------------------------------------------ the distributor's requests
+
+    def _assign_tasks(self, message: Message, now: Now) -> list[Effect]:
+        payload = message.payload
+        fence = payload.get("fence", self._uplink.fence)
+        tasks = payload.get("tasks", [payload["task"]] if "task" in payload else None)
+        if not isinstance(fence, int) or not isinstance(tasks, list):
+            return [reports.refusal(message.sender, message, "INVALID_TASK", "needs a fence and a list of tasks")]
+        if fence < self._uplink.fence:
+            self._meter.count("routing_errors_total", reason="stale_fence")
+            return [reports.refusal(message.sender, message, "FORBIDDEN", "stale fence")]
+        self._uplink.fence = fence
+        effects: list[Effect] = []
+        for record in tasks:
+            try:
+                run = parse(record, fence, self._kinds)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                effects.append(Log("error", "task_malformed", {"why": f"{type(error).__name__}: {error}"}))
+                continue
+            if self._drain.reason:
+                self._uplink.hand_back((run.task_id, run.attempt))
+            else:
+                self._admit(run, now, effects)
+        return effects
+
+    def _admit(self, run: Run, now: Now, effects: list[Effect]) -> None:
+        known = self._board.runs.get(run.task_id)
+        if known is not None:
+            if run.attempt <= known.attempt:
+                return
+            # Nobody waits for the lower attempt any more.
+            if not self._board.drop_held(known):
+                self._board.set_aside(known)
+                self._stop(known, "cancelled", now, effects)
+        elif self._uplink.result_again((run.task_id, run.attempt)):
+            return
+        if run.kind:
+            self._board.add(run)
+            return
+        error = f"worker {self.agent_id} has no handler of task type {run.task_type!r}"
+        ended = RunFinished(
+            run.task_id, run.attempt, "failed", b"null", error, "unknown_task_type", False, now.wall, 0.0
+        )
+        self._report(run, ended)
+
+    def _cancel_tasks(self, message: Message, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        pairs = message.payload.get("tasks")
+        for pair in pairs if isinstance(pairs, list) else []:
+            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+                continue
+            run = self._board.runs.get(pair[0])
+            if run is None or run.attempt != pair[1]:
+                continue
+            if self._board.drop_held(run):
+                ended = RunFinished(
+                    run.task_id, run.attempt, "abandoned", b"null", "cancelled", "cancelled", False, 0.0, 0.0
+                )
+                self._report(run, ended)
+            else:
+                self._stop(run, "cancelled", now, effects)
+        return effects
+
+    def _drain_asked(self, message: Message, now: Now) -> list[Effect]:
+        return self._begin_drain("asked by the distributor", self._config.drain_timeout_s, now)
+
+    def _begin_drain(self, reason: str, deadline_s: float, now: Now) -> list[Effect]:
+        if not self._drain.begin(reason, now.mono + deadline_s):
+            return []
+        self._note(now, "draining", reason=reason)
+        effects: list[Effect] = []
+        for run in self._board.take_held():
+            if run.call_id is None:
+                self._uplink.hand_back((run.task_id, run.attempt))
+            else:
+                effects.append(LocalAnswer(run.call_id, reports.local_failure("the worker is draining")))
+        fields = {"reason": reason, "running": len(self._board), "unsent": self._uplink.unsent}
+        return [*effects, Log("info", "draining", fields)]
+
+    # ------------------------------------------------------------ runs
+
+    def _stop(self, run: Run, reason: str, now: Now, effects: list[Effect]) -> None:
+        # A run keeps its first reason; its executor goes on to SIGKILL by itself.
+        if not run.stop_reason:
+            run.stop_reason, run.stop_mono = reason, now.mono
+            effects.append(StopRun(run.task_id, run.attempt, reason))
+
+    def _run_finished(self, event: RunFinished, now: Now) -> list[Effect]:
+        run = self._board.ended(event.task_id, event.attempt)
+        if run is None:
+            return []
+        self._credit.finished()
+        if run.call_id is not None:
+            return [LocalAnswer(run.call_id, reports.local_answer(event))]
+        if run.stop_reason == "drain" and event.started_at == 0.0:
+            self._uplink.hand_back((run.task_id, run.attempt))
+        else:
+            self._report(run, event)
+        return []
+
+    def _report(self, run: Run, event: RunFinished) -> None:
+        self._ended[event.outcome] += 1
+        if event.outcome == "completed":
+            self._meter.observe("task_execution_seconds", event.execution_s, task_type=run.task_type)
+        elif event.outcome == "failed":
+            self._meter.count("task_failures_total", reason=event.error_kind)
+        self._uplink.result((event.task_id, event.attempt), reports.encode(event))
+
+    # ------------------------------------------------------------ settle
+
+    def settle(self, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        self._credit.advance(now.mono)
+        for run in self._board.overdue(now.mono):
+            self._stop(run, "timeout", now, effects)
+        lasting = [run for run in self._board.lasting(now.mono) if run.call_id is None]
+        if lasting and self._uplink.connected:
+            tasks = [[run.task_id, run.attempt, iso(run.started_wall)] for run in lasting]
+            payload = {"action": "task_started", "tasks": tasks}
+            effects.append(Send(self.distributor_id, MessageType.EVENT, payload, reliable=False))
+        for run in self._board.to_start(now):
+            effects.append(StartRun(run.task_id, run.attempt, run.task_type, run.payload, run.timeout_s, run.metadata))
+        sends = self._uplink.sends(
+            now.mono, self._limit(), len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
+        )
+        effects += sends
+        if self._drain.reason:
+            self._drain_on(now, effects, just_sent=bool(sends))
+        return effects
+
+    def _drain_on(self, now: Now, effects: list[Effect], *, just_sent: bool) -> None:
+        if self._drain.must_stop_runs(now.mono):
+            for run in self._board.all():
+                self._stop(run, "drain", now, effects)
+        unsent = self._uplink.unsent
+        if self._drain.may_exit(now.mono, runs=len(self._board), unsent=unsent, just_sent=just_sent):
+            if unsent:
+                effects.append(Log("warning", "left_unreported", {"results": unsent}))
+            effects.append(Exit(0, f"drained ({self._drain.reason})"))
+
+    def _limit(self) -> int:
+        if self._drain.reason or self._executor_problem:
+            return 0
+        board = self._board
+        return self._credit.limit(board.running, board.waiting, board.async_room)
+
+    # ------------------------------------------------------------ in-process calls
+
+    def _local_call(self, call: LocalCall, now: Now) -> list[Effect]:
+        if call.name == "send_heartbeat":
+            if not self._uplink.connected:
+                return [LocalAnswer(call.call_id, False)]
+            beat = self.heartbeat(self.distributor_id, now)
+            send = Send(self.distributor_id, MessageType.HEARTBEAT, beat, reliable=False)
+            return [send, LocalAnswer(call.call_id, True)]
+        problem = "" if call.name == "execute_task" else f"a worker has no call {call.name!r}"
+        if not problem:
+            try:
+                run = parse(call.args["task"], self._uplink.fence, self._kinds)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                problem = f"not a task: {type(error).__name__}: {error}"
+            else:
+                problem = self._why_not(run)
+        if problem:
+            return [LocalAnswer(call.call_id, reports.local_failure(problem))]
+        run.call_id = call.call_id
+        self._board.add(run)
+        return []
+
+    def _why_not(self, run: Run) -> str:
+        if not run.kind:
+            return f"no handler of task type {run.task_type!r}"
+        if run.task_id in self._board.runs:
+            return f"task {run.task_id!r} is here already"
+        return "the worker is draining" if self._drain.reason else ""
+
+    # ------------------------------------------------------------ rest of the contract
+
+    def cut(self, now: Now) -> Batch | None:
+        """A worker writes no shared state."""
+        return None
+
+    def supervise(self, step: str, now: Now) -> list[Effect]:
+        board, meter = self._board, self._meter
+        if step == "observe":
+            meter.gauge("tasks", len(board) - board.running, status="pending")
+            meter.gauge("tasks", board.running, status="in_progress")
+            self._uplink.prune(now.mono)
+        elif step == "detect":
+            patience_s = STUCK_FACTOR * (self._config.stop_grace_s + self._config.kill_grace_s)
+            stuck = [run for run in board.all() if run.stop_reason and now.mono - run.stop_mono > patience_s]
+            return [
+                Log("error", "run_does_not_stop", {"task_id": run.task_id, "attempt": run.attempt}) for run in stuck
+            ]
+        elif step == "reconcile":
+            repaired = board.repair()
+            if repaired is not None:
+                return [Log("error", "counts_repaired", {"counted": repaired[0], "true": repaired[1]})]
+        return []
+
+    def announce(self, now: Now) -> dict[str, Any]:
+        limit = self._uplink.told_limit = self._limit()
+        return {
+            "task_types": sorted(self._kinds),
+            "slots": self._config.slots,
+            "limit": limit,
+            "labels": self._labels,
+            "running": [
+                [run.task_id, run.attempt, run.fence] for run in self._board.runs.values() if run.call_id is None
+            ],
+            "draining": bool(self._drain.reason),
+        }
+
+    def welcome(self, peer: str, now: Now) -> dict[str, Any]:
+        """Nobody joins a worker."""
+        return {}
+
+    def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
+        limit = self._uplink.told_limit = self._limit()
+        self._last_heartbeat = datetime.fromtimestamp(now.wall, UTC)
+        return {
+            "action": "heartbeat",
+            "limit": limit,
+            "running": self._board.running,
+            "held": self._board.waiting + self._uplink.unsent,  # what the distributor cannot know of yet counts
+            "draining": bool(self._drain.reason),
+        }
+
+    def local_state(self, now: Now) -> LocalAgentState:
+        stamp = datetime.fromtimestamp(now.wall, UTC)
+        self._created_at = self._created_at or stamp
+        return LocalAgentState(
+            agent_id=self.agent_id,
+            status=self._status(),
+            local_tasks=reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS),
+            last_heartbeat=self._last_heartbeat,
+            local_vars={
+                "fence": self._uplink.fence,
+                "epoch": self._uplink.epoch,
+                "limit": self._uplink.told_limit,
+                "running": self._board.running,
+                "held": self._board.waiting,
+                "tasks_per_s": round(self._credit.rate, 1),
+                "unsent": self._uplink.unsent,
+                "ended": dict(self._ended),
+            },
+            history=list(self._history),
+            metadata={"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)},
+            created_at=self._created_at,
+            updated_at=stamp,
+        )
+
+    def _status(self) -> AgentStatus:
+        if self._executor_problem:
+            return AgentStatus.ERROR
+        if not self._uplink.connected or self._drain.reason:
+            return AgentStatus.RECOVERING
+        return AgentStatus.BUSY if len(self._board) else AgentStatus.IDLE
+
+    def ready(self) -> tuple[bool, str]:
+        if not self._uplink.connected:
+            return False, f"no session with {self.distributor_id}"
+        if self._drain.reason:
+            return False, f"draining: {self._drain.reason}"
+        return not self._executor_problem, self._executor_problem
+
+    def next_deadline(self) -> float:
+        return min(
+            self._board.next_deadline(), self._uplink.next_deadline(), self._drain.next_deadline(len(self._board))
+        )
+
+    def _note(self, now: Now, event: str, **detail: Any) -> None:
+        self._history.append({"at": iso(now.wall), "event": event, **detail})

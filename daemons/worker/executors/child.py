@@ -1,0 +1,256 @@
+"""The child process that runs handlers: ``python -m daemons.worker.executors.child FD PARENT_PID``.
+
+One run at a time on the main thread, so that handlers meet the ordinary rules for signals; a second thread reads the
+frames, so that a request to stop arrives while a handler runs. Also ``--list``: import handler modules and say what
+they offer.
+
+What keeps it from outliving or disturbing its worker: its own session (a terminal's Ctrl-C does not reach it), a
+parent-death signal, and end-of-file on the socket. SIGTERM interrupts a run that was asked to stop, and nothing else:
+a service manager that signals the whole control group must not end running work before the worker drains.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+
+import orjson
+
+from a2a_zmq.handlers import TaskContext, TaskStopped
+from daemons.worker.executors import invoke
+from daemons.worker.executors.frames import Unpacker, pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+READ_BYTES = 256 * 1024
+PR_SET_PDEATHSIG = 1
+# Starts a run's lines on the log pipe; no text of a handler's begins so by accident.
+RUN_MARK = b"\x1e"
+
+
+class Job:
+    """A run that was received."""
+
+    __slots__ = ("attempt", "body", "context", "on_stop", "reference", "task_id", "timeout_s")
+
+    def __init__(self, head: list[Any], body: bytes) -> None:
+        _, self.task_id, self.attempt, task_type, self.reference, self.timeout_s, metadata = head
+        self.body = body
+        self.context = TaskContext(self.task_id, self.attempt, task_type, metadata=metadata)
+        self.on_stop: Callable[[], None] | None = None
+
+
+class Child:
+    """Both threads' state. ``waiting`` decides who has a job: whoever pops it (atomically) runs or returns it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._unpacker = Unpacker()
+        self._order: deque[tuple[str, int]] = deque()
+        self._waiting: dict[tuple[str, int], Job] = {}
+        self._available = _thread.allocate_lock()  # held while there is nothing to do
+        self._available.acquire()
+        self._write_lock = _thread.allocate_lock()
+        self._current: Job | None = None
+        self._stops: dict[tuple[str, int], str] = {}  # asked to end, perhaps before the main thread took them up
+        self._max_bytes = 0
+        self._closing = False
+
+    def run(self) -> None:
+        """Serve until the worker closes the socket."""
+        self._init()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._terminated)
+        _thread.start_new_thread(self._read_forever, ())
+        self._send(["ready"])
+        while True:
+            self._available.acquire()
+            if self._closing:
+                return
+            while self._order and not self._closing:
+                job = self._waiting.pop(self._order.popleft(), None)
+                if job is not None:
+                    self._work(job)
+
+    def _init(self) -> None:
+        frames: list[tuple[list[Any], bytes]] = []
+        while not frames:
+            data = os.read(self._fd, READ_BYTES)
+            if not data:
+                sys.exit(0)
+            frames = self._unpacker.feed(data)
+        options = frames[0][0][1]
+        self._max_bytes = options["max_result_bytes"]
+        sys.path[:] = options["path"]
+        if options["pythonpath"] is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = options["pythonpath"]
+        for frame, body in frames[1:]:
+            self._take(frame, body)
+
+    # ------------------------------------------------------------ reading thread
+
+    def _read_forever(self) -> None:
+        # Signals belong to the main thread: one that arrived here would not interrupt what that one waits for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        try:
+            while data := os.read(self._fd, READ_BYTES):
+                for head, body in self._unpacker.feed(data):
+                    self._take(head, body)
+        except OSError:
+            pass  # the worker is gone: the same as end of file
+        self._closing = True
+        self._wake()
+        # A handler that still runs has nobody to report to; it and whatever it started end here.
+        if self._current is not None:
+            os.killpg(0, signal.SIGKILL)
+
+    def _take(self, head: list[Any], body: bytes) -> None:
+        key = (head[1], head[2])
+        if head[0] == "run":
+            self._waiting[key] = Job(head, body)
+            self._order.append(key)
+            self._wake()
+        elif head[0] == "revoke":
+            if self._waiting.pop(key, None) is not None:
+                self._send(["back", *key])
+        elif head[0] == "stop":
+            self._stops[key] = head[3]
+            job = self._current
+            if job is not None and (job.task_id, job.attempt) == key:
+                job.context.stop(head[3])
+                if job.on_stop is not None:
+                    job.on_stop()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # released already: the main thread is about to look
+            self._available.release()
+
+    def _send(self, head: list[Any], body: bytes = b"") -> None:
+        view = memoryview(pack(head, body))
+        with self._write_lock:
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    # ------------------------------------------------------------ main thread
+
+    def _terminated(self, signum: int, frame: object) -> None:
+        job = self._current
+        if job is not None and job.context.cancelled:
+            raise TaskStopped(job.context.stop_reason)
+
+    def _work(self, job: Job) -> None:
+        context = job.context
+        os.write(2, b"%s%s %d\n" % (RUN_MARK, job.task_id.encode(), job.attempt))
+        outcome, result, error, kind, retryable, detail = "completed", b"null", "", "", False, {}
+        interrupted = False
+        started_at, begun = time.time(), time.monotonic()
+        if job.timeout_s is not None:
+            context.deadline = begun + job.timeout_s
+        try:
+            self._current = job
+            if (job.task_id, job.attempt) in self._stops:
+                context.stop(self._stops[(job.task_id, job.attempt)])
+            try:
+                context.raise_if_cancelled()
+                result = invoke.encode(self._call(job), self._max_bytes)
+            finally:
+                self._current = None  # from here on SIGTERM interrupts nothing
+        except BaseException as failed:
+            self._current = None
+            if context.cancelled and not isinstance(failed, (invoke.Unserializable, invoke.InvalidInput)):
+                outcome, error, kind, retryable = invoke.stopped(context.stop_reason, job.timeout_s)
+                detail = {"log": context.lines} if context.lines else {}
+                interrupted = True
+            else:
+                kind, error, retryable, detail = invoke.failure(failed, context)
+                outcome = "failed"
+        execution_s = time.monotonic() - begun
+        self._stops.pop((job.task_id, job.attempt), None)
+        flush()
+        head = ["done", job.task_id, job.attempt, outcome, error, kind, retryable, started_at, execution_s, detail]
+        try:
+            self._send([*head, interrupted], result)
+        except OSError as lost:
+            # The worker is gone, or the handler closed what was not its own.
+            sys.exit(f"cannot report to the worker: {lost.strerror}")
+
+    def _call(self, job: Job) -> Any:
+        handler = invoke.load(job.reference)
+        positional, named = handler.arguments(orjson.loads(job.body), job.context)
+        if handler.is_async:
+            return self._call_async(job, handler, positional, named)
+        if not handler.takes_context:
+            # It has no way to look at the flag, so there is nothing to wait for: interrupt at once.
+            job.on_stop = _interrupt
+            job.context.raise_if_cancelled()
+        return handler.call(*positional, **named)
+
+    def _call_async(self, job: Job, handler: invoke.Handler, positional: list[Any], named: dict[str, Any]) -> Any:
+        import asyncio
+
+        async def main() -> Any:
+            loop, this = asyncio.get_running_loop(), asyncio.current_task()
+            assert this is not None
+            job.on_stop = lambda: (loop.call_soon_threadsafe(this.cancel), None)[1]
+            job.context.raise_if_cancelled()
+            return await handler.call(*positional, **named)
+
+        return asyncio.run(main())
+
+
+def _interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def flush() -> None:
+    """Everything printed goes to the log pipe before the run's report."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue  # a handler closed or replaced it
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:  # it died before the call
+        os._exit(0)
+
+
+def list_handlers(sources: list[str]) -> list[dict[str, Any]]:
+    """What each source offers, or ``{"error": ...}`` for those that cannot be used (see registry)."""
+    from daemons.worker.executors.listing import describe
+
+    return [item for source in sources for item in describe(source)]
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--list"]:
+        # Handler modules may print while they are imported: the answer has a descriptor of its own.
+        answer = os.dup(1)
+        os.dup2(2, 1)
+        os.write(answer, orjson.dumps(list_handlers(sys.argv[2:])))
+        return
+    fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent_pid)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    Child(fd).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""Executors ``async`` and ``thread``: cooperative code inside the worker's process, off its messaging loop.
+
+Neither can be killed. A run that does not end when it is asked to is given up after the grace: its outcome is
+reported, what it may return later is dropped, and a thread that hangs so is replaced until there are too many of them
+(see ``problem``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from a2a_zmq.handlers import TaskContext
+from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
+from daemons.worker.executors import invoke
+
+Report = Callable[[list[Event]], None]
+Key = tuple[str, int]
+
+# Inline runs in one go before the handler loop looks after its coroutines again; at 3 µs each below a millisecond.
+INLINE_AT_ONCE: Final = 256
+# A handler loop that has not looked at its inbox for this long is blocked by an async handler that does not await.
+BLOCKED_S: Final = 5.0
+
+
+class Attempt:
+    """A run of a cooperative executor. Whoever takes it out of the table of open ones reports it."""
+
+    __slots__ = ("context", "inline", "reference", "run", "started_at", "task")
+
+    def __init__(self, run: StartRun, reference: str, *, inline: bool = False) -> None:
+        self.run = run
+        self.reference = reference
+        self.inline = inline
+        self.context = TaskContext(run.task_id, run.attempt, run.task_type, metadata=run.metadata)
+        self.started_at = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+
+class OpenRuns:
+    """Runs that are not reported yet; each is reported once, by whichever thread claims it first."""
+
+    def __init__(self, max_result_bytes: int, report: Report) -> None:
+        self._max_bytes = max_result_bytes
+        self.report = report
+        self.table: dict[Key, Attempt] = {}
+        self._lock = threading.Lock()
+
+    def claim(self, attempt: Attempt) -> bool:
+        """True for the one caller that may report this attempt."""
+        key = (attempt.run.task_id, attempt.run.attempt)
+        with self._lock:
+            if self.table.get(key) is not attempt:
+                return False
+            del self.table[key]
+            return True
+
+    def completed(self, attempt: Attempt, value: Any, begun: float) -> RunFinished | None:
+        """The handler returned."""
+        run = attempt.run
+        try:
+            encoded = invoke.encode(value, self._max_bytes)
+        except invoke.Unserializable as error:
+            return self.failed(attempt, error, begun)
+        if not self.claim(attempt):
+            return None
+        return RunFinished(
+            run.task_id, run.attempt, "completed", encoded, "", "", False, attempt.started_at, time.monotonic() - begun
+        )
+
+    def failed(self, attempt: Attempt, error: BaseException, begun: float) -> RunFinished | None:
+        """The handler raised, or ended because it was asked to."""
+        context = attempt.context
+        if context.cancelled and not isinstance(error, (invoke.Unserializable, invoke.InvalidInput)):
+            return self.stopped(attempt, {})
+        if not self.claim(attempt):
+            return None
+        kind, text, retryable, detail = invoke.failure(error, context)
+        return RunFinished(
+            attempt.run.task_id,
+            attempt.run.attempt,
+            "failed",
+            b"null",
+            text,
+            kind,
+            retryable,
+            attempt.started_at,
+            time.monotonic() - begun,
+            detail,
+        )
+
+    def stopped(self, attempt: Attempt, detail: dict[str, Any]) -> RunFinished | None:
+        """The run ended on request, or is given up."""
+        run, context = attempt.run, attempt.context
+        if not self.claim(attempt):
+            return None
+        outcome, error, kind, retryable = invoke.stopped(context.stop_reason, run.timeout_s)
+        if context.lines:
+            detail["log"] = context.lines
+        execution_s = time.time() - attempt.started_at if attempt.started_at else 0.0
+        return RunFinished(
+            run.task_id, run.attempt, outcome, b"null", error, kind, retryable, attempt.started_at, execution_s, detail
+        )
+
+    def give_up(self, key: Key) -> bool:
+        """Report a run that did not end within the grace; False if it has ended."""
+        attempt = self.table.get(key)
+        finished = None if attempt is None else self.stopped(attempt, {"still_running": True})
+        if finished is None:
+            return False
+        self.report([finished])
+        return True
+
+
+class AsyncRunner:
+    """A thread with an event loop of its own for async handlers, and for built-ins that are called in bulk."""
+
+    def __init__(self, max_result_bytes: int, report: Report) -> None:
+        self._open = OpenRuns(max_result_bytes, report)
+        self._inbox: deque[Attempt] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._woken_at = 0.0  # 0: nothing asked of the loop
+        self._finished: list[Event] = []
+
+    def start(self, attempt: Attempt) -> None:
+        self._open.table[(attempt.run.task_id, attempt.run.attempt)] = attempt
+        self._inbox.append(attempt)
+        if not self._woken_at:
+            self._woken_at = time.monotonic()
+            self._running_loop().call_soon_threadsafe(self._take)
+
+    def stop(self, key: Key, reason: str) -> bool:
+        """Ask a run to end; False if there is none (any more)."""
+        attempt = self._open.table.get(key)
+        if attempt is None or attempt.context.cancelled:
+            return False
+        attempt.context.stop(reason)
+        self._running_loop().call_soon_threadsafe(self._cancel, attempt)
+        return True
+
+    def give_up(self, key: Key) -> bool:
+        return self._open.give_up(key)
+
+    def problem(self) -> str:
+        since = self._woken_at
+        if since and time.monotonic() - since > BLOCKED_S:
+            return "an async handler blocks the handler loop"
+        return ""
+
+    def close(self, wait_s: float) -> None:
+        if self._thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(wait_s)  # a blocked handler does not keep the process: the thread is a daemon
+            self._thread = self._loop = None
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="a2a-handlers", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    # ------------------------------------------------------------ the thread
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks, timeout=0.5))
+        finally:
+            loop.close()
+
+    def _take(self) -> None:
+        self._woken_at = 0.0
+        inbox = self._inbox
+        finished: list[Event] = []
+        loop = asyncio.get_running_loop()
+        inline = 0
+        while inbox:
+            if inline == INLINE_AT_ONCE:
+                loop.call_soon(self._take)
+                break
+            attempt = inbox.popleft()
+            if attempt.inline:
+                inline += 1
+                done = self._call_inline(attempt)
+                if done is not None:
+                    finished.append(done)
+            elif (attempt.run.task_id, attempt.run.attempt) in self._open.table:
+                attempt.task = loop.create_task(self._run(attempt))
+        if finished:
+            self._open.report(finished)
+
+    def _call_inline(self, attempt: Attempt) -> RunFinished | None:
+        attempt.started_at = time.time()
+        begun = time.monotonic()
+        try:
+            value = invoke.load(attempt.reference).call(attempt.run.payload)
+        except Exception as error:
+            return self._open.failed(attempt, error, begun)
+        return self._open.completed(attempt, value, begun)
+
+    async def _run(self, attempt: Attempt) -> None:
+        run, context = attempt.run, attempt.context
+        attempt.started_at = time.time()
+        begun = time.monotonic()
+        if run.timeout_s is not None:
+            context.deadline = begun + run.timeout_s
+        try:
+            context.raise_if_cancelled()
+            handler = invoke.load(attempt.reference)
+            positional, named = handler.arguments(run.payload, context)
+            value = await handler.call(*positional, **named)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: they must not end the loop's thread
+            done = self._open.failed(attempt, error, begun)
+        else:
+            done = self._open.completed(attempt, value, begun)
+        if done is not None:
+            if not self._finished:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._finished.append(done)
+
+    def _flush(self) -> None:
+        """Everything that ended in this turn of the loop is reported in one go."""
+        finished, self._finished = self._finished, []
+        self._open.report(finished)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        if attempt.task is not None:
+            attempt.task.cancel()
+            if not attempt.started_at:
+                # Cancelled before its first step: the coroutine never runs, so it cannot report.
+                attempt.task.add_done_callback(lambda _: self._report_stopped(attempt))
+
+    def _report_stopped(self, attempt: Attempt) -> None:
+        done = self._open.stopped(attempt, {})
+        if done is not None:
+            self._open.report([done])
+
+
+class ThreadRunner:
+    """A bounded pool of threads for sync code that looks at ``ctx.cancelled``."""
+
+    def __init__(self, slots: int, max_result_bytes: int, report: Report) -> None:
+        self._slots = slots
+        self._open = OpenRuns(max_result_bytes, report)
+        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._busy: dict[Key, threading.Thread] = {}
+        self._lost: list[threading.Thread] = []  # given up, still inside a handler
+
+    def start(self, attempt: Attempt) -> None:
+        self._open.table[(attempt.run.task_id, attempt.run.attempt)] = attempt
+        self._queue.put(attempt)
+        self._grow()
+
+    def stop(self, key: Key, reason: str) -> bool:
+        attempt = self._open.table.get(key)
+        if attempt is None or attempt.context.cancelled:
+            return False
+        attempt.context.stop(reason)
+        if not attempt.started_at:
+            self.give_up(key)  # still queued behind hanging threads: nothing to wait for
+        return True
+
+    def give_up(self, key: Key) -> bool:
+        thread = self._busy.get(key)
+        if not self._open.give_up(key):
+            return False
+        if thread is not None:
+            self._lost.append(thread)
+            self._threads.remove(thread)
+            self._grow()
+        return True
+
+    def problem(self) -> str:
+        self._lost = [thread for thread in self._lost if thread.is_alive()]
+        if len(self._lost) > self._slots:
+            return f"{len(self._lost)} thread handlers hang"
+        return ""
+
+    def close(self, wait_s: float) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._threads.clear()
+
+    def _grow(self) -> None:
+        # Hanging threads are replaced, up to as many again; beyond that a worker is broken and says so.
+        allowed = min(self._slots, 2 * self._slots - len(self._lost))
+        if self._queue.qsize() and len(self._threads) < allowed:
+            thread = threading.Thread(target=self._serve, name="a2a-handler-thread", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    # ------------------------------------------------------------ the threads
+
+    def _serve(self) -> None:
+        this = threading.current_thread()
+        while True:
+            attempt = self._queue.get()
+            if attempt is None:
+                return
+            key = (attempt.run.task_id, attempt.run.attempt)
+            if key not in self._open.table:
+                continue
+            self._busy[key] = this
+            self._run(attempt)
+            del self._busy[key]
+            if this not in self._threads:
+                return  # given up meanwhile, and replaced
+
+    def _run(self, attempt: Attempt) -> None:
+        run, context = attempt.run, attempt.context
+        attempt.started_at = time.time()
+        begun = time.monotonic()
+        if run.timeout_s is not None:
+            context.deadline = begun + run.timeout_s
+        self._open.report([RunStarted(run.task_id, run.attempt, attempt.started_at)])
+        try:
+            context.raise_if_cancelled()
+            handler = invoke.load(attempt.reference)
+            positional, named = handler.arguments(run.payload, context)
+            value = handler.call(*positional, **named)
+        except BaseException as error:  # SystemExit and TaskStopped too
+            done = self._open.failed(attempt, error, begun)
+        else:
+            done = self._open.completed(attempt, value, begun)
+        if done is not None:
+            self._open.report([done])

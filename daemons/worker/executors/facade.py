@@ -1,0 +1,119 @@
+"""The executors of a worker behind one face: ``start``, ``stop``, and batches of what happened.
+
+Called from the messaging loop and never blocks it. Reports of all executors' threads are gathered; however many there
+are, the loop is woken once for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from daemons.runtime.contract import Event, RunFinished, StartRun, StopRun
+from daemons.worker.config import WorkerConfig
+from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
+from daemons.worker.executors.processes import ProcessPool
+from daemons.worker.registry import Registry
+
+# How long close() waits for cooperative handlers that were cancelled.
+CLOSE_WAIT_S: Final = 1.0
+
+
+class Executor:
+    """Runs attempts; for every started one exactly one RunFinished is delivered, whatever the handler does."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        config: WorkerConfig,
+        deliver: Callable[[list[Event]], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """
+        Args:
+            registry: how each task type is run.
+            config: limits.
+            deliver: called on the loop with everything that happened since the last call, in order.
+            loop: the messaging loop; the running one if left out.
+        """
+        self._registry = registry
+        self._config = config
+        self._deliver = deliver
+        self._loop = loop if loop is not None else asyncio.get_running_loop()
+        self._events: deque[Event] = deque()
+        self._woken = False
+        self._closed = False
+        self._async = AsyncRunner(config.max_result_bytes, self._report)
+        self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
+        self._processes = ProcessPool(config, self._report)
+
+    def start(self, run: StartRun) -> None:
+        """Run this attempt; what becomes of it is delivered."""
+        kind = self._registry.get(run.task_type)
+        if kind is None:
+            error = f"there is no handler of task type {run.task_type!r}"
+            self._report(
+                [
+                    RunFinished(
+                        run.task_id, run.attempt, "failed", b"null", error, "unknown_task_type", False, time.time(), 0.0
+                    )
+                ]
+            )
+            return
+        if kind.executor == "async":
+            self._async.start(Attempt(run, kind.reference, inline=kind.inline))
+        elif kind.executor == "thread":
+            self._threads.start(Attempt(run, kind.reference))
+        else:
+            self._processes.start(run, kind.reference)
+
+    def stop(self, stop: StopRun) -> None:
+        """End a run early; one that has ended is left alone."""
+        key = (stop.task_id, stop.attempt)
+        grace_s = self._config.stop_grace_s + self._config.kill_grace_s
+        if self._async.stop(key, stop.reason):
+            self._loop.call_later(grace_s, self._async.give_up, key)
+        elif self._threads.stop(key, stop.reason):
+            self._loop.call_later(grace_s, self._threads.give_up, key)
+        else:
+            self._processes.stop(stop.task_id, stop.attempt, stop.reason)
+
+    def problem(self) -> str:
+        """Why runs cannot be relied on to run, "" if they can; for ``WorkerCore.executor_health``."""
+        return self._processes.problem() or self._async.problem() or self._threads.problem()
+
+    def child_pids(self) -> list[int]:
+        """Process ids of the living child processes."""
+        return self._processes.pids()
+
+    async def close(self) -> None:
+        """End everything: kill the children, cancel coroutines. Runs that have not ended are not reported any more."""
+        self._closed = True
+        await asyncio.to_thread(self._close_all)
+
+    def _close_all(self) -> None:
+        self._processes.close()
+        self._async.close(CLOSE_WAIT_S)
+        self._threads.close(CLOSE_WAIT_S)
+
+    # ------------------------------------------------------------ from any thread
+
+    def _report(self, events: list[Event]) -> None:
+        self._events.extend(events)
+        # Two threads may both wake the loop, never none: the flag falls before the events are taken.
+        if not self._woken and not self._closed:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._hand_over)
+            except RuntimeError:
+                self._closed = True  # the loop is closed: nobody listens any more
+
+    def _hand_over(self) -> None:
+        self._woken = False
+        events = self._events
+        batch = [events.popleft() for _ in range(len(events))]
+        if batch and not self._closed:
+            self._deliver(batch)

@@ -1,0 +1,316 @@
+"""One child process as its pool sees it: socket, printed lines, death."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from daemons.runtime.contract import StartRun
+from daemons.worker.executors.child import RUN_MARK
+from daemons.worker.executors.frames import BadFrame, Unpacker, pack
+from daemons.worker.registry import child_environment, search_path
+
+# Printed lines that are kept for a run: the end of what it said, small enough for its record.
+LINES: Final = 20
+LINE_CHARS: Final = 400
+# Runs whose lines are kept: the one that runs, the one that just ended, and one to spare.
+RINGS: Final = 3
+COMMAND: Final = (sys.executable, "-X", "faulthandler", "-m", "daemons.worker.executors.child")
+READ_BYTES: Final = 256 * 1024
+# One reading of a child's output may take this much before other children have their turn.
+LOG_BYTES_AT_ONCE: Final = 1024 * 1024
+# A killed process may need the kernel to give back gigabytes; it is gone for us meanwhile.
+REAP_S: Final = 5.0
+
+
+class Job:
+    """A run in the pool."""
+
+    __slots__ = (
+        "child",
+        "frame",
+        "given_at",
+        "next_stage_at",
+        "revoked",
+        "run",
+        "started",
+        "stop_reason",
+        "stop_stage",
+    )
+
+    def __init__(self, run: StartRun, reference: str) -> None:
+        """
+        Raises:
+            TypeError: the payload or metadata is not JSON.
+        """
+        head = ["run", run.task_id, run.attempt, run.task_type, reference, run.timeout_s, run.metadata]
+        self.run = run
+        self.frame = pack(head, orjson.dumps(run.payload))
+        self.child: ChildProcess | None = None
+        self.given_at = 0.0
+        self.started = False
+        self.revoked = False  # asked back, not answered yet
+        self.stop_reason = ""
+        self.stop_stage = 0  # 0 not asked, 1 asked, 2 SIGTERM sent
+        self.next_stage_at = 0.0
+
+
+class ChildProcess:
+    """A child with the jobs it has; the first of ``jobs`` is the one that runs."""
+
+    def __init__(
+        self,
+        max_result_bytes: int,
+        selector: selectors.BaseSelector,
+        on_frame: Callable[[ChildProcess, list[Any], bytes], None],
+        on_gone: Callable[[ChildProcess], None],
+    ) -> None:
+        """
+        Raises:
+            OSError: the process cannot be started.
+        """
+        self.jobs: deque[Job] = deque()
+        self.ready = False
+        self.retired_at: float | None = None
+        self.born = self.idle_since = time.monotonic()
+        self._selector = selector
+        self._on_frame = on_frame
+        self._on_gone = on_gone
+        self._unpacker = Unpacker()
+        self._out = bytearray()
+        self._rings: OrderedDict[str, deque[str]] = OrderedDict({"": deque(maxlen=LINES)})
+        self._partial = b""
+        self._buried = False
+        ours, theirs = socket.socketpair()
+        log_read, log_write = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [*COMMAND, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=log_write,
+                stderr=log_write,
+                pass_fds=(theirs.fileno(),),
+                env=child_environment(),
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            os.close(log_read)
+            raise
+        finally:
+            theirs.close()
+            os.close(log_write)
+        self.pid = self._process.pid
+        self._socket, self._log_fd = ours, log_read
+        self._pid_fd = os.pidfd_open(self.pid)
+        ours.setblocking(False)
+        os.set_blocking(log_read, False)
+        selector.register(ours, selectors.EVENT_READ, self._socket_event)
+        selector.register(log_read, selectors.EVENT_READ, self._log_event)
+        selector.register(self._pid_fd, selectors.EVENT_READ, self._exit_event)
+        options = {
+            "max_result_bytes": max_result_bytes,
+            "path": search_path(),
+            "pythonpath": os.environ.get("PYTHONPATH"),
+        }
+        self.send(["init", options])
+
+    @property
+    def free(self) -> bool:
+        """It could begin a run at once."""
+        return self.ready and not self.jobs and self.retired_at is None
+
+    # ------------------------------------------------------------ towards the child
+
+    def give(self, job: Job, now: float) -> None:
+        job.child, job.given_at = self, now
+        self.jobs.append(job)
+        self._queue(job.frame)
+
+    def revoke(self, job: Job) -> None:
+        job.revoked = True
+        self.send(["revoke", job.run.task_id, job.run.attempt])
+
+    def send(self, head: list[Any]) -> None:
+        self._queue(pack(head))
+
+    def _queue(self, frame: bytes) -> None:
+        waiting = bool(self._out)
+        self._out += frame
+        if not waiting:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._socket.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._out.clear()  # it is dying: its exit is reported next
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        if not self._buried and self._selector.get_key(self._socket).events != events:
+            self._selector.modify(self._socket, events, self._socket_event)
+
+    # ------------------------------------------------------------ from the child
+
+    def _socket_event(self, mask: int) -> None:
+        if self._buried:
+            return
+        if mask & selectors.EVENT_WRITE:
+            self._write()
+        if mask & selectors.EVENT_READ and not self._read():
+            self._end()
+
+    def _read(self) -> bool:
+        """Take what has come; False at the end of the stream or of our patience with it."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            for head, body in self._unpacker.feed(data):
+                self._on_frame(self, head, body)
+                if self._buried:
+                    break
+        except (BadFrame, ValueError, LookupError, TypeError, AssertionError) as error:
+            self._ring("").append(f"protocol error: {error}")
+            self.kill()
+            return False
+        return True
+
+    def _exit_event(self, mask: int) -> None:
+        if not self._buried:
+            # What it wrote before it ended counts.
+            while not self._buried and self._has_input() and self._read():
+                continue
+            self._end()
+
+    def _has_input(self) -> bool:
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    def _end(self) -> None:
+        if not self._buried:
+            self.kill()
+            self._on_gone(self)
+
+    # ------------------------------------------------------------ printed lines
+
+    def _log_event(self, mask: int) -> None:
+        if self._buried:
+            return
+        taken = 0
+        while taken < LOG_BYTES_AT_ONCE:
+            try:
+                data = os.read(self._log_fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                self._selector.unregister(self._log_fd)
+                return
+            taken += len(data)
+            self._note(data)
+
+    def _note(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > LINE_CHARS:
+            lines.append(self._partial)
+            self._partial = b""
+        ring = self._rings[next(reversed(self._rings))]
+        for line in lines:
+            if line.startswith(RUN_MARK):
+                ring = self._ring(line[1:].decode(errors="replace"))
+            else:
+                ring.append(line[:LINE_CHARS].decode(errors="replace"))
+
+    def _ring(self, name: str) -> deque[str]:
+        ring = self._rings.get(name)
+        if ring is None:
+            ring = self._rings[name] = deque(maxlen=LINES)
+            if len(self._rings) > RINGS:
+                self._rings.popitem(last=False)
+        return ring
+
+    def lines_of(self, task_id: str, attempt: int) -> list[str]:
+        """The last lines that this run printed."""
+        if not self._buried and self._selector.get_map().get(self._log_fd) is not None:
+            self._log_event(0)
+        name = f"{task_id} {attempt}" if task_id else ""
+        lines = list(self._rings.get(name, ()))
+        if self._partial and name == next(reversed(self._rings)):
+            lines.append(self._partial.decode(errors="replace"))
+        return lines
+
+    # ------------------------------------------------------------ the end
+
+    def terminate(self) -> None:
+        """SIGTERM: interrupts a run that was asked to stop."""
+        self._signal(signal.SIGTERM, group=False)
+
+    def kill(self) -> None:
+        """SIGKILL to the child and whatever it started."""
+        self._signal(signal.SIGKILL, group=True)
+
+    def retire(self) -> None:
+        """An idle child ends by itself when its socket closes."""
+        self.retired_at = time.monotonic()
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def _signal(self, number: int, *, group: bool) -> None:
+        try:
+            if group:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # ended meanwhile; not reaped yet, so the number is nobody else's
+
+    def bury(self) -> int:
+        """Close everything, reap; returns the exit status (negative: signal)."""
+        if not self._buried:
+            self.lines_of("", 0)
+            self._buried = True
+            for descriptor in (self._socket, self._log_fd, self._pid_fd):
+                if self._selector.get_map().get(descriptor) is not None:
+                    self._selector.unregister(descriptor)
+            self._socket.close()
+            os.close(self._log_fd)
+            try:
+                self._code = self._process.wait(REAP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                self._code = -signal.SIGKILL
+            os.close(self._pid_fd)
+        return self._code
+
+
+def exit_report(code: int, lines: list[str]) -> tuple[str, str, dict[str, Any]]:
+    """(error, error_kind, detail) of a child that ended by itself."""
+    detail: dict[str, Any] = {"log": lines} if lines else {}
+    if code >= 0:
+        detail["exit_code"] = code
+        return f"its process exited with status {code}", "exited", detail
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    detail["signal"] = name
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"its process was killed by {name}{hint}", "killed", detail

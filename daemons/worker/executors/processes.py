@@ -1,0 +1,398 @@
+"""Executor ``process``: a pool of child processes, each of which can be killed.
+
+One thread owns the pool: it starts children, writes runs to their sockets, reads results and printed lines, and ends
+what has to end. It lives as long as the pool, because the kernel's parent-death signal goes by the *thread* that
+started a child.
+
+A child runs one task at a time. Where the tasks are short it has a second one at hand, so that it need not wait for
+the way to this thread and back; a second one that has to wait while another child is free is taken back.
+
+Ending a run: ask (cooperative flag, or an interrupt where the handler has none) → after ``stop_grace_s`` SIGTERM →
+after ``kill_grace_s`` SIGKILL of the child's process group. A child that was interrupted, rather than asked, is
+replaced: nobody knows which locks or half-written structures the interrupt left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
+from daemons.worker.config import WorkerConfig
+from daemons.worker.executors import invoke
+from daemons.worker.executors.process_child import REAP_S, ChildProcess, Job, exit_report
+
+# A second task is given ahead only where the runs of its type are shorter than this on average: waiting behind a long
+# one would cost more than the 0.1–0.3 ms that it saves.
+SHORT_RUN_S: Final = 0.05
+# A task that waits behind another this long while a child is free is taken back.
+REVOKE_AFTER_S: Final = 0.005
+# Weight of the newest run in the mean of its type.
+MEAN_SHARE: Final = 0.2
+# Children that die before they are ready: pause between attempts, and after how many the waiting runs fail.
+START_PAUSE_S: Final = 0.2
+START_FAILURES: Final = 3
+
+
+Key = tuple[str, int]
+
+
+class ProcessPool:
+    """Starts lazily: an unused pool costs nothing, an idle one gives its children back."""
+
+    def __init__(self, config: WorkerConfig, report: Callable[[list[Event]], None]) -> None:
+        """
+        Args:
+            config: limits; ``slots`` children at most.
+            report: called from the pool's thread with what happened.
+        """
+        self._config = config
+        self._report = report
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake_fd = -1
+        self._woken = False
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._selector = selectors.DefaultSelector()
+        self._children: list[ChildProcess] = []
+        self._pending: deque[Job] = deque()
+        self._jobs: dict[Key, Job] = {}
+        self._mean_s: dict[str, float] = {}
+        self._events: list[Event] = []
+        self._start_failures = 0
+        self._start_after = 0.0
+        self._problem = ""
+
+    # ------------------------------------------------------------ any thread
+
+    def start(self, run: StartRun, reference: str) -> None:
+        self._post(lambda: self._take(run, reference))
+
+    def stop(self, task_id: str, attempt: int, reason: str) -> None:
+        self._post(lambda: self._stop((task_id, attempt), reason))
+
+    def problem(self) -> str:
+        """Why no child can be started, "" if they can."""
+        return self._problem
+
+    def pids(self) -> list[int]:
+        """Process ids of the living children."""
+        return [child.pid for child in self._children]
+
+    def close(self) -> None:
+        """Kill every child and wait for the thread; runs that have not ended are not reported."""
+        thread = self._thread
+        if thread is not None:
+            self._closing = True
+            self._post(lambda: None)
+            thread.join()
+            self._closing = False
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.append(action)
+        if self._thread is None:
+            self._woken = False
+            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._selector.register(self._wake_fd, selectors.EVENT_READ, self._awake)
+            self._thread = threading.Thread(target=self._loop, name="a2a-processes", daemon=True)
+            self._thread.start()
+        if not self._woken:
+            self._woken = True
+            os.eventfd_write(self._wake_fd, 1)
+
+    # ------------------------------------------------------------ the thread
+
+    def _loop(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except Exception as error:
+            # A fault of this module. The runs fail, visibly; the next run starts a new thread.
+            text = f"the process pool failed: {invoke.one_line(error)}"
+            for job in self._jobs.values():
+                self._finish_failed(job.run, "killed", text, retryable=True)
+            self._report(self._events)
+        finally:
+            for child in list(self._children):
+                child.kill()
+                self._bury(child)
+            self._jobs.clear()
+            self._pending.clear()
+            self._events = []
+            self._selector.unregister(self._wake_fd)
+            os.close(self._wake_fd)
+            self._thread = None
+
+    def _turn(self) -> None:
+        for key, mask in self._selector.select(self._next_timer()):
+            key.data(mask)
+        while self._inbox:
+            self._inbox.popleft()()
+        now = time.monotonic()
+        self._timers(now)
+        self._assign(now)
+        if self._events:
+            events, self._events = self._events, []
+            self._report(events)
+
+    def _awake(self, mask: int) -> None:
+        self._woken = False
+        os.eventfd_read(self._wake_fd)
+
+    def _take(self, run: StartRun, reference: str) -> None:
+        try:
+            job = Job(run, reference)
+        except TypeError as error:
+            self._finish_failed(run, "invalid_input", f"the payload is not JSON: {error}", retryable=False)
+            return
+        self._jobs[(run.task_id, run.attempt)] = job
+        self._pending.append(job)
+
+    def _stop(self, key: Key, reason: str) -> None:
+        job = self._jobs.get(key)
+        if job is None or job.stop_reason:
+            return
+        job.stop_reason = reason
+        if job.child is None:
+            self._pending.remove(job)
+            self._finish_unstarted(job)
+        elif job.child.jobs[0] is job:
+            self._ask(job)
+        else:
+            job.child.revoke(job)
+
+    def _ask(self, job: Job) -> None:
+        assert job.child is not None
+        job.stop_stage = 1
+        job.next_stage_at = time.monotonic() + self._config.stop_grace_s
+        job.child.send(["stop", job.run.task_id, job.run.attempt, job.stop_reason])
+
+    def _timers(self, now: float) -> None:
+        for child in list(self._children):
+            job = child.jobs[0] if child.jobs else None
+            if job is not None and job.stop_stage and now >= job.next_stage_at:
+                if job.stop_stage == 1:
+                    job.stop_stage, job.next_stage_at = 2, now + self._config.kill_grace_s
+                    child.terminate()
+                else:
+                    job.next_stage_at = now + self._config.kill_grace_s
+                    child.kill()
+            elif (not child.ready and now >= child.born + self._config.child_start_s) or (
+                child.retired_at is not None and now >= child.retired_at + REAP_S
+            ):
+                child.kill()
+            elif child.free and not self._pending and now >= child.idle_since + self._config.child_idle_s:
+                child.retire()
+
+    def _next_timer(self) -> float | None:
+        """Seconds until the next thing that is due without any input, None for never."""
+        due: list[float] = []
+        spare = any(child.free for child in self._children)
+        for child in self._children:
+            if child.jobs and child.jobs[0].stop_stage:
+                due.append(child.jobs[0].next_stage_at)
+            if not child.ready:
+                due.append(child.born + self._config.child_start_s)
+            elif child.retired_at is not None:
+                due.append(child.retired_at + REAP_S)
+            elif child.free and not self._pending:
+                due.append(child.idle_since + self._config.child_idle_s)
+            elif spare and len(child.jobs) > 1 and not child.jobs[1].revoked:
+                due.append(child.jobs[1].given_at + REVOKE_AFTER_S)
+        if (self._pending or self._problem) and len(self._children) < self._config.slots:
+            due.append(self._start_after)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    # ------------------------------------------------------------ giving out
+
+    def _assign(self, now: float) -> None:
+        free = [child for child in self._children if child.free]
+        while free and self._pending:
+            self._give(free.pop(), self._pending.popleft(), now)
+        if free:
+            for child in self._children:
+                if len(child.jobs) > 1 and not child.jobs[1].revoked and now >= child.jobs[1].given_at + REVOKE_AFTER_S:
+                    child.revoke(child.jobs[1])
+            return
+        if self._problem and not self._children and now >= self._start_after:
+            # Nobody sends work to a worker that cannot start children, so find out without work whether it can again.
+            self._spawn(now)
+        starting = sum(not child.ready for child in self._children)
+        while self._pending and len(self._pending) > starting and len(self._children) < self._config.slots:
+            if now < self._start_after or not self._spawn(now):
+                break
+            starting += 1
+        if self._pending and len(self._children) == self._config.slots:
+            for child in self._children:
+                if self._pending and child.ready and len(child.jobs) == 1 and self._short(child.jobs[0]):
+                    if not self._short(self._pending[0]):
+                        break
+                    self._give(child, self._pending.popleft(), now)
+
+    def _short(self, job: Job) -> bool:
+        return not job.stop_reason and self._mean_s.get(job.run.task_type, 1.0) < SHORT_RUN_S
+
+    def _give(self, child: ChildProcess, job: Job, now: float) -> None:
+        child.give(job, now)
+        if child.jobs[0] is job:
+            self._begins(job)
+
+    def _begins(self, job: Job) -> None:
+        """The job is at the front of its child now."""
+        job.started = True
+        self._events.append(RunStarted(job.run.task_id, job.run.attempt, time.time()))
+        if job.stop_reason:
+            self._ask(job)
+
+    def _spawn(self, now: float) -> bool:
+        try:
+            child = ChildProcess(self._config.max_result_bytes, self._selector, self._frames, self._gone)
+        except OSError as error:
+            self._start_failed(now, f"cannot start a child process: {error}", {})
+            return False
+        self._children.append(child)
+        return True
+
+    # ------------------------------------------------------------ children's news
+
+    def _frames(self, child: ChildProcess, head: list[object], body: bytes) -> None:
+        """A child sent a frame.
+
+        Raises:
+            ValueError, IndexError, TypeError: the frame is not of the protocol; the child is killed for it.
+        """
+        if head[0] == "ready":
+            child.ready = True
+            child.idle_since = time.monotonic()
+            self._start_failures, self._problem = 0, ""
+        elif head[0] == "done":
+            self._done(child, head, body)
+        elif head[0] == "back":
+            # It may have come to the front here while its return was on the way.
+            job = self._jobs[(str(head[1]), int(str(head[2])))]
+            child.jobs.remove(job)
+            job.stop_stage = 0
+            job.child, job.revoked = None, False
+            if job.stop_reason:
+                self._finish_unstarted(job)
+            else:
+                self._pending.appendleft(job)
+
+    def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
+        _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head
+        job = child.jobs[0]
+        run = job.run
+        if (task_id, attempt) != (run.task_id, run.attempt) or not isinstance(detail, dict):
+            raise ValueError("a result of something else")
+        assert isinstance(execution_s, float)
+        assert isinstance(started_at, float)
+        child.jobs.popleft()
+        del self._jobs[(run.task_id, run.attempt)]
+        if outcome == "completed":
+            mean = self._mean_s.get(run.task_type, execution_s)
+            self._mean_s[run.task_type] = mean + (execution_s - mean) * MEAN_SHARE
+        else:
+            lines = child.lines_of(run.task_id, run.attempt)
+            if lines:
+                detail["log"] = [*detail.get("log", []), *lines]
+        self._events.append(
+            RunFinished(
+                run.task_id,
+                run.attempt,
+                str(outcome),
+                body,
+                str(error),
+                str(kind),
+                bool(retryable),
+                started_at,
+                execution_s,
+                detail,
+            )
+        )
+        child.idle_since = time.monotonic()
+        if interrupted and job.stop_stage:
+            child.kill()
+            self._gone(child)
+        elif child.jobs:
+            self._begins(child.jobs[0])
+
+    def _gone(self, child: ChildProcess) -> None:
+        """The child has ended, or its socket has: everything it still wrote was read before."""
+        if child not in self._children:
+            return
+        code = self._bury(child)
+        now = time.monotonic()
+        jobs = list(child.jobs)
+        child.jobs.clear()
+        if not child.ready:
+            error, _, detail = exit_report(code, child.lines_of("", 0))
+            self._start_failed(now, f"child process did not start: {error}", detail)
+        for job in reversed(jobs):
+            job.child, job.revoked = None, False
+            if job is not jobs[0]:
+                if job.stop_reason:
+                    self._finish_unstarted(job)
+                else:
+                    self._pending.appendleft(job)
+        if jobs:
+            self._ended_with(child, jobs[0], code)
+
+    def _ended_with(self, child: ChildProcess, job: Job, code: int) -> None:
+        """The child took this run with it."""
+        run = job.run
+        error, kind, detail = exit_report(code, child.lines_of(run.task_id, run.attempt))
+        outcome, retryable = "failed", True
+        if job.stop_reason:
+            outcome, error, kind, retryable = invoke.stopped(job.stop_reason, run.timeout_s)
+        del self._jobs[(run.task_id, run.attempt)]
+        execution_s = time.monotonic() - job.given_at
+        self._events.append(
+            RunFinished(
+                run.task_id,
+                run.attempt,
+                outcome,
+                b"null",
+                error,
+                kind,
+                retryable,
+                time.time() - execution_s,
+                execution_s,
+                detail,
+            )
+        )
+
+    def _bury(self, child: ChildProcess) -> int:
+        self._children.remove(child)
+        return child.bury()
+
+    def _start_failed(self, now: float, error: str, detail: dict[str, object]) -> None:
+        self._start_failures += 1
+        self._start_after = now + START_PAUSE_S * min(self._start_failures, 25)
+        if self._start_failures < START_FAILURES:
+            return
+        self._problem = error
+        while self._pending:
+            job = self._pending.popleft()
+            del self._jobs[(job.run.task_id, job.run.attempt)]
+            self._finish_failed(job.run, "exited", error, retryable=True, detail=detail)
+
+    def _finish_unstarted(self, job: Job) -> None:
+        """A run was stopped before it began: it has no start time, by which a drain knows it may be handed back."""
+        run = job.run
+        self._jobs.pop((run.task_id, run.attempt), None)
+        outcome, error, kind, retryable = invoke.stopped(job.stop_reason, run.timeout_s)
+        self._events.append(RunFinished(run.task_id, run.attempt, outcome, b"null", error, kind, retryable, 0.0, 0.0))
+
+    def _finish_failed(
+        self, run: StartRun, kind: str, error: str, *, retryable: bool, detail: dict[str, object] | None = None
+    ) -> None:
+        self._events.append(
+            RunFinished(
+                run.task_id, run.attempt, "failed", b"null", error, kind, retryable, time.time(), 0.0, detail or {}
+            )
+        )

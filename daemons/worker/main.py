@@ -1,0 +1,58 @@
+"""``a2a-worker``: load settings → learn the handlers → open transport → build core and executors → run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from a2a_zmq.protocol.message import Role
+from daemons.runtime.launch import Daemon, serve
+from daemons.settings import WorkerSettings
+from daemons.settings_sources import load_or_exit
+from daemons.worker import graph
+from daemons.worker.config import WorkerConfig
+from daemons.worker.core import WorkerCore
+from daemons.worker.executors.facade import Executor
+from daemons.worker.registry import Registry
+
+
+def config_of(settings: WorkerSettings) -> WorkerConfig:
+    return WorkerConfig(
+        slots=settings.worker_slots,
+        thread_slots=settings.worker_thread_slots,
+        async_slots=settings.worker_async_slots,
+        max_limit=settings.worker_max_held,
+        max_result_bytes=settings.max_payload_bytes,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+
+async def open_worker(settings: WorkerSettings) -> Daemon:
+    daemon = Daemon(settings, Role.WORKER)
+    # Handlers are listed by a child process: user modules are never imported here.
+    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers)
+    config = config_of(settings)
+    core = WorkerCore(
+        settings.worker_id,
+        settings.distributor_id,
+        config=config,
+        task_types=registry.kinds(),
+        labels=settings.worker_labels,
+        meter=daemon.meter,
+    )
+    daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses()[0])
+    daemon.assemble(core, graph.supervisor(daemon.meter))
+    executor = Executor(registry, config, daemon.shell.events)
+    daemon.shell.runner = executor
+    daemon.on_exit.append(executor.close)
+    daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
+    return daemon
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return serve(load_or_exit(WorkerSettings, argv), Role.WORKER, open_worker)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Which task types a worker has, and how each is run.
+
+Sources: the built-in types, and the configuration's ``worker_handlers``, each of which is a module (all its ``@task``
+functions), a ``module:function`` (its declared name; without ``@task`` the task type is the text itself) or
+``name=module:function``. Only what the configuration names can be run: a client's task type is looked up here and
+never imported.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from a2a_zmq.errors import ConfigError
+from daemons.worker.builtin import BUILTIN
+from daemons.worker.kinds import TaskKind
+
+# Importing a machine-learning framework takes tens of seconds on a cold disk; longer is a mistake worth telling.
+LIST_TIMEOUT_S = 120.0
+
+
+class Registry:
+    """Task types by name."""
+
+    def __init__(self, kinds: Mapping[str, TaskKind] | None = None) -> None:
+        self._kinds: dict[str, TaskKind] = dict(BUILTIN if kinds is None else kinds)
+
+    @classmethod
+    def load(cls, sources: Iterable[str] = ()) -> Registry:
+        """The built-in types and what the sources offer; starts one short-lived child process if there are sources.
+
+        Raises:
+            ConfigError: a source cannot be used; the text names it. Two sources with one task type are refused too.
+        """
+        registry = cls()
+        wanted = list(sources)
+        if wanted:
+            registry._add(wanted)
+        return registry
+
+    def get(self, task_type: str) -> TaskKind | None:
+        return self._kinds.get(task_type)
+
+    def kinds(self) -> dict[str, TaskKind]:
+        """Task type → how it is run; what :class:`daemons.worker.core.WorkerCore` wants."""
+        return dict(self._kinds)
+
+    def names(self) -> list[str]:
+        return sorted(self._kinds)
+
+    def _add(self, sources: list[str]) -> None:
+        user: dict[str, str] = {}
+        for entry in _list(sources):
+            if "error" in entry:
+                raise ConfigError(f"worker_handlers: {entry['error']}")
+            name, reference = entry["name"], entry["reference"]
+            if user.get(name, reference) != reference:
+                raise ConfigError(f"worker_handlers: task type {name!r} is both {user[name]} and {reference}")
+            if name in BUILTIN:
+                raise ConfigError(f"worker_handlers: {reference} takes the name of the built-in task type {name!r}")
+            user[name] = reference
+            self._kinds[name] = TaskKind(entry["executor"], entry["timeout_s"], reference)
+
+
+def search_path() -> list[str]:
+    """Where this process finds modules, without the entry that means "here"."""
+    return [entry or str(Path.cwd()) for entry in sys.path]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a child finds the same modules as this process."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
+
+
+def _list(sources: list[str]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "daemons.worker.executors.child", "--list", *sources]
+    names = ", ".join(sources)
+    try:
+        done = subprocess.run(  # noqa: S603 - our own module, names from the configuration
+            command,
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LIST_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"worker_handlers: importing {names} took more than {LIST_TIMEOUT_S:g} s") from None
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        raise ConfigError(f"worker_handlers: importing {names} ended with {how}: {last[0][:300]}")
+    listed: list[dict[str, Any]] = orjson.loads(done.stdout)
+    return listed

@@ -1,0 +1,117 @@
+"""The worker's messages and documents as values: encoded results, refusals, answers, its state. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from a2a_zmq.clock import iso
+from a2a_zmq.models import Task, TaskStatus
+from a2a_zmq.protocol.message import Message, MessageType
+from daemons.runtime.contract import RunFinished, Send
+from daemons.worker.outgoing import Entry, Key
+from daemons.worker.runs import RUNNING, Run
+
+# The part of a time that stays the same for a second; formatting it anew for every result would cost more than the
+# result.
+_second: list[tuple[int, str]] = [(-1, "")]
+
+
+def stamp(wall: float) -> str:
+    """:func:`a2a_zmq.clock.iso`, quick where many times fall into the same second."""
+    second = int(wall)
+    known, text = _second[0]
+    if known != second:
+        text = iso(second)[:-7]
+        _second[0] = (second, text)
+    return f"{text}{int((wall - second) * 1e6):06d}Z"
+
+
+def encode(event: RunFinished) -> bytes:
+    """The member of ``task_results.results`` for an ended run."""
+    entry: dict[str, Any] = {
+        "task_id": event.task_id,
+        "attempt": event.attempt,
+        "outcome": event.outcome,
+        "started_at": stamp(event.started_at) if event.started_at else None,
+        "execution_s": round(event.execution_s, 6),
+    }
+    if event.outcome == "completed":
+        entry["result"] = orjson.Fragment(event.result)
+    else:
+        entry["error"] = event.error
+        entry["error_kind"] = event.error_kind
+        entry["retryable"] = event.retryable
+    if event.detail:
+        entry["detail"] = event.detail
+    return orjson.dumps(entry)
+
+
+def unsendable(task_id: str, attempt: int) -> bytes:
+    """What is reported instead of a result that no message can carry."""
+    error = "the result is too large for a message"
+    return encode(RunFinished(task_id, attempt, "failed", b"null", error, "unserializable", False, 0.0, 0.0))
+
+
+@dataclass(slots=True)
+class SendResults(Send):
+    """A ``task_results`` message that knows whose results it has."""
+
+    keys: list[Key] = field(default_factory=list)
+
+
+def results(to: str, batch: list[Entry], limit: int) -> SendResults:
+    """One message of results; what is encoded already is not encoded again."""
+    array = orjson.Fragment(b"[" + b",".join([entry.encoded for entry in batch]) + b"]")
+    payload = {"action": "task_results", "results": array, "limit": limit}
+    return SendResults(to, MessageType.EVENT, payload, keys=[entry.key for entry in batch])
+
+
+def refusal(to: str, message: Message, code: str, text: str) -> Send:
+    """The ERROR answer to a request."""
+    payload = {"action": message.action, "code": code, "message": text}
+    return Send(to, MessageType.ERROR, payload, reply_to=message.metadata.request_id)
+
+
+def local_answer(event: RunFinished) -> dict[str, Any]:
+    """What the in-process ``execute_task`` returns."""
+    completed = event.outcome == "completed"
+    return {
+        "task_id": event.task_id,
+        "status": event.outcome,
+        "result": orjson.loads(event.result) if completed else None,
+        "error": None if completed else event.error,
+        "error_kind": event.error_kind,
+        "execution_s": event.execution_s,
+    }
+
+
+def local_failure(error: str) -> dict[str, Any]:
+    """The same for a call that ran nothing."""
+    return {"status": "failed", "result": None, "error": error}
+
+
+def shown(runs: Iterable[Run], wall: float, at_most: int) -> list[Task]:
+    """Some runs as the specification's tasks, without payloads."""
+    now = datetime.fromtimestamp(wall, UTC)
+    tasks: list[Task] = []
+    for run in runs:
+        if len(tasks) == at_most:
+            break
+        started = run.state == RUNNING
+        tasks.append(
+            Task(
+                task_id=run.task_id,
+                task_type=run.task_type,
+                status=TaskStatus.IN_PROGRESS if started else TaskStatus.PENDING,
+                created_at=now,
+                updated_at=now,
+                started_at=datetime.fromtimestamp(run.started_wall, UTC) if started else None,
+                metadata={"attempt": run.attempt, "timeout_s": run.timeout_s},
+            )
+        )
+    return tasks

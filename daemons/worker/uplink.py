@@ -1,0 +1,129 @@
+"""The worker's side of its relation to the distributor: what waits to be told, what was told, which fence holds.
+Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.ports import PeerUp
+from daemons.runtime.contract import Effect, Send, Undelivered
+from daemons.worker import reports
+from daemons.worker.config import WorkerConfig
+from daemons.worker.outgoing import Key, Outgoing
+
+# A full outbox empties as soon as the distributor acknowledges: soon enough, and it costs nothing to look.
+RETRY_SEND_S: Final = 0.05
+
+
+class Uplink:
+    """Results and hand-backs on their way to the distributor.
+
+    Attributes:
+        connected: there is a session.
+        fence: the highest that the distributor showed; a lower one is refused.
+        epoch: of the distributor's state.
+        told_limit: the credit that the distributor knows of.
+    """
+
+    def __init__(self, distributor_id: str, config: WorkerConfig) -> None:
+        self.distributor_id = distributor_id
+        self.connected = False
+        self.fence = 0
+        self.epoch = ""
+        self.told_limit = 0
+        self._outgoing = Outgoing(
+            config.message_bytes, config.keep_results, config.keep_results_bytes, config.keep_results_s
+        )
+        self._handback: list[Key] = []
+        self._lost = False  # the distributor was taken for dead since the last session
+        self._retry_at = math.inf
+
+    @property
+    def unsent(self) -> int:
+        """Results and hand-backs that no outbox has taken."""
+        return len(self._outgoing) + len(self._handback)
+
+    # ------------------------------------------------------------ the session
+
+    def up(self, event: PeerUp) -> int:
+        """A session is there; returns how many results are sent again."""
+        details = event.peer.details
+        fence, epoch = details.get("fence"), details.get("epoch")
+        if isinstance(fence, int):
+            self.fence = max(self.fence, fence)
+        if isinstance(epoch, str):
+            self.epoch = epoch
+        self.connected = True
+        self._retry_at = math.inf
+        # A new process may never have seen what the old one took; it ignores what it knows.
+        again = self._outgoing.again_all() if event.peer.restarted or self._lost else 0
+        self._lost = False
+        return again
+
+    def down(self) -> None:
+        """The distributor is taken for dead. Runs go on: the next session adopts them by our inventory."""
+        self.connected = False
+        self._lost = True
+
+    def undelivered(self, event: Undelivered, mono: float) -> None:
+        """The outbox did not take a message: what it said is told later."""
+        effect = event.effect
+        if event.reason == "busy":
+            self._retry_at = mono + RETRY_SEND_S
+        if isinstance(effect, reports.SendResults):
+            if event.reason != "malformed":
+                self._outgoing.again(effect.keys)
+            else:
+                for key in effect.keys:
+                    self._outgoing.replace(key, reports.unsendable(*key))
+        elif effect.payload.get("action") == "task_handback":
+            self._handback.extend((task_id, attempt) for task_id, attempt in effect.payload["tasks"])
+
+    # ------------------------------------------------------------ what is to be told
+
+    def result(self, key: Key, encoded: bytes) -> None:
+        self._outgoing.add(key, encoded)
+
+    def result_again(self, key: Key) -> bool:
+        """Tell once more what became of this attempt; False if that is not known (any more)."""
+        return self._outgoing.again([key]) == 1
+
+    def hand_back(self, key: Key) -> None:
+        """This attempt never began and will not."""
+        self._handback.append(key)
+
+    def sends(self, mono: float, limit: int, held: int, heartbeat: Callable[[], dict[str, Any]]) -> list[Effect]:
+        """Everything that waits; or just the limit, if it grew while the distributor is out of credit.
+
+        Args:
+            mono: now.
+            limit: the credit to grant.
+            held: tasks that the distributor left here and that have not ended.
+            heartbeat: the payload that tells the limit alone.
+        """
+        if mono >= self._retry_at:
+            self._retry_at = math.inf
+        if not self.connected or self._retry_at != math.inf:
+            return []
+        effects: list[Effect] = []
+        to = self.distributor_id
+        if self._handback:
+            pairs = [list(key) for key in self._handback]
+            self._handback.clear()
+            effects.append(Send(to, MessageType.EVENT, {"action": "task_handback", "tasks": pairs}))
+        if len(self._outgoing):
+            effects.extend(reports.results(to, batch, limit) for batch in self._outgoing.take(mono))
+            self.told_limit = limit
+        elif limit > self.told_limit and held >= self.told_limit:
+            effects.append(Send(to, MessageType.HEARTBEAT, heartbeat(), reliable=False))
+        return effects
+
+    def prune(self, mono: float) -> None:
+        """Forget sent results that nobody will ask for."""
+        self._outgoing.prune(mono)
+
+    def next_deadline(self) -> float:
+        return self._retry_at if self.connected else math.inf

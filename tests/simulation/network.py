@@ -1,0 +1,200 @@
+"""A simulated network: connections between spoke and hub sockets that delay, drop, duplicate, reorder and break.
+
+It has the same face as the real sockets (``send``, ``close`` and the callbacks), and TCP's promises only as long as no
+fault is switched on: frames of a connection arrive in order, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FrameBatch = list[tuple[bytes, list[bytes], str]]
+
+
+@dataclass(slots=True)
+class Faults:
+    """Chances for each frame, and delays in seconds."""
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    tamper: float = 0.0
+    delay_min_s: float = 0.0001
+    delay_max_s: float = 0.002
+
+
+class Network:
+    """All connections of a world; hubs are found by their address."""
+
+    # A connection attempt is repeated this often, as the real socket's RECONNECT_IVL.
+    RECONNECT_S = 0.1
+    # Silence in a partition ends a connection after this long, as the real socket's heartbeat timeout.
+    BREAK_AFTER_S = 0.6
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rng: random.Random) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.faults = Faults()
+        self.hubs: dict[str, HubSocket] = {}
+        self.routes = itertools.count(1)
+        self.cut: set[frozenset[str]] = set()
+        self.frames = 0
+
+    def is_cut(self, one: str, other: str) -> bool:
+        return frozenset((one, other)) in self.cut
+
+    def partition(self, one: str, other: str) -> None:
+        """Frames between the two hosts vanish; their connections break when the silence is noticed."""
+        self.cut.add(frozenset((one, other)))
+
+    def heal(self) -> None:
+        self.cut.clear()
+
+
+class Connection:
+    """One TCP connection between a spoke and a hub."""
+
+    def __init__(self, network: Network, spoke: SpokeSocket, hub: HubSocket) -> None:
+        self.network = network
+        self.spoke = spoke
+        self.hub = hub
+        self.route = b"\0" + next(network.routes).to_bytes(4, "big")
+        self.open = True
+        self._last = {"up": 0.0, "down": 0.0}
+        self._break_timer: asyncio.TimerHandle | None = None
+        hub.connections[self.route] = self
+
+    def carry(self, direction: str, frame: bytes) -> None:
+        network = self.network
+        faults, rng, loop = network.faults, network.rng, network.loop
+        network.frames += 1
+        if network.is_cut(self.spoke.host, self.hub.host):
+            if self._break_timer is None:
+                self._break_timer = loop.call_later(network.BREAK_AFTER_S, self._notice_silence)
+            return
+        if faults.drop and rng.random() < faults.drop:
+            return
+        at = loop.time() + rng.uniform(faults.delay_min_s, faults.delay_max_s)
+        if faults.reorder and rng.random() < faults.reorder:
+            at += faults.delay_max_s * 2
+        else:
+            at = max(at, self._last[direction] + 1e-7)  # timers of equal time fire in no order
+            self._last[direction] = at
+        if faults.tamper and rng.random() < faults.tamper:
+            place = rng.randrange(len(frame))
+            frame = frame[:place] + bytes((frame[place] ^ (1 << rng.randrange(8)),)) + frame[place + 1 :]
+        copies = 2 if faults.duplicate and rng.random() < faults.duplicate else 1
+        for _ in range(copies):
+            loop.call_at(at, self._deliver, direction, frame)
+
+    def _notice_silence(self) -> None:
+        self._break_timer = None
+        if self.network.is_cut(self.spoke.host, self.hub.host):
+            self.close()
+
+    def _deliver(self, direction: str, frame: bytes) -> None:
+        if not self.open:
+            return
+        if direction == "up":
+            self.hub.on_frames([(self.route, [frame], self.spoke.identity)])
+        else:
+            self.spoke.on_frames([(b"", [frame], self.hub.identity)])
+
+    def close(self, *, notify_hub: bool = True, notify_spoke: bool = True) -> None:
+        """End the connection; both ends notice a few milliseconds later, unless they are gone themselves."""
+        if not self.open:
+            return
+        self.open = False
+        self.hub.connections.pop(self.route, None)
+        self.spoke.connection = None
+        loop = self.network.loop
+        if notify_hub:
+            loop.call_later(0.003, self.hub.lost, self.route)
+        if notify_spoke:
+            loop.call_later(0.003, self.spoke.lost)
+
+
+class HubSocket:
+    """The ROUTER side."""
+
+    def __init__(self, network: Network, address: str, host: str, identity: str) -> None:
+        self.network = network
+        self.host = host
+        self.identity = identity
+        self.address = address
+        self.connections: dict[bytes, Connection] = {}
+        self.on_frames: Callable[[FrameBatch], None] = lambda batch: None
+        self.on_disconnected: Callable[[bytes], None] = lambda route: None
+        self.closed = False
+        network.hubs[address] = self
+
+    def send(self, route: bytes, frame: bytes) -> str:
+        connection = self.connections.get(route)
+        if connection is None:
+            return "unroutable"
+        connection.carry("down", frame)
+        return "ok"
+
+    def lost(self, route: bytes) -> None:
+        if not self.closed:
+            self.on_disconnected(route)
+
+    def close(self) -> None:
+        self.closed = True
+        if self.network.hubs.get(self.address) is self:
+            del self.network.hubs[self.address]
+        for connection in list(self.connections.values()):
+            connection.close(notify_hub=False)
+
+
+class SpokeSocket:
+    """The DEALER side: connects by itself, and again after every loss."""
+
+    def __init__(self, network: Network, address: str, host: str, identity: str) -> None:
+        self.network = network
+        self.host = host
+        self.identity = identity
+        self.address = address
+        self.connection: Connection | None = None
+        self.on_frames: Callable[[FrameBatch], None] = lambda batch: None
+        self.on_connected: Callable[[], None] = lambda: None
+        self.on_disconnected: Callable[[bytes], None] = lambda route: None
+        self.closed = False
+        self._again(0.001)
+
+    def _again(self, delay_s: float) -> None:
+        self.network.loop.call_later(delay_s * (1 + self.network.rng.random()), self._connect)
+
+    def _connect(self) -> None:
+        if self.closed or self.connection is not None:
+            return
+        hub = self.network.hubs.get(self.address)
+        if hub is None or self.network.is_cut(self.host, hub.host):
+            self._again(self.network.RECONNECT_S)
+            return
+        self.connection = Connection(self.network, self, hub)
+        self.network.loop.call_later(0.001, self._established, self.connection)
+
+    def _established(self, connection: Connection) -> None:
+        if not self.closed and self.connection is connection and connection.open:
+            self.on_connected()
+
+    def send(self, route: bytes, frame: bytes) -> str:
+        if self.connection is None:
+            return "unroutable"
+        self.connection.carry("up", frame)
+        return "ok"
+
+    def lost(self) -> None:
+        if not self.closed:
+            self.on_disconnected(b"")
+            self._again(self.network.RECONNECT_S)
+
+    def close(self) -> None:
+        self.closed = True
+        if self.connection is not None:
+            self.connection.close(notify_spoke=False)

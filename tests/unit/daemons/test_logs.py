@@ -1,0 +1,143 @@
+"""Logs: the form of a line, secrets, repetition, and what libraries say."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from daemons import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.TextIOWrapper]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    text = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    yield text
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.TextIOWrapper) -> list[dict[str, Any]]:
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return [json.loads(line) for line in buffer.getvalue().splitlines()]
+
+
+def test_a_line_says_when_who_and_what(stream: io.TextIOWrapper) -> None:
+    early = structlog.get_logger("made before configuration")
+    logs.configure(role="worker", agent_id="worker-1", log_format="json", stream=stream)
+    logs.get_logger("shell").info("started", port=9570)
+    early.info("seen", tasks={"a"})
+    first, second = lines(stream)
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {
+        "level": "info",
+        "agent": "worker-1",
+        "role": "worker",
+        "event": "started",
+        "part": "shell",
+        "port": 9570,
+    }
+    assert second["event"] == "seen"
+
+
+def test_other_threads_are_bound_too(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="worker-1", log_format="json", stream=stream)
+    thread = threading.Thread(target=lambda: logs.get_logger("health").warning("slow"))
+    thread.start()
+    thread.join(5)
+    assert lines(stream)[0]["agent"] == "worker-1"
+
+
+def test_levels(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", level="warning", log_format="json", stream=stream)
+    log = logs.get_logger("x")
+    log.debug("no")
+    log.info("no")
+    log.error("yes")
+    assert [line["event"] for line in lines(stream)] == ["yes"]
+
+
+def test_secrets_do_not_get_out(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", log_format="json", stream=stream)
+    logs.get_logger("x").info(
+        "connecting",
+        redis_password="hunter2",
+        token="hunter2",
+        token_secret="hunter2",
+        url="redis://user:hunter2@host:6379/0",
+        key_id="k-3",
+        task_id="t-1",
+        token_errors=4,
+    )
+    (line,) = lines(stream)
+    assert "hunter2" not in json.dumps(line)
+    assert (line["key_id"], line["task_id"], line["token_errors"]) == ("k-3", "t-1", 4)
+    assert line["url"] == "redis://user:***@host:6379/0"
+
+
+def test_a_repeated_warning_is_counted_not_written(stream: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    logs.configure(role="worker", agent_id="w", log_format="json", stream=stream)
+    log = logs.get_logger("x")
+    for number in range(logs.REPEATS + 20):
+        log.warning("store_away", number=number)
+        log.info("tick")
+    log.error("store_away")  # another level: told apart
+    assert sum(line["event"] == "store_away" and line["level"] == "warning" for line in lines(stream)) == logs.REPEATS
+    assert sum(line["event"] == "tick" for line in lines(stream)) == logs.REPEATS + 20
+    now[0] += logs.WINDOW_S
+    log.warning("store_away")
+    assert lines(stream)[-1]["held_back"] == 20
+
+
+def test_libraries_are_heard_from_warning_upward(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", level="debug", log_format="json", stream=stream)
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("disk is %s", "slow")
+    (line,) = lines(stream)
+    assert (line["part"], line["event"], line["level"]) == ("some.library", "disk is slow", "warning")
+
+
+def test_an_exception_comes_with_its_traceback_on_one_line(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", log_format="json", stream=stream)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logs.get_logger("x").exception("failed")
+    (line,) = lines(stream)
+    assert line["exception"].endswith("ValueError: broken")
+
+
+def test_console_form_is_for_people(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="worker-1", log_format="console", stream=stream)
+    logs.get_logger("x").info("started", port=9570)
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    text = buffer.getvalue().decode()
+    assert "started" in text
+    assert "port=9570" in text
+    assert not text.startswith("{")
+
+
+def test_a_daemon_does_not_load_rich() -> None:
+    code = (
+        "import sys; from daemons import logs; logs.configure(role='r', agent_id='a'); sys.exit('rich' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
+    assert done.returncode == 0

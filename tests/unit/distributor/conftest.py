@@ -1,0 +1,34 @@
+"""The distributor's surroundings as a fixture; invariants are checked when a test is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from daemons.distributor.config import DistributorConfig
+from tests.unit.distributor.harness import Site, Store
+
+
+@pytest.fixture
+def make_site() -> Iterator[Callable[..., Site]]:
+    """Make a core that owns nothing yet; every one that was made is checked at the end."""
+    made: list[Site] = []
+
+    def make(config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0) -> Site:
+        site = Site(config, store, start)
+        made.append(site)
+        return site
+
+    yield make
+    if made:
+        made[-1].check()  # an earlier one is a process that is gone; its store lives on in the last
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    """A core that owns its section and has a coordinator."""
+    site = make_site()
+    site.own()
+    site.coordinator_up()
+    return site

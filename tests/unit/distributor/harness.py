@@ -1,0 +1,431 @@
+"""A distributor core with everything around it played by plain data: clock, store, coordinator and workers.
+
+It keeps the engine's duties (events, settle, cut, apply, after), so a test says what happens and looks at what became
+of it. :meth:`Site.check` holds after every test: the core's own invariants, and what the store may never show.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from a2a_zmq.clock import Now
+from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
+from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
+from daemons.distributor.config import DistributorConfig
+from daemons.distributor.core import DistributorCore
+from daemons.runtime.contract import (
+    SUPERVISION_STEPS,
+    Batch,
+    BatchApplied,
+    DrainRequested,
+    Effect,
+    Event,
+    Exit,
+    LocalAnswer,
+    LocalCall,
+    Log,
+    OwnershipGained,
+    OwnershipLost,
+    Query,
+    QueryAnswer,
+    Send,
+    StoreChanged,
+    Undelivered,
+)
+
+DISTRIBUTOR = "site-1"
+COORDINATOR = "coordinator-1"
+SECTION = Section(DISTRIBUTOR, "distributor")
+CREATED = "2025-11-28T10:00:00.000000Z"
+
+
+class CountingMeter:
+    """Keeps what was counted, by name and labels."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, float] = {}
+        self.observed: dict[str, list[float]] = {}
+        self.gauges: dict[str, float] = {}
+
+    @staticmethod
+    def _key(name: str, labels: dict[str, str]) -> str:
+        return name + "".join(f"/{labels[label]}" for label in sorted(labels))
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        key = self._key(name, labels)
+        self.counts[key] = self.counts.get(key, 0) + amount
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.observed.setdefault(self._key(name, labels), []).append(value)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        self.gauges[self._key(name, labels)] = value
+
+
+class Store:
+    """The section's shared state, as much of it as a distributor can see or break."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.fence = 1
+        self.header: dict[str, str] = {}
+        self.live: dict[str, dict[str, Any]] = {}
+        self.results: dict[str, dict[str, Any]] = {}
+        self.history: list[list[Any]] = []
+        self.recorded: dict[str, list[int]] = {}  # task id → attempts whose result was recorded
+        self.accepted: set[str] = set()
+        self.dispatched: set[tuple[str, int]] = set()  # by every process that ever owned the section
+
+    def apply(self, write: SectionWrite) -> int:
+        assert write.section == SECTION
+        assert write.fence >= self.fence, "a fenced writer must not write"
+        self.header.update(write.header)
+        for task_id, raw in write.put_tasks.items():
+            record = orjson.loads(raw)
+            assert record["task_id"] == task_id
+            old = self.live.get(task_id, {}).get("metadata", {}).get("attempt", 0)
+            assert record["metadata"]["attempt"] >= old, f"attempt of {task_id} went back"
+            self.live[task_id] = record
+        for task_id in write.drop_tasks:
+            self.live.pop(task_id, None)
+        for task_id, raw in write.results.items():
+            record = orjson.loads(raw)
+            self.results[task_id] = record
+            self.recorded.setdefault(task_id, []).append(record["metadata"]["attempt"])
+        self.history.extend(orjson.loads(raw) for raw in write.history)
+        self.version += 1
+        return self.version
+
+    def loaded(self) -> Loaded:
+        tasks = {task_id: orjson.dumps(record) for task_id, record in self.live.items()}
+        return Loaded(self.version, self.fence, "epoch", dict(self.header), tasks)
+
+    def events(self, name: str) -> list[list[Any]]:
+        return [event for event in self.history if event[2] == name]
+
+
+class Site:
+    """One distributor core and its surroundings.
+
+    Attributes:
+        sent: (recipient, action, payload) of every message, payloads as the recipient would parse them.
+        trace: one line for everything that left the core, for stories.
+    """
+
+    def __init__(self, config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0) -> None:
+        self.config = config or DistributorConfig()
+        self.store = store or Store()
+        self.meter = CountingMeter()
+        self.mono = start
+        self.store_up = True
+        self.unreachable: set[str] = set()
+        self.full: set[str] = set()
+        self.unsealable: set[str] = set()  # task ids that no message can carry
+        self.sent: list[tuple[str, str, dict[str, Any]]] = []
+        self.logs: list[Log] = []
+        self.answers: dict[int, Any] = {}
+        self.queries: list[Query] = []
+        self.exit: Exit | None = None
+        self.trace: list[str] = []
+        self.flight: Batch | None = None
+        self._ids = 0
+        self._queue: list[Event | Undelivered] = []
+        self._mutations: set[str] = set()
+        self.core = DistributorCore(
+            DISTRIBUTOR, COORDINATOR, config=self.config, new_id=self._new_id, rng=lambda: 0.5, meter=self.meter
+        )
+
+    def _new_id(self) -> str:
+        self._ids += 1
+        return f"mutation-{self._ids}"
+
+    @property
+    def now(self) -> Now:
+        return Now(self.mono, 1_764_324_000.0 + self.mono)
+
+    # ------------------------------------------------------------ the engine's part
+
+    def event(self, *events: Event | Undelivered) -> None:
+        """Let the core see these events in one wake-up, and do what it wants."""
+        self._queue.extend(events)
+        self.turn()
+
+    def turn(self) -> None:
+        """One wake-up."""
+        self._handle_queue()
+        self._perform(self.core.settle(self.now))
+        self._handle_queue()
+        if self.flight is None and self.core.ready()[1] != "does not own its shared state":
+            self.flight = self.core.cut(self.now)
+            for write in self.flight.writes if self.flight else ():
+                assert write.mutation_id not in self._mutations, "a mutation id is fresh for each write"
+                self._mutations.add(write.mutation_id)
+        if self.flight is not None and self.store_up:
+            self.apply()
+            self.turn()
+
+    def _handle_queue(self) -> None:
+        while self._queue:
+            queue, self._queue = self._queue, []
+            for event in queue:
+                self._perform(self.core.handle(event, self.now))
+
+    def apply(self) -> None:
+        """The batch in flight becomes durable."""
+        assert self.flight is not None
+        batch, self.flight = self.flight, None
+        for write in batch.writes:
+            self.store.apply(write)
+            self._trace_write(write)
+        self._perform(self.core.handle(BatchApplied(1, {SECTION: self.store.version}), self.now))
+        self._perform(batch.after)
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect)
+            elif isinstance(effect, Log):
+                self.logs.append(effect)
+                self.trace.append(f"log {effect.level} {effect.event}")
+            elif isinstance(effect, LocalAnswer):
+                self.answers[effect.call_id] = effect.value
+                self.trace.append(f"answer {effect.call_id} {effect.value}")
+            elif isinstance(effect, Query):
+                self.queries.append(effect)
+                self.trace.append(f"query {effect.op}")
+            elif isinstance(effect, Exit):
+                self.exit = effect
+                self.trace.append(f"exit {effect.status}")
+
+    def _send(self, effect: Send) -> None:
+        if effect.to in self.full or effect.to in self.unreachable:
+            self._queue.append(Undelivered(effect, "busy" if effect.to in self.full else "unroutable"))
+            return
+        raw = orjson.dumps(effect.payload)
+        payload = orjson.loads(raw)
+        action = payload["action"]
+        if action == "assign_tasks" and self.unsealable & {item["task_id"] for item in payload.get("tasks", ())}:
+            self._queue.append(Undelivered(effect, "malformed"))
+            return
+        for item in payload.get("tasks", ()) if action == "assign_tasks" else ():
+            key = (item["task_id"], item["attempt"])
+            assert key not in self.store.dispatched, f"attempt {key} was sent twice, the second time to {effect.to}"
+            self.store.dispatched.add(key)
+        self.sent.append((effect.to, action, payload))
+        self.trace.append(f"send {effect.to} {effect.type.value} {action}{_summary(payload)}")
+
+    def _trace_write(self, write: SectionWrite) -> None:
+        parts = [f"put {task_id} {_shown(orjson.loads(raw))}" for task_id, raw in write.put_tasks.items()]
+        parts += [f"result {task_id} {_shown(orjson.loads(raw))}" for task_id, raw in write.results.items()]
+        if "assigned_workers" in write.header:
+            parts.append(f"workers {write.header['assigned_workers']}")
+        self.trace.append(f"store v{self.store.version}: " + "; ".join(parts) if parts else f"store v{self.store.version}")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, with a wake-up at each of the core's deadlines."""
+        end = self.mono + seconds
+        for _ in range(10_000):
+            due = self.core.next_deadline()
+            if due > end:
+                break
+            self.mono = max(self.mono, due)
+            self.turn()
+        else:
+            raise AssertionError("the core keeps asking to be woken")
+        self.mono = end
+        self.turn()
+
+    def supervise(self) -> None:
+        for step in SUPERVISION_STEPS:
+            self._perform(self.core.supervise(step, self.now))
+        self.turn()
+
+    # ------------------------------------------------------------ surroundings
+
+    def own(self, *, state_lost: bool = False) -> None:
+        self.flight = None
+        self.store.fence += 1
+        self.event(OwnershipGained(self.store.fence, "epoch", {SECTION: self.store.loaded()}, state_lost=state_lost))
+
+    def disown(self) -> None:
+        self.flight = None
+        self.event(OwnershipLost("lease"))
+
+    def coordinator_up(self, *, restarted: bool = False) -> None:
+        self.unreachable.discard(COORDINATOR)
+        self.event(PeerUp(PeerInfo(COORDINATOR, Role.COORDINATOR, details={"fence": 1}, restarted=restarted)))
+
+    def coordinator_down(self) -> None:
+        self.unreachable.add(COORDINATOR)
+        self.event(PeerDown(COORDINATOR, Role.COORDINATOR, "disconnect", 0.2))
+
+    def worker_up(
+        self,
+        name: str,
+        *,
+        limit: int = 1,
+        slots: int = 1,
+        types: list[str] | None = None,
+        running: list[list[Any]] | None = None,
+        restarted: bool = False,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        details = {
+            "task_types": types or ["noop"],
+            "slots": slots,
+            "limit": limit,
+            "labels": labels or {},
+            "running": running or [],
+        }
+        self.unreachable.discard(name)
+        self.event(PeerUp(PeerInfo(name, Role.WORKER, details=details, restarted=restarted)))
+
+    def worker_suspect(self, name: str, reason: str = "disconnect") -> None:
+        self.event(PeerSuspect(name, reason))
+
+    def worker_down(self, name: str, reason: str = "exited", silent_s: float = 0.01) -> None:
+        self.unreachable.add(name)
+        self.event(PeerDown(name, Role.WORKER, reason, silent_s))
+
+    def from_coordinator(self, action: str, **payload: Any) -> None:
+        self.event(self.message(COORDINATOR, Role.COORDINATOR, MessageType.REQUEST, {"action": action, **payload}))
+
+    def from_worker(self, name: str, action: str, **payload: Any) -> None:
+        type_ = MessageType.HEARTBEAT if action == "heartbeat" else MessageType.EVENT
+        self.event(self.message(name, Role.WORKER, type_, {"action": action, **payload}))
+
+    @staticmethod
+    def message(sender: str, role: Role, type_: MessageType, payload: dict[str, Any]) -> Received:
+        wire = orjson.loads(orjson.dumps(payload))
+        return Received(sender, role, Message(type_, sender, DISTRIBUTOR, wire, Metadata(sender, request_id="request-1")))
+
+    def record(self, task_id: str, task_type: str = "noop", **metadata: Any) -> dict[str, Any]:
+        return {
+            "task_id": task_id,
+            "task_type": task_type,
+            "payload": {"name": task_id},
+            "status": "pending",
+            "created_at": CREATED,
+            "updated_at": CREATED,
+            "metadata": {"client": "client-1", **metadata},
+        }
+
+    def assign(self, *task_ids: str, task_type: str = "noop", fence: int = 1, **metadata: Any) -> None:
+        """The coordinator makes records durable and assigns them."""
+        records = [self.record(task_id, task_type, **metadata) for task_id in task_ids]
+        for record in records:
+            self.store.live[record["task_id"]] = orjson.loads(orjson.dumps(record))
+        self.store.accepted.update(task_ids)
+        self.from_coordinator("assign_tasks", tasks=records, fence=fence)
+
+    def cancel(self, *task_ids: str) -> None:
+        self.from_coordinator("cancel_tasks", task_ids=list(task_ids))
+
+    def complete(self, worker: str, *tasks: tuple[str, int] | str, limit: int | None = None) -> None:
+        """The worker reports results; a bare id means the attempt that it was sent last."""
+        results = []
+        for task in tasks:
+            task_id, attempt = (task, self.attempt(worker, task)) if isinstance(task, str) else task
+            results.append(
+                {
+                    "task_id": task_id,
+                    "attempt": attempt,
+                    "outcome": "completed",
+                    "result": {"from": worker},
+                    "started_at": self.now.wall,
+                    "execution_s": 0.25,
+                }
+            )
+        self.from_worker(worker, "task_results", results=results, limit=limit)
+
+    def report(self, worker: str, task_id: str, attempt: int, outcome: str, **fields: Any) -> None:
+        result = {"task_id": task_id, "attempt": attempt, "outcome": outcome, **fields}
+        self.from_worker(worker, "task_results", results=[result])
+
+    def fail(self, worker: str, task_id: str, attempt: int, *, kind: str = "raised", **fields: Any) -> None:
+        self.report(worker, task_id, attempt, "failed", error="boom", error_kind=kind, **fields)
+
+    def store_away(self) -> None:
+        self.store_up = False
+        self.event(StoreChanged(available=False, reason="connection"))
+
+    def store_back(self) -> None:
+        self.store_up = True
+        self.event(StoreChanged(available=True))
+
+    def answer(self) -> None:
+        """The store answers the oldest query."""
+        query = self.queries.pop(0)
+        self.event(QueryAnswer(query.tag, self.store.loaded()))
+
+    def drain(self, deadline_s: float = 5.0) -> None:
+        self.event(DrainRequested("SIGTERM", deadline_s))
+
+    def call(self, call_id: int, name: str, **args: Any) -> None:
+        self.event(LocalCall(call_id, name, args))
+
+    # ------------------------------------------------------------ looking
+
+    def got(self, worker: str) -> list[tuple[str, int]]:
+        """(task id, attempt) of everything this worker was sent, in order."""
+        return [
+            (item["task_id"], item["attempt"])
+            for to, action, payload in self.sent
+            if to == worker and action == "assign_tasks"
+            for item in payload["tasks"]
+        ]
+
+    def attempt(self, worker: str, task_id: str) -> int:
+        return [attempt for got, attempt in self.got(worker) if got == task_id][-1]
+
+    def told(self, to: str, action: str) -> list[dict[str, Any]]:
+        return [payload for recipient, name, payload in self.sent if recipient == to and name == action]
+
+    def reported(self) -> list[tuple[str, str]]:
+        """(task id, status) of every result that the coordinator was told."""
+        payloads = self.told(COORDINATOR, "task_results")
+        return [(result["task_id"], result["status"]) for payload in payloads for result in payload["results"]]
+
+    def cancelled_at(self, worker: str) -> list[list[Any]]:
+        return [pair for payload in self.told(worker, "cancel_tasks") for pair in payload["tasks"]]
+
+    def check(self) -> None:
+        """What must hold whatever happened."""
+        assert self.core.violations() == []
+        both = self.store.live.keys() & self.store.results.keys()
+        assert not both, f"live and ended at once: {both}"
+        twice = {task_id: attempts for task_id, attempts in self.store.recorded.items() if len(attempts) > 1}
+        assert not twice, f"recorded twice: {twice}"
+        lost = self.store.accepted - self.store.live.keys() - self.store.results.keys()
+        assert not lost, f"accepted and lost: {lost}"
+        for task_id, _ in self.reported():
+            assert task_id in self.store.results, f"{task_id} was reported before it was recorded"
+
+
+def _shown(record: dict[str, Any]) -> str:
+    metadata = record["metadata"]
+    text = f"{record['status']}#{metadata['attempt']}"
+    if record.get("retry_count"):
+        text += f" failures={record['retry_count']}"
+    kind = metadata.get("error_kind")
+    return f"{text} {kind}" if kind else text
+
+
+def _summary(payload: dict[str, Any]) -> str:
+    action = payload["action"]
+    if "code" in payload:
+        return f" {payload['code']}"
+    if action == "assign_tasks":
+        return "".join(f" {item['task_id']}#{item['attempt']}" for item in payload["tasks"])
+    if action == "cancel_tasks":
+        return "".join(f" {task_id}#{attempt}" for task_id, attempt in payload["tasks"])
+    if action == "task_results":
+        return f" v{payload['version']}" + "".join(f" {item['task_id']}:{item['status']}" for item in payload["results"])
+    if action == "workers_changed":
+        return "".join(f" {item['id']}:{'up' if item['up'] else 'down'}" for item in payload["workers"])
+    if action == "task_unknown":
+        return "".join(f" {task_id}" for task_id in payload["task_ids"])
+    return ""

@@ -1,0 +1,453 @@
+"""The key directory: made, changed, read and refused."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from a2a_zmq import config
+from a2a_zmq.errors import ConfigError, Refused
+from a2a_zmq.protocol.crypto import KeySource
+from a2a_zmq.protocol.message import Role
+from a2a_zmq.security.keyring import KeyDirectory, Keyring
+
+NOW = 1_764_325_800.0
+FLEET = {"coordinator-1": "coordinator", "distributor-1": "distributor", "worker-1": "worker", "cli": "client"}
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyDirectory:
+    directory = KeyDirectory(tmp_path / "keys")
+    assert sorted(directory.init(FLEET)) == sorted(FLEET)
+    return directory
+
+
+def ring(keys: KeyDirectory, name: str) -> Keyring:
+    return Keyring.load(keys.path, name)
+
+
+def refusal(action: Callable[[], None]) -> str:
+    with pytest.raises(Refused) as caught:
+        action()
+    return caught.value.reason
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_files_are_private_and_have_the_documented_form(keys: KeyDirectory) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in keys.path.iterdir()}
+    assert stat.S_IMODE(keys.path.stat().st_mode) == 0o700
+    assert modes.pop(".lock") == 0o600
+    assert modes.pop("issuer.pub") == modes.pop("peers.json") == 0o644
+    assert set(modes.values()) == {0o600}
+    assert set(modes) == {"issuer.key", *(f"{name}.key" for name in FLEET)}
+
+    peers = orjson.loads(keys.peers_json.read_bytes())
+    own = orjson.loads(keys.key_file("worker-1").read_bytes())
+    assert peers["revoked"] == {"curve": [], "jti": []}
+    assert peers["agents"]["worker-1"]["role"] == own["role"] == "worker"
+    assert own["agent_id"] == "worker-1"
+    assert [(key["key_id"], key["curve"]) for key in peers["agents"]["worker-1"]["keys"]] == [
+        (key["key_id"], key["public"]) for key in own["keys"]
+    ]
+    assert own["keys"][0]["secret"] not in keys.peers_json.read_text()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+@pytest.mark.parametrize("name", ["worker-1.key", "issuer.key"])
+def test_a_secret_file_that_others_can_touch_is_refused(keys: KeyDirectory, name: str, mode: int) -> None:
+    (keys.path / name).chmod(mode)
+    with pytest.raises(ConfigError, match=f"{name}: mode is 0{mode:o}, must be 0600"):
+        ring(keys, "worker-1")
+
+
+@pytest.mark.parametrize("name", ["peers.json", "issuer.pub"])
+def test_a_public_file_may_be_read_but_not_written_by_others(keys: KeyDirectory, name: str) -> None:
+    (keys.path / name).chmod(0o666)
+    with pytest.raises(ConfigError, match=f"{name}: mode is 0666"):
+        ring(keys, "worker-1")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701])
+def test_a_directory_that_others_can_enter_is_refused(keys: KeyDirectory, mode: int) -> None:
+    keys.path.chmod(mode)
+    for action in (lambda: ring(keys, "worker-1"), keys.list, lambda: keys.ensure("worker-1", "worker")):
+        with pytest.raises(ConfigError, match="others can enter it; chmod 0700"):
+            action()
+    keys.path.chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_somebody_elses_directory_is_refused(short_tmp: Path) -> None:
+    short_tmp.chmod(0o711)
+    keys = KeyDirectory(short_tmp / "keys")
+    keys.init({"worker-1": "worker"})
+    os.chown(keys.path, 4242, 4242)
+    program = """
+import os, sys
+from a2a_zmq.errors import ConfigError
+from a2a_zmq.security.keyring import KeyDirectory
+os.seteuid(4243)
+try:
+    KeyDirectory(sys.argv[1]).list()
+except ConfigError as error:
+    print(error)
+"""
+    root = Path(config.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(keys.path)], capture_output=True, text=True, cwd=root, check=True, timeout=9
+    )
+    assert done.stdout == f"{keys.path}: belongs to user id 4242, we run as 4243\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_belongs_to_the_directorys_owner(keys: KeyDirectory) -> None:
+    os.chown(keys.path, 4242, 4343)
+    keys.add("worker-2", "worker")
+    for name in ("worker-2.key", "peers.json"):
+        found = (keys.path / name).stat()
+        assert (found.st_uid, found.st_gid) == (4242, 4343)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("peers.json", "{", "peers.json: "),
+        ("peers.json", '{"agents": {}, "extra": 1}', "extra: "),
+        ("peers.json", '{"agents": {"a/b": {"role": "worker", "keys": []}}}', "no agent name"),
+        ("peers.json", '{"agents": {"a": {"role": "king", "keys": []}}}', "agents.a.role"),
+        ("peers.json", '{"agents": {"a": {"role": "worker", "keys": [{"key_id": "1", "curve": "short"}]}}}', "40 char"),
+        ("worker-1.key", "not json", "worker-1.key: "),
+        ("issuer.pub", "not pem", "issuer.pub: not an Ed25519 public key"),
+        ("issuer.key", "not pem", "issuer.key: not an unencrypted Ed25519 private key"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_line(keys: KeyDirectory, name: str, content: str, complaint: str) -> None:
+    (keys.path / name).write_text(content)
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        ring(keys, "worker-1")
+    assert "\n" not in str(caught.value)
+    assert str(keys.path) in str(caught.value)
+
+
+def test_an_error_repeats_no_secret(keys: KeyDirectory) -> None:
+    path = keys.key_file("worker-1")
+    record = orjson.loads(path.read_bytes())
+    secret = record["keys"][0]["secret"]
+    record["keys"][0]["secret"] = secret[:-1] + "~"
+    path.write_bytes(orjson.dumps(record))
+    with pytest.raises(ConfigError) as caught:
+        ring(keys, "worker-1")
+    assert secret[:10] not in str(caught.value)
+
+
+def test_another_agents_key_file_is_refused(keys: KeyDirectory) -> None:
+    with pytest.raises(ConfigError, match=r"is worker-1's, not cli's"):
+        Keyring.from_files(keys.key_file("worker-1"), keys.peers_json, "cli")
+
+
+def test_an_agent_without_keys_is_refused(keys: KeyDirectory) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        ring(keys, "stranger")
+
+
+# ---------------------------------------------------------------- changes
+
+
+def test_add_list_and_bad_names(keys: KeyDirectory) -> None:
+    keys.add("worker-2", Role.WORKER)
+    assert [(entry.name, entry.role, entry.key_ids) for entry in keys.list()] == [
+        (name, FLEET.get(name, "worker"), ["1"]) for name in sorted([*FLEET, "worker-2"])
+    ]
+    for name in ("issuer", "a/b", "", "cli~x", "../x"):
+        with pytest.raises(ConfigError, match="is no agent name"):
+            keys.add(name, "worker")
+    with pytest.raises(ConfigError, match="has keys already"):
+        keys.add("worker-2", "worker")
+    with pytest.raises(ConfigError, match="no agent nobody"):
+        keys.rotate("nobody")
+
+
+def test_init_again_adds_what_is_new_and_changes_nothing_else(keys: KeyDirectory) -> None:
+    before = keys.key_file("cli").read_bytes()
+    assert keys.init({**FLEET, "worker-9": "worker"}) == ["worker-9"]
+    assert keys.key_file("cli").read_bytes() == before
+    with pytest.raises(ConfigError, match="cli is a client, not a worker"):
+        keys.init({"cli": "worker"})
+
+
+def test_rotate_keeps_two_keys_and_both_sides_go_on(keys: KeyDirectory) -> None:
+    worker, distributor = ring(keys, "worker-1"), ring(keys, "distributor-1")
+    first = dict(worker.pair_keys("distributor-1"))
+    assert keys.rotate("worker-1") == "2"
+    assert worker.reload_if_changed()  # one side knows, the other does not yet
+    assert [name for name, _ in worker.pair_keys("distributor-1")] == ["1-2", "1-1"]
+    assert first.items() <= dict(worker.pair_keys("distributor-1")).items()
+    assert dict(distributor.pair_keys("worker-1")) == first
+    assert distributor.reload_if_changed()
+    assert dict(distributor.pair_keys("worker-1")) == dict(worker.pair_keys("distributor-1"))
+    assert keys.rotate("worker-1") == "3"
+    assert keys.list()[-1].key_ids == ["3", "2"]
+    worker.reload_if_changed()
+    assert [name for name, _ in worker.pair_keys("distributor-1")] == ["1-3", "1-2"]
+
+
+def test_a_key_that_the_peers_do_not_know_yet_is_not_used(keys: KeyDirectory) -> None:
+    """An interrupted rotation, or one whose peers.json has not come yet."""
+    old_peers = keys.peers_json.read_bytes()
+    keys.rotate("worker-1")
+    keys.peers_json.write_bytes(old_peers)
+    worker = ring(keys, "worker-1")
+    assert [name for name, _ in worker.pair_keys("distributor-1")] == ["1-1"]
+    assert worker.curve_pair().public.decode() in old_peers.decode()
+    assert keys.rotate("worker-1") == "2"
+    assert worker.reload_if_changed()
+    assert [name for name, _ in worker.pair_keys("distributor-1")] == ["1-2", "1-1"]
+
+
+def test_reload_is_asked_for_and_keeps_the_old_state_if_the_new_is_bad(keys: KeyDirectory) -> None:
+    worker = ring(keys, "worker-1")
+    assert not worker.reload_if_changed()
+    good = keys.peers_json.read_bytes()
+    keys.peers_json.write_text("{ damaged")
+    with pytest.raises(ConfigError):
+        worker.reload_if_changed()
+    assert not worker.reload_if_changed()  # complains once, not every second
+    assert worker.pair_keys("distributor-1")
+    keys.peers_json.write_bytes(good)
+    assert worker.reload_if_changed()
+
+
+def test_revoke_shuts_out_now_and_until_added_again(keys: KeyDirectory) -> None:
+    hub = ring(keys, "distributor-1")
+    worker = ring(keys, "worker-1")
+    token, public = worker.token(NOW), worker.curve_pair().public
+    hub.verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW)
+    assert hub.allow("any", public) == "worker-1"
+    assert not hub.revoked("worker-1", "worker-1")
+
+    keys.revoke("worker-1")
+    assert hub.reload_if_changed()
+    assert hub.revoked("worker-1", "worker-1")
+    assert hub.revoked("", "worker-1")
+    assert hub.allow("any", public) is None
+    assert hub.pair_keys("worker-1") == []
+    assert refusal(lambda: hub.verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW)) == "revoked"
+    assert not hub.revoked("coordinator-1", "coordinator-1")
+
+    assert worker.reload_if_changed()  # it lives, and knows
+    assert worker.revoked("worker-1", "")
+    assert worker.token(NOW + 90_000) is None
+    with pytest.raises(ConfigError, match="worker-1 is revoked"):
+        keys.ensure("worker-1", "worker")
+    with pytest.raises(ConfigError):
+        ring(keys, "worker-1")
+
+    keys.add("worker-1", "worker")
+    hub.reload_if_changed()
+    assert hub.allow("any", public) is None  # the old key stays out
+    again = ring(keys, "worker-1")
+    hub.verify_peer("worker-1", Role.WORKER, again.token(NOW), "worker-1", NOW)
+    assert not hub.revoked("worker-1", "worker-1")
+
+
+def test_revoking_one_token_ends_the_session_that_showed_it(keys: KeyDirectory) -> None:
+    hub, cli = ring(keys, "coordinator-1"), ring(keys, "cli~1")
+    token = cli.token(NOW)
+    hub.verify_peer("cli~1", Role.CLIENT, token, "cli", NOW)
+    other = ring(keys, "cli~2").token(NOW)
+    hub.verify_peer("cli~2", Role.CLIENT, other, "cli", NOW)
+    jti = hub._sessions["cli~1"][0]
+    keys.revoke_token(jti)
+    hub.reload_if_changed()
+    assert hub.revoked("cli~1", "cli")
+    assert not hub.revoked("cli~2", "cli")
+    assert refusal(lambda: hub.verify_peer("cli~1", Role.CLIENT, token, "cli", NOW)) == "revoked"
+    hub.verify_peer("cli~1", Role.CLIENT, other, "cli", NOW)  # a good token heals it
+    assert not hub.revoked("cli~1", "cli")
+
+
+def test_strangers_are_revoked_and_nobody_in_particular_is_not(keys: KeyDirectory) -> None:
+    hub = ring(keys, "coordinator-1")
+    assert hub.revoked("stranger", "")
+    assert not hub.revoked("", "")
+    assert hub.pair_keys("stranger") == []
+    assert hub.allow("any", b"x" * 40) is None
+
+
+# ---------------------------------------------------------------- other hosts
+
+
+def test_export_gives_another_host_what_it_needs_and_nothing_more(keys: KeyDirectory, tmp_path: Path) -> None:
+    other = KeyDirectory(tmp_path / "other")
+    keys.export("worker-1", other.path)
+    assert {path.name for path in other.path.iterdir()} - {".lock"} == {
+        "issuer.pub",
+        "peers.json",
+        "worker-1.key",
+        "worker-1.jwt",
+    }
+    far = Keyring.load(other.path, "worker-1")
+    other.ensure("worker-1", "worker")
+    for refused in (other.ensure, other.add):
+        with pytest.raises(ConfigError, match=r"issuer\.key"):
+            refused("worker-2", "worker")
+    hub = ring(keys, "distributor-1")
+    assert dict(far.pair_keys("distributor-1")) == dict(hub.pair_keys("worker-1"))
+
+
+def test_a_given_token_is_used_until_it_expires_and_replaced_without_a_restart(
+    keys: KeyDirectory, tmp_path: Path
+) -> None:
+    other = KeyDirectory(tmp_path / "other")
+    keys.export("worker-1", other.path)
+    far, hub = Keyring.load(other.path, "worker-1"), ring(keys, "distributor-1")
+    other.token_file("worker-1").write_text(keys.issue_token("worker-1", wall=NOW, life_s=600))
+    token = far.token(NOW + 500)
+    hub.verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW + 500)
+    assert far.token(NOW + 700) is None
+    other.token_file("worker-1").write_text(keys.issue_token("worker-1", wall=NOW + 650))
+    assert far.token(NOW + 700) is not None
+
+
+def test_without_issuer_and_token_it_says_what_to_do(keys: KeyDirectory, tmp_path: Path) -> None:
+    other = KeyDirectory(tmp_path / "other")
+    keys.export("worker-1", other.path)
+    other.token_file("worker-1").unlink()
+    with pytest.raises(ConfigError, match="a2actl keys export worker-1"):
+        Keyring.load(other.path, "worker-1")
+
+
+def test_another_fleets_issuer_key_is_noticed(keys: KeyDirectory, tmp_path: Path) -> None:
+    foreign = KeyDirectory(tmp_path / "foreign")
+    foreign.init({"x": "worker"})
+    keys.issuer_key.write_bytes(foreign.issuer_key.read_bytes())
+    with pytest.raises(ConfigError, match=r"does not belong to the issuer\.pub"):
+        ring(keys, "worker-1")
+
+
+# ---------------------------------------------------------------- first start
+
+
+def _start(path: str, name: str) -> str:
+    KeyDirectory(path).ensure(name, "worker")
+    return str(Keyring.load(path, name).token(NOW) is not None)
+
+
+def test_ensure_makes_everything_on_the_first_start_and_nothing_on_the_next(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path / "a" / "b" / "keys")
+    keys.ensure("coordinator-1", "coordinator")
+    keys.ensure("worker-1~x1", "worker")
+    before = {path.name: path.read_bytes() for path in keys.path.iterdir()}
+    keys.ensure("coordinator-1", Role.COORDINATOR)
+    keys.ensure("worker-1", "worker")
+    assert {path.name: path.read_bytes() for path in keys.path.iterdir()} == before
+    assert [entry.name for entry in keys.list()] == ["coordinator-1", "worker-1"]
+    with pytest.raises(ConfigError, match="worker-1 is a worker, not a client"):
+        keys.ensure("worker-1", "client")
+
+
+def test_ensure_by_many_processes_at_once_makes_one_fleet(tmp_path: Path) -> None:
+    path = str(tmp_path / "keys")
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        started = pool.starmap(_start, [(path, f"worker-{number % 3}") for number in range(12)], chunksize=1)
+    assert started == ["True"] * 12
+    assert [entry.key_ids for entry in KeyDirectory(path).list()] == [["1"]] * 3
+    rings = {name: Keyring.load(path, name) for name in ("worker-0", "worker-1", "worker-2")}
+    for name, one in rings.items():
+        for other_name, other in rings.items():
+            if name != other_name:
+                assert one.pair_keys(other_name) == other.pair_keys(name) != []
+
+
+def test_ensure_mends_an_interrupted_first_start(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path / "keys")
+    keys.ensure("worker-1", "worker")
+    keys.peers_json.unlink()  # killed before it was written
+    keys.issuer_pub.unlink()
+    keys.ensure("worker-1", "worker")
+    assert ring(keys, "worker-1").token(NOW)
+
+
+def test_a_lost_key_file_is_replaced_on_the_issuing_host(keys: KeyDirectory) -> None:
+    keys.key_file("worker-1").unlink()
+    keys.ensure("worker-1", "worker")
+    assert [name for name, _ in ring(keys, "worker-1").pair_keys("cli")] == ["1-2"]
+
+
+# ---------------------------------------------------------------- pair keys and verdicts
+
+
+def test_both_sides_of_every_pair_agree_and_no_two_pairs_do(keys: KeyDirectory) -> None:
+    rings = {name: ring(keys, name) for name in FLEET}
+    seen: set[bytes] = set()
+    for one in FLEET:
+        for other in FLEET:
+            if one < other:
+                mine, yours = rings[one].pair_keys(other), rings[other].pair_keys(one)
+                assert mine == yours
+                assert len(mine[0][1]) == 32
+                seen.add(mine[0][1])
+    assert len(seen) == len(FLEET) * (len(FLEET) - 1) // 2
+
+
+def test_a_client_process_uses_its_identitys_keys(keys: KeyDirectory) -> None:
+    cli = ring(keys, "cli~ab12")
+    assert cli.agent_id == "cli~ab12"
+    assert cli.role is Role.CLIENT
+    hub = ring(keys, "coordinator-1")
+    assert hub.pair_keys("cli~ab12") == hub.pair_keys("cli~other") == cli.pair_keys("coordinator-1")
+    hub.verify_peer("cli~ab12", Role.CLIENT, cli.token(NOW), "cli", NOW)
+
+
+def test_verify_peer_refuses_with_the_reason(keys: KeyDirectory) -> None:
+    hub, worker = ring(keys, "distributor-1"), ring(keys, "worker-1")
+    token = worker.token(NOW)
+    cases = [
+        ("token", "worker-1", Role.WORKER, None, "worker-1", NOW),
+        ("token", "worker-1", Role.WORKER, "nonsense", "worker-1", NOW),
+        ("token", "worker-1", Role.WORKER, token, "worker-1", NOW + 90_000),
+        ("token", "worker-1", Role.WORKER, token, "worker-1", NOW - 90_000),
+        ("identity", "worker-1", Role.WORKER, token, "cli", NOW),
+        ("identity", "cli", Role.CLIENT, token, "cli", NOW),
+        ("identity", "cli", Role.CLIENT, token, "", NOW),
+        ("identity", "worker-1", Role.COORDINATOR, token, "worker-1", NOW),
+        ("identity", "worker-2", Role.WORKER, token, "worker-2", NOW),
+    ]
+    for reason, agent_id, role, shown, user_id, wall in cases:
+        assert refusal(lambda: hub.verify_peer(agent_id, role, shown, user_id, wall)) == reason  # noqa: B023
+    hub.verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW)
+    hub.verify_peer("worker-1", Role.WORKER, token, "", NOW)
+
+
+def test_a_token_for_a_dropped_key_is_refused(keys: KeyDirectory) -> None:
+    hub, token = ring(keys, "distributor-1"), ring(keys, "worker-1").token(NOW)
+    keys.rotate("worker-1")
+    hub.reload_if_changed()
+    hub.verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW)
+    keys.rotate("worker-1")
+    hub.reload_if_changed()
+    assert refusal(lambda: hub.verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW)) == "identity"
+
+
+def test_the_own_token_is_minted_anew_at_half_life(keys: KeyDirectory) -> None:
+    worker = ring(keys, "worker-1")
+    first = worker.token(NOW)
+    assert worker.token(NOW + 20_000) == first
+    assert worker.token(NOW + 22_000) != first
+
+
+def test_the_key_ring_is_a_key_source(keys: KeyDirectory) -> None:
+    source: KeySource = ring(keys, "worker-1")
+    assert source.role is Role.WORKER
+    assert ring(keys, "worker-1").agents_of(Role.COORDINATOR) == ["coordinator-1"]
+    assert len(ring(keys, "worker-1").server_keys("distributor-1")) == 1

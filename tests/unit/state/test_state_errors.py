@@ -1,0 +1,68 @@
+"""Redis' errors as typed errors."""
+
+from __future__ import annotations
+
+import hiredis
+import pytest
+from redis import exceptions
+from redis.asyncio.connection import Connection
+
+from a2a_zmq.errors import StateError, StoreUnavailable
+from a2a_zmq.state.link import to_state_error
+
+
+def as_read(reply: str) -> Exception:
+    """An error reply as redis-py's parser hands it over."""
+    reader = hiredis.Reader(replyError=Connection()._parser.parse_error)
+    reader.feed(f"-{reply}\r\n".encode())
+    error = reader.gets()
+    assert isinstance(error, Exception)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "fatal"),
+    [
+        ("LOADING Redis is loading the dataset in memory", "loading", False),
+        ("READONLY You can't write against a read only replica.", "readonly", False),
+        ("MASTERDOWN Link with MASTER is down", "readonly", False),
+        ("NOREPLICAS Not enough good replicas to write.", "readonly", False),
+        ("OOM command not allowed when used memory > 'maxmemory'.", "oom", False),
+        ("MISCONF Errors writing to the AOF file: No space left on device", "misconf", False),
+        ("NOAUTH Authentication required.", "noauth", True),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "noauth", True),
+        ("NOPERM User x has no permissions to run the 'hset' command", "noauth", True),
+        ("CLUSTERDOWN The cluster is down", "connection", False),
+        ("BUSY Redis is busy running a script.", "timeout", False),
+        ("ERR max number of clients reached", "connection", False),
+        ("EXECABORT Transaction discarded because of: OOM command not allowed", "oom", False),
+        ("EXECABORT Transaction discarded because of: READONLY You can't write", "readonly", False),
+    ],
+)
+def test_replies_that_mean_unavailable(reply: str, reason: str, fatal: bool) -> None:
+    error = to_state_error(as_read(reply))
+    assert isinstance(error, StoreUnavailable)
+    assert (error.reason, error.fatal) == (reason, fatal)
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (TimeoutError(), "timeout"),
+        (exceptions.TimeoutError("Timeout reading from socket"), "timeout"),
+        (exceptions.ConnectionError("Connection closed by server."), "connection"),
+        (ConnectionResetError(104, "Connection reset by peer"), "connection"),
+        (exceptions.AuthenticationError("Invalid Username or Password"), "noauth"),
+    ],
+)
+def test_what_the_connection_raises(raised: Exception, reason: str) -> None:
+    error = to_state_error(raised)
+    assert isinstance(error, StoreUnavailable)
+    assert error.reason == reason
+
+
+@pytest.mark.parametrize("reply", ["WRONGTYPE Operation against a key", "ERR unknown command 'X'"])
+def test_our_own_mistakes_are_not_called_unavailable(reply: str) -> None:
+    error = to_state_error(as_read(reply))
+    assert isinstance(error, StateError)
+    assert not isinstance(error, StoreUnavailable)
