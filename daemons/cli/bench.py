@@ -6,7 +6,6 @@ import os
 import platform
 import random
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -61,7 +60,7 @@ def run_bench(parts: tuple[str, ...], sizes: Sizes, *, quiet: bool) -> dict[str,
             "idle": lambda: idle(fleet, sizes.idle_s),
             "latency": lambda: latency(client, sizes.samples),
             "throughput": lambda: throughput(fleet, client, sizes.tasks, sizes.repeat),
-            "depth": lambda: depth(client, sizes.tasks, sizes.waiting, sizes.repeat),
+            "depth": lambda: depth(fleet, client, sizes.tasks, sizes.waiting, sizes.repeat),
             "kill": lambda: kill_recovery(fleet, client, sizes.kills),
         }
         for part in PARTS:
@@ -112,39 +111,58 @@ def run_noops(client: FleetClient, tasks: int, in_flight: int = IN_FLIGHT) -> fl
     return tasks / (time.perf_counter() - began)
 
 
+def measured_runs(fleet: LocalFleet, client: FleetClient, tasks: int, repeat: int) -> dict[str, Any]:
+    """Several bulk runs; of the median one: tasks a second, and what a task cost each process and Redis."""
+    runs = []
+    for _ in range(repeat):
+        cpu, own, redis = fleet.cpu_s(), time.process_time(), redis_commands(fleet)
+        rate = run_noops(client, tasks)
+        own = time.process_time() - own
+        spent = {name: round((used - cpu.get(name, 0.0)) / tasks * 1e6, 1) for name, used in fleet.cpu_s().items()}
+        commands = (redis_commands(fleet) - redis) / tasks
+        runs.append((rate, {**spent, "client": round(own / tasks * 1e6, 1)}, round(commands, 4)))
+    rate, costs, commands = sorted(runs, key=lambda run: run[0])[repeat // 2]
+    return {"rate": rate, "cpu_us": costs, "redis_commands": commands, "rates": [round(run[0]) for run in runs]}
+
+
 def throughput(fleet: LocalFleet, client: FleetClient, tasks: int, repeat: int) -> dict[str, Any]:
     """Bulk no-op tasks, durable, every result back; and what that cost Redis, the daemons and the client."""
     run_noops(client, min(tasks, WARM_UP_TASKS))
-    rates, costs, commands = [], [], []
-    for _ in range(repeat):
-        cpu, own, redis = fleet.cpu_s(), time.process_time(), redis_commands(fleet)
-        rates.append(run_noops(client, tasks))
-        own = time.process_time() - own
-        spent = {name: round((used - cpu.get(name, 0.0)) / tasks * 1e6, 1) for name, used in fleet.cpu_s().items()}
-        costs.append({**spent, "client": round(own / tasks * 1e6, 1)})
-        commands.append((redis_commands(fleet) - redis) / tasks)
-    middle = sorted(range(repeat), key=rates.__getitem__)[repeat // 2]
+    found = measured_runs(fleet, client, tasks, repeat)
     return {
-        "noop_tasks_per_s": round(rates[middle]),
-        "noop_tasks_per_s_runs": [round(rate) for rate in rates],
-        "cpu_us_per_task": costs[middle],
-        "redis_commands_per_task": round(commands[middle], 4),
+        "noop_tasks_per_s": round(found["rate"]),
+        "noop_tasks_per_s_runs": found["rates"],
+        "cpu_us_per_task": found["cpu_us"],
+        "redis_commands_per_task": found["redis_commands"],
         "pss_mb_after_load": {name: round(mb, 1) for name, mb in fleet.pss_mb().items()},
     }
 
 
-def depth(client: FleetClient, tasks: int, waiting: int, repeat: int) -> dict[str, Any]:
-    """Throughput while many other tasks wait (for a worker that does not exist), against a thousand of them."""
-    parked = client.submit_many("noop", ({} for _ in range(SHALLOW)), labels=PARKED)
+def park(fleet: LocalFleet, count: int) -> list[str]:
+    """Tasks that wait for a worker that does not exist; submitted by a client of their own, which leaves again."""
+    with FleetClient(**fleet.client_arguments(operator=True)) as client:
+        handles = client.submit_many("noop", ({} for _ in range(count)), labels=PARKED)
+        return [handle.task_id for handle in handles]
+
+
+def depth(fleet: LocalFleet, client: FleetClient, tasks: int, waiting: int, repeat: int) -> dict[str, Any]:
+    """Throughput while many other tasks wait, against a thousand of them."""
+    parked = park(fleet, SHALLOW)
     try:
         run_noops(client, min(tasks, WARM_UP_TASKS))
-        shallow = statistics.median(run_noops(client, tasks) for _ in range(repeat))
-        parked += client.submit_many("noop", ({} for _ in range(waiting - SHALLOW)), labels=PARKED)
-        deep = statistics.median(run_noops(client, tasks) for _ in range(repeat))
+        shallow = measured_runs(fleet, client, tasks, repeat)
+        parked += park(fleet, waiting - SHALLOW)
+        deep = measured_runs(fleet, client, tasks, repeat)
     finally:
-        client.cancel(*(handle.task_id for handle in parked))
-    rates = {str(SHALLOW): round(shallow), str(waiting): round(deep)}
-    return {"queue_depth": {"tasks_per_s_by_waiting": rates, "ratio": round(deep / shallow, 3)}}
+        client.cancel(*parked)
+    by_waiting = {str(SHALLOW): shallow, str(waiting): deep}
+    return {
+        "queue_depth": {
+            "tasks_per_s_by_waiting": {name: round(found["rate"]) for name, found in by_waiting.items()},
+            "cpu_us_per_task_by_waiting": {name: found["cpu_us"] for name, found in by_waiting.items()},
+            "ratio": round(deep["rate"] / shallow["rate"], 3),
+        }
+    }
 
 
 def kill_recovery(fleet: LocalFleet, client: FleetClient, kills: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from daemons.cli.invocation import Invocation
 
 # What PROTOCOL asks of unit files: silent connections must not be able to fill the table.
 WANTED_FILES = 65_536
+# Three descriptors a peer, and a reserve: enough for the largest fleet that one host runs.
+ENOUGH_FILES = 4_096
 MIN_FREE_BYTES = 256 * 1024 * 1024
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 3.0
@@ -67,6 +69,8 @@ def _files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard >= WANTED_FILES:
         return Check("open files", True, f"limit {soft}, may be raised to {hard}")
+    if hard >= ENOUGH_FILES:
+        return Check("open files", True, f"limit {hard}, {WANTED_FILES} is recommended where other hosts can connect")
     fix = f"LimitNOFILE={WANTED_FILES} in the unit, or `ulimit -Hn {WANTED_FILES}` before starting"
     return Check("open files", False, f"at most {hard} descriptors a process", fix)
 
@@ -155,7 +159,7 @@ def _store_of(fleet: dict[str, Any]) -> list[Check]:
 def _workers(fleet: dict[str, Any]) -> Check:
     distributors = [one for one in fleet.get("distributors") or () if one.get("up")]
     workers = [worker for one in distributors for worker in one.get("workers") or () if worker.get("up")]
-    text = f"{len(distributors)} distributors and {len(workers)} workers are connected"
+    text = f"connected: distributors {len(distributors)}, workers {len(workers)}"
     if workers:
         return Check("workers", True, text)
     return Check("workers", False, text, "start a2a-distributor and a2a-worker; their logs say what keeps them")

@@ -31,8 +31,6 @@ def _wishes(metadata: dict[str, Any]) -> str:
         found.append(f"at most {metadata['timeout_s']:g} s an attempt")
     if metadata.get("max_attempts"):
         found.append(f"at most {metadata['max_attempts']} attempts")
-    if metadata.get("distributor"):
-        found.append(f"distributor {metadata['distributor']}")
     if metadata.get("labels"):
         found.append("a worker with " + ", ".join(f"{k}={v}" for k, v in metadata["labels"].items()))
     return ", ".join(found)
@@ -60,7 +58,8 @@ def _now(record: Record, metadata: dict[str, Any], fleet: dict[str, Any]) -> str
         advice = "" if kind == "cancelled" else " `a2actl retry ID` runs it anew."
         return f"It {status} on {where}{attempts} ({kind}): {short(record.get('error'), 300)}.{advice}"
     if status == IN_PROGRESS:
-        return f"It is running on {where}{attempts} since {local_time(record.get('started_at'))}."
+        since = f" since {local_time(record['started_at'])}" if record.get("started_at") else ""
+        return f"It is running on {where}{attempts}{since}."
     if status == WAITING:
         return "It waits for a person's input; no worker is held meanwhile."
     return _why_pending(record, metadata, fleet, failures)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -35,6 +35,9 @@ GLOBAL_OPTIONS = {
     "--json": False,
     "--version": False,
 }
+
+# Typer brings its own copy of click, or uses the installed one, by version: whichever it is, its errors have this base.
+CLICK_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="a2actl",
@@ -113,8 +116,14 @@ def status_of(error: Exception) -> tuple[int, str]:
 
     if isinstance(error, CommandFailed):
         return error.status, str(error)
+    if isinstance(error, CLICK_ERROR):
+        text = str(cast(Any, error).format_message())
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(text, file=sys.stderr)
+            return EX_USAGE, ""
+        return EX_USAGE, text
     if isinstance(error, ConfigError):
-        return EX_CONFIG, str(error)
+        return EX_CONFIG, str(error).replace("--coordinator-address", "--address")
     if isinstance(error, FleetUnavailable):
         return EX_UNAVAILABLE, str(error)
     if isinstance(error, TaskTimeout):
@@ -128,18 +137,11 @@ def status_of(error: Exception) -> tuple[int, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and lets no error through as a traceback."""
-    import click
-
     command: Any = typer.main.get_command(app)
     given = hoist(sys.argv[1:] if argv is None else argv)
     try:
         outcome = command.main(args=given, prog_name="a2actl", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        return EX_USAGE
-    except click.ClickException as error:
-        return _fail(EX_USAGE, error.format_message())
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail(EX_INTERRUPTED, "interrupted")
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Standard output must not be flushed into the pipe at exit.
@@ -147,6 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_FAILED
     except Exception as error:
         return _fail(*status_of(error))
+    if outcome == EX_INTERRUPTED:  # Typer's way to say so
+        return _fail(EX_INTERRUPTED, "interrupted")
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -32,7 +32,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     daemon.add_hub(core, settings.hub_address())
     daemon.assemble(core, graph.supervisor(daemon.meter), store)
     known: set[str] = set()
-    daemon.own(Section(INBOX, "coordinator"), leases, lambda: load_all(store, known))
+    daemon.own(Section(INBOX, "coordinator"), leases, lambda held: load_all(store, known, held.fence, daemon.new_id))
     return daemon
 
 

@@ -65,8 +65,7 @@ class Intake:
     def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int) -> None:
         memory = self._memory
         task_id = record["task_id"]
-        # An ended task comes again only if an operator wants it so: then its record names its last attempt.
-        if task_id in memory.live or memory.recent.get(task_id) > recorded:
+        if task_id in memory.live or memory.recent.ended(task_id, metadata):
             return
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
         memory.live[task_id] = task
@@ -137,7 +136,7 @@ class Intake:
             return False
         record, metadata, recorded = parsed
         task_id = record["task_id"]
-        if task_id in memory.live or memory.recent.get(task_id) > recorded:
+        if task_id in memory.live or memory.recent.ended(task_id, metadata):
             return False
         if not worker.serves(record["task_type"], {}, ""):
             return False

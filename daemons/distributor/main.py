@@ -36,7 +36,7 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
     daemon.add_hub(core, settings.hub_address())
     daemon.assemble(core, graph.supervisor(daemon.meter), store)
     section = Section(settings.distributor_id, "distributor")
-    daemon.own(section, leases, lambda: load_own(store, section))
+    daemon.own(section, leases, lambda _held: load_own(store, section))
     return daemon
 
 

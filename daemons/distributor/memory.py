@@ -140,6 +140,12 @@ def parse_record(record: Any) -> tuple[Record, dict[str, Any], int] | None:
     return record, metadata, attempt if isinstance(attempt, int) and attempt > 0 else 0
 
 
+def life_of(metadata: dict[str, Any]) -> int:
+    """How often an operator sent this task around again."""
+    life = metadata.get("retried", 0)
+    return life if isinstance(life, int) and life > 0 else 0
+
+
 def _revive(record: Record, metadata: dict[str, Any]) -> None:
     """An operator sent a finished task around again: attempts go on counting, but what failed before is forgiven, once."""
     if metadata.get("revived") != metadata["retried"]:
@@ -149,22 +155,28 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
 
 
 class RecentIds:
-    """Ids of ended tasks with their last attempt, in two generations, so that forgetting costs nothing."""
+    """Ids of ended tasks, in two generations, so that forgetting costs nothing.
+
+    A task that an operator sends around again has another *life*: that is remembered too, so that a record of an ended
+    life, read or sent again by whomever, is told from one of a new life.
+    """
 
     def __init__(self, generation: int) -> None:
         self._size = generation
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
 
-    def add(self, task_id: str, attempt: int) -> None:
+    def add(self, task_id: str, life: int) -> None:
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
-        self._young[task_id] = attempt
+        self._young[task_id] = life
 
-    def get(self, task_id: str) -> int:
-        """The attempt with which it ended, or -1 if it is not remembered."""
+    def ended(self, task_id: str, metadata: dict[str, Any]) -> bool:
+        """Did this life of the task end here?"""
         found = self._young.get(task_id)
-        return self._old.get(task_id, -1) if found is None else found
+        if found is None:
+            found = self._old.get(task_id, -1)
+        return found >= 0 and found >= life_of(metadata)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -223,7 +223,7 @@ class Recovery:
             return
         taken = 0
         for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
-            if task_id in memory.live or memory.recent.get(task_id) > attempt:
+            if task_id in memory.live or memory.recent.ended(task_id, metadata):
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task

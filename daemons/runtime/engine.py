@@ -87,6 +87,7 @@ class Engine:
         self.core = core
         self.ports = ports
         self.fence = 0
+        self.safe_until = math.inf  # monotonic: after it the lease may have expired, so nothing is written (self-fence)
         self.exiting: Exit | None = None
         self._meter = meter
         self._owns_state = owns_state
@@ -296,6 +297,8 @@ class Engine:
             self._inbox.append(Undelivered(effect, reason))
 
     def _commit(self, now: Now) -> None:
+        if now.mono >= self.safe_until:
+            return
         if self._pending is not None:
             if now.mono >= self._retry_at:
                 self._retry_at = math.inf

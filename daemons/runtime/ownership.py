@@ -16,7 +16,7 @@ from daemons.runtime.procs import ProcessIdentity, owner_is_dead, owner_text
 # While somebody else holds the lease, or Redis is away, ask this often: a small part of the lease's TTL.
 ASK_AGAIN_S = 0.25
 
-Load = Callable[[], Awaitable[dict[Section, Loaded]]]
+Load = Callable[[Held], Awaitable[dict[Section, Loaded]]]
 
 
 class Ownership:
@@ -42,7 +42,7 @@ class Ownership:
         """
         Args:
             section: whose lease is kept.
-            load: reads everything that the core is given with OwnershipGained.
+            load: reads everything that the core is given with OwnershipGained, under the lease that was just acquired.
             turned: called after the engine was told something.
             is_dead: proof that the process behind an owner text is gone.
         """
@@ -79,13 +79,14 @@ class Ownership:
             started = self._clock().mono
             held = await self._acquire()
             self._meter.observe("lease_acquire_seconds", self._clock().mono - started)
-            untouched = self._engine.owner and held.fence == self._fence + 1 and not self._state_lost
+            untouched = self._engine.owner and held.fence - self._fence in (0, 1) and not self._state_lost
             if self._fence and untouched:
                 self._engine.fence_moved(held.fence)
             elif not await self._load_as(held):
                 continue
             self._fence = held.fence
             self.held = held
+            self._engine.safe_until = held.safe_until
             self._turned()
             await self._keep(held)
             self.held = None
@@ -93,7 +94,7 @@ class Ownership:
 
     async def _load_as(self, held: Held) -> bool:
         try:
-            loaded = await self._load()
+            loaded = await self._load(held)
         except StateError as error:
             self._failed_to_read(error)
             with contextlib.suppress(StateError):
@@ -142,8 +143,11 @@ class Ownership:
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _keep(self, held: Held) -> None:
-        """Renew until the lease is lost. Where Redis is away we stay the owner of our memory: nobody else can take a lease
-        that cannot be written, and every write waits with the batch in flight."""
+        """Renew until the lease is lost.
+
+        Where Redis is away we stay the owner of our memory (accepted work goes on), but write nothing once the lease may
+        have expired (``Engine.safe_until``): what is staged waits until the lease was renewed or taken again.
+        """
         self._lost.clear()
         ttl_s = self._ttl_ms / 1000
         while True:
@@ -166,7 +170,9 @@ class Ownership:
                 self._meter.count("lease_renewal_failures_total")
                 await self._after_expiry()
                 return
+            self._engine.safe_until = held.safe_until
             self._engine.store_available(available=True, reason="")
+            self._turned()
 
     async def _after_expiry(self) -> None:
         """The lease is not ours any more. If somebody has it we stop; if it only expired, it is taken again at once."""
@@ -177,6 +183,18 @@ class Ownership:
             return
         if holder is not None and holder[0] != self._owner:
             self._engine.ownership_lost(f"the lease is held by {holder[0].partition('|')[0]}")
+
+    async def renew_now(self) -> bool:
+        """Renew at once, beside the regular renewals; False if the lease is not ours or Redis is away."""
+        if self.held is None:
+            return False
+        try:
+            renewed = await self._leases.renew(self._section, self.held, self._ttl_ms)
+            self._engine.safe_until = self.held.safe_until
+            return renewed
+        except StateError:
+            self._meter.count("lease_renewal_failures_total")
+            return False
 
     async def release(self) -> None:
         """Give the lease up so that a successor need not wait for it."""

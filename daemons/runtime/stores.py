@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from a2a_zmq.interfaces import INBOX, Loaded, Section
+from a2a_zmq.interfaces import INBOX, Loaded, Section, StateStore
 from a2a_zmq.state.leases import RedisLeases
 from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
+from a2a_zmq.state.takeover import take_section
 from daemons.runtime.launch import Daemon, wait_for_store
 from daemons.settings import OwnerSettings
 
@@ -27,15 +28,17 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[RedisStor
     return store, leases
 
 
-async def load_own(store: Any, section: Section) -> dict[Section, Loaded]:
+async def load_own(store: StateStore, section: Section) -> dict[Section, Loaded]:
     """What a new owner of a distributor's section is given."""
     await store.register_distributor(section.distributor_id)
     store.rebase(section)
     return {section: await store.load(section)}
 
 
-async def load_all(store: Any, known: set[str]) -> dict[Section, Loaded]:
+async def load_all(store: StateStore, known: set[str], fence: int, new_id: Callable[[], str]) -> dict[Section, Loaded]:
     """What a new leader is given: the inbox, then the coordinator's section of every registered distributor.
+
+    Each of those is taken with our fence first: from then on a former leader that does not know yet cannot write there.
 
     Args:
         known: distributors that were known before; the registry may have been lost with Redis. It is brought up to date.
@@ -49,6 +52,5 @@ async def load_all(store: Any, known: set[str]) -> dict[Section, Loaded]:
     known |= registered
     for distributor_id in sorted(known):
         section = Section(distributor_id, "coordinator")
-        store.rebase(section)
-        loaded[section] = await store.load(section)
+        loaded[section] = await take_section(store, section, fence, new_id())
     return loaded

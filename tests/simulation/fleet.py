@@ -18,7 +18,7 @@ from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Entry
 from a2a_zmq.clock import Now
 from a2a_zmq.ids import make_id_factory
-from a2a_zmq.interfaces import INBOX, Loaded, Section, SectionWrite
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.crypto import StaticKeys
 from a2a_zmq.protocol.hub import Hub
@@ -289,12 +289,12 @@ class Agent:
         if self.role is Role.COORDINATOR:
             section, known = Section(INBOX, "coordinator"), set[str]()
 
-            async def load() -> dict[Section, Loaded]:
-                return await load_all(store, known)
+            async def load(held: Held) -> dict[Section, Loaded]:
+                return await load_all(store, known, held.fence, self._id_factory())
         else:
             section = Section(self.name, "distributor")
 
-            async def load() -> dict[Section, Loaded]:
+            async def load(held: Held) -> dict[Section, Loaded]:
                 return await load_own(store, section)
 
         shell.ownership = Ownership(

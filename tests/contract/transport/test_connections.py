@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -259,6 +260,74 @@ def test_descriptor_reuse_blames_nobody_else(play: Play) -> None:
         assert len(hub.ended) == 30
         assert hub.router.send(stays, b"still there?") == "ok"
         await stage.wait_until(lambda: survivor.bodies, "the survivor was reached")
+
+    play(scenario)
+
+
+# The old connection ends and a new one begins, in a process of its own: so the hub's process reuses the descriptor.
+TWO_CONNECTIONS = """
+import sys, zmq
+context = zmq.Context()
+def connect(name):
+    peer = context.socket(zmq.DEALER)
+    peer.linger = 0
+    peer.connect(sys.argv[1])
+    peer.send(name)
+    return peer
+old = connect(b"old")
+sys.stdin.readline()
+old.close()
+context.term()
+context = zmq.Context()
+new = connect(b"new")
+new.send(new.recv())
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("first", ["frames", "events"])
+def test_descriptor_reuse_while_the_loop_was_busy_blames_nobody_else(play: Play, first: str) -> None:
+    """Whichever of socket and monitor is looked at first."""
+
+    async def scenario(stage: Stage) -> None:
+        hub = stage.hub(encrypted=False)  # connections are made without the loop's help
+        other = stage.process(TWO_CONNECTIONS, hub.router.address)
+        assert other.stdin is not None
+        await stage.wait_until(lambda: hub.frames, "the old peer is known")
+        descriptor = hub.router._routes[hub.route_of(b"old")].fd
+        print(file=other.stdin, flush=True)
+        time.sleep(0.3)  # noqa: ASYNC251 - the loop is busy while libzmq's thread goes on
+        (hub.router._pump if first == "frames" else hub.router._monitor._pump)._run()
+        await stage.wait_until(lambda: len(hub.frames) == 2, "the new peer is known")
+        assert hub.router._routes[hub.route_of(b"new")].fd == descriptor
+        await stage.wait_until(lambda: hub.ended, "the old one's end was reported")
+        assert hub.router.send(hub.route_of(b"new"), b"still there") == "ok"
+        await stage.wait_until(lambda: b"still there" in hub.bodies, "the new one answered")
+        assert hub.ended == [hub.route_of(b"old")]
+        print(file=other.stdin, flush=True)
+        await stage.wait_until(lambda: len(hub.ended) == 2, "the new one's end was reported too")
+        assert hub.ended[1] == hub.route_of(b"new")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("first", ["frames", "events"])
+def test_a_long_farewell_is_delivered_before_the_end_is_told(play: Play, first: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        hub = stage.hub(encrypted=False, options=SocketOptions(high_water_mark=10_000))
+        peer = stage.context.zmq.socket(zmq.DEALER)
+        peer.linger = 2000
+        peer.connect(hub.router.address)
+        peer.send(b"0")
+        await stage.wait_until(lambda: hub.frames, "the peer is known")
+        for number in range(1, 3000):
+            peer.send(b"%d" % number)
+        peer.close()
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop is busy while libzmq's thread goes on
+        (hub.router._pump if first == "frames" else hub.router._monitor._pump)._run()
+        await stage.wait_until(lambda: hub.ended, "the end was reported")
+        assert hub.bodies == [b"%d" % number for number in range(3000)]
+        assert hub.log[-1] == ("end", hub.ended[0])
 
     play(scenario)
 

@@ -115,7 +115,9 @@ class Site:
         trace: one line for everything that left the core, for stories.
     """
 
-    def __init__(self, config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0) -> None:
+    def __init__(
+        self, config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0
+    ) -> None:
         self.config = config or DistributorConfig()
         self.store = store or Store()
         self.meter = CountingMeter()
@@ -127,7 +129,7 @@ class Site:
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         self.logs: list[Log] = []
         self.answers: dict[int, Any] = {}
-        self.queries: list[Query] = []
+        self.queries: list[tuple[Query, Loaded]] = []  # with what the store had when it was asked
         self.exit: Exit | None = None
         self.trace: list[str] = []
         self.flight: Batch | None = None
@@ -194,7 +196,7 @@ class Site:
                 self.answers[effect.call_id] = effect.value
                 self.trace.append(f"answer {effect.call_id} {effect.value}")
             elif isinstance(effect, Query):
-                self.queries.append(effect)
+                self.queries.append((effect, self.store.loaded()))
                 self.trace.append(f"query {effect.op}")
             elif isinstance(effect, Exit):
                 self.exit = effect
@@ -222,7 +224,9 @@ class Site:
         parts += [f"result {task_id} {_shown(orjson.loads(raw))}" for task_id, raw in write.results.items()]
         if "assigned_workers" in write.header:
             parts.append(f"workers {write.header['assigned_workers']}")
-        self.trace.append(f"store v{self.store.version}: " + "; ".join(parts) if parts else f"store v{self.store.version}")
+        self.trace.append(
+            f"store v{self.store.version}: " + "; ".join(parts) if parts else f"store v{self.store.version}"
+        )
 
     def advance(self, seconds: float) -> None:
         """Let time pass, with a wake-up at each of the core's deadlines."""
@@ -300,7 +304,9 @@ class Site:
     @staticmethod
     def message(sender: str, role: Role, type_: MessageType, payload: dict[str, Any]) -> Received:
         wire = orjson.loads(orjson.dumps(payload))
-        return Received(sender, role, Message(type_, sender, DISTRIBUTOR, wire, Metadata(sender, request_id="request-1")))
+        return Received(
+            sender, role, Message(type_, sender, DISTRIBUTOR, wire, Metadata(sender, request_id="request-1"))
+        )
 
     def record(self, task_id: str, task_type: str = "noop", **metadata: Any) -> dict[str, Any]:
         return {
@@ -357,9 +363,9 @@ class Site:
         self.event(StoreChanged(available=True))
 
     def answer(self) -> None:
-        """The store answers the oldest query."""
-        query = self.queries.pop(0)
-        self.event(QueryAnswer(query.tag, self.store.loaded()))
+        """The store answers the oldest query, with what it had when it was asked."""
+        query, loaded = self.queries.pop(0)
+        self.event(QueryAnswer(query.tag, loaded))
 
     def drain(self, deadline_s: float = 5.0) -> None:
         self.event(DrainRequested("SIGTERM", deadline_s))
@@ -423,7 +429,9 @@ def _summary(payload: dict[str, Any]) -> str:
     if action == "cancel_tasks":
         return "".join(f" {task_id}#{attempt}" for task_id, attempt in payload["tasks"])
     if action == "task_results":
-        return f" v{payload['version']}" + "".join(f" {item['task_id']}:{item['status']}" for item in payload["results"])
+        return f" v{payload['version']}" + "".join(
+            f" {item['task_id']}:{item['status']}" for item in payload["results"]
+        )
     if action == "workers_changed":
         return "".join(f" {item['id']}:{'up' if item['up'] else 'down'}" for item in payload["workers"])
     if action == "task_unknown":

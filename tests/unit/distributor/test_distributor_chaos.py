@@ -68,7 +68,8 @@ class World:
             (2, self.ownership),
             (2, self.distributor_restarts),
             (3, self.coordinator),
-            (2, self.resync),
+            (3, self.resync),
+            (3, self.answer),
             (20, self.time),
             (3, self.full),
         ]
@@ -177,7 +178,9 @@ class World:
 
     def resync(self) -> None:
         self.site.from_coordinator("resync")
-        if self.site.queries and self.site.store_up:
+
+    def answer(self) -> None:
+        if self.site.queries:
             self.site.answer()
 
     def time(self) -> None:

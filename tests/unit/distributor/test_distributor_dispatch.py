@@ -219,7 +219,9 @@ def test_malformed_assignments_are_refused_and_cost_nobody_else_anything(site: S
     site.worker_up("w1", limit=5)
     good = site.record("good")
     site.store.live["good"] = good
-    site.from_coordinator("assign_tasks", tasks=[7, {"task_id": 3}, {"task_id": "x", "task_type": "noop", "metadata": 1}, good], fence=1)
+    site.from_coordinator(
+        "assign_tasks", tasks=[7, {"task_id": 3}, {"task_id": "x", "task_type": "noop", "metadata": 1}, good], fence=1
+    )
     assert site.got("w1") == [("good", 1)]
     assert site.told(COORDINATOR, "assign_tasks")[0]["code"] == "INVALID_TASK"
     site.from_coordinator("assign_tasks", tasks="nonsense", fence=1)

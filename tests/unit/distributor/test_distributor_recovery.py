@@ -36,15 +36,18 @@ def test_an_assignment_of_a_record_that_the_load_missed_is_read_again(make_site:
     site.assign("a")
     late = site.store.live.pop("a")  # it was written after our load
     site.own()
-    site.store.live["a"] = late
     assert site.got("w1") == []
+    site.store.live["a"] = late
+    site.queries[0] = (site.queries[0][0], site.store.loaded())
     site.answer()
     # Not known to have ended: it is read from the store, with an attempt of its own.
     site.advance(2)
     assert [task_id for task_id, _ in site.got("w1")] == ["a"]
 
 
-def test_a_restart_adopts_what_workers_hold_and_queues_the_rest_again(make_site: Callable[..., Site], site: Site) -> None:
+def test_a_restart_adopts_what_workers_hold_and_queues_the_rest_again(
+    make_site: Callable[..., Site], site: Site
+) -> None:
     site.worker_up("w1", slots=2, limit=2)
     site.worker_up("w2", limit=1)
     site.assign("a", "b", "c", "waiting")
@@ -105,7 +108,9 @@ def test_of_two_holders_the_later_attempt_is_adopted(make_site: Callable[..., Si
     assert new.store.results["a"]["metadata"]["worker"] == "w2"
 
 
-def test_a_large_backlog_is_written_in_slices_and_results_do_not_wait(make_site: Callable[..., Site], site: Site) -> None:
+def test_a_large_backlog_is_written_in_slices_and_results_do_not_wait(
+    make_site: Callable[..., Site], site: Site
+) -> None:
     site.assign(*(f"t{number:04}" for number in range(250)), priority=1)
     site.assign("urgent", priority=5)
     new = make_site(DistributorConfig(backlog_slice=100), site.store, site.mono + 2)
@@ -256,11 +261,26 @@ def test_resync_takes_what_it_was_not_told_of_and_nothing_else(site: Site) -> No
     assert len(site.got("w1")) == 4
 
 
+def test_a_resync_does_not_bring_back_what_waits_for_the_store_to_end(site: Site) -> None:
+    """Found by simulation: the record of the attempt that had just completed was read, and run again."""
+    site.worker_up("w1", limit=9)
+    site.assign("a")
+    site.fail("w1", "a", 1)
+    site.advance(1)
+    site.store_up = False
+    site.complete("w1", "a")
+    site.from_coordinator("resync")
+    site.store_up = True
+    site.answer()
+    site.advance(1)
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+
+
 def test_a_failed_resync_is_repeated(site: Site) -> None:
     from daemons.runtime.contract import QueryAnswer
 
     site.from_coordinator("resync")
-    site.event(QueryAnswer(site.queries.pop().tag, error="connection"))
+    site.event(QueryAnswer(site.queries.pop()[0].tag, error="connection"))
     site.advance(1.1)
     assert len(site.queries) == 1
 

@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -367,6 +369,21 @@ def test_ensure_by_many_processes_at_once_makes_one_fleet(tmp_path: Path) -> Non
         for other_name, other in rings.items():
             if name != other_name:
                 assert one.pair_keys(other_name) == other.pair_keys(name) != []
+
+
+def test_changes_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:
+    names = [f"worker-{number}" for number in range(8)]
+    together = threading.Barrier(len(names))
+
+    def start(name: str) -> None:
+        together.wait()
+        KeyDirectory(tmp_path / "keys").ensure(name, "worker")
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(start, names))
+    assert [entry.name for entry in KeyDirectory(tmp_path / "keys").list()] == names
+    for name in names:
+        assert Keyring.load(tmp_path / "keys", name).token(NOW)
 
 
 def test_ensure_mends_an_interrupted_first_start(tmp_path: Path) -> None:

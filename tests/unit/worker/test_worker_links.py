@@ -77,7 +77,7 @@ def test_kept_results_are_bounded_by_count_size_and_age(make_desk: Callable[...,
     desk.event(*[desk.ended(f"a{n}") for n in range(30)])
     assert again() == 10
     desk.assign(("b", "noop"))
-    desk.finish("b", result=b'"' + b"x" * 2700 + b'"')
+    desk.finish("b", result=b'"' + b"x" * 2820 + b'"')
     assert again() == 1
     desk.wait(6.0)
     desk.core.supervise("observe", desk.now)
