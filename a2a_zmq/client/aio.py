@@ -270,7 +270,7 @@ class AsyncFleetClient:
                 await self._next_change(run, changed, connection)
         finally:
             feeder.cancel()
-            connection.core.forget_all(run)
+            connection.core.tasks.forget(run)
 
     async def _next_change(self, run: MapRun, changed: asyncio.Event, connection: Connection) -> None:
         changed.clear()

@@ -191,17 +191,17 @@ class Connection:
         self._arm(now)
 
     def _hand_out(self) -> None:
-        core = self.core
-        if core.accepted:
-            accepted, core.accepted = core.accepted, []
+        tasks, calls = self.core.tasks, self.core.calls
+        if tasks.accepted:
+            accepted, tasks.accepted = tasks.accepted, []
             for entry in accepted:
                 entry.sink.accepted(entry)
-        if core.finished:
-            finished, core.finished = core.finished, []
+        if tasks.finished:
+            finished, tasks.finished = tasks.finished, []
             for entry in finished:
                 entry.sink.finished(entry)
-        if core.answered:
-            answered, core.answered = core.answered, []
+        if calls.answered:
+            answered, calls.answered = calls.answered, []
             for call in answered:
                 call.done(call)
         if self._settled:

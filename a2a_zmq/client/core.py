@@ -3,7 +3,7 @@
 Three tables are all its memory: tasks that somebody waits for, submissions that the coordinator has not answered, and
 other requests that it has not answered. The shell puts work in (:meth:`ClientCore.submit`, :meth:`~ClientCore.attach`,
 :meth:`~ClientCore.request`), feeds port events to :meth:`~ClientCore.handle`, sends what :meth:`~ClientCore.flush`
-returns, and then hands out ``accepted``, ``finished`` and ``answered`` to the waiting callers.
+returns, and then hands out ``accepted``, ``finished`` and the answered calls to the waiting callers.
 
 *What makes handles outlive a connection.* A submission is repeated until it is answered: with the same task ids and
 ``check: true``, so that the coordinator takes each task once however often it hears of it. For every task that was
@@ -17,12 +17,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.client.entries import ACCEPTED, DONE, QUEUED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.calls import CallTable
+from a2a_zmq.client.entries import ACCEPTED, QUEUED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.tasktable import TaskTable
+from a2a_zmq.client.watches import WatchTable
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType
@@ -34,8 +37,6 @@ MAX_BATCH_TASKS: Final = 512
 MAX_BATCH_BYTES: Final = 256 * 1024
 # Unanswered submissions at a time. While these are under way new tasks gather, so messages grow with the load.
 MAX_SUBMITS_IN_FLIGHT: Final = 4
-# Ids in one watch request: its answer carries the results of all of them.
-MAX_WATCHED_IDS: Final = 128
 # Largest body of one task until the coordinator's welcome says otherwise; below the transport's limit of 1 MiB a frame.
 DEFAULT_MAX_PAYLOAD_BYTES: Final = 900 * 1024
 # Pause before a request is repeated when the refusal names none (a coordinator that is loading or stepping down).
@@ -62,100 +63,58 @@ class ClientCore:
         rand: uniform random numbers in [0, 1) for the jitter of repetitions.
 
     Attributes:
-        accepted, finished, answered: what the shell has to hand out; it empties them.
+        tasks: tasks that somebody waits for; the shell hands out its ``accepted`` and ``finished``.
+        calls: requests that are not submissions; the shell hands out its ``answered``.
         peer: id of the coordinator that we have a session with, or "".
         wants_other: the coordinator says that another one leads: the shell should try the next address.
         max_payload_bytes: largest body of one task that the coordinator takes.
         task_types: task types that the fleet knew at the last welcome.
         trouble: why there is no session, as far as known; set by the shell too.
-        unknown_results: results that nobody waited for (dropped).
     """
 
     def __init__(self, new_id: Callable[[], str], rand: Callable[[], float]) -> None:
         self._new_id = new_id
         self._rand = rand
-        self._tasks: dict[str, Entry] = {}
+        self.tasks = TaskTable()
         self._queue: deque[Entry] = deque()
         self._submits: dict[str, list[Entry]] = {}
-        self._calls: deque[Call] = deque()
-        self._asked: dict[str, Call] = {}
-        self._watch: deque[list[str]] = deque()
-        self._watching: dict[str, list[str]] = {}
-        self._delayed: list[tuple[float, int, list[Entry] | Call | list[str]]] = []
+        self.calls = CallTable()
+        self._watches = WatchTable()
+        self._delayed: list[tuple[float, int, list[Entry]]] = []
         self._delays = 0
         self._next_scan = math.inf
         self.trouble = ""
         self._audit_at = math.inf
         self._audit_s = AUDIT_MIN_S
         self._boot_id = ""
-        self.accepted: list[Entry] = []
-        self.finished: list[Entry] = []
-        self.answered: list[Call] = []
         self.peer = ""
         self.wants_other = False
         self.max_payload_bytes = DEFAULT_MAX_PAYLOAD_BYTES
         self.max_batch = MAX_BATCH_TASKS
         self.task_types: tuple[str, ...] = ()
-        self.unknown_results = 0
 
     # ------------------------------------------------------------ work in
 
     def submit(self, entry: Entry, now: Now) -> None:
         """Queue a task; an entry too large for the wire ends at once."""
         if len(entry.body) > self.max_payload_bytes + BODY_OVERHEAD_BYTES:
-            entry.phase = DONE
             text = f"task of {len(entry.body)} bytes, the limit is {self.max_payload_bytes}"
-            entry.outcome = RequestRefused("PAYLOAD_TOO_LARGE", text)
-            self.finished.append(entry)
+            self.tasks.finish(entry, RequestRefused("PAYLOAD_TOO_LARGE", text))
             return
         self._note_deadline(entry.deadline, now)
-        known = self._tasks.setdefault(entry.task_id, entry)
-        if known is entry:
+        if self.tasks.add(entry):
             self._queue.append(entry)
-        else:
-            self._join(known, entry)
 
     def attach(self, entry: Entry, now: Now) -> None:
         """Ask for the result of a task that was submitted before, by whomever."""
         self._note_deadline(entry.deadline, now)
-        known = self._tasks.setdefault(entry.task_id, entry)
-        if known is not entry:
-            self._join(known, entry)
-            return
-        entry.phase = WATCHED
-        if self._watch and len(self._watch[-1]) < MAX_WATCHED_IDS:
-            self._watch[-1].append(entry.task_id)
-        else:
-            self._watch.append([entry.task_id])
-
-    def _join(self, known: Entry, entry: Entry) -> None:
-        """A second caller waits for the same task: one submission serves both."""
-        if known.twins is None:
-            known.twins = []
-        known.twins.append(entry)
-        entry.phase = known.phase
-        if known.phase == ACCEPTED:
-            self.accepted.append(entry)
+        if self.tasks.add(entry):
+            entry.phase = WATCHED
+            self._watches.add(entry.task_id)
 
     def request(self, call: Call, now: Now) -> None:
         self._note_deadline(call.deadline, now)
-        self._calls.append(call)
-
-    def forget(self, entry: Entry) -> None:
-        """Nobody waits for this entry any more: it is not sent if it was not, and its result will be dropped."""
-        if entry.phase != DONE:
-            entry.phase = DONE
-            if self._tasks.get(entry.task_id) is entry and not entry.twins:
-                del self._tasks[entry.task_id]
-
-    def forget_all(self, sink: object) -> None:
-        """Nobody reads this sink any more. O(tasks that are waited for)."""
-        for entry in [entry for entry in self._tasks.values() if entry.sink is sink]:
-            self.forget(entry)
-
-    def unfinished(self) -> int:
-        """How many tasks somebody waits for."""
-        return len(self._tasks)
+        self.calls.add(call)
 
     def queued(self) -> int:
         """How many tasks are not sent yet."""
@@ -168,7 +127,7 @@ class ClientCore:
             message = event.message
             if message.type is MessageType.EVENT:
                 if message.action == "task_results":
-                    self._take_results(message.payload.get("results"))
+                    self.tasks.take_results(message.payload.get("results"))
                     self._heard(now)
             elif message.type is MessageType.RESPONSE:
                 self._take_response(message, now)
@@ -186,14 +145,14 @@ class ClientCore:
     def _heard(self, now: Now) -> None:
         """Results or acceptances came: the next audit can wait."""
         self._audit_s = AUDIT_MIN_S
-        self._audit_at = now.mono + AUDIT_MIN_S if self._tasks else math.inf
+        self._audit_at = now.mono + AUDIT_MIN_S if self.tasks else math.inf
 
     def _audit(self, now: Now) -> None:
         """Nothing came for a while: ask for everything that is under way."""
-        if self._tasks and self.peer and not self._watch and not self._watching:
+        if self.tasks and self.peer and self._watches.idle():
             self._watch_all()
         self._audit_s = min(self._audit_s * 2, AUDIT_MAX_S)
-        self._audit_at = now.mono + self._audit_s if self._tasks else math.inf
+        self._audit_at = now.mono + self._audit_s if self.tasks else math.inf
 
     def disconnected(self) -> None:
         """The shell gave the session up (next address, or a new socket)."""
@@ -225,70 +184,13 @@ class ClientCore:
             entry.phase = QUEUED
             entry.check = True
         self._queue.extendleft(reversed(again))
-        asked, self._asked = self._asked, {}
-        for request_id, call in asked.items():
-            if call.repeatable:
-                self._calls.append(call)
-            elif same_process:
-                self._asked[request_id] = call  # the link delivers it, once
-            else:
-                text = f"the coordinator was replaced while {call.action!r} was under way; look whether it was done"
-                self._answer(call, FleetUnavailable(text))
-        self._watching.clear()
-        self._watch.clear()
+        self.calls.resume(same_process=same_process)
         self._watch_all()
 
     def _watch_all(self) -> None:
-        waiting = [entry.task_id for entry in self._tasks.values() if entry.phase in (WATCHED, ACCEPTED)]
-        for start in range(0, len(waiting), MAX_WATCHED_IDS):
-            self._watch.append(waiting[start : start + MAX_WATCHED_IDS])
+        self._watches.restart(self.tasks.under_way())
 
     # ------------------------------------------------------------ answers
-
-    def _take_results(self, records: Any) -> None:
-        if not isinstance(records, list):
-            return
-        tasks = self._tasks
-        finished = self.finished
-        for record in records:
-            entry = tasks.pop(record.get("task_id"), None)
-            if entry is None:
-                self.unknown_results += 1
-                continue
-            entry.phase = DONE
-            entry.outcome = record
-            entry.body = b""
-            finished.append(entry)
-            if entry.twins is not None:
-                self._finish_twins(entry)
-
-    def _finish(self, entry: Entry, outcome: FleetError) -> None:
-        if entry.phase == DONE:
-            return
-        self._tasks.pop(entry.task_id, None)
-        entry.phase = DONE
-        entry.outcome = outcome
-        entry.body = b""
-        self.finished.append(entry)
-        self._finish_twins(entry)
-
-    def _finish_twins(self, entry: Entry) -> None:
-        for twin in entry.twins or ():
-            if twin.phase != DONE:
-                twin.phase = DONE
-                twin.outcome = entry.outcome
-                self.finished.append(twin)
-        entry.twins = None
-
-    def _accept(self, entry: Entry) -> None:
-        if entry.phase < ACCEPTED:
-            entry.phase = ACCEPTED
-            entry.body = b""
-            self.accepted.append(entry)
-            for twin in entry.twins or ():
-                if twin.phase < ACCEPTED:
-                    twin.phase = ACCEPTED
-                    self.accepted.append(twin)
 
     def _take_response(self, message: Message, now: Now) -> None:
         request_id = message.metadata.parent_request_id or ""
@@ -300,13 +202,10 @@ class ClientCore:
                 self._reject(batch, rejected, now)
             for entry in batch:
                 if entry.phase == SENT:
-                    self._accept(entry)
+                    self.tasks.accept(entry)
             self._heard(now)
             return
-        call = self._asked.pop(request_id, None)
-        if call is not None:
-            self._answer(call, payload)
-        elif self._watching.pop(request_id, None) is not None:
+        if not self.calls.answer(request_id, payload) and self._watches.answered(request_id):
             self._take_watch(payload)
             if self._audit_at == math.inf:
                 self._heard(now)
@@ -327,21 +226,21 @@ class ClientCore:
                 patient.append(entry)
                 wait = max(wait, _seconds(refusal.get("retry_after_s"), DEFAULT_RETRY_AFTER_S))
             else:
-                self._finish(entry, RequestRefused(code, str(refusal.get("message", ""))))
+                self.tasks.finish(entry, RequestRefused(code, str(refusal.get("message", ""))))
         if patient:
             self._delay(patient, wait, now)
 
     def _take_watch(self, payload: dict[str, Any]) -> None:
-        self._take_results(payload.get("results"))
+        self.tasks.take_results(payload.get("results"))
         for row in payload.get("live") or ():
-            entry = self._tasks.get(row[0])
+            entry = self.tasks.get(row[0])
             if entry is not None:
-                self._accept(entry)
+                self.tasks.accept(entry)
         for task_id in payload.get("unknown") or ():
-            entry = self._tasks.get(task_id)
+            entry = self.tasks.get(task_id)
             if entry is not None and entry.phase in (WATCHED, ACCEPTED):
                 text = f"the fleet does not know task {task_id} (never accepted, or its result has expired)"
-                self._finish(entry, RequestRefused("UNKNOWN_TASK", text))
+                self.tasks.finish(entry, RequestRefused("UNKNOWN_TASK", text))
 
     def _take_error(self, message: Message, now: Now) -> None:
         request_id = message.metadata.parent_request_id or ""
@@ -349,33 +248,18 @@ class ClientCore:
         code = str(payload.get("code", "UNKNOWN_ACTION"))
         text = str(payload.get("message", ""))
         wait = _seconds(payload.get("retry_after_s"), DEFAULT_RETRY_AFTER_S)
-        patient = code in TRANSIENT
         if code == "NOT_LEADER":
             self.wants_other = True
         batch = self._submits.pop(request_id, None)
         if batch is not None:
             self._refuse_batch([entry for entry in batch if entry.phase == SENT], code, text, wait, now)
             return
-        call = self._asked.pop(request_id, None)
-        if call is not None:
-            if patient:
-                call.trouble = code
-                self._delay(call, wait, now)
-            else:
-                self._answer(call, RequestRefused(code, text))
-            return
-        ids = self._watching.pop(request_id, None)
-        if ids is None:
-            return
-        if code == "PAYLOAD_TOO_LARGE" and len(ids) > 1:
-            # The results of that many tasks do not fit one answer: ask in smaller parts.
-            half = len(ids) // 2
-            self._watch.extend((ids[:half], ids[half:]))
-        elif patient:
-            self._delay(ids, wait, now)
-        else:
-            for entry in [self._tasks[task_id] for task_id in ids if task_id in self._tasks]:
-                self._finish(entry, RequestRefused(code, text))
+        again_at = self._later(wait, now) if code in TRANSIENT else None
+        if not self.calls.refuse(request_id, code, text, again_at):
+            for task_id in self._watches.refused(request_id, code, again_at):
+                entry = self.tasks.get(task_id)
+                if entry is not None:
+                    self.tasks.finish(entry, RequestRefused(code, text))
 
     def _refuse_batch(self, batch: list[Entry], code: str, text: str, wait: float, now: Now) -> None:
         """A whole submission was refused; nothing of it was taken."""
@@ -386,16 +270,15 @@ class ClientCore:
             self._delay(batch, wait, now)
             return
         for entry in batch:
-            self._finish(entry, RequestRefused(code, text))
+            self.tasks.finish(entry, RequestRefused(code, text))
 
-    def _answer(self, call: Call, answer: dict[str, Any] | FleetError) -> None:
-        call.answer = answer
-        self.answered.append(call)
+    def _later(self, wait: float, now: Now) -> float:
+        """After ``wait`` seconds and up to half as long again: refused clients must not come back as one."""
+        return now.mono + wait * (1 + self._rand() / 2)
 
-    def _delay(self, item: list[Entry] | Call | list[str], wait: float, now: Now) -> None:
-        """Try again after ``wait`` seconds and up to half as long again: refused clients must not come back as one."""
+    def _delay(self, batch: list[Entry], wait: float, now: Now) -> None:
         self._delays += 1
-        heapq.heappush(self._delayed, (now.mono + wait * (1 + self._rand() / 2), self._delays, item))
+        heapq.heappush(self._delayed, (self._later(wait, now), self._delays, batch))
 
     # ------------------------------------------------------------ messages out
 
@@ -410,18 +293,10 @@ class ClientCore:
         out: list[Outbound] = []
         if not self.peer:
             return out
-        while self._calls and len(out) < room:
-            call = self._calls.popleft()
-            if call.answer is None:
-                request_id = self._new_id()
-                self._asked[request_id] = call
-                out.append(Outbound({"action": call.action, **call.payload}, request_id))
-        while self._watch and len(out) < room:
-            ids = [task_id for task_id in self._watch.popleft() if task_id in self._tasks]
-            if ids:
-                request_id = self._new_id()
-                self._watching[request_id] = ids
-                out.append(Outbound({"action": "watch_tasks", "task_ids": ids}, request_id))
+        while len(out) < room and (call := self.calls.next(now, self._new_id())) is not None:
+            out.append(call)
+        while len(out) < room and (watch := self._watches.next(now, self._new_id(), self.tasks)) is not None:
+            out.append(watch)
         while self._queue and len(out) < room and len(self._submits) < MAX_SUBMITS_IN_FLIGHT:
             batch = self._cut()
             if batch:
@@ -453,13 +328,7 @@ class ClientCore:
     def _release(self, now: Now) -> None:
         """Put back what has waited long enough."""
         while self._delayed and self._delayed[0][0] <= now.mono:
-            item = heapq.heappop(self._delayed)[2]
-            if isinstance(item, Call):
-                self._calls.append(item)
-            elif item and isinstance(item[0], Entry):
-                self._queue.extendleft(reversed([entry for entry in item if isinstance(entry, Entry)]))
-            else:
-                self._watch.append([task_id for task_id in item if isinstance(task_id, str)])
+            self._queue.extendleft(reversed(heapq.heappop(self._delayed)[2]))
 
     def unsent(self, request_id: str, now: Now) -> None:
         """The link would not take the message: it goes out later, under a new id."""
@@ -468,27 +337,22 @@ class ClientCore:
             waiting = [entry for entry in batch if entry.phase == SENT]
             self._refuse_batch(waiting, "BUSY", "", DEFAULT_RETRY_AFTER_S, now)
             return
-        item = self._asked.pop(request_id, None) or self._watching.pop(request_id, None)
-        if item is not None:
-            self._delay(item, DEFAULT_RETRY_AFTER_S, now)
+        again_at = self._later(DEFAULT_RETRY_AFTER_S, now)
+        if not self.calls.refuse(request_id, "BUSY", "", again_at):
+            self._watches.refused(request_id, "BUSY", again_at)
 
-    def unsendable(self, request_id: str, error: FleetError) -> None:
+    def unsendable(self, request_id: str, error: RequestRefused) -> None:
         """The message can never be sent (too large): end what is in it."""
         for entry in self._submits.pop(request_id, ()):
-            self._finish(entry, error)
-        call = self._asked.pop(request_id, None)
-        if call is not None:
-            self._answer(call, error)
+            self.tasks.finish(entry, error)
+        self.calls.refuse(request_id, error.code, error.message, None)
 
     def close(self, reason: str) -> None:
         """End all waiting with FleetUnavailable."""
-        for entry in list(self._tasks.values()):
-            self._finish(entry, FleetUnavailable(reason))
-        delayed = [item for _, _, item in self._delayed if isinstance(item, Call)]
-        for call in [*self._calls, *self._asked.values(), *delayed]:
-            if call.answer is None:
-                self._answer(call, FleetUnavailable(reason))
-        for table in (self._queue, self._submits, self._calls, self._asked, self._watch, self._watching, self._delayed):
+        for entry in self.tasks.entries():
+            self.tasks.finish(entry, FleetUnavailable(reason))
+        self.calls.close(FleetUnavailable(reason))
+        for table in (self._queue, self._submits, self._watches, self._delayed):
             table.clear()
 
     # ------------------------------------------------------------ time
@@ -499,7 +363,8 @@ class ClientCore:
 
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`tick` and :meth:`flush` want to be called again (inf: never)."""
-        return min(self._next_scan, self._audit_at, self._delayed[0][0] if self._delayed else math.inf)
+        delayed = self._delayed[0][0] if self._delayed else math.inf
+        return min(self._next_scan, self._audit_at, delayed, self.calls.next_deadline(), self._watches.next_deadline())
 
     def tick(self, now: Now) -> None:
         """Give up on requests whose deadline has passed. O(what is not answered), which the windows bound."""
@@ -507,51 +372,23 @@ class ClientCore:
             self._audit(now)
         if now.mono < self._next_scan:
             return
-        pending = False
-        delayed = [item for _, _, item in self._delayed]
-        entries: list[Iterable[Any]] = [self._queue, *self._submits.values()]
-        entries += [item for item in delayed if not isinstance(item, Call)]
-        for group in entries:
-            for entry in list(group):
-                if isinstance(entry, Entry):
-                    pending |= self._expire_entry(entry, now)
-        for entry in [e for ids in (*self._watch, *self._watching.values()) for t in ids if (e := self._tasks.get(t))]:
-            pending |= entry.phase == WATCHED and self._expire_entry(entry, now)
-        for call in [*self._calls, *self._asked.values(), *(item for item in delayed if isinstance(item, Call))]:
-            if call.answer is None and call.deadline != math.inf:
-                if call.deadline <= now.mono:
-                    self._answer(call, self._too_late(call.action, call.trouble))
-                else:
-                    pending = True
-        if self._asked:
-            self._asked = {rid: call for rid, call in self._asked.items() if call.answer is None}
+        pending = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)
+        unsent = [self._queue, *self._submits.values(), *(batch for _, _, batch in self._delayed)]
+        watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
+        for entry in [entry for group in unsent for entry in group] + [e for e in watched if e.phase == WATCHED]:
+            pending |= self.tasks.expire(entry, now, self._too_late)
         self._next_scan = now.mono + DEADLINE_SCAN_S if pending else math.inf
 
-    def _expire_entry(self, entry: Entry, now: Now) -> bool:
-        """True while the entry, or a twin of it, still has a deadline to watch."""
-        if entry.phase >= ACCEPTED:
-            return False
-        pending = False
-        for twin in entry.twins or ():
-            if twin.phase < ACCEPTED and twin.deadline <= now.mono:
-                twin.phase = DONE
-                twin.outcome = self._too_late("submit_tasks", entry.trouble)
-                self.finished.append(twin)
-            pending |= twin.phase < ACCEPTED and twin.deadline != math.inf
-        if entry.deadline == math.inf:
-            return pending
-        if entry.deadline > now.mono:
-            return True
-        self._finish(entry, self._too_late("submit_tasks", entry.trouble))
-        return False
-
-    def _too_late(self, action: str, trouble: str) -> FleetError:
-        if trouble and self.peer:
-            return RequestRefused(trouble, f"{action!r} was refused until the caller's deadline passed")
+    def _too_late(self, trouble: str) -> FleetError:
         if not self.peer:
-            why = f" ({self.trouble})" if self.trouble else ""
-            return FleetUnavailable(f"no coordinator was reachable before the deadline{why}")
-        return FleetUnavailable(f"coordinator {self.peer!r} did not answer {action!r} before the deadline")
+            return self._out_of_reach()
+        if trouble:
+            return RequestRefused(trouble, "the task was refused until the caller's deadline passed")
+        return FleetUnavailable(f"coordinator {self.peer!r} did not answer before the deadline")
+
+    def _out_of_reach(self) -> FleetUnavailable:
+        why = f" ({self.trouble})" if self.trouble else ""
+        return FleetUnavailable(f"no coordinator was reachable before the deadline{why}")
 
 
 def _bounded(value: Any, limit: int) -> int:

@@ -79,7 +79,7 @@ class LoopThread:
     def forget(self, sink: object) -> None:
         """Nobody reads this sink any more; does nothing where the thread is gone."""
         if self._failure is None and not self._stopping and os.getpid() == self._pid:
-            self.post(lambda: self.connection.core.forget_all(sink))
+            self.post(lambda: self.connection.core.tasks.forget(sink))
 
     def _drain(self) -> None:
         # Lowered before the inbox is emptied: what is posted from here on wakes us again, or is taken now.

@@ -84,6 +84,7 @@ class DealerSocket:
         self._retry: asyncio.TimerHandle | None = None
         self._failures = 0
         self._key_index = 0
+        self._tried_key = self._good_key = b""
         self._closed = False
 
     @property
@@ -172,7 +173,10 @@ class DealerSocket:
         keys = given() if callable(given) else given
         if not keys:
             raise ConfigError(f"{self.address}: no CURVE key of this hub is known")
-        return keys[self._key_index % len(keys)]
+        if self._good_key in keys:  # a hub keeps the key that it started with
+            keys = [self._good_key, *(key for key in keys if key != self._good_key)]
+        self._tried_key = keys[self._key_index % len(keys)]
+        return self._tried_key
 
     def _reopen(self) -> None:
         self._retry = None
@@ -194,6 +198,7 @@ class DealerSocket:
                 return
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 link.begin(self._loop.time())
+                self._key_index, self._good_key = 0, self._tried_key
                 self._on_connected()
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 if self._on_failed is not None:

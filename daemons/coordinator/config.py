@@ -35,7 +35,8 @@ class CoordinatorConfig:
             stay in the store, where ``watch_tasks`` finds them).
         max_watched: further subscriptions (beside each task's submitter).
         inbox_overdue_s: a task without a capable distributor for so long is reported.
-        version_lag_s: a distributor's results may lag behind its version for so long before the store is read.
+        version_lag_s: a distributor may hold less than it was sent and report nothing for so long before the store is
+            read.
         reconcile_pause_s: at least so long between two reads of one distributor's whole section.
         distributor_absent_s: an absent distributor with unfinished tasks is reported after so long.
         list_limit: records in one answer to ``list_tasks``.

@@ -7,6 +7,9 @@ from typing import Any
 from a2a_zmq.interfaces import Section
 from daemons.coordinator.lanes import PriorityLanes
 
+# Without a version that moved there was probably nothing to report: wait so many times longer.
+PATIENCE = 5
+
 
 class Distributor:
     """State of one distributor.
@@ -24,15 +27,16 @@ class Distributor:
         queue: placed here and durable, to be told when the window opens.
         cancels: ids that it was asked, or is to be asked, to cancel.
         pending, in_progress, held_version: its last heartbeat. ``told_version``: what its results brought.
-        lag_since: monotonic time since which told_version lags behind ``lag_version``; None while it does not.
+        short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
+            not.
         blocked_until: its outbox was full.
         changed_at: monotonic time at which it came or went.
     """
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "held_version", "in_progress",
-        "labels", "lag_since", "lag_version", "live", "needs_sync", "pending", "queue", "reconciled_at", "reconciling",
-        "registered", "registering", "section", "sent", "slots", "status", "suspect", "task_types", "told_version",
+        "labels", "live", "needs_sync", "pending", "queue", "reconciled_at", "reconciling",
+        "registered", "registering", "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version",
         "up", "workers",
     )  # fmt: skip
 
@@ -61,8 +65,7 @@ class Distributor:
         self.in_progress = 0
         self.held_version = 0
         self.told_version = 0
-        self.lag_version = 0
-        self.lag_since: float | None = None
+        self.short_since: float | None = None
         self.blocked_until = float("-inf")
         self.changed_at = 0.0
 
@@ -90,7 +93,7 @@ class Distributor:
         self.suspect = False
         self.changed_at = now
         self.needs_sync = True
-        self.lag_since = None
+        self.short_since = None
 
     def describe(self, details: dict[str, Any]) -> bool:
         """Take over ``workers`` and ``task_types`` of an announcement or a ``workers_changed``.
@@ -125,31 +128,27 @@ class Distributor:
         if isinstance(status, str):
             self.status = status
         self.held_version = max(self.held_version, version_of(payload.get("version")))
-        if self.held_version <= self.told_version:
-            self.lag_since = None
-        elif self.lag_since is None:
-            self.lag_since = now
-            self.lag_version = self.held_version
+        if self.pending + self.in_progress >= self.sent:
+            self.short_since = None
+        elif self.short_since is None:
+            self.short_since = now
 
     def told(self, version: int) -> None:
-        """Its results reached this version."""
-        if version > self.told_version:
-            self.told_version = version
-            if self.lag_since is not None and version >= self.lag_version:
-                self.lag_since = None
+        """Its results reached this version: as long as results come, counts that differ prove nothing."""
+        self.told_version = max(self.told_version, version)
+        self.short_since = None
 
     def lags(self, now: float, longest_s: float) -> bool:
-        """True if results seem lost: it wrote something long ago that no result told of, and holds less than it was
-        sent.
+        """True if results (or assignments) seem lost: for so long it has held less than it was sent, and reported
+        nothing.
 
-        Both are needed: a version moves with every write, also with those that end no task.
+        The counts tell, and not the version alone, because that moves with every write, also with those that end no
+        task. Where the version says that there was something to report, we are less patient.
         """
-        return (
-            self.up
-            and self.lag_since is not None
-            and now - self.lag_since > longest_s
-            and self.pending + self.in_progress < self.sent
-        )
+        if not self.up or self.short_since is None:
+            return False
+        patience_s = longest_s if self.held_version > self.told_version else PATIENCE * longest_s
+        return now - self.short_since > patience_s
 
 
 def _count(value: Any, default: int) -> int:

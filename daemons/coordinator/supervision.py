@@ -103,12 +103,13 @@ class Supervision:
             if rested and desk.store_available and home.lags(now.mono, config.version_lag_s):
                 desk.log(
                     "warning",
-                    "results_missing",
+                    "tasks_missing",
                     distributor=home.agent_id,
                     held=home.pending + home.in_progress,
                     sent=home.sent,
                 )
-                self._sync.reconcile(home, now)
+                home.needs_sync = True
+                self._sync.meet(home, now)
         problems = desk.ledger.audit()
         if problems:
             desk.log("error", "counts_disagree", problems=problems[:10])

@@ -283,7 +283,7 @@ class Sync:
         desk = self._desk
         home.reconciling = True
         home.reconciled_at = now.mono
-        home.lag_since = None
+        home.short_since = None
         args = {"section": Section(home.agent_id, "coordinator")}
         desk.ask("load", args, partial(self._compare, home, desk.staging.applied, now.mono), now)
 

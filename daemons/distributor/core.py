@@ -79,7 +79,7 @@ class DistributorCore:
         recovery = self._recovery = Recovery(memory, journal, dispatcher, outcomes)
         self._oversight = Oversight(memory, journal, dispatcher, outcomes)
         self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
-        self._roster = Roster(memory, journal, dispatcher, outcomes, recovery, self._outgoing)
+        self._roster = Roster(memory, journal, dispatcher, outcomes, recovery=recovery, outgoing=self._outgoing)
         self._intake = Intake(memory, journal, dispatcher, outcomes, recovery)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,

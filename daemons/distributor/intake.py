@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, iso
+from a2a_zmq.ids import valid_agent_id, valid_task_id
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED
 from daemons.distributor.dispatch import Dispatcher
@@ -73,7 +74,7 @@ class Intake:
         self._dispatcher.add(task, memory.workers.values())
 
     def cancel(self, message: Message, now: Now) -> None:
-        """Waiting tasks end at once, running ones when their worker reports; of others we say that we do not have them."""
+        """Waiting tasks end at once, running ones when their worker reports; others we say we do not have."""
         memory = self._memory
         if not self._fence_holds(message, now):
             return
@@ -108,9 +109,9 @@ class Intake:
 
     def local_call(self, call: LocalCall, now: Now) -> None:
         if call.name == "register_worker":
-            self._answer(call, self._register(call.args.get("worker_id"), now))
+            self._answer(call, self._register(call.args.get("worker_id")))
         elif call.name == "assign_task_to_worker":
-            if not self._assign_to(call):
+            if not self._assign_to(call, now):
                 self._answer(call, accepted=False)
         else:
             self._answer(call, accepted=False)
@@ -118,16 +119,15 @@ class Intake:
     def _answer(self, call: LocalCall, accepted: bool) -> None:
         self._memory.out.append(LocalAnswer(call.call_id, accepted))
 
-    def _register(self, worker_id: Any, now: Now) -> bool:
+    def _register(self, worker_id: Any) -> bool:
         """Expect this worker: it is shown in the header, and after a restart it is waited for."""
         memory = self._memory
-        if not isinstance(worker_id, str) or not worker_id or worker_id in memory.registered:
+        if not valid_agent_id(worker_id):
             return False
         memory.registered[worker_id] = None
-        memory.workers_changed = True
         return True
 
-    def _assign_to(self, call: LocalCall) -> bool:
+    def _assign_to(self, call: LocalCall, now: Now) -> bool:
         """Store the task, then send it to that worker; answered when it is stored."""
         memory = self._memory
         parsed = parse_record(call.args.get("task"))
@@ -138,8 +138,9 @@ class Intake:
         task_id = record["task_id"]
         if task_id in memory.live or memory.recent.ended(task_id, metadata):
             return False
-        if not worker.serves(record["task_type"], {}, ""):
+        if not valid_task_id(task_id) or not worker.serves(record["task_type"], {}, ""):
             return False
+        record.setdefault("created_at", iso(now.wall))
         task = LiveTask(record, metadata, recorded + 1, recorded, STORING)
         task.pin = worker.agent_id
         memory.live[task_id] = task

@@ -118,9 +118,9 @@ class Journal:
 
     def cut(self, now: Now) -> Batch | None:
         """Everything that waits, as one batch; None if there is nothing to write yet."""
-        if not (self.results or self.puts or self.backlog or self._header_urgent):
-            if now.mono < self._lazy_since + self._config.lazy_flush_s:
-                return None
+        urgent = self.results or self.puts or self.backlog or self._header_urgent
+        if not urgent and now.mono < self._lazy_since + self._config.lazy_flush_s:
+            return None
         puts = self._cut_puts(now)
         self._summarise(now)
         self.flying = True

@@ -147,7 +147,7 @@ def life_of(metadata: dict[str, Any]) -> int:
 
 
 def _revive(record: Record, metadata: dict[str, Any]) -> None:
-    """An operator sent a finished task around again: attempts go on counting, but what failed before is forgiven, once."""
+    """An operator sent a finished task around again: attempts go on counting, what failed before is forgiven."""
     if metadata.get("revived") != metadata["retried"]:
         metadata["revived"] = metadata["retried"]
         metadata["forgiven"] = record.get("retry_count", 0)
@@ -219,6 +219,8 @@ class Memory:
         self.drain_until = math.inf
         self.ended_total = {"completed": 0, "failed": 0, "abandoned": 0}
         self.late_results = 0
+        self.dead_letters = 0  # in this wake-up
+        self.first_dead_letter: dict[str, Any] = {}
         self.accepted = 0  # since the last history line
 
     def running(self) -> int:

@@ -27,7 +27,6 @@ from daemons.distributor.memory import (
 )
 from daemons.distributor.records import Stamps, completed_record, unfinished_record
 from daemons.distributor.workers import Worker
-from daemons.runtime.contract import Log
 
 # A report without an error text still has to say something to a user.
 _NO_ERROR = "the worker gave no reason"
@@ -56,12 +55,14 @@ class Outcomes:
         memory = self._memory
         task_id, attempt = item.get("task_id"), item.get("attempt")
         task = memory.live.get(task_id) if isinstance(task_id, str) else None
-        if task is None or task.attempt != attempt or task.phase is not RUNNING or task.worker != worker.agent_id:
-            if task is None or not self._claims(worker, task, attempt, now):
-                worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
-                memory.late_results += 1
-                memory.meter.count("late_results_total")
-                return
+        if task is None or not (
+            (task.attempt == attempt and task.phase is RUNNING and task.worker == worker.agent_id)
+            or self._claims(worker, task, attempt, now)
+        ):
+            worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
+            memory.late_results += 1
+            memory.meter.count("late_results_total")
+            return
         outcome = item.get("outcome")
         if outcome == COMPLETED:
             self._complete(task, item, now)
@@ -71,7 +72,7 @@ class Outcomes:
             self._failed(task, item, now)
 
     def _claims(self, worker: Worker, task: LiveTask, attempt: Any, now: Now) -> bool:
-        """A result may arrive for a restored task that the worker finished while we were away: take it as held there."""
+        """A result may come for a restored task that the worker finished while we were away: it was held there."""
         if task.phase is not RESTORED or not isinstance(attempt, int):
             return False
         if not task.recorded <= attempt <= task.recorded + 1:
@@ -151,9 +152,9 @@ class Outcomes:
         for task in tasks:
             if task.cancelled:
                 self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled")
-            elif task.task_id not in maybe_running and not task.started_mono:
-                again.append(task)
-            elif self._survives(task, now, worker.agent_id, reason, died=died):
+                continue
+            begun = task.task_id in maybe_running or task.started_mono
+            if not begun or self._survives(task, now, worker.agent_id, reason, died=died):
                 again.append(task)
         for task in reversed(again):  # each goes to the front: the first one last
             self.again(task, now, front=True)
@@ -242,11 +243,13 @@ class Outcomes:
                 detail=given.get("detail"),
             ),
         )
+        memory = self._memory
+        name, fields = "abandoned", {"kind": kind, "attempt": task.attempt}
         if status == FAILED:
-            name, fields = "dead_letter", {"kind": kind, "attempt": task.attempt, "error": error[:200]}
-            self._memory.out.append(Log("warning", "task_failed", {"task_id": task.task_id, **fields}))
-        else:
-            name, fields = "abandoned", {"kind": kind, "attempt": task.attempt}
+            name, fields = "dead_letter", {**fields, "error": error[:200]}
+            memory.dead_letters += 1
+            if memory.dead_letters == 1:
+                memory.first_dead_letter = {"task_id": task.task_id, **fields}
         self._journal.note(now, task.task_id, name, fields)
 
     def drop(self, task: LiveTask, now: Now) -> None:

@@ -1,4 +1,4 @@
-"""What leaves with the end of a wake-up: assignments, cancellations, news for the coordinator; and what comes back unsent."""
+"""What leaves at the end of a wake-up: assignments, cancels, news for the coordinator; and what comes back unsent."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ class Outgoing:
         if now.mono >= self._wake_at:
             self._wake_at = math.inf
         self._show_long_runs(now)
+        if memory.dead_letters:
+            # One line for all of a wake-up: thousands may fail together, and each has its history line and its record.
+            count, memory.dead_letters = memory.dead_letters, 0
+            memory.out.append(Log("warning", "tasks_failed", {"count": count, "first": memory.first_dead_letter}))
         if self._dispatcher.queued and memory.owner and not memory.draining and not self._journal.crowded():
             self._dispatch(now)
         for worker in memory.workers.values():
@@ -74,12 +78,9 @@ class Outgoing:
         memory, limit = self._memory, self._memory.config.message_bytes
         for worker_id, tasks in self._dispatcher.fill(now.mono).items():
             alone = [task for task in tasks if task.alone]
-            if alone:
-                for task in alone:
-                    self._send_tasks(worker_id, [task], limit, now)
-                tasks = [task for task in tasks if not task.alone]
-            if tasks:
-                self._send_tasks(worker_id, tasks, limit, now)
+            for task in alone:
+                self._send_tasks(worker_id, [task], limit, now)
+            self._send_tasks(worker_id, [task for task in tasks if not task.alone] if alone else tasks, limit, now)
         if self._dispatcher.queued and memory.workers:
             # Workers whose outbox was full are tried again, if nothing else wakes us before.
             until = min(

@@ -90,8 +90,11 @@ class Oversight:
         self._unserved = unserved
 
     def _must_end_by(self, task: LiveTask, longest: float) -> float:
-        """When the worker must have reported this attempt. One that has not begun waits behind what the worker runs: it is
-        given the longest limit of all that the worker holds, from the worker's last sign of progress."""
+        """When the worker must have reported this attempt (monotonic).
+
+        One that has not begun waits behind what the worker runs: it is given the longest limit of all that the worker
+        holds, from the worker's last sign of progress.
+        """
         limit = task.timeout_s
         if limit is None:
             return math.inf

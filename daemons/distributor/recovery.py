@@ -45,7 +45,7 @@ class Recovery:
     # ------------------------------------------------------------ ownership
 
     def gained(self, event: OwnershipGained, now: Now) -> None:
-        """We own the section: bring memory and store together, then wait for workers that may hold what we do not know."""
+        """We own the section: bring memory and store together, then wait for workers that may hold more."""
         memory, journal = self._memory, self._journal
         loaded = event.loaded.get(self._section) or Loaded(0, 0, "", {}, {})
         memory.owner = memory.ever_owner = True

@@ -31,6 +31,7 @@ class Roster:
         journal: Journal,
         dispatcher: Dispatcher,
         outcomes: Outcomes,
+        *,
         recovery: Recovery,
         outgoing: Outgoing,
     ) -> None:

@@ -73,6 +73,13 @@ class Board:
             del self.runs[run.task_id]
         return held
 
+    def take_newest(self, count: int) -> list[Run]:
+        """Forget up to ``count`` runs that no executor has, the latest first; returns them."""
+        taken = self._queues.take_newest(count)
+        for run in taken:
+            del self.runs[run.task_id]
+        return taken
+
     def to_start(self, now: Now) -> list[Run]:
         """Runs whose executor has room. Async ones begin with it; of the others their executor says when they do."""
         ready = self._queues.ready()

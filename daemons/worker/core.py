@@ -42,14 +42,13 @@ from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
 from daemons.worker.kinds import TaskKind
+from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.uplink import Uplink
 
 # LocalAgentState is for people: more than this many tasks or events nobody reads.
 SHOWN_TASKS: Final = 100
 HISTORY: Final = 100
-# A run that has not ended this many times the graces after it was told to is a fault of its executor.
-STUCK_FACTOR: Final = 5.0
 
 
 class WorkerCore:
@@ -87,6 +86,7 @@ class WorkerCore:
         self._board = Board(config)
         self._credit = Credit(config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
+        self._oversight = Oversight(self._board, self._uplink, config, meter)
         self._drain = Drain()
         self._executor_problem = ""
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
@@ -297,26 +297,21 @@ class WorkerCore:
             beat = self.heartbeat(self.distributor_id, now)
             send = Send(self.distributor_id, MessageType.HEARTBEAT, beat, reliable=False)
             return [send, LocalAnswer(call.call_id, True)]
-        problem = "" if call.name == "execute_task" else f"a worker has no call {call.name!r}"
-        if not problem:
-            try:
-                run = parse(call.args["task"], self._uplink.fence, self._kinds)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                problem = f"not a task: {type(error).__name__}: {error}"
-            else:
-                problem = self._why_not(run)
-        if problem:
-            return [LocalAnswer(call.call_id, reports.local_failure(problem))]
+        try:
+            if call.name != "execute_task":
+                raise ValueError(f"a worker has no call {call.name!r}")
+            run = parse(call.args["task"], self._uplink.fence, self._kinds)
+            if not run.kind:
+                raise ValueError(f"no handler of task type {run.task_type!r}")
+            if run.task_id in self._board.runs:
+                raise ValueError(f"task {run.task_id!r} is here already")
+            if self._drain.reason:
+                raise ValueError("the worker is draining")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return [LocalAnswer(call.call_id, reports.local_failure(f"cannot run this: {error}"))]
         run.call_id = call.call_id
         self._board.add(run)
         return []
-
-    def _why_not(self, run: Run) -> str:
-        if not run.kind:
-            return f"no handler of task type {run.task_type!r}"
-        if run.task_id in self._board.runs:
-            return f"task {run.task_id!r} is here already"
-        return "the worker is draining" if self._drain.reason else ""
 
     # ------------------------------------------------------------ rest of the contract
 
@@ -325,22 +320,7 @@ class WorkerCore:
         return None
 
     def supervise(self, step: str, now: Now) -> list[Effect]:
-        board, meter = self._board, self._meter
-        if step == "observe":
-            meter.gauge("tasks", len(board) - board.running, status="pending")
-            meter.gauge("tasks", board.running, status="in_progress")
-            self._uplink.prune(now.mono)
-        elif step == "detect":
-            patience_s = STUCK_FACTOR * (self._config.stop_grace_s + self._config.kill_grace_s)
-            stuck = [run for run in board.all() if run.stop_reason and now.mono - run.stop_mono > patience_s]
-            return [
-                Log("error", "run_does_not_stop", {"task_id": run.task_id, "attempt": run.attempt}) for run in stuck
-            ]
-        elif step == "reconcile":
-            repaired = board.repair()
-            if repaired is not None:
-                return [Log("error", "counts_repaired", {"counted": repaired[0], "true": repaired[1]})]
-        return []
+        return self._oversight.step(step, now, limit=self._limit(), leaving=bool(self._drain.reason))
 
     def announce(self, now: Now) -> dict[str, Any]:
         limit = self._uplink.told_limit = self._limit()
@@ -371,27 +351,28 @@ class WorkerCore:
         }
 
     def local_state(self, now: Now) -> LocalAgentState:
-        stamp = datetime.fromtimestamp(now.wall, UTC)
-        self._created_at = self._created_at or stamp
+        facts = {
+            "fence": self._uplink.fence,
+            "epoch": self._uplink.epoch,
+            "limit": self._uplink.told_limit,
+            "running": self._board.running,
+            "held": self._board.waiting,
+            "tasks_per_s": round(self._credit.rate, 1),
+            "unsent": self._uplink.unsent,
+            "ended": dict(self._ended),
+        }
+        metadata = {"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)}
+        self._created_at = self._created_at or datetime.fromtimestamp(now.wall, UTC)
         return LocalAgentState(
             agent_id=self.agent_id,
             status=self._status(),
             local_tasks=reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS),
             last_heartbeat=self._last_heartbeat,
-            local_vars={
-                "fence": self._uplink.fence,
-                "epoch": self._uplink.epoch,
-                "limit": self._uplink.told_limit,
-                "running": self._board.running,
-                "held": self._board.waiting,
-                "tasks_per_s": round(self._credit.rate, 1),
-                "unsent": self._uplink.unsent,
-                "ended": dict(self._ended),
-            },
+            local_vars=facts,
             history=list(self._history),
-            metadata={"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)},
+            metadata=metadata,
             created_at=self._created_at,
-            updated_at=stamp,
+            updated_at=datetime.fromtimestamp(now.wall, UTC),
         )
 
     def _status(self) -> AgentStatus:

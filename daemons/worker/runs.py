@@ -135,6 +135,17 @@ class Queues:
         """A run that was handed over has ended."""
         self._handed[run.kind] -= 1
 
+    def take_newest(self, count: int) -> list[Run]:
+        """Take back up to ``count`` held runs, the latest of each queue first."""
+        out: list[Run] = []
+        for queue in self._queues.values():
+            while queue and len(out) < count and queue[-1].call_id is None:
+                run = queue.pop()
+                if run.state == HELD:
+                    self.forget(run)
+                    out.append(run)
+        return out
+
     def take_all(self) -> list[Run]:
         """Empty the queues (drain)."""
         out = [run for queue in self._queues.values() for run in queue if run.state == HELD]

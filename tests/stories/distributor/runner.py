@@ -1,6 +1,7 @@
 """Runs text stories: commands, a line ``----``, and everything that left the distributor because of them.
 
-``python -m tests.stories.distributor.runner`` writes what happens now into all stories; read the difference before keeping it.
+``python -m tests.stories.distributor.runner`` writes what happens now into all stories; read the difference before
+keeping it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,21 @@ STORIES = Path(__file__).parent
 SEPARATOR = "----"
 
 
+# Commands that are methods of the site, taking their words as they are.
+PLAIN: dict[str, Callable[..., None]] = {
+    "own": Site.own,
+    "disown": Site.disown,
+    "coordinator-up": Site.coordinator_up,
+    "coordinator-down": Site.coordinator_down,
+    "worker-suspect": Site.worker_suspect,
+    "worker-down": Site.worker_down,
+    "cancel": Site.cancel,
+    "supervise": Site.supervise,
+    "store-away": Site.store_away,
+    "store-back": Site.store_back,
+}
+
+
 class Teller:
     """Performs the commands of one story on a site of its own."""
 
@@ -25,32 +41,26 @@ class Teller:
         self.site = Site()
         self.commands: dict[str, Callable[..., None]] = {
             "config": self.config,
-            "own": lambda: self.site.own(),
-            "disown": lambda: self.site.disown(),
-            "coordinator-up": lambda: self.site.coordinator_up(),
-            "coordinator-down": lambda: self.site.coordinator_down(),
             "worker-up": self.worker_up,
-            "worker-suspect": lambda name, reason: self.site.worker_suspect(name, reason),
-            "worker-down": lambda name, reason: self.site.worker_down(name, reason),
             "assign": self.assign,
-            "cancel": lambda *task_ids: self.site.cancel(*task_ids),
             "complete": self.complete,
             "fail": self.fail,
             "abandon": self.abandon,
             "handback": self.handback,
             "credit": self.credit,
-            "wait": lambda seconds: self.site.advance(float(seconds)),
-            "supervise": lambda: self.site.supervise(),
-            "store-away": lambda: self.site.store_away(),
-            "store-back": lambda: self.site.store_back(),
+            "wait": self.wait,
             "restart": self.restart,
-            "drain": lambda seconds: self.site.drain(float(seconds)),
+            "drain": self.drain,
         }
 
     def perform(self, line: str) -> None:
         name, *words = shlex.split(line)
         options = dict(word.split("=", 1) for word in words if "=" in word)
-        self.commands[name](*(word for word in words if "=" not in word), **options)
+        words = [word for word in words if "=" not in word]
+        if name in PLAIN:
+            PLAIN[name](self.site, *words, **options)
+        else:
+            self.commands[name](*words, **options)
 
     def config(self, **options: str) -> None:
         self.site = Site(DistributorConfig(**{name: _number(value) for name, value in options.items()}))
@@ -84,6 +94,12 @@ class Teller:
     def credit(self, worker: str, limit: str) -> None:
         held = {"running": 1, "held": 1}
         self.site.from_worker(worker, "heartbeat", limit=int(limit), draining=False, **held)
+
+    def wait(self, seconds: str) -> None:
+        self.site.advance(float(seconds))
+
+    def drain(self, seconds: str) -> None:
+        self.site.drain(float(seconds))
 
     def restart(self) -> None:
         """The process dies; a new one starts a second later on the same store."""

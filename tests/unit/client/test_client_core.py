@@ -105,9 +105,9 @@ def test_all_tasks_of_one_wake_up_leave_in_one_message_and_are_accepted_together
     assert sent.payload["action"] == "submit_tasks"
     assert sent.payload["check"] is False
     assert ids_of(sent) == ["a", "b", "c"]
-    assert world.core.accepted == []
+    assert world.core.tasks.accepted == []
     world.answer(sent, accepted=3, duplicates=[], rejected=[])
-    assert names(world.core.accepted) == ["a", "b", "c"]
+    assert names(world.core.tasks.accepted) == ["a", "b", "c"]
 
 
 def test_a_task_on_the_wire_has_what_the_protocol_says(world: Scripted) -> None:
@@ -165,12 +165,12 @@ def test_a_result_ends_the_waiting_and_one_that_nobody_waits_for_is_dropped(worl
     [sent] = world.flush()
     world.answer(sent, accepted=1)
     world.results("a", "stranger")
-    assert world.core.finished == [entry]
+    assert world.core.tasks.finished == [entry]
     assert value_of("a", entry.outcome or {}) == "A"
-    assert world.core.unknown_results == 1
+    assert world.core.tasks.unknown_results == 1
     world.results("a")
-    assert world.core.finished == [entry]
-    assert world.core.unfinished() == 0
+    assert world.core.tasks.finished == [entry]
+    assert len(world.core.tasks) == 0
 
 
 def test_a_result_that_overtakes_the_answer_counts(world: Scripted) -> None:
@@ -179,8 +179,8 @@ def test_a_result_that_overtakes_the_answer_counts(world: Scripted) -> None:
     [sent] = world.flush()
     world.results("a")
     world.answer(sent, accepted=1)
-    assert world.core.finished == [entry]
-    assert world.core.accepted == []
+    assert world.core.tasks.finished == [entry]
+    assert world.core.tasks.accepted == []
 
 
 def test_busy_is_repeated_after_the_time_it_names(world: Scripted) -> None:
@@ -196,7 +196,7 @@ def test_busy_is_repeated_after_the_time_it_names(world: Scripted) -> None:
     [again] = world.flush()
     assert ids_of(again) == ["a"]
     world.answer(again, accepted=1)
-    assert world.core.accepted == [entry]
+    assert world.core.tasks.accepted == [entry]
 
 
 def test_busy_until_the_deadline_is_what_the_caller_sees(world: Scripted) -> None:
@@ -205,7 +205,7 @@ def test_busy_until_the_deadline_is_what_the_caller_sees(world: Scripted) -> Non
     [sent] = world.flush()
     world.answer(sent, MessageType.ERROR, code="BUSY", message="full", retry_after_s=5)
     world.pass_time(1.2)
-    assert world.core.finished == [entry]
+    assert world.core.tasks.finished == [entry]
     with pytest.raises(RequestRefused, match="BUSY"):
         value_of("a", entry.outcome or {})
     world.pass_time(10)
@@ -221,8 +221,8 @@ def test_single_tasks_of_a_submission_may_be_refused(world: Scripted) -> None:
         {"task_id": "later", "code": "BUSY", "message": "full", "retry_after_s": 0.5},
     ]
     world.answer(sent, accepted=1, rejected=rejected)
-    assert world.core.accepted == [entries["good"]]
-    assert world.core.finished == [entries["wrong"]]
+    assert world.core.tasks.accepted == [entries["good"]]
+    assert world.core.tasks.finished == [entries["wrong"]]
     assert isinstance(entries["wrong"].outcome, RequestRefused)
     assert entries["wrong"].outcome.code == "UNKNOWN_TASK_TYPE"
     world.pass_time(0.6)
@@ -233,9 +233,9 @@ def test_single_tasks_of_a_submission_may_be_refused(world: Scripted) -> None:
 def test_without_a_coordinator_a_submission_ends_at_its_deadline(world: Scripted) -> None:
     entry = world.entry("a", deadline=101.0)
     world.pass_time(0.5)
-    assert world.core.finished == []
+    assert world.core.tasks.finished == []
     world.pass_time(0.6)
-    assert world.core.finished == [entry]
+    assert world.core.tasks.finished == [entry]
     with pytest.raises(FleetUnavailable):
         value_of("a", entry.outcome or {})
     world.up()
@@ -260,7 +260,7 @@ def test_a_new_coordinator_gets_what_was_not_answered_and_is_asked_for_the_rest(
     assert [(ids_of(sent), sent.payload["check"]) for sent in submits] == [(["unanswered"], True), (["unsent"], False)]
     # A late answer to the first submission names a request that is no longer asked: nothing comes of it.
     world.answer(second, accepted=1)
-    assert names(world.core.accepted) == ["accepted"]
+    assert names(world.core.tasks.accepted) == ["accepted"]
     record = {"task_id": "accepted", "status": "completed", "result": 7}
     world.answer(by_action["watch_tasks"], results=[record], live=[], unknown=[])
     assert value_of("accepted", accepted.outcome or {}) == 7
@@ -273,7 +273,7 @@ def test_a_task_that_the_fleet_lost_is_reported_and_not_waited_for(world: Script
     world.up("boot-2")
     [watch] = world.flush()
     world.answer(watch, results=[], live=[], unknown=["a"])
-    assert world.core.finished == [entry]
+    assert world.core.tasks.finished == [entry]
     with pytest.raises(RequestRefused, match="UNKNOWN_TASK"):
         value_of("a", entry.outcome or {})
 
@@ -287,8 +287,8 @@ def test_attach_to_a_live_a_finished_and_an_unknown_task(world: Scripted) -> Non
     assert watch.payload["task_ids"] == ["live", "over", "gone"]
     over = {"task_id": "over", "status": "failed", "error": "boom", "metadata": {"error_kind": "exited"}}
     world.answer(watch, results=[over], live=[["live", "in_progress"]], unknown=["gone"])
-    assert world.core.accepted == [entries["live"]]
-    assert set(names(world.core.finished)) == {"over", "gone"}
+    assert world.core.tasks.accepted == [entries["live"]]
+    assert set(names(world.core.tasks.finished)) == {"over", "gone"}
     with pytest.raises(TaskFailed, match=r"exited.*boom"):
         value_of("over", entries["over"].outcome or {})
     world.results("live")
@@ -302,9 +302,9 @@ def test_two_callers_of_one_task_share_one_submission(world: Scripted) -> None:
     [sent] = world.flush()
     assert ids_of(sent) == ["a"]
     world.answer(sent, accepted=0, duplicates=["a"])
-    assert world.core.accepted == [first, second]
+    assert world.core.tasks.accepted == [first, second]
     world.results("a")
-    assert world.core.finished == [first, second]
+    assert world.core.tasks.finished == [first, second]
     assert second.outcome is first.outcome
 
 
@@ -322,7 +322,7 @@ def test_a_watch_whose_answer_is_too_large_is_asked_in_parts(world: Scripted) ->
 def test_a_task_too_large_for_the_wire_is_refused_at_once(world: Scripted) -> None:
     world.up(max_payload_bytes=1000)
     entry = world.entry("a", size=20_000)
-    assert world.core.finished == [entry]
+    assert world.core.tasks.finished == [entry]
     assert isinstance(entry.outcome, RequestRefused)
     assert entry.outcome.code == "PAYLOAD_TOO_LARGE"
     assert world.flush() == []
@@ -353,7 +353,7 @@ def test_a_request_is_answered_refused_or_ends_at_its_deadline(world: Scripted) 
     world.answer(sent["history"], events=[])
     world.answer(sent["list_tasks"], MessageType.ERROR, code="FORBIDDEN", message="not yours")
     world.pass_time(11)
-    assert world.core.answered == [good, bad, mute]
+    assert world.core.calls.answered == [good, bad, mute]
     assert good.answer == {"action": "history", "events": []}
     assert isinstance(bad.answer, RequestRefused)
     assert isinstance(mute.answer, FleetUnavailable)
@@ -371,7 +371,7 @@ def test_only_what_may_be_done_twice_is_asked_of_a_new_coordinator(
     world.flush()
     world.up(boot_id)
     assert len(world.flush()) == sent_again
-    assert len(world.core.answered) == failed
+    assert len(world.core.calls.answered) == failed
 
 
 def test_a_standby_sends_us_to_another_address(world: Scripted) -> None:
@@ -400,7 +400,40 @@ def test_a_message_that_the_link_would_not_take(
         assert [ids_of(again) for again in world.flush()] == [["a"]]
     else:
         world.core.unsendable(sent.request_id, RequestRefused("PAYLOAD_TOO_LARGE", "too large"))
-        assert world.core.finished == [entry]
+        assert world.core.tasks.finished == [entry]
+
+
+def test_after_a_long_silence_everything_under_way_is_asked_for_again(world: Scripted) -> None:
+    world.up()
+    world.entry("a")
+    world.answer(world.flush()[0], accepted=1)
+    world.pass_time(19)
+    assert world.flush() == []
+    world.pass_time(2)
+    [watch] = world.flush()
+    assert watch.payload["task_ids"] == ["a"]
+    world.answer(watch, results=[], live=[["a", "in_progress"]], unknown=[])
+    world.pass_time(30)
+    assert world.flush() == []
+    world.pass_time(11)
+    assert [sent.payload["task_ids"] for sent in world.flush()] == [["a"]]
+    world.results("a")
+    world.pass_time(1000)
+    assert world.flush() == []
+    assert world.core.next_deadline() == float("inf")
+
+
+def test_results_of_a_form_that_nobody_expects_are_dropped(world: Scripted) -> None:
+    world.up()
+    entry = world.entry("a")
+    metadata = Metadata("coordinator-1")
+    for records in ([None, 7, {}, {"task_id": ["a"]}, {"task_id": 1}], None, "x"):
+        payload = {"action": "task_results", "results": records}
+        message = Message(MessageType.EVENT, "coordinator-1", "client~1", payload, metadata)
+        world.core.handle(Received("coordinator-1", Role.COORDINATOR, message), world.now)
+    assert world.core.tasks.finished == []
+    world.results("a")
+    assert world.core.tasks.finished == [entry]
 
 
 def test_closing_ends_everybodys_waiting(world: Scripted) -> None:
@@ -410,8 +443,8 @@ def test_closing_ends_everybodys_waiting(world: Scripted) -> None:
     queued = world.entry("b")
     call = make_call(world, "history")
     world.core.close("closed")
-    assert world.core.finished == [accepted, queued]
-    assert world.core.answered == [call]
+    assert world.core.tasks.finished == [accepted, queued]
+    assert world.core.calls.answered == [call]
     assert isinstance(call.answer, FleetUnavailable)
 
 
@@ -420,8 +453,8 @@ def test_what_nobody_waits_for_any_more_is_not_sent_and_its_result_is_dropped(wo
     world.entry("sent")
     world.flush()
     world.entry("queued")
-    world.core.forget_all(world.sink)
+    world.core.tasks.forget(world.sink)
     assert world.flush() == []
     world.results("sent")
-    assert world.core.finished == []
-    assert world.core.unfinished() == 0
+    assert world.core.tasks.finished == []
+    assert len(world.core.tasks) == 0

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.coordinator.harness import Store, World
+from tests.unit.coordinator.fakes import Store
+from tests.unit.coordinator.harness import World
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """A coordinator core with everything around it played by plain data: clock, store, clients and distributors.
 
-It keeps the engine's duties (events, settle, cut, apply, after), so a test says what happens and looks at what clients and
-distributors were told and what the store holds. What must hold at every moment is checked as it happens: nobody is told of
-what is not durable. :meth:`World.check` holds when a test is over.
+It keeps the engine's duties (events, settle, cut, apply, after), so a test says what happens and looks at what clients
+and distributors were told and what the store holds. What must hold at every moment is checked as it happens: nobody is
+told of what is not durable. :meth:`World.check` holds when a test is over.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from a2a_zmq.clock import Now, iso
-from a2a_zmq.ids import identity_of
-from a2a_zmq.interfaces import INBOX, Loaded, Section, SectionWrite
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
 from daemons.coordinator.config import CoordinatorConfig
@@ -38,111 +35,9 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from tests.unit.coordinator.fakes import Gauges, Json, Peer, Store, Told
 
 COORDINATOR = "coordinator-1"
-Json = dict[str, Any]
-
-
-class Gauges:
-    """Keeps what was counted."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, float] = {}
-        self.observed: dict[str, list[float]] = {}
-        self.gauges: dict[str, float] = {}
-
-    @staticmethod
-    def _key(name: str, labels: dict[str, str]) -> str:
-        return name + "".join(f"/{labels[label]}" for label in sorted(labels))
-
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        key = self._key(name, labels)
-        self.counts[key] = self.counts.get(key, 0) + amount
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        self.observed.setdefault(self._key(name, labels), []).append(value)
-
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        self.gauges[self._key(name, labels)] = value
-
-
-class Store:
-    """The shared state, as much of it as a coordinator can see. It outlives coordinators.
-
-    Attributes:
-        live, results: distributor id ("" for the inbox) → task id → record.
-        recorded: task id → how many writes recorded a result of it.
-    """
-
-    def __init__(self) -> None:
-        self.live: dict[str, dict[str, Json]] = {INBOX: {}}
-        self.results: dict[str, dict[str, Json]] = {INBOX: {}}
-        self.headers: dict[str, dict[str, str]] = {}
-        self.history: list[list[Any]] = []
-        self.registered: list[str] = []
-        self.recorded: dict[str, int] = {}
-        self.fence = 0
-        self.writes: list[SectionWrite] = []
-
-    def register(self, distributor_id: str) -> None:
-        if distributor_id not in self.registered:
-            self.registered.append(distributor_id)
-            self.live[distributor_id] = {}
-            self.results[distributor_id] = {}
-
-    def apply(self, write: SectionWrite) -> None:
-        assert write.section.writer == "coordinator", write.section
-        assert write.fence == self.fence, "a write with another fence than the present one"
-        assert not write.put_tasks.keys() & set(write.drop_tasks), "one write puts and drops the same task"
-        name = write.section.distributor_id
-        assert name == INBOX or name in self.registered, f"a write to {name!r}, which is not registered"
-        self.writes.append(write)
-        self.headers.setdefault(name, {}).update(write.header)
-        self.live[name].update({task_id: orjson.loads(record) for task_id, record in write.put_tasks.items()})
-        for task_id in write.drop_tasks:
-            self.live[name].pop(task_id, None)
-        for task_id, record in write.results.items():
-            self.record(name, task_id, orjson.loads(record))
-        self.history.extend(orjson.loads(event) for event in write.history)
-
-    def record(self, name: str, task_id: str, result: Json) -> None:
-        self.results[name][task_id] = result
-        self.recorded[task_id] = self.recorded.get(task_id, 0) + 1
-
-    def load(self, name: str) -> Loaded:
-        tasks = {task_id: orjson.dumps(record) for task_id, record in self.live[name].items()}
-        return Loaded(1, self.fence, "epoch", dict(self.headers.get(name, {})), tasks)
-
-    def load_all(self) -> dict[Section, Loaded]:
-        return {Section(name, "coordinator"): self.load(name) for name in (INBOX, *self.registered)}
-
-    def where(self, task_id: str) -> list[str]:
-        return [name or "inbox" for name, tasks in self.live.items() if task_id in tasks]
-
-    def events(self, name: str) -> list[list[Any]]:
-        return [event for event in self.history if event[2] == name]
-
-
-@dataclass
-class Told:
-    """A message that a peer got."""
-
-    type: MessageType
-    payload: Json
-    reply_to: str | None
-    request_id: str = ""
-
-    @property
-    def action(self) -> str:
-        return str(self.payload.get("action"))
-
-
-@dataclass
-class Peer:
-    role: Role
-    boot: int = 1
-    up: bool = True
-    told: list[Told] = field(default_factory=list)
 
 
 class World:
@@ -488,12 +383,3 @@ class World:
         for name, tasks in self.store.live.items():
             for task_id in tasks:
                 assert self.store.where(task_id) == [name or "inbox"], f"{task_id} is in two places"
-
-
-def task(task_id: str, task_type: str = "noop", payload: Any = None, **metadata: Any) -> Json:
-    """A task as a client submits it."""
-    return {"task_id": task_id, "task_type": task_type, "payload": payload or {}, "metadata": metadata}
-
-
-def owner(name: str) -> str:
-    return identity_of(name)

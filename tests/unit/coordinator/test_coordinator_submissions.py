@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from a2a_zmq.protocol.message import MessageType
-from tests.unit.coordinator.harness import World, task
+from tests.unit.coordinator.fakes import task
+from tests.unit.coordinator.harness import World
 
 
 def test_accepted_tasks_are_durable_before_anybody_is_told(fleet: World) -> None:

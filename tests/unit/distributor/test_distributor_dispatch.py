@@ -279,8 +279,9 @@ def test_the_in_process_api_stores_a_task_then_sends_it_to_that_worker(site: Sit
     site.call(3, "assign_task_to_worker", task=site.record("a"), worker_id="w1")
     site.call(4, "register_worker", worker_id="w9")
     site.call(5, "register_worker", worker_id="w9")
-    site.call(6, "no_such_call")
-    assert site.answers == {1: True, 2: False, 3: False, 4: True, 5: False, 6: False}
+    site.call(6, "register_worker", worker_id="not an id")
+    site.call(7, "no_such_call")
+    assert site.answers == {1: True, 2: False, 3: False, 4: True, 5: True, 6: False, 7: False}
     assert orjson.loads(site.store.header["assigned_workers"]) == ["w1", "w2", "w9"]
 
 

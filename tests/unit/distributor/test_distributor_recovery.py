@@ -56,15 +56,14 @@ def test_a_restart_adopts_what_workers_hold_and_queues_the_rest_again(
     new.own()
     new.coordinator_up()
     assert new.core.local_state(new.now).status.value == "recovering"
-    held = {name: [[task_id, attempt, 2] for task_id, attempt in site.got(name)] for name in ("w1", "w2")}
-    new.worker_up("w1", slots=2, limit=2, running=held["w1"])
+    held, (lost, _) = site.got("w1"), site.got("w2")[0]
+    new.worker_up("w1", slots=2, limit=2, running=[[task_id, attempt, 2] for task_id, attempt in held])
     assert new.got("w1") == []
     new.worker_up("w2", limit=1)  # it died and knows nothing of its task
     new.advance(0.2)
-    lost = held["w2"][0][0]
     assert new.got("w2") == [(lost, 3)]
-    new.complete("w1", *((task_id, attempt) for task_id, attempt, _ in held["w1"]))
-    assert {task_id for task_id, _ in new.reported()} == {task_id for task_id, _, _ in held["w1"]}
+    new.complete("w1", *held)
+    assert {task_id for task_id, _ in new.reported()} == {task_id for task_id, _ in held}
     assert new.got("w1") == [("waiting", 2)]
     assert 0 < new.meter.observed["reconciliation_seconds"][0] < 1.5
 

@@ -242,6 +242,23 @@ def test_limit_of_short_tasks_grows_deep(desk: Any) -> None:
     assert desk.core.heartbeat("distributor-1", desk.now)["limit"] == 3
 
 
+def test_long_tasks_that_came_on_the_credit_of_short_ones_go_back(desk: Any) -> None:
+    desk.assign(*[(f"t{n}", "compute") for n in range(200)])
+    desk.begin("t0")
+    desk.begin("t1")
+    desk.wait(1.0)
+    desk.core.supervise("recover", desk.now)
+    desk.settle()
+    (message,) = desk.sent("task_handback")
+    back = [task_id for task_id, _ in message["tasks"]]
+    assert back[0] == "t199"
+    assert len(back) > 180
+    for n in range(200 - len(back)):
+        desk.finish(f"t{n}")
+    assert {run.task_id for run in desk.started}.isdisjoint(back)
+    assert len(desk.reported) + len(back) == 200
+
+
 def test_tasks_that_only_wait_get_more_credit_at_once(desk: Any) -> None:
     """Sleeping tasks need no slot: the distributor is told without waiting for a heartbeat."""
     held = 0

@@ -1,0 +1,134 @@
+"""The tasks that somebody waits for, and the moves of their phases. Pure; the first table of the client's core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from a2a_zmq.client.entries import ACCEPTED, DONE, WATCHED, Entry
+from a2a_zmq.clock import Now
+from a2a_zmq.errors import FleetError
+
+
+class TaskTable:
+    """Entries by task id; entries of further callers for the same task are the *twins* of the first.
+
+    Attributes:
+        accepted, finished: entries that made this move; whoever hands them out empties the lists.
+        unknown_results: results that nobody waited for (dropped).
+    """
+
+    def __init__(self) -> None:
+        self.accepted: list[Entry] = []
+        self.finished: list[Entry] = []
+        self.unknown_results = 0
+        self._tasks: dict[str, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._tasks
+
+    def get(self, task_id: Any) -> Entry | None:
+        return self._tasks.get(task_id) if type(task_id) is str else None
+
+    def entries(self) -> list[Entry]:
+        return list(self._tasks.values())
+
+    def under_way(self) -> list[str]:
+        """Ids that the coordinator has, or is asked about."""
+        return [entry.task_id for entry in self._tasks.values() if entry.phase in (WATCHED, ACCEPTED)]
+
+    def add(self, entry: Entry) -> bool:
+        """True if it is the task's first entry; a later one is served along with the first."""
+        known = self._tasks.setdefault(entry.task_id, entry)
+        if known is entry:
+            return True
+        if known.twins is None:
+            known.twins = []
+        known.twins.append(entry)
+        entry.phase = known.phase
+        if known.phase == ACCEPTED:
+            self.accepted.append(entry)
+        return False
+
+    # ------------------------------------------------------------ moves
+
+    def accept(self, entry: Entry) -> None:
+        """The coordinator has it."""
+        for one in (entry, *(entry.twins or ())):
+            if one.phase < ACCEPTED:
+                one.phase = ACCEPTED
+                one.body = b""
+                self.accepted.append(one)
+
+    def take_results(self, records: Any) -> None:
+        """Result records from the coordinator: the only thing that is done once for every task."""
+        if not isinstance(records, list):
+            return
+        tasks = self._tasks
+        finished = self.finished
+        for record in records:
+            task_id = record.get("task_id") if type(record) is dict else None
+            entry = tasks.pop(task_id, None) if type(task_id) is str else None
+            if entry is None:
+                self.unknown_results += 1
+                continue
+            entry.phase = DONE
+            entry.outcome = record
+            entry.body = b""
+            finished.append(entry)
+            if entry.twins is not None:
+                self._finish_twins(entry)
+
+    def finish(self, entry: Entry, outcome: FleetError) -> None:
+        """It ends without a record."""
+        if entry.phase == DONE:
+            return
+        if self._tasks.get(entry.task_id) is entry:
+            del self._tasks[entry.task_id]
+        entry.phase = DONE
+        entry.outcome = outcome
+        entry.body = b""
+        self.finished.append(entry)
+        self._finish_twins(entry)
+
+    def _finish_twins(self, entry: Entry) -> None:
+        for twin in entry.twins or ():
+            if twin.phase != DONE:
+                twin.phase = DONE
+                twin.outcome = entry.outcome
+                self.finished.append(twin)
+        entry.twins = None
+
+    def expire(self, entry: Entry, now: Now, error: Callable[[str], FleetError]) -> bool:
+        """End an unaccepted entry whose deadline has passed.
+
+        Args:
+            error: makes the error, from the code of the last refusal that asked for patience.
+
+        Returns:
+            True while the entry, or a twin of it, has a deadline to watch.
+        """
+        if entry.phase >= ACCEPTED:
+            return False
+        pending = False
+        for twin in entry.twins or ():
+            if twin.phase < ACCEPTED and twin.deadline <= now.mono:
+                twin.phase = DONE
+                twin.outcome = error(entry.trouble)
+                self.finished.append(twin)
+            pending |= twin.phase < ACCEPTED and twin.deadline != math.inf
+        if entry.deadline > now.mono:
+            return pending or entry.deadline != math.inf
+        self.finish(entry, error(entry.trouble))
+        return False
+
+    def forget(self, sink: object) -> None:
+        """Nobody reads this sink any more: what was not sent is not sent, and results are dropped. O(all entries)."""
+        for entry in [entry for entry in self._tasks.values() if entry.sink is sink]:
+            entry.phase = DONE
+            if not entry.twins:
+                del self._tasks[entry.task_id]
