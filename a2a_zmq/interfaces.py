@@ -2,9 +2,11 @@
 
 Real (Redis/Valkey) and in-memory implementations pass the same contract suite (``tests/contract``).
 
-*Sections.* The state of distributor X has two writers with a section each, so that in normal running they do not conflict:
+*Sections.* The state of distributor X has two writers with a section each, so that in normal running they do not
+conflict:
 ``Section(X, "distributor")`` and ``Section(X, "coordinator")``. Tasks that no distributor has yet are in the inbox,
-``Section("", "coordinator")``. Each section has a header (version, fence, epoch, last mutation id …) in a key of its own, which is the
+``Section("", "coordinator")``. Each section has a header (version, fence, epoch, last mutation id …) in a key of its
+own, which is the
 key that its writer WATCHes; the task hash, results, history and the pub/sub channel are shared by both writers of X.
 """
 

@@ -167,13 +167,13 @@ def print_report(report: dict[str, Any]) -> None:
         right="files,lines,code lines,functions,classes,complexity,unparsable",
     )
     print_table(
-        ("file", "complexity", "functions", "most complex function", "its complexity"),
+        ("file", "complexity", "most complex function", "its own"),
         [
-            (row["path"], row["complexity"], row["functions"], short(row["most_complex"], 50), row["max_complexity"])
+            (row["path"], row["complexity"], short(row["most_complex"], 50), row["max_complexity"])
             for row in report["most_complex"]
         ],
         title="The most complex files",
-        right="complexity,functions,its complexity",
+        right="complexity,its own",
     )
     print_table(
         ("worker", "files", "share"),

@@ -123,11 +123,12 @@ class CoordinatorCore:
             "heartbeat": results.heartbeat,
         }
         self._local_calls: dict[str, Callable[[LocalCall, Now], None]] = {
-            "assign_task_to_distributor": submissions.assign,
+            "assign_task_to_distributor": self._assign,
             "register_distributor": self._register,
             "status": self._local_status,
         }
         self._commands = commands
+        self._submissions = submissions
 
     # ------------------------------------------------------------ the contract
 
@@ -360,6 +361,14 @@ class CoordinatorCore:
             self.desk.out.append(LocalAnswer(call.call_id, None))
         else:
             handler(call, now)
+
+    def _assign(self, call: LocalCall, now: Now) -> None:
+        """Into the named distributor's section, also if it has never connected: it is registered first."""
+        distributor_id = call.args.get("distributor_id")
+        if valid_agent_id(distributor_id):
+            self.sync.registered(str(distributor_id), lambda _, later: self._submissions.assign(call, later), now)
+        else:
+            self._submissions.assign(call, now)
 
     def _register(self, call: LocalCall, now: Now) -> None:
         if valid_agent_id(call.args.get("distributor_id")):

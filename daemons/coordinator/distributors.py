@@ -35,9 +35,8 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "held_version", "in_progress",
-        "labels", "live", "needs_sync", "pending", "queue", "reconciled_at", "reconciling",
-        "registered", "registering", "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version",
-        "up", "workers",
+        "labels", "live", "needs_sync", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
+        "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from a2a_zmq.interfaces import INBOX, Section
 from a2a_zmq.protocol.message import Role
+from a2a_zmq.state.hints import RedisHints
 from daemons.coordinator import graph
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
@@ -22,9 +23,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     store, leases = await open_store(daemon, settings)
     core = CoordinatorCore(
         settings.coordinator_id,
-        config=CoordinatorConfig(
-            max_live_tasks=settings.max_live_tasks, max_payload_bytes=settings.max_payload_bytes
-        ),
+        config=CoordinatorConfig(max_live_tasks=settings.max_live_tasks, max_payload_bytes=settings.max_payload_bytes),
         new_id=daemon.new_id,
         rng=random.random,
         meter=daemon.meter,
@@ -33,6 +32,8 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     daemon.assemble(core, graph.supervisor(daemon.meter), store)
     known: set[str] = set()
     daemon.own(Section(INBOX, "coordinator"), leases, lambda held: load_all(store, known, held.fence, daemon.new_id))
+    hints = RedisHints(settings.redis_config(), name=settings.coordinator_id)
+    daemon.listen(hints, store, lambda: sorted(known), "distributor")
     return daemon
 
 

@@ -186,9 +186,9 @@ class Queries:
             return
         # With a status the candidates' true status must be read first, so more of them are taken.
         count = listing.limit if listing.status is None else desk.config.list_limit
-        entries = (each for each in islice(desk.ledger.live.values(), desk.config.list_scan) if listing.wants(each))
-        listing.chosen = list(islice(entries, count))
-        listing.total = self._total(listing)
+        found = [each for each in islice(desk.ledger.live.values(), desk.config.list_scan) if listing.wants(each)]
+        listing.chosen = found[:count]
+        listing.total = self._total(listing, len(found))
         sent = [entry for entry in listing.chosen if entry.state == SENT and entry.home is not None]
         homes = sorted({entry.home.agent_id for entry in sent if entry.home is not None})
         if sent and desk.questions.room():
@@ -197,25 +197,28 @@ class Queries:
         else:
             self._listed(listing, QueryAnswer("", {}), now)
 
-    def _total(self, listing: Listing) -> int:
+    def _total(self, listing: Listing, found: int) -> int:
+        """How many match as far as memory knows; 0 where only the records that are read next can tell."""
         ledger = self._desk.ledger
         client, status = listing.client, listing.status
-        if listing.task_type is not None or (status is not None and not client.operator):
-            return len(listing.chosen)
         if status is not None:
-            return self._supervision.counts().get(status, 0)
+            counted = listing.task_type is None and client.operator
+            return self._supervision.counts().get(status, 0) if counted else 0
+        if listing.task_type is not None:
+            return found
         return len(ledger.live) if client.operator else ledger.owners.get(client.identity, 0)
 
     def _listed(self, listing: Listing, answer: QueryAnswer, now: Now) -> None:
         records = answer.value if answer.error is None else {}
         rows: list[Record] = []
+        matching = 0
         for entry in listing.chosen:
             record = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
             if record and listing.status in (None, record.get("status", PENDING)):
-                rows.append(_row(record))
-                if len(rows) == listing.limit:
-                    break
-        payload = {"tasks": rows, "total": max(listing.total, len(rows))}
+                matching += 1
+                if len(rows) < listing.limit:
+                    rows.append(_row(record))
+        payload = {"tasks": rows, "total": max(listing.total, matching)}
         self._desk.out.append(self._desk.reply(listing.message, payload))
 
     def _list_ended(self, listing: Listing) -> None:

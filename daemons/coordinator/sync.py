@@ -4,6 +4,7 @@ something was lost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import orjson
@@ -22,13 +23,16 @@ from daemons.runtime.contract import LocalAnswer, LocalCall, OwnershipGained, Qu
 # Ids in one read: some tens of kilobytes of request.
 READ_CHUNK = 2_000
 
+# Called with whether the distributor is new.
+Registered = Callable[[bool, Now], None]
+
 
 class Sync:
     """See the module's text."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._callers: dict[str, list[int]] = {}
+        self._callers: dict[str, list[Registered]] = {}
 
     # ------------------------------------------------------------ ownership
 
@@ -45,8 +49,9 @@ class Sync:
         ended = desk.staging.ended()
         desk.questions.forget()
         desk.checks = 0
-        desk.out.extend(LocalAnswer(call_id, False) for callers in self._callers.values() for call_id in callers)
-        self._callers = {}
+        callers, self._callers = self._callers, {}
+        for then in [each for waiting in callers.values() for each in waiting]:
+            then(False, now)
         desk.leading = True
         desk.fence, desk.epoch = event.fence, event.epoch
         ledger.clear()
@@ -246,11 +251,15 @@ class Sync:
         """``register_distributor``: True if it is new."""
         desk = self._desk
         agent_id = call.args["distributor_id"]
-        home = desk.ledger.distributor(agent_id)
-        if home.registered or not desk.leading:
-            desk.out.append(LocalAnswer(call.call_id, False))
+        self.registered(agent_id, lambda new, _: desk.out.append(LocalAnswer(call.call_id, new)), now)
+
+    def registered(self, agent_id: str, then: Registered, now: Now) -> None:
+        """Call ``then`` once the distributor is registered (or cannot be); with True if it is new."""
+        home = self._desk.ledger.distributor(agent_id)
+        if home.registered or not self._desk.leading:
+            then(False, now)
             return
-        self._callers.setdefault(agent_id, []).append(call.call_id)
+        self._callers.setdefault(agent_id, []).append(then)
         self._register(home, now)
 
     def _register(self, home: Distributor, now: Now) -> None:
@@ -271,8 +280,8 @@ class Sync:
             self.meet(home, now)
         else:
             desk.log("warning", "not_registered", distributor=home.agent_id, reason=answer.error)
-        for index, call_id in enumerate(callers):
-            desk.out.append(LocalAnswer(call_id, home.registered and index == 0))
+        for index, then in enumerate(callers):
+            then(home.registered and index == 0, now)
 
     # ------------------------------------------------------------ comparison with the store
 

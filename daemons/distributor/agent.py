@@ -62,7 +62,9 @@ class DistributorAgent(InProcessAgent):
 
     def acquire_shared_state_lease(self) -> bool:
         """True if this agent holds the lease of its shared state now (it takes and keeps it by itself)."""
-        return self.on_loop(lambda daemon: daemon.shell.ownership is not None and daemon.shell.ownership.held is not None)
+        return self.on_loop(
+            lambda daemon: daemon.shell.ownership is not None and daemon.shell.ownership.held is not None
+        )
 
     def renew_shared_state_lease(self) -> bool:
         """Renew the lease now, beside the renewals that come by themselves; False if it is not ours."""

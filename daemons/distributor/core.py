@@ -34,6 +34,7 @@ from daemons.runtime.contract import (
     DrainRequested,
     Effect,
     Event,
+    Hint,
     LocalCall,
     Meter,
     OwnershipGained,
@@ -91,6 +92,7 @@ class DistributorCore:
             OwnershipLost: self._ownership_lost,
             StoreChanged: self._store_changed,
             QueryAnswer: self._query_answer,
+            Hint: self._hinted,
             Undelivered: self._outgoing.undelivered,
             Refusal: self._refusal,
             DrainRequested: self._drain_requested,
@@ -235,6 +237,9 @@ class DistributorCore:
 
     def _query_answer(self, event: QueryAnswer, now: Now) -> None:
         self._recovery.resynced(event.value, event.error, now)
+
+    def _hinted(self, event: Hint, _now: Now) -> None:
+        self._recovery.hinted(event.writer, event.version)
 
     def _refusal(self, event: Refusal, now: Now) -> None:
         fields = {"kind": event.kind, "reason": event.reason, "agent": event.agent_id, "detail": event.detail[:200]}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.message import Role
+from a2a_zmq.state.hints import RedisHints
 from daemons.distributor import graph
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
@@ -37,6 +38,8 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
     daemon.assemble(core, graph.supervisor(daemon.meter), store)
     section = Section(settings.distributor_id, "distributor")
     daemon.own(section, leases, lambda _held: load_own(store, section))
+    hints = RedisHints(settings.redis_config(), name=settings.distributor_id)
+    daemon.listen(hints, store, lambda: [settings.distributor_id], "coordinator")
     return daemon
 
 

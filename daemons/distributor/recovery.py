@@ -40,6 +40,7 @@ class Recovery:
         self._resync_at = math.inf
         self._resyncing = False
         self._resync_again = False
+        self._seen_version = 0
         self.assigned_unowned = False
 
     # ------------------------------------------------------------ ownership
@@ -200,6 +201,18 @@ class Recovery:
             self._grace_until = min(self._grace_until, now.mono + self._memory.config.adoption_settle_s)
 
     # ------------------------------------------------------------ records that we were not told of
+
+    def coordinator_gone(self, now: Now) -> None:
+        """What the coordinator had made durable and not sent yet is ours to run all the same: look for it soon."""
+        self._resync_at = min(self._resync_at, now.mono + self._memory.config.resync_retry_s)
+
+    def hinted(self, writer: str, version: int) -> None:
+        """The coordinator's section moved. While its session is up it tells us itself; without one we read."""
+        if writer != "coordinator" or version <= self._seen_version:
+            return
+        self._seen_version = version
+        if self._memory.owner and not self._memory.coordinator_up:
+            self.resync()
 
     def resync(self) -> None:
         """Read the live records again; one read at a time, and another one if it is asked for meanwhile."""

@@ -89,6 +89,7 @@ class Roster:
         if event.role is Role.COORDINATOR:
             if event.agent_id == memory.coordinator:
                 memory.coordinator_up = False
+                self._recovery.coordinator_gone(now)
             return
         worker = memory.workers.get(event.agent_id)
         if worker is None:

@@ -2,13 +2,15 @@
 
 A role core is pure: no clock, no randomness of its own, no socket, no Redis. It is driven so:
 
-1. ``handle(event, now)`` once for every event. It changes the core's memory and returns effects that need no durability.
+1. ``handle(event, now)`` once for every event. It changes the core's memory and returns effects that need no
+durability.
 2. ``settle(now)`` once after all events of a wake-up: batch work that should see all of them (dispatch, placement).
 3. ``cut(now)`` when no batch is in flight: everything that waits to be made durable, as one :class:`Batch`, or None.
    While a batch is in flight the core goes on; what it stages then goes into the next batch.
 4. ``supervise(step, now)`` for each of the five steps of the supervision graph, once a heartbeat interval.
 
-Ordering duties of whoever performs them: a batch's ``writes`` are all applied, in order, before any of its ``after`` effects is
+Ordering duties of whoever performs them: a batch's ``writes`` are all applied, in order, before any of its ``after``
+effects is
 performed; messages that the core had handled before the cut are acknowledged only after the batch is applied.
 A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
 """
@@ -33,7 +35,8 @@ class OwnershipGained:
 
     The coordinator gets one for every section: ``loaded`` has the inbox first, then each distributor's.
 
-    ``state_lost``: Redis was wiped or went back to an older copy. What the core remembers is merged into what was loaded, not the
+    ``state_lost``: Redis was wiped or went back to an older copy. What the core remembers is merged into what was
+    loaded, not the
     other way round: a live task that is absent from ``loaded`` is staged again (put_tasks), not taken for finished.
     """
 
@@ -64,6 +67,17 @@ class StoreChanged:
 
     available: bool
     reason: str = ""
+
+
+@dataclass(slots=True)
+class Hint:
+    """A section of a distributor's shared state is at this version (pub/sub, or read because time passed). A hint,
+    never
+    the truth: it may be late, repeated, or missing."""
+
+    distributor_id: str
+    writer: str  # "coordinator" | "distributor"
+    version: int
 
 
 @dataclass(slots=True)
@@ -141,6 +155,7 @@ Event = (
     | OwnershipLost
     | BatchApplied
     | StoreChanged
+    | Hint
     | QueryAnswer
     | RunFinished
     | RunStarted
@@ -169,8 +184,10 @@ class Query:
     """Read from the store; the answer comes as QueryAnswer with the same tag.
 
     ``op`` and ``args``: ``results``/``tasks`` (``distributor_ids``, ``task_ids``; value: id → record bytes, merged),
-    ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: list of event bytes),
-    ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document`` (``distributor_id``).
+    ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: list of
+    event bytes),
+    ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
+    (``distributor_id``).
     """
 
     tag: str

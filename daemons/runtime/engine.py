@@ -44,6 +44,8 @@ from daemons.runtime.contract import (
 # well within three seconds, rare enough to leave a starting Redis alone.
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
+# While nothing may be written, whatever is due for writing stays due; it is looked at this often instead of for ever.
+HELD_BACK_S = 0.05
 
 
 @dataclass(slots=True)
@@ -59,7 +61,8 @@ class PendingBatch:
 
 @dataclass(slots=True)
 class Outputs:
-    """What a turn wants done. ``transmit`` and ``apply`` may be performed in any order: duties are kept by the engine."""
+    """What a turn wants done. ``transmit`` and ``apply`` may be performed in any order: duties are kept by the
+    engine."""
 
     transmit: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # (port, route, frame)
     apply: PendingBatch | None = None
@@ -100,6 +103,10 @@ class Engine:
         self._retry_at = math.inf
         self._retry_delay_s = RETRY_MIN_S
         self._store_available = True
+        self._failing = False  # the batch in flight was tried in vain: only its success shows that the store is back
+        self._not_before = -math.inf
+        if owns_state:
+            meter.gauge("store_up", 1)
 
     # ------------------------------------------------------------ inputs
 
@@ -108,11 +115,11 @@ class Engine:
         self._inbox.append(event)
 
     def ownership_gained(self, event: OwnershipGained) -> None:
-        """The lease is ours. A batch that an earlier ownership left unfinished is void: the core merges what it loads."""
+        """The lease is ours. A batch that an earlier ownership left unfinished is void: the core merges what it
+        loads."""
         self.fence = event.fence
         self._owner = True
-        self._pending = None
-        self._retry_at = math.inf
+        self._void()
         self._inbox.append(event)
 
     def fence_moved(self, fence: int) -> None:
@@ -121,9 +128,15 @@ class Engine:
 
     def ownership_lost(self, reason: str) -> None:
         self._owner = False
-        self._pending = None
-        self._retry_at = math.inf
+        self._void()
         self._inbox.append(OwnershipLost(reason))
+
+    def _void(self) -> None:
+        """Forget the batch in flight; whatever becomes of it is not told to the core any more."""
+        self._pending = None
+        self._failing = False
+        self._retry_at = math.inf
+        self._retry_delay_s = RETRY_MIN_S
 
     @property
     def owner(self) -> bool:
@@ -141,8 +154,7 @@ class Engine:
         """All writes are applied: perform what waited, acknowledge what is now durable."""
         if pending is not self._pending:
             return
-        self._pending = None
-        self._retry_delay_s = RETRY_MIN_S
+        self._void()
         self.store_available(available=True, reason="")
         self._dispatch(BatchApplied(pending.batch_id, pending.versions), now)
         self._perform(pending.batch.after, now)
@@ -155,12 +167,25 @@ class Engine:
             return
         self._retry_at = now.mono + self._retry_delay_s
         self._retry_delay_s = min(self._retry_delay_s * 2, RETRY_MAX_S)
+        self._failing = True
         self.store_available(available=False, reason=reason)
 
+    def batch_refused(self, pending: PendingBatch, reason: str) -> bool:
+        """We were fenced, or the state was lost. Returns False if the batch was voided before: then it tells nothing new."""
+        if pending is not self._pending:
+            return False
+        self.ownership_lost(reason)
+        return True
+
     def store_available(self, *, available: bool, reason: str) -> None:
-        """Tell the core when the availability of the store changes."""
-        if available != self._store_available:
+        """Tell the core when the availability of the store changes.
+
+        A lease that can be renewed does not prove that records can be written (a Redis that is out of memory does that):
+        while a batch fails, only its success does.
+        """
+        if available != self._store_available and not (available and self._failing):
             self._store_available = available
+            self._meter.gauge("store_up", int(available))
             self._inbox.append(StoreChanged(available, reason))
             self._out.exceptional = True
 
@@ -194,8 +219,7 @@ class Engine:
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`turn` is due without any input."""
         return min(
-            self.core.next_deadline(),
-            self._retry_at,
+            max(self._not_before, min(self.core.next_deadline(), self._retry_at)),
             min((port.next_deadline() for port in self.ports), default=math.inf),
         )
 
@@ -297,7 +321,9 @@ class Engine:
             self._inbox.append(Undelivered(effect, reason))
 
     def _commit(self, now: Now) -> None:
+        self._not_before = -math.inf
         if now.mono >= self.safe_until:
+            self._not_before = now.mono + HELD_BACK_S
             return
         if self._pending is not None:
             if now.mono >= self._retry_at:
@@ -306,6 +332,7 @@ class Engine:
             return
         if not self._owner and self._owns_state:
             # What is handled now is not durable and cannot be made so: nobody is told that it is.
+            self._not_before = now.mono + HELD_BACK_S
             return
         marks = [port.marks() for port in self.ports]
         batch = self.core.cut(now)

@@ -1,6 +1,7 @@
 """An agent inside another program: the same daemon, on an event loop in a thread of its own.
 
-This is what the specification's classes (``CoordinatorAgent`` …) stand on. It is meant for scripts, notebooks and tests; in
+This is what the specification's classes (``CoordinatorAgent`` …) stand on. It is meant for scripts, notebooks and
+tests; in
 production agents are processes of their own.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
 
@@ -69,7 +70,7 @@ class InProcessAgent:
         thread.join(self._daemon.settings.drain_timeout_s + 5.0 if self._daemon is not None else 5.0)
         self._thread = None
 
-    def __enter__(self) -> InProcessAgent:
+    def __enter__(self) -> Self:
         self.initialize()
         return self
 

@@ -1,6 +1,7 @@
 """Puts a daemon together and runs it: identity, sockets, store, lease, supervision, health, signals.
 
-A role's ``main`` makes its core and says what the daemon has (a hub, a spoke, a section of the shared state); the rest is the same
+A role's ``main`` makes its core and says what the daemon has (a hub, a spoke, a section of the shared state); the
+rest is the same
 for every role and stands here.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -19,7 +21,7 @@ import uvloop
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import ConfigError, StoreUnavailable
 from a2a_zmq.ids import make_id_factory
-from a2a_zmq.interfaces import LeaseStore, Section, StateStore
+from a2a_zmq.interfaces import Hints, LeaseStore, Section, StateStore
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.hub import Hub
 from a2a_zmq.protocol.message import Role
@@ -34,6 +36,7 @@ from daemons.health import HealthServer
 from daemons.metrics import PrometheusMeter
 from daemons.runtime.contract import Core, DrainRequested
 from daemons.runtime.engine import Engine
+from daemons.runtime.listening import Listener
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.shell import Shell, read_clock
@@ -142,19 +145,19 @@ class Daemon:
             on_connected=self.shell.on_connected(index),
             on_disconnected=self.shell.on_disconnected(index),
             on_failed=lambda reason: self._connect_failed(socket, peer, reason),
-            curve=self.identity.curve_pair() if self.settings.use_mtls else None,
+            curve=self.identity.curve_pair if self.settings.use_mtls else None,
             options=self._options(),
         )
-        socket.connect(address, self._server_key(peer))
+        socket.connect(address, self._server_keys(peer))
         return socket
 
-    def _server_key(self, peer: str) -> bytes | None:
+    def _server_keys(self, peer: str) -> Callable[[], list[bytes]] | None:
+        """Asked at each attempt to connect: keys may be rotated while we run."""
         if not self.settings.use_mtls:
             return None
-        keys = self.identity.server_keys(peer)
-        if not keys:
+        if not self.identity.server_keys(peer):
             raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
-        return keys[0]
+        return lambda: self.identity.server_keys(peer)
 
     def _connect_failed(self, socket: DealerSocket, peer: str, reason: str) -> None:
         if reason in ("auth", "protocol"):
@@ -215,6 +218,11 @@ class Daemon:
             meter=self.meter,
             turned=self.shell.wake,
         )
+
+    def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
+        """Have the core told when these distributors' sections move by this writer's hand."""
+        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,))
+        self.shell.services.append(listener.run)
 
     def _reload(self) -> None:
         try:

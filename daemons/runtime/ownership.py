@@ -20,7 +20,8 @@ Load = Callable[[Held], Awaitable[dict[Section, Loaded]]]
 
 
 class Ownership:
-    """Runs beside the engine; the fence in every write is the guarantee, the lease only keeps two owners from trying."""
+    """Runs beside the engine; the fence in every write is the guarantee, the lease only keeps two owners from
+    trying."""
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class Ownership:
         """A write was refused: take the lease anew (or learn who has it).
 
         Args:
-            state_lost: the section is older than what we wrote (Redis was wiped or went back): our memory is the better copy.
+            state_lost: the section is older than what we wrote (Redis was wiped or went back): our memory is the
+            better copy.
         """
         self._state_lost = self._state_lost or state_lost
         self._lost.set()
@@ -133,6 +135,7 @@ class Ownership:
                 steal_from = None
                 if holder is not None:
                     self.waiting_for = holder[0].partition("|")[0]
+                    self._stop_owning()
                     if self._is_dead(holder[0], self._identity):
                         steal_from = holder[0]
                         continue
@@ -142,10 +145,17 @@ class Ownership:
                 self._failed_to_read(error)
             await asyncio.sleep(ASK_AGAIN_S)
 
+    def _stop_owning(self) -> None:
+        """Somebody else has, or had, the lease since we held it: our memory is not the truth any more."""
+        if self._engine.owner:
+            self._engine.ownership_lost(f"the lease is held by {self.waiting_for}")
+            self._turned()
+
     async def _keep(self, held: Held) -> None:
         """Renew until the lease is lost.
 
-        Where Redis is away we stay the owner of our memory (accepted work goes on), but write nothing once the lease may
+        Where Redis is away we stay the owner of our memory (accepted work goes on), but write nothing once the lease
+        may
         have expired (``Engine.safe_until``): what is staged waits until the lease was renewed or taken again.
         """
         self._lost.clear()
@@ -168,21 +178,10 @@ class Ownership:
                 break
             if not renewed:
                 self._meter.count("lease_renewal_failures_total")
-                await self._after_expiry()
-                return
+                return  # to take it again at once, or to learn who has it
             self._engine.safe_until = held.safe_until
             self._engine.store_available(available=True, reason="")
             self._turned()
-
-    async def _after_expiry(self) -> None:
-        """The lease is not ours any more. If somebody has it we stop; if it only expired, it is taken again at once."""
-        try:
-            holder = await self._leases.holder(self._section)
-        except StateError as error:
-            self._failed_to_read(error)
-            return
-        if holder is not None and holder[0] != self._owner:
-            self._engine.ownership_lost(f"the lease is held by {holder[0].partition('|')[0]}")
 
     async def renew_now(self) -> bool:
         """Renew at once, beside the regular renewals; False if the lease is not ours or Redis is away."""

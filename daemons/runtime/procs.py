@@ -43,7 +43,7 @@ def own_identity() -> ProcessIdentity:
     pid = os.getpid()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         boot, namespace = os.uname().nodename, ""
     return ProcessIdentity(f"{boot[:13]}{namespace[4:]}", pid, start_time_of(pid) or 0)
@@ -52,7 +52,7 @@ def own_identity() -> ProcessIdentity:
 def is_gone(pid: int, start_time: int) -> bool:
     """True if that very process does not run any more on this host."""
     found = start_time_of(pid)
-    return found is None or (start_time != 0 and found != start_time)
+    return found is None or start_time not in {0, found}
 
 
 async def wait_gone(pid: int, start_time: int, timeout_s: float = PROBE_WAIT_S) -> bool:
@@ -75,7 +75,7 @@ async def wait_gone(pid: int, start_time: int, timeout_s: float = PROBE_WAIT_S) 
         poller.register(pidfd, select.POLLIN)
         if poller.poll(0):
             return True
-        loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(pidfd, _end, ended)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -86,6 +86,11 @@ async def wait_gone(pid: int, start_time: int, timeout_s: float = PROBE_WAIT_S) 
         return is_gone(pid, start_time)
     finally:
         os.close(pidfd)
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def owner_text(agent_id: str, identity: ProcessIdentity, boot_id: str) -> str:

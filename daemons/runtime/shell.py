@@ -1,6 +1,7 @@
 """The shell: performs what the engine wants done, on one event loop, and feeds the outcomes back.
 
-It decides nothing. Sockets are drained in bulk, one turn of the engine handles all that came in, one batch at a time goes
+It decides nothing. Sockets are drained in bulk, one turn of the engine handles all that came in, one batch at a time
+goes
 to the store, and timers follow the engine's next deadline, so an idle daemon only wakes for its heartbeats.
 """
 
@@ -10,7 +11,6 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -25,19 +25,10 @@ from daemons.runtime.engine import Engine, Outputs, PendingBatch
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import wait_gone
 from daemons.runtime.queries import answer_query
+from daemons.runtime.sending import FULL_RETRY_S, Sender, Socket
 
-# A frame that the socket would not take (high-water mark) is tried again this soon, in order, before any later frame of its route.
-FULL_RETRY_S = 0.005
 # How long a leaving daemon waits for its last frames to be taken by the sockets.
 LINGER_S = 0.3
-
-
-class Socket(Protocol):
-    """A transport socket, as the shell uses it."""
-
-    def send(self, route: bytes, frame: bytes) -> str: ...
-
-    def close(self) -> None: ...
 
 
 class Runner(Protocol):
@@ -76,6 +67,7 @@ class Shell:
         self.ownership: Ownership | None = None
         self.runner: Runner | None = None
         self.on_beat: Callable[[float], None] = lambda _mono: None
+        self.services: list[Callable[[], Awaitable[None]]] = []  # run beside the loop for as long as it runs
         self.chores: list[Callable[[], None]] = []  # done once an interval, before supervision
         self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._store = store
@@ -86,8 +78,7 @@ class Shell:
         self._wait_gone = wait_gone
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger("shell")
-        self._sockets: list[Socket] = []
-        self._unsent: dict[tuple[int, bytes], deque[bytes]] = {}
+        self._sender = Sender(self._undeliverable)
         self._timer: asyncio.TimerHandle | None = None
         self._turn_wanted = False
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a simulated run must replay exactly
@@ -95,12 +86,13 @@ class Shell:
         self._call_count = 0
         self._look_now = asyncio.Event()
         self._closing = False
+        self._failed = False
 
     # ------------------------------------------------------------ wiring
 
     def attach(self, socket: Socket) -> None:
         """Add the socket of the engine's next port (same order as the engine's ports)."""
-        self._sockets.append(socket)
+        self._sender.sockets.append(socket)
 
     def on_frames(self, port: int) -> Callable[[list[tuple[bytes, list[bytes], str]]], None]:
         """The bulk receive callback for the socket of this port."""
@@ -108,23 +100,32 @@ class Shell:
 
         def callback(batch: list[tuple[bytes, list[bytes], str]]) -> None:
             now = self._clock()
-            for route, frames, user_id in batch:
-                receive(route, frames, now, user_id)
+            try:
+                for route, frames, user_id in batch:
+                    receive(route, frames, now, user_id)
+            except Exception as error:
+                self._fail(error)
             self.turn()
 
         return callback
 
     def on_connected(self, port: int) -> Callable[[], None]:
         def callback() -> None:
-            self.engine.ports[port].connected(self._clock())
+            try:
+                self.engine.ports[port].connected(self._clock())
+            except Exception as error:
+                self._fail(error)
             self.turn()
 
         return callback
 
     def on_disconnected(self, port: int) -> Callable[[bytes], None]:
         def callback(route: bytes = b"") -> None:
-            self._unsent.pop((port, route), None)
-            self.engine.ports[port].disconnected(route, self._clock())
+            self._sender.forget(port, route)
+            try:
+                self.engine.ports[port].disconnected(route, self._clock())
+            except Exception as error:
+                self._fail(error)
             self.turn()
 
         return callback
@@ -150,16 +151,29 @@ class Shell:
     def turn(self) -> None:
         """One turn of the engine, and everything it wants done."""
         self._turn_wanted = False
-        if self._closing:
+        if self._closing or self._failed:
             return
-        now = self._clock()
-        self.on_beat(now.mono)
-        self._perform(self.engine.turn(now))
-        self._arm()
+        try:
+            now = self._clock()
+            self.on_beat(now.mono)
+            self._perform(self.engine.turn(now))
+            self._arm()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """A bug, or something that trying again cannot mend: leave, let the supervisor start us anew.
+
+        Timers and sockets call us, and an event loop only logs what its callbacks raise. Going on would be worse:
+        what was being handled is lost, and our memory may be half changed.
+        """
+        self._failed = True
+        if not self.exit_status.done():
+            self.exit_status.set_exception(error)
 
     def _arm(self) -> None:
         deadline = self.engine.next_deadline()
-        if self._unsent:
+        if self._sender.waiting:
             deadline = min(deadline, self._clock().mono + FULL_RETRY_S)
         if self._timer is not None:
             self._timer.cancel()
@@ -168,10 +182,10 @@ class Shell:
             self._timer = self._loop.call_later(max(0.0, deadline - self._clock().mono), self.turn)
 
     def _perform(self, out: Outputs) -> None:
-        if self._unsent:
-            self._resend()
+        if self._sender.waiting:
+            self._sender.retry()
         for port, route, frame in out.transmit:
-            self._transmit(port, route, frame)
+            self._sender.send(port, route, frame)
         if out.apply is not None:
             self._spawn(self._apply(out.apply))
         for query in out.queries:
@@ -198,34 +212,10 @@ class Shell:
         if out.again:
             self.wake()
 
-    # ------------------------------------------------------------ sockets
-
-    def _transmit(self, port: int, route: bytes, frame: bytes) -> None:
-        waiting = self._unsent.get((port, route))
-        if waiting is not None:
-            waiting.append(frame)
-            return
-        outcome = self._sockets[port].send(route, frame)
-        if outcome == "full":
-            self._unsent[(port, route)] = deque((frame,))
-            self.engine.ports[port].undeliverable(route, frame, outcome, self._clock())
-        elif outcome != "ok":
-            self.engine.ports[port].undeliverable(route, frame, outcome, self._clock())
-
-    def _resend(self) -> None:
-        for key in list(self._unsent):
-            port, route = key
-            waiting = self._unsent[key]
-            while waiting:
-                outcome = self._sockets[port].send(route, waiting[0])
-                if outcome == "full":
-                    break
-                frame = waiting.popleft()
-                if outcome != "ok":
-                    self.engine.ports[port].undeliverable(route, frame, outcome, self._clock())
-                    waiting.clear()
-            if not waiting:
-                del self._unsent[key]
+    def _undeliverable(self, port: int, route: bytes, frame: bytes, reason: str) -> None:
+        self.engine.ports[port].undeliverable(route, frame, reason, self._clock())
+        if reason != "full":
+            self.wake()  # a connection is gone: the core is to hear of it now, not at the next deadline
 
     # ------------------------------------------------------------ store
 
@@ -236,16 +226,17 @@ class Shell:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
-        if not task.cancelled() and task.exception() is not None and not self.exit_status.done():
-            # A bug, or something that trying again cannot mend: leave, let the supervisor start us anew.
-            self.exit_status.set_exception(task.exception() or RuntimeError("unknown"))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     async def _apply(self, pending: PendingBatch) -> None:
         assert self._store is not None
         engine, meter = self.engine, self._meter
         try:
             for write in pending.batch.writes[pending.done :]:
+                started = self._clock().mono
                 version = await self._store.apply(write)
+                meter.observe("shared_state_write_seconds", self._clock().mono - started)
                 meter.count("shared_state_updates_total")
                 if not engine.write_applied(pending, version):
                     return
@@ -259,8 +250,7 @@ class Shell:
         except (Fenced, StateLost) as error:
             meter.count("shared_state_conflicts_total")
             self._log.warning("fenced", why=str(error))
-            engine.ownership_lost(str(error))
-            if self.ownership is not None:
+            if engine.batch_refused(pending, str(error)) and self.ownership is not None:
                 self.ownership.lost(state_lost=isinstance(error, StateLost))
         else:
             engine.batch_applied(pending, self._clock())
@@ -323,6 +313,8 @@ class Shell:
         if self.ownership is not None:
             self._spawn(self.ownership.run())
         self._spawn(self.supervise())
+        for service in self.services:
+            self._spawn(service())
         self.wake()
         try:
             return await self.exit_status
@@ -339,28 +331,36 @@ class Shell:
         for task in list(self._tasks):
             task.cancel()
 
-    async def _close(self) -> None:
-        if self._closing:
-            return
+    async def _farewell(self) -> None:
         now = self._clock()
         for port in self.engine.ports:
             port.close(now)
         self._perform(self.engine.turn(now))
         until = self._clock().mono + LINGER_S
-        while self._unsent and self._clock().mono < until:
+        while self._sender.waiting and self._clock().mono < until:
             await asyncio.sleep(FULL_RETRY_S)
-            self._resend()
+            self._sender.retry()
+
+    async def _close(self) -> None:
+        if self._closing:
+            return
+        if not self._failed:  # a memory that may be half changed is not asked once more; peers see the connection end
+            try:
+                await self._farewell()
+            except Exception as error:
+                self._log.error("farewell_failed", why=f"{type(error).__name__}: {error}")
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for waiting in self._calls.values():
+            waiting.cancel()
         if self.ownership is not None:
             await self.ownership.release()
         # ZMQ hands frames to its own thread: give it a moment, since sockets are closed without linger.
         await asyncio.sleep(0.02)
-        for socket in self._sockets:
-            socket.close()
+        self._sender.close()
         if self._store is not None:
             await self._store.close()

@@ -41,7 +41,8 @@ async def load_all(store: StateStore, known: set[str], fence: int, new_id: Calla
     Each of those is taken with our fence first: from then on a former leader that does not know yet cannot write there.
 
     Args:
-        known: distributors that were known before; the registry may have been lost with Redis. It is brought up to date.
+        known: distributors that were known before; the registry may have been lost with Redis. It is brought up to
+        date.
     """
     inbox = Section(INBOX, "coordinator")
     store.rebase(inbox)

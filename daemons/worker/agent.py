@@ -54,5 +54,5 @@ class WorkerAgent(InProcessAgent):
         return {"task_id": task.task_id} | answer
 
     def send_heartbeat(self) -> bool:
-        """Send a heartbeat now, beside those that are sent by themselves; False without a session to the distributor."""
+        """Send a heartbeat now, beside the regular ones; False without a session to the distributor."""
         return self.call("send_heartbeat") is True

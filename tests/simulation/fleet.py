@@ -1,4 +1,5 @@
-"""A whole fleet in one process on virtual time: the real cores, ports, engines, shells, lease keeping and client; simulated
+"""A whole fleet in one process on virtual time: the real cores, ports, engines, shells, lease keeping and client;
+simulated
 network, store, processes and executors. Everything random comes from one seed, so a run replays exactly."""
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from a2a_zmq.protocol.hub import Hub
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.protocol.ports import Port
 from a2a_zmq.protocol.spoke import Spoke
-from a2a_zmq.state.memory import MemoryLeases, MemoryStore
+from a2a_zmq.state.memory import MemoryHints, MemoryLeases, MemoryStore
 from a2a_zmq.state.memory_world import MemoryRedis
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
@@ -33,6 +34,7 @@ from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
 from daemons.runtime.contract import Core, DrainRequested, Effect, NoMeter, RunFinished, RunStarted, StartRun, StopRun
 from daemons.runtime.engine import Engine
+from daemons.runtime.listening import Listener
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import ProcessIdentity
 from daemons.runtime.shell import Shell
@@ -240,7 +242,12 @@ class Agent:
             return core, fleet.store(self.name)
         if self.role is Role.DISTRIBUTOR:
             core = DistributorCore(
-                self.name, self.upstream, config=DistributorConfig(max_worker_deaths=1000), new_id=new_id, rng=rng.random, meter=NoMeter()
+                self.name,
+                self.upstream,
+                config=DistributorConfig(max_worker_deaths=1000),
+                new_id=new_id,
+                rng=rng.random,
+                meter=NoMeter(),
             )
             return core, fleet.store(self.name)
         types = ["noop", "work"]
@@ -269,7 +276,8 @@ class Agent:
         return ports
 
     def _open_sockets(self, shell: Shell) -> list[Any]:
-        network, sockets = self.fleet.network, []
+        network = self.fleet.network
+        sockets: list[Any] = []
         if self.upstream:
             spoke = SpokeSocket(network, self.upstream_address, self.name, self.name)
             spoke.on_frames, spoke.on_connected = shell.on_frames(0), shell.on_connected(0)
@@ -285,9 +293,9 @@ class Agent:
         return sockets
 
     def _own(self, shell: Shell, store: Any) -> None:
-        fleet = self.fleet
+        fleet, known = self.fleet, set[str]()
         if self.role is Role.COORDINATOR:
-            section, known = Section(INBOX, "coordinator"), set[str]()
+            section = Section(INBOX, "coordinator")
 
             async def load(held: Held) -> dict[Section, Loaded]:
                 return await load_all(store, known, held.fence, self._id_factory())
@@ -297,9 +305,13 @@ class Agent:
             async def load(held: Held) -> dict[Section, Loaded]:
                 return await load_own(store, section)
 
+        ids = (lambda: sorted(known)) if self.role is Role.COORDINATOR else (lambda: [self.name])
+        writer = "distributor" if self.role is Role.COORDINATOR else "coordinator"
+        listener = Listener(MemoryHints(fleet.redis), store, ids, shell.event, fleet.rng.random, writers=(writer,))
+        shell.services.append(listener.run)
         shell.ownership = Ownership(
             shell.engine,
-            SlowStore(MemoryLeases(fleet.redis, self.name), fleet.rng),  # type: ignore[arg-type]
+            SlowStore(MemoryLeases(fleet.redis, self.name), fleet.rng),
             section,
             agent_id=self.name,
             boot_id=f"boot-{self.pid}",

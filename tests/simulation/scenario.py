@@ -1,6 +1,7 @@
 """One simulated run: load, a random schedule of faults drawn from the seed, then quiet, then the invariants.
 
-Promises that are checked: nothing accepted is lost; no result is recorded twice; the client is told each outcome once; fences
+Promises that are checked: nothing accepted is lost; no result is recorded twice; the client is told each outcome
+once; fences
 never go back; when all is quiet no live task is left. The same seed gives the same trace.
 """
 
@@ -82,7 +83,9 @@ async def _nemesis(fleet: Fleet, chooser: random.Random, plan: list[str]) -> Non
         plan.append(f"network {fleet.network.faults}")
     while fleet.loop.time() < until:
         await asyncio.sleep(chooser.uniform(0.05, 0.6))
-        kind = chooser.choice(("worker", "worker", "distributor", "coordinator", "redis", "reply", "partition", "drain"))
+        kind = chooser.choice(
+            ("worker", "worker", "distributor", "coordinator", "redis", "reply", "partition", "drain")
+        )
         plan.append(f"{fleet.loop.time():.3f} {kind}")
         await _strike(fleet, chooser, kind)
 
@@ -169,8 +172,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"seed {result.seed}: {'; '.join(result.violations)[:600]}", flush=True)
             elif done % 100 == 0 and sys.stderr.isatty():
                 print(f"\r{done} seeds", end="", file=sys.stderr)
-    spent = time.monotonic() - started
-    print(f"{done} seeds, {accepted} accepted tasks, {broken} seeds with violations, {done / spent * 60:.0f} seeds a minute")
+    rate = done / (time.monotonic() - started) * 60
+    print(f"{done} seeds, {accepted} accepted tasks, {broken} with violations, {rate:.0f} seeds a minute")
     return 1 if broken else 0
 
 

@@ -1,4 +1,5 @@
-"""An asyncio event loop on virtual time: nothing ever waits, timers fire in order, every run with the same seed is the same."""
+"""An asyncio event loop on virtual time: nothing ever waits, timers fire in order, every run with the same seed is
+the same."""
 
 from __future__ import annotations
 

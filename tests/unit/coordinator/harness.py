@@ -35,7 +35,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
-from tests.unit.coordinator.fakes import Gauges, Json, Peer, Store, Told
+from tests.unit.coordinator.fakes import Gauges, Json, Peer, Store, Told, task
 
 COORDINATOR = "coordinator-1"
 

@@ -349,6 +349,12 @@ def test_assigning_in_process_is_refused_with_a_reason(fleet: World) -> None:
     assert all(reasons)
 
 
+def test_assigning_in_process_makes_an_unknown_distributor_known(fleet: World) -> None:
+    fleet.call(1, "assign_task_to_distributor", task=task("t1"), distributor_id="d7")
+    assert fleet.answers == {1: True}
+    assert fleet.store.where("t1") == ["d7"]
+
+
 def test_registering_in_process_is_true_only_for_new_ones(fleet: World) -> None:
     fleet.call(1, "register_distributor", distributor_id="d7")
     fleet.call(2, "register_distributor", distributor_id="d7")

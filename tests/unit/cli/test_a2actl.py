@@ -1,0 +1,197 @@
+"""``a2actl`` as one types it, without a fleet: usage, configuration, exit status, one clear line for each error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from a2a_zmq.errors import (
+    ConfigError,
+    FleetUnavailable,
+    RequestRefused,
+    TaskFailed,
+    TaskTimeout,
+)
+from daemons.cli.invocation import CommandFailed
+from daemons.cli.main import hoist, main, status_of
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No .env of whoever runs the tests, and keys of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("A2A_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    commands = {"submit", "result", "status", "tasks", "task", "explain", "cancel", "retry", "drain", "history"}
+    for command in commands | {"keys", "doctor", "demo", "bench", "--json", "--address"}:
+        assert command in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("a2actl ")
+
+
+def test_help_loads_nothing_that_is_slow() -> None:
+    heavy = "zmq redis langgraph pydantic cryptography uvloop a2a_zmq.client.sync"
+    code = (
+        "import sys; from daemons.cli.main import main; assert main(['--help']) == 0; "
+        f"print('LOADED', [name for name in {heavy.split()!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert "LOADED []" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ([], 2, "Usage"),
+        (["nonsense"], 2, "nonsense"),
+        (["submit"], 2, "TYPE"),
+        (["submit", "noop", "--payload", "{"], 2, "not JSON"),
+        (["submit", "noop", "--payload", "[1]"], 2, "JSON object"),
+        (["submit", "noop", "--label", "gpu"], 2, "NAME=VALUE"),
+        (["submit", "noop", "--count", "2", "--task-id", "a"], 2, "--count"),
+        (["submit", "noop", "--file", "-", "--payload", "{}"], 2, "--file"),
+        (["submit", "noop", "--file", "missing.jsonl", "--address", "tcp://127.0.0.1:1"], 78, "missing.jsonl"),
+        (["tasks", "--status", "lost"], 2, "no status"),
+        (["bench", "--only", "everything"], 2, "no part"),
+        (["--address", "localhost", "status"], 78, "localhost"),
+        (["status", "--config", "missing.toml"], 78, "missing.toml"),
+        (["status", "--timeout", "soon"], 2, "--timeout"),
+        (["keys", "add", "nameless"], 2, "role"),
+        (["keys", "init", "a=king"], 2, "king"),
+        (["keys", "list"], 78, "key"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    line: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path
+) -> None:
+    if "missing.jsonl" in line:
+        assert main(["keys", "init"]) == 0
+    assert main(line) == status
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "Traceback" not in said.err
+    if line:
+        assert len(said.err.strip().splitlines()) == 1
+
+
+def test_unknown_variables_and_keys_of_files_are_errors(
+    capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_an_empty_directory / "a.toml").write_text("coordinater_id = 'x'\n")
+    assert main(["--config", "a.toml", "status"]) == 78
+    assert "coordinater_id" in capsys.readouterr().err
+    (in_an_empty_directory / ".env").write_text("A2A_COORDINATOR_ADRESS=tcp://127.0.0.1:1\n")
+    assert main(["status"]) == 78
+    assert "A2A_COORDINATOR_ADRESS" in capsys.readouterr().err
+
+
+def test_no_coordinator_in_reach(capsys: pytest.CaptureFixture[str], free_port: Callable[[], int]) -> None:
+    assert main(["keys", "init"]) == 0
+    capsys.readouterr()
+    assert main(["status", "--address", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3"]) == 69
+    assert "nothing answers" in capsys.readouterr().err
+
+
+def test_a_client_makes_no_fleet_of_its_own(capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path) -> None:
+    assert main(["status", "--timeout", "0.3"]) == 78
+    assert "keys" in capsys.readouterr().err
+    assert not (in_an_empty_directory / "state" / "keys").exists()
+
+
+def test_the_life_of_keys(capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path) -> None:
+    def run(*line: str) -> dict[str, object]:
+        assert main([*line, "--json"]) == 0
+        found: dict[str, object] = json.loads(capsys.readouterr().out)
+        return found
+
+    assert "worker-1" in str(run("keys", "init")["added"])
+    assert run("keys", "init")["added"] == []
+    assert run("keys", "add", "worker-9") == {"added": "worker-9", "role": "worker"}
+    assert run("keys", "add", "gpu-box", "worker") == {"added": "gpu-box", "role": "worker"}
+    assert run("keys", "rotate", "worker-9") == {"agent": "worker-9", "key_id": "2"}
+    run("keys", "export", "worker-9", "elsewhere")
+    assert (in_an_empty_directory / "elsewhere" / "worker-9.key").exists()
+    assert not (in_an_empty_directory / "elsewhere" / "issuer.key").exists()
+    run("keys", "revoke", "worker-9")
+    agents = run("keys", "list")["agents"]
+    assert isinstance(agents, list)
+    by_name = {one["agent"]: one for one in agents}
+    assert by_name["worker-9"]["revoked"]
+    assert by_name["worker-1"] == {
+        "agent": "worker-1",
+        "role": "worker",
+        "key_ids": ["1"],
+        "secret_here": True,
+        "revoked": False,
+    }
+    assert main(["keys", "rotate", "worker-9"]) == 78
+    assert main(["keys", "list"]) == 0
+    assert "gpu-box" in capsys.readouterr().out
+
+
+def test_doctor_without_a_fleet_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_PORT", str(free_port()))
+    line = ["doctor", "--json", "--address", f"tcp://127.0.0.1:{free_port()}"]
+    assert main(line) == 1
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert not report["ok"]
+    checks = {check["name"].split()[0]: check for check in report["checks"]}
+    assert not checks["keys"]["ok"]
+    assert "a2actl keys init" in checks["keys"]["fix"]
+    assert not checks["port"]["ok"]
+    assert not checks["redis"]["ok"]
+    assert checks["installation"]["ok"]
+    assert all(check["fix"] for check in report["checks"] if not check["ok"])
+    assert main(line[:1] + line[2:]) == 1
+    assert "fix:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "moved"),
+    [
+        (["status", "--json"], ["--json", "status"]),
+        (["submit", "noop", "--timeout", "3", "--wait"], ["--timeout", "3", "submit", "noop", "--wait"]),
+        (["result", "--timeout=3", "x"], ["--timeout=3", "result", "x"]),
+        (["result", "--", "--json"], ["result", "--", "--json"]),
+        (["status", "--address"], ["--address", "status"]),
+    ],
+)
+def test_global_options_may_stand_anywhere(given: list[str], moved: list[str]) -> None:
+    assert hoist(given) == moved
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CommandFailed("no"), 1),
+        (ConfigError("bad"), 78),
+        (FleetUnavailable("gone"), 69),
+        (TaskTimeout("t", 1.0), 75),
+        (RequestRefused("BUSY", "full"), 75),
+        (RequestRefused("UNKNOWN_TASK_TYPE", "never heard"), 1),
+        (TaskFailed("t", "boom"), 1),
+    ],
+)
+def test_exit_status_of_errors(error: Exception, status: int) -> None:
+    assert status_of(error)[0] == status
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        status_of(ZeroDivisionError())

@@ -1,0 +1,177 @@
+"""Parts of ``a2actl``: reading tasks, explaining one, the demo's verification, processes of a private fleet."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from a2a_zmq.client.requests import HistoryEvent
+from a2a_zmq.errors import ConfigError
+from daemons.cli import demo
+from daemons.cli.explaining import explanation
+from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
+from daemons.cli.invocation import CommandFailed
+from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
+from daemons.cli.submitting import read_tasks
+from daemons.worker.builtin.python_source_stats import python_source_stats
+
+WaitUntil = Callable[..., None]
+
+
+def tasks_of(tmp_path: Path, text: str, task_type: str | None = "noop") -> list[dict[str, Any]]:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(text)
+    return list(read_tasks(path, task_type, {"priority": 1}))
+
+
+def test_tasks_of_a_file_take_what_the_command_line_says_and_override_it(tmp_path: Path) -> None:
+    text = '{"payload": {"n": 1}}\n\n{"task_type": "compute", "priority": 5, "labels": {"gpu": "1"}}\n'
+    assert tasks_of(tmp_path, text) == [
+        {"task_type": "noop", "payload": {"n": 1}, "priority": 1},
+        {"task_type": "compute", "payload": {}, "priority": 5, "labels": {"gpu": "1"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[]", "line 2: must be a JSON object"),
+        ('{"paylod": {}}', "line 2: unknown member 'paylod'"),
+        ('{"payload": 3}', "line 2: payload must be dict"),
+        ('{"priority": true}', "line 2: priority must be int"),
+        ("{}", "line 2: no task_type"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(CommandFailed, match=words):
+        tasks_of(tmp_path, f'{{"task_type": "noop"}}\n{line}\n', task_type=None)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.jsonl"):
+        list(read_tasks(tmp_path / "none.jsonl", "noop", {}))
+
+
+FLEET = {
+    "distributors": [
+        {"id": "d-1", "up": True, "pending": 4, "workers": [{"id": "w-1", "up": True, "task_types": ["noop"]}]}
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "fleet", "words"),
+    [
+        ({"status": "completed", "metadata": {"worker": "w-1", "execution_s": 0.25}}, FLEET, "completed on w-1"),
+        ({"status": "failed", "error": "boom", "metadata": {"error_kind": "raised"}}, FLEET, r"\(raised\): boom"),
+        ({"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}}, FLEET, "running on w-1, attempt 2"),
+        ({"status": "waiting"}, FLEET, "person"),
+        ({"task_type": "noop"}, FLEET, "free slot: 4 tasks"),
+        ({"task_type": "render"}, FLEET, "none of the 1 connected workers handles 'render'"),
+        ({"task_type": "noop", "metadata": {"distributor": "d-9"}}, FLEET, "d-9, which is not connected"),
+        ({"task_type": "noop"}, {"distributors": [{"id": "d-1", "up": True}]}, "no worker is connected"),
+        ({"task_type": "noop"}, {"distributors": []}, "no distributor is connected"),
+    ],
+)
+def test_explanations_end_with_where_the_task_stands(record: dict[str, Any], fleet: dict[str, Any], words: str) -> None:
+    events = [HistoryEvent("2026-01-02T03:04:05Z", "t", "worker_lost", {"worker": "w-2", "reason": "exited"})]
+    lines = explanation({"task_id": "t", "created_at": "2026-01-02T03:04:04Z", **record}, events, fleet)
+    assert "Task t" in lines[0]
+    assert any("worker lost: worker w-2, reason exited" in line for line in lines)
+    assert re.search(words, lines[-1]), lines[-1]
+
+
+def test_the_demo_reads_the_standard_library_and_nothing_that_was_installed() -> None:
+    files = demo.standard_library_files()
+    assert len(files) > 500
+    assert files == sorted(set(files))
+    assert any(path.endswith("/argparse.py") for path in files)
+    assert not any("site-packages" in path for path in files)
+    assert demo.standard_library_files(3) == files[:3]
+
+
+def test_the_demos_verification_finds_wrong_missing_double_and_foreign_results() -> None:
+    files = demo.standard_library_files(4)
+    records = [{"result": python_source_stats({"path": path})} for path in files]
+    assert demo._verify(files, records, quiet=True) == []
+    wrong = [{"result": {**records[0]["result"], "lines": -1}}, *records[1:]]
+    assert demo._verify(files, wrong, quiet=True) == [files[0]]
+    assert demo._verify(files, records[1:], quiet=True) == [files[0]]
+    assert demo._verify(files, [*records, records[2]], quiet=True) == [files[2]]
+    assert demo._verify(files[:3], records, quiet=True) == [files[3]]
+
+
+def test_free_ports_are_different_and_free() -> None:
+    assert len(set(free_ports(20))) == 20
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Callable[..., Daemon]:
+    """Makes a daemon that writes its pid and waits; its module is written on the spot."""
+
+    def make(name: str, code: str) -> Daemon:
+        (tmp_path / f"{name}.py").write_text(code)
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return Daemon(name, name, env=env, log=tmp_path / f"{name}.log", cwd=tmp_path)
+
+    return make
+
+
+WAIT = "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT
+
+
+def test_daemons_are_started_measured_and_stopped(sleeper: Callable[..., Daemon], wait_until: WaitUntil) -> None:
+    gentle, stubborn = sleeper("gentle", WAIT), sleeper("stubborn", STUBBORN)
+    for daemon in (gentle, stubborn):
+        daemon.start()
+        wait_until(lambda daemon=daemon: "ready" in daemon.tail(), f"{daemon.name} is ready")
+    assert tree(os.getpid())[0] == os.getpid()
+    assert {gentle.pid, stubborn.pid} <= set(tree(os.getpid()))
+    assert pss_mb(gentle.pid) > 1
+    assert cpu_s(os.getpid()) >= cpu_s(gentle.pid) > 0
+    assert stop_all([gentle, stubborn], timeout_s=0.5) == ["stubborn"]
+    assert (gentle.exit_status, stubborn.exit_status) == (-signal.SIGTERM, -signal.SIGKILL)
+    assert gentle.pid == 0
+
+
+def test_daemons_die_with_whoever_started_them(tmp_path: Path, wait_until: WaitUntil) -> None:
+    (tmp_path / "sleeping.py").write_text(WAIT)
+    code = (
+        "import os, pathlib\n"
+        "from daemons.cli.processes import Daemon\n"
+        f"here = pathlib.Path({str(tmp_path)!r})\n"
+        "env = {**os.environ, 'PYTHONPATH': str(here)}\n"
+        "daemon = Daemon('sleeping', 'sleeping', env=env, log=here / 'log', cwd=here)\n"
+        "daemon.start()\n"
+        "(here / 'pid').write_text(str(daemon.pid))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code])
+    pid = int((tmp_path / "pid").read_text())
+
+    def gone() -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        return state == "Z"  # nobody reaps orphans in some containers
+
+    wait_until(gone, "the orphan is gone")
+
+
+def test_a_fleet_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fleet = LocalFleet(workers=1, env={"A2A_LOG_LEVEL": "loud"}, start_timeout_s=8)
+    with pytest.raises(FleetStartError, match="loud"):
+        fleet.start()
+    assert not any(fleet.pids.values())
+    assert list(tmp_path.iterdir()) == []
