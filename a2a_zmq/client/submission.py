@@ -10,6 +10,7 @@ import orjson
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import ConfigError, FleetError, RequestRefused, TaskCancelled, TaskFailed
 from a2a_zmq.ids import valid_task_id
+from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.tasks import COMPLETED, Record
 
 MAX_TASK_TYPE_LENGTH = 128
@@ -31,9 +32,12 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
     if not isinstance(payload, dict):
         payload = _as_dict(payload)
     try:
-        return orjson.dumps(payload)
+        encoded = orjson.dumps(payload)
     except TypeError as error:
         raise InvalidTask(f"the payload cannot be written as JSON: {error}") from error
+    if too_deep(encoded):
+        raise InvalidTask(f"the payload nests deeper than {MAX_VALUE_DEPTH} levels")
+    return encoded
 
 
 def _as_dict(payload: object) -> dict[str, Any]:

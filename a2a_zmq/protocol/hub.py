@@ -18,6 +18,7 @@ from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.outbound import CONGESTED_S, Peer
 from a2a_zmq.protocol.ports import PeerInfo, PeerUp
 from a2a_zmq.protocol.session import Input, Phase, Session, step
+from a2a_zmq.protocol.strict import dumps
 from a2a_zmq.protocol.wire import parse_message
 
 _SESSION_ID_BYTES = 8
@@ -230,7 +231,7 @@ class Hub(Machine):
             self._former[session.route] = (session, now.mono)
 
     def _resync_frame(self, session: Session, why: str, now: Now) -> bytes:
-        data = self._dumper.dumps({"action": "resync", "code": "RESYNC", "message": why})
+        data = dumps({"action": "resync", "code": "RESYNC", "message": why})
         return session.seal(MessageType.ERROR, data, now, request_id=self._new_id())
 
     def _remind(self, route: bytes, frame: bytes, now: Now) -> None:

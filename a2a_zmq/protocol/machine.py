@@ -19,6 +19,7 @@ from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.outbound import Outbound, Peer
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, ProbeWanted, Received
 from a2a_zmq.protocol.session import Session
+from a2a_zmq.protocol.strict import dumps
 from a2a_zmq.protocol.wire import parse_message, salvage_metadata
 
 LAX_ROLES = frozenset({Role.CLIENT, Role.OPERATOR})
@@ -247,7 +248,7 @@ class Machine(Outbound, ABC):
         if self._keys.revoked(peer.agent_id, peer.session.user_id):
             self._revoke(peer, now)
             return
-        data = self._dumper.dumps({"action": "heartbeat", **self._heartbeat(peer.agent_id, now)})
+        data = dumps({"action": "heartbeat", **self._heartbeat(peer.agent_id, now)})
         self._casual(peer, Entry(MessageType.HEARTBEAT, data, self._new_id()), now)
         self._timers.arm(("beat", peer.agent_id), now.mono + peer.beat_s)
 

@@ -14,7 +14,7 @@ from a2a_zmq.protocol.liveness import AttentiveClock, Liveness
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import Marks, PeerInfo, PortEvent, Received, Refusal
 from a2a_zmq.protocol.session import Session
-from a2a_zmq.protocol.strict import MAX_DEPTH, Dumper
+from a2a_zmq.protocol.strict import dumps
 from a2a_zmq.protocol.timers import Timers
 from a2a_zmq.protocol.wire import MAX_ID_CHARS
 
@@ -73,7 +73,6 @@ class Outbound:
         self._clock = AttentiveClock(config.heartbeat_s)
         self._ticked_at = 0.0
         self._at = 0.0  # attentive time of the call that is being handled
-        self._dumper = Dumper(MAX_DEPTH - 1)
         self._closed = False
 
     # ------------------------------------------------------------ peers
@@ -123,7 +122,7 @@ class Outbound:
         known = self._peers.get(peer)
         if known is None:
             raise Refused("unroutable", peer)
-        data = self._dumper.dumps(payload)
+        data = dumps(payload)
         if len(data) + ENVELOPE_BYTES > self.config.max_frame_bytes:
             raise MalformedMessage(f"{len(data)} bytes of payload are more than a frame takes")
         if request_id is None:

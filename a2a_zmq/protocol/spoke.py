@@ -18,6 +18,7 @@ from a2a_zmq.protocol.outbound import CONGESTED_S, Peer
 from a2a_zmq.protocol.ports import PeerUp
 from a2a_zmq.protocol.retry import equal_jitter
 from a2a_zmq.protocol.session import Input, Phase, Session, step
+from a2a_zmq.protocol.strict import dumps
 
 # Answers to HELLOs that we gave up on are recognised, so that a hub that wakes from a pause does not look like a
 # forger.
@@ -147,7 +148,7 @@ class Spoke(Machine):
         hub.beat_s = welcome.heartbeat_s
         hub.session = welcome.session
         self._former = None
-        data = self._dumper.dumps({"action": "ready", "details": self._announce(now)})
+        data = dumps({"action": "ready", "details": self._announce(now)})
         self._say(hub, welcome.session, MessageType.EVENT, data, now)
         self._came_up(hub, now)
         self.events.append(PeerUp(welcome.peer))

@@ -29,7 +29,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
         meter=daemon.meter,
     )
     daemon.add_hub(core, settings.hub_address())
-    daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    await daemon.assemble(core, graph.supervisor(daemon.meter), store)
     known: set[str] = set()
     daemon.own(Section(INBOX, "coordinator"), leases, lambda held: load_all(store, known, held.fence, daemon.new_id))
     hints = RedisHints(settings.redis_config(), name=settings.coordinator_id)

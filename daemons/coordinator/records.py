@@ -11,6 +11,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.ids import TASK_ID, valid_agent_id
 from a2a_zmq.models import Task
+from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.tasks import ABANDONED, Record
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ class Admission:
         if len(body) > self._config.max_payload_bytes:
             limit = self._config.max_payload_bytes
             return _rejection(task_id, "PAYLOAD_TOO_LARGE", f"payload of {len(body)} bytes, the limit is {limit}")
+        if too_deep(body):
+            return _rejection(task_id, "INVALID_TASK", f"the payload nests deeper than {MAX_VALUE_DEPTH} levels")
         assert isinstance(task_id, str)
         assert self._need is not None
         record = b'{"task_id":"' + task_id.encode() + self._middle + body + b"}"

@@ -35,7 +35,7 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
     )
     daemon.add_spoke(core, settings.coordinator_id, settings.spoke_addresses()[0])
     daemon.add_hub(core, settings.hub_address())
-    daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    await daemon.assemble(core, graph.supervisor(daemon.meter), store)
     section = Section(settings.distributor_id, "distributor")
     daemon.own(section, leases, lambda _held: load_own(store, section))
     hints = RedisHints(settings.redis_config(), name=settings.distributor_id)

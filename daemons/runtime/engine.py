@@ -171,7 +171,7 @@ class Engine:
         self.store_available(available=False, reason=reason)
 
     def batch_refused(self, pending: PendingBatch, reason: str) -> bool:
-        """We were fenced, or the state was lost. Returns False if the batch was voided before: then it tells nothing new."""
+        """We were fenced, or the state was lost. Returns False if the batch was voided before: that is no news then."""
         if pending is not self._pending:
             return False
         self.ownership_lost(reason)
@@ -180,7 +180,7 @@ class Engine:
     def store_available(self, *, available: bool, reason: str) -> None:
         """Tell the core when the availability of the store changes.
 
-        A lease that can be renewed does not prove that records can be written (a Redis that is out of memory does that):
+        A lease that can be renewed does not prove that records can be written (think of a Redis that is out of memory):
         while a batch fails, only its success does.
         """
         if available != self._store_available and not (available and self._failing):

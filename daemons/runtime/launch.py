@@ -18,13 +18,14 @@ from typing import Any, Final, TypeVar
 
 import uvloop
 
+from a2a_zmq.clock import Now
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import ConfigError, StoreUnavailable
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.interfaces import Hints, LeaseStore, Section, StateStore
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.hub import Hub
-from a2a_zmq.protocol.message import Role
+from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import Port
 from a2a_zmq.protocol.spoke import Spoke
 from a2a_zmq.security.identity import Identity, open_identity, server_pair
@@ -44,12 +45,12 @@ from daemons.runtime.supervision import Supervisor
 from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
 
 EX_OK: Final = 0
-EX_UNAVAILABLE: Final = 69
 EX_SOFTWARE: Final = 70
 EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
 
 S = TypeVar("S", bound=DaemonSettings)
+Heartbeat = Callable[[str, Now], dict[str, Any]]
 
 
 class Daemon:
@@ -96,7 +97,7 @@ class Daemon:
                 random_bytes=os.urandom,
                 config=self._port_config,
                 welcome=core.welcome,
-                heartbeat=core.heartbeat,
+                heartbeat=self._counted(core.heartbeat),
             )
         )
         self._wire.append(lambda index: self._open_router(index, address))
@@ -114,10 +115,20 @@ class Daemon:
                 random_bytes=os.urandom,
                 config=self._port_config,
                 announce=core.announce,
-                heartbeat=core.heartbeat,
+                heartbeat=self._counted(core.heartbeat),
             )
         )
         self._wire.append(lambda index: self._open_dealer(index, peer, plain))
+
+    def _counted(self, heartbeat: Heartbeat) -> Heartbeat:
+        """Ports send heartbeats by themselves, so they are counted where their payload is asked for."""
+
+        def ask(peer: str, now: Now) -> dict[str, Any]:
+            self.meter.count("heartbeats_total", direction="out")
+            self.meter.count("messages_total", direction="out", type=MessageType.HEARTBEAT.value)
+            return heartbeat(peer, now)
+
+        return ask
 
     def _options(self) -> SocketOptions:
         config = self.settings.a2a_config()
@@ -164,12 +175,12 @@ class Daemon:
             self.log.warning("connection_refused", peer=peer, address=socket.address, reason=reason)
         if reason == "handshake":
             # A wrong server key looks like this too: it may have been changed since we started.
-            self.identity.reload_if_changed()
+            self._reload()
 
     # ------------------------------------------------------------ putting together
 
-    def assemble(self, core: Core, supervisor: Supervisor, store: StateStore | None = None) -> None:
-        """Make engine and shell, and open the sockets.
+    async def assemble(self, core: Core, supervisor: Supervisor, store: StateStore | None = None) -> None:
+        """Make engine and shell, and open the sockets; if that fails, everything is closed again.
 
         Raises:
             ConfigError: an address cannot be bound, a key is missing.
@@ -195,6 +206,11 @@ class Daemon:
             for index, wire in enumerate(self._wire):
                 self.shell.attach(wire(index))
         except BaseException:
+            for close in self.on_exit:
+                await close()
+            if store is not None:
+                await store.close()
+            self._context.close()
             self.health.stop()
             raise
         self.health.start(self._loop)
@@ -235,10 +251,10 @@ class Daemon:
 
     async def run(self) -> int:
         """Until the core leaves; returns the exit status."""
-        for hub in self._hubs:
-            await hub.self_test()
-        self.log.info("started", pid=os.getpid(), metrics_port=self.health.port if self.health else 0)
         try:
+            for hub in self._hubs:
+                await hub.self_test()
+            self.log.info("started", pid=os.getpid(), metrics_port=self.health.port if self.health else 0)
             return await self.shell.run()
         finally:
             for close in self.on_exit:
@@ -304,6 +320,9 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
         return _fail(role, status, f"Redis at {redis} cannot be used: {error}")
     except KeyboardInterrupt:
         return EX_OK
+    except Exception as error:
+        logs.get_logger("launch").exception("crashed")
+        return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
 
 
 def _fail(role: Role, status: int, text: str) -> int:

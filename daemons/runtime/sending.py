@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-# A frame that the socket would not take (high-water mark) is tried again this soon, before any later frame of its route.
+# A frame that the socket would not take (high-water mark) is tried again this soon, before later frames of its route.
 FULL_RETRY_S = 0.005
 
 

@@ -42,7 +42,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
         meter=daemon.meter,
     )
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses()[0])
-    daemon.assemble(core, graph.supervisor(daemon.meter))
+    await daemon.assemble(core, graph.supervisor(daemon.meter))
     executor = Executor(registry, config, daemon.shell.events)
     daemon.shell.runner = executor
     daemon.on_exit.append(executor.close)

@@ -12,6 +12,7 @@ import orjson
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import InvalidInput, TaskContext, TaskStopped, is_async
+from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ def encode(value: Any, max_bytes: int) -> bytes:
         raise Unserializable(f"the result is not JSON: {one_line(error.__cause__ or error)}") from None
     if len(encoded) > max_bytes:
         raise Unserializable(f"the result has {len(encoded)} bytes, at most {max_bytes} are carried")
+    if too_deep(encoded):
+        raise Unserializable(f"the result nests deeper than {MAX_VALUE_DEPTH} levels")
     # orjson writes NaN and infinities as null, which would change the result silently.
     if b"null" in encoded and _has_nan(value):
         raise Unserializable("the result holds NaN or an infinity, which JSON cannot carry")
