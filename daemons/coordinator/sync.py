@@ -18,10 +18,13 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.records import FRESH, HELD, QUEUED, SENT, Entry, entry_of
 from daemons.coordinator.staging import INBOX_SECTION
-from daemons.runtime.contract import LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
+from daemons.runtime.contract import Hint, LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
 
 # Ids in one read: some tens of kilobytes of request.
 READ_CHUNK = 2_000
+
+# A distributor that we cannot reach may go on writing: its section is read no more often than this for it.
+HINTED_PAUSE_S = 1.0
 
 # Called with whether the distributor is new.
 Registered = Callable[[bool, Now], None]
@@ -213,6 +216,16 @@ class Sync:
             detail = {"distributor": home.agent_id, "reason": event.reason, "tasks": home.live}
             desk.staging.history(INBOX_SECTION, now, "", "distributor_down", detail)
         desk.log("warning", "distributor_down", distributor=home.agent_id, reason=event.reason, tasks=home.live)
+
+    def hinted(self, event: Hint, now: Now) -> None:
+        """A distributor wrote. While its session is up it tells us what; what it wrote before it went we read."""
+        home = self._desk.ledger.distributors.get(event.distributor_id)
+        if home is None or event.writer != "distributor" or event.version <= home.told_version:
+            return
+        home.held_version = max(home.held_version, event.version)
+        rested = now.mono - home.reconciled_at > HINTED_PAUSE_S
+        if rested and self._desk.leading and home.registered and home.live and not home.up:
+            self.reconcile(home, now)
 
     def meet(self, home: Distributor, now: Now) -> None:
         """Make sure that it is registered, and that it and we know of the same tasks."""

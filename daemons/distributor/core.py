@@ -182,6 +182,8 @@ class DistributorCore:
         memory = self._memory
         if not memory.owner:
             return False, "does not own its shared state"
+        if not memory.store_available:
+            return False, "the store is not available"
         if not memory.coordinator_was_up:
             return False, f"no session with coordinator {memory.coordinator} yet"
         if memory.draining:

@@ -170,12 +170,24 @@ class Engine:
         self._failing = True
         self.store_available(available=False, reason=reason)
 
-    def batch_refused(self, pending: PendingBatch, reason: str) -> bool:
-        """We were fenced, or the state was lost. Returns False if the batch was voided before: that is no news then."""
+    def batch_refused(self, pending: PendingBatch, reason: str, *, state_lost: bool = False) -> bool:
+        """We were fenced, or the store lost state. Returns False if the batch was voided before: that is no news then.
+
+        A fenced core is told that it owns nothing any more. Lost state is another matter: then the core's memory is the best
+        copy there is, so it keeps it (and goes on staging) until the lease is taken anew and both are merged.
+        """
         if pending is not self._pending:
             return False
-        self.ownership_lost(reason)
+        if state_lost:
+            self.state_lost()
+        else:
+            self.ownership_lost(reason)
         return True
+
+    def state_lost(self) -> None:
+        """Write nothing until the lease was taken anew and the core's memory merged with what is left."""
+        self._owner = False
+        self._void()
 
     def store_available(self, *, available: bool, reason: str) -> None:
         """Tell the core when the availability of the store changes.

@@ -29,6 +29,7 @@ from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import Port
 from a2a_zmq.protocol.spoke import Spoke
 from a2a_zmq.security.identity import Identity, open_identity, server_pair
+from a2a_zmq.security.keyring import KeyDirectory
 from a2a_zmq.transport.context import SocketOptions, TransportContext
 from a2a_zmq.transport.dealer import DealerSocket
 from a2a_zmq.transport.router import CurveServer, RouterSocket
@@ -43,11 +44,15 @@ from daemons.runtime.procs import own_identity
 from daemons.runtime.shell import Shell, read_clock
 from daemons.runtime.supervision import Supervisor
 from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
+from daemons.settings_sources import suite_version
 
 EX_OK: Final = 0
 EX_SOFTWARE: Final = 70
 EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
+
+# Whom an agent connects to.
+ABOVE: Final = {Role.DISTRIBUTOR: Role.COORDINATOR, Role.WORKER: Role.DISTRIBUTOR}
 
 S = TypeVar("S", bound=DaemonSettings)
 Heartbeat = Callable[[str, Now], dict[str, Any]]
@@ -69,6 +74,7 @@ class Daemon:
         self.log = logs.get_logger("launch")
         self.meter = PrometheusMeter(on_unknown=lambda what: self.log.error("bad_metric", what=what))
         self.identity: Identity = open_identity(settings.a2a_config(), role, create=True)
+        self.meter.gauge("build_info", 1, agent=settings.agent_id, role=role.value, version=suite_version())
         self.stopped_by = ""
         self.shell: Shell
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
@@ -167,8 +173,18 @@ class Daemon:
         if not self.settings.use_mtls:
             return None
         if not self.identity.server_keys(peer):
+            self._make_keys(peer)
+        if not self.identity.server_keys(peer):
             raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
         return lambda: self.identity.server_keys(peer)
+
+    def _make_keys(self, peer: str) -> None:
+        """All daemons of a new fleet are started together: whoever comes first makes the keys of the one it needs."""
+        directory = self.settings.a2a_config().key_dir
+        role = ABOVE.get(self.identity.role)
+        if directory is not None and role is not None and KeyDirectory(directory).issuer_key.exists():
+            KeyDirectory(directory).ensure(peer, role)
+            self.identity.reload_if_changed()
 
     def _connect_failed(self, socket: DealerSocket, peer: str, reason: str) -> None:
         if reason in ("auth", "protocol"):

@@ -249,9 +249,10 @@ class Shell:
             engine.batch_failed(pending, "conflict", self._clock())
         except (Fenced, StateLost) as error:
             meter.count("shared_state_conflicts_total")
-            self._log.warning("fenced", why=str(error))
-            if engine.batch_refused(pending, str(error)) and self.ownership is not None:
-                self.ownership.lost(state_lost=isinstance(error, StateLost))
+            lost = isinstance(error, StateLost)
+            self._log.warning("state_lost" if lost else "fenced", why=str(error))
+            if engine.batch_refused(pending, str(error), state_lost=lost) and self.ownership is not None:
+                self.ownership.lost(state_lost=lost)
         else:
             engine.batch_applied(pending, self._clock())
         self.turn()
@@ -261,6 +262,10 @@ class Shell:
         try:
             value = await answer_query(self._store, query)
         except StateError as error:
+            if isinstance(error, StateLost) and self.engine.owner and self.ownership is not None:
+                self._log.warning("state_lost", why=str(error))
+                self.engine.state_lost()
+                self.ownership.lost(state_lost=True)
             self.event(QueryAnswer(query.tag, error=str(error)))
         else:
             self.event(QueryAnswer(query.tag, value))

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from a2a_zmq import FleetClient, TaskHandle
@@ -189,7 +190,7 @@ def our_processes(mark: str, base: Path) -> dict[int, str]:
             continue
         with contextlib.suppress(OSError):
             environment = (entry / "environ").read_bytes()
-            where = os.readlink(entry / "cwd")
+            where = str((entry / "cwd").readlink())
             if f"{MARK}={mark}".encode() in environment or where.startswith(str(base)):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if command:  # a zombie has none
@@ -250,7 +251,7 @@ class Load:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._feed, name="load", daemon=True)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -295,23 +296,20 @@ class Load:
 
 def recorded_results(fleet: LocalFleet) -> Counter[str]:
     """How often each task's result stands in the result buckets of all distributors (never more than once)."""
-    import redis
-
     found: Counter[str] = Counter()
-    with contextlib.closing(redis.Redis(port=fleet.redis_port, socket_timeout=5)) as connection:
+    with redis.Redis(port=fleet.redis_port, socket_timeout=5, decode_responses=True) as connection:
         for key in connection.scan_iter("results:*", count=1000):
-            found.update(name.decode() for name in connection.hkeys(key))
+            found.update(connection.hkeys(key))  # type: ignore[arg-type]  # no coroutine here
     return found
 
 
 def live_tasks(fleet: LocalFleet) -> dict[str, dict[str, Any]]:
     """Records of unfinished tasks in the shared state."""
-    import redis
-
     found: dict[str, dict[str, Any]] = {}
-    with contextlib.closing(redis.Redis(port=fleet.redis_port, socket_timeout=5)) as connection:
+    with redis.Redis(port=fleet.redis_port, socket_timeout=5, decode_responses=True) as connection:
         for key in connection.scan_iter("tasks:*", count=1000):
-            found |= {name.decode(): orjson.loads(raw) for name, raw in connection.hgetall(key).items()}
+            records: dict[str, str] = connection.hgetall(key)  # type: ignore[assignment]  # no coroutine here
+            found |= {name: orjson.loads(raw) for name, raw in records.items()}
     return found
 
 

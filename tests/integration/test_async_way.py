@@ -11,7 +11,7 @@ import pytest
 
 from a2a_zmq import AsyncFleetClient, RequestRefused, TaskCancelled, TaskFailed, TaskTimeout
 from daemons.cli.fleet import LocalFleet
-from tests.integration.rig import PATIENCE_S, runs
+from tests.integration.rig import PATIENCE_S, runs, wait_until
 
 
 def within(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -65,8 +65,7 @@ def test_failures_timeouts_and_cancels(fleet: LocalFleet, ledger: Path) -> None:
             slow = await client.submit("counted", {"seconds": 60, "ledger": str(ledger)})
             with pytest.raises(TaskTimeout):
                 await slow.result(0.2)
-            while not runs(ledger):
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(wait_until, lambda: runs(ledger), "the task runs")
             assert (await slow.cancel())["requested"] == [slow.task_id]
             with pytest.raises(TaskCancelled):
                 await slow.result(PATIENCE_S)

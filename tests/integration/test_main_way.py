@@ -60,14 +60,14 @@ def test_map_keeps_the_order_and_uses_every_worker(client: FleetClient) -> None:
 
 
 def test_as_completed_gives_what_is_ready_first(client: FleetClient) -> None:
-    payloads = [{"n": 0, "seconds": 0.8}, *({"n": n} for n in range(1, 20))]
+    payloads: list[Payload] = [{"n": 0, "seconds": 0.8}, *({"n": n} for n in range(1, 20))]
     values = list(client.map("counted", payloads, as_completed=True))
     assert sorted(values) == list(range(20))
     assert values[-1] == 0
 
 
 def test_map_raises_or_gives_errors_in_place(client: FleetClient) -> None:
-    payloads = [{"name": "a", "count": 1}, {"name": "b"}, {"name": "c", "count": 3}]
+    payloads: list[Payload] = [{"name": "a", "count": 1}, {"name": "b"}, {"name": "c", "count": 3}]
     first, second, third = client.map("typed", payloads, return_exceptions=True)
     assert (first, third) == ({"a": 1}, {"c": 3})
     assert isinstance(second, TaskFailed)
@@ -297,7 +297,7 @@ def test_clients_see_their_own_tasks_only(fleet: LocalFleet, client: FleetClient
     handle = client.submit("noop", {"secret": 1})
     assert handle.result(PATIENCE_S) == {"secret": 1}
     with client_of(fleet, client_id="bob") as bob:
-        wait_until(lambda: bob.status(), "the coordinator has learnt of bob")
+        wait_until(bob.status, "the coordinator has learnt of bob")
         assert bob.get(handle.task_id) is None
         with pytest.raises(RequestRefused):
             bob.attach(handle.task_id)

@@ -14,13 +14,42 @@ from typing import Any
 import pytest
 import redis
 
-from a2a_zmq import A2AConfig, ConfigError, LocalAgentState, RedisConfig, SharedAgentState, Task
+from a2a_zmq import A2AConfig, ConfigError, LocalAgentState, RedisConfig, SharedAgentState, Task, TaskStatus
 from daemons.cli.fleet import free_ports
 from daemons.coordinator.agent import CoordinatorAgent
 from daemons.distributor.agent import DistributorAgent
 from daemons.redis.embedded import EmbeddedRedis
 from daemons.worker.agent import WorkerAgent
 from tests.integration.rig import wait_until
+
+EXAMPLE = """
+from a2a_zmq import RedisConfig, A2AConfig
+from daemons.coordinator.agent import CoordinatorAgent
+from daemons.distributor.agent import DistributorAgent
+from daemons.worker.agent import WorkerAgent
+
+# Create Redis config
+redis_config = RedisConfig(host="localhost", port=6379)
+
+# Create Coordinator
+coordinator = CoordinatorAgent(
+    agent_id="coordinator-1",
+    redis_config=redis_config,
+    a2a_config=A2AConfig(agent_id="coordinator-1")
+)
+
+# Initialize
+coordinator.initialize()
+
+# Create and assign task
+from a2a_zmq import Task
+task = Task(
+    task_id="task-1",
+    task_type="compute",
+    payload={"operation": "sum"}
+)
+assigned = coordinator.assign_task_to_distributor(task, "distributor-1")
+"""
 
 
 @dataclass
@@ -139,7 +168,7 @@ def test_the_keys_in_redis_are_the_specifications(agents: Agents, server: Embedd
     with redis.Redis(port=server.port) as connection:
         assert connection.exists("shared:distributor:distributor-1") == 1
         assert connection.exists("lease:{shared:distributor:distributor-1}") == 1
-        assert 0 < connection.pttl("lease:{shared:distributor:distributor-1}") <= 60_000  # type: ignore[operator]
+        assert 0 < connection.pttl("lease:{shared:distributor:distributor-1}") <= 60_000
 
 
 def test_a_distributor_can_be_registered_before_it_connects(agents: Agents) -> None:
@@ -156,7 +185,7 @@ def test_a_distributor_can_be_registered_before_it_connects(agents: Agents) -> N
 def test_what_cannot_be_assigned_is_refused(agents: Agents) -> None:
     assign = agents.coordinator.assign_task_to_distributor
     assert assign(Task(task_id="no task id", task_type="noop"), "distributor-1") is False
-    assert assign(Task(task_id="task-x", task_type="noop", status="completed"), "distributor-1") is False  # type: ignore[arg-type]
+    assert assign(Task(task_id="task-x", task_type="noop", status=TaskStatus.COMPLETED), "distributor-1") is False
     assert assign(Task(task_id="task-x", task_type="noop"), "not an id") is False
 
 
@@ -259,38 +288,9 @@ def test_a_port_in_use_is_told_by_initialize(agents: Agents) -> None:
 def test_the_specifications_example_runs_as_it_stands(server: EmbeddedRedis) -> None:
     """Its text, with the imports of these packages; only where the defaults' ports would be, free ones are put."""
     (port,) = free_ports(1)
-    text = '''
-from a2a_zmq import RedisConfig, A2AConfig
-from daemons.coordinator.agent import CoordinatorAgent
-from daemons.distributor.agent import DistributorAgent
-from daemons.worker.agent import WorkerAgent
-
-# Create Redis config
-redis_config = RedisConfig(host="localhost", port=6379)
-
-# Create Coordinator
-coordinator = CoordinatorAgent(
-    agent_id="coordinator-1",
-    redis_config=redis_config,
-    a2a_config=A2AConfig(agent_id="coordinator-1")
-)
-
-# Initialize
-coordinator.initialize()
-
-# Create and assign task
-from a2a_zmq import Task
-task = Task(
-    task_id="task-1",
-    task_type="compute",
-    payload={"operation": "sum"}
-)
-assigned = coordinator.assign_task_to_distributor(task, "distributor-1")
-'''
-    with redis.Redis(port=server.port) as connection:
-        connection.config_get("port")
-    text = text.replace("port=6379", f"port={server.port}, db=1")
-    text = text.replace('A2AConfig(agent_id="coordinator-1")', f'A2AConfig(agent_id="coordinator-1", bind_address="tcp://127.0.0.1:{port}")')
+    text = EXAMPLE.replace("port=6379", f"port={server.port}, db=1")
+    own = 'A2AConfig(agent_id="coordinator-1"'
+    text = text.replace(own, f'{own}, bind_address="tcp://127.0.0.1:{port}"')
     names: dict[str, Any] = {}
     try:
         exec(text, names)

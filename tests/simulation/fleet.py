@@ -54,7 +54,7 @@ LEASE_TTL_MS = 5000
 class SlowStore:
     """A store or lease store at the other end of a wire: every call takes time before and after."""
 
-    def __init__(self, inner: Any, rng: random.Random, seen: Callable[[SectionWrite, int], None] | None = None) -> None:
+    def __init__(self, inner: Any, rng: random.Random, seen: Callable[[SectionWrite], None] | None = None) -> None:
         self._inner = inner
         self._rng = rng
         self._seen = seen
@@ -70,9 +70,9 @@ class SlowStore:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             await asyncio.sleep(self._rng.uniform(0.0001, 0.001))
-            value = await method(*args, **kwargs)
             if name == "apply" and self._seen is not None:
-                self._seen(args[0], value)
+                self._seen(args[0])
+            value = await method(*args, **kwargs)
             await asyncio.sleep(self._rng.uniform(0.0001, 0.001))
             return value
 
@@ -359,6 +359,8 @@ class Fleet:
         self.accepted: set[str] = set()
         self.finished: dict[str, list[Any]] = {}
         self.recorded: dict[str, set[str]] = {}
+        self.recorded_before_wipe: set[str] = set()
+        self._writes: dict[str, tuple[SectionWrite, int]] = {}
         self.runs: dict[str, list[int]] = {}
         self.fences: dict[Section, int] = {}
         self.violations: list[str] = []
@@ -408,17 +410,31 @@ class Fleet:
     def store(self, name: str) -> Any:
         return SlowStore(MemoryStore(self.redis, name), self.rng, self._seen)
 
-    def _seen(self, write: SectionWrite, version: int) -> None:
-        """An applied write: results at most once a task, fences never backwards."""
-        for task_id in write.results:
-            mutations = self.recorded.setdefault(task_id, set())
-            mutations.add(write.mutation_id)
-            if len(mutations) > 1:
-                self.violations.append(f"{task_id} recorded twice")
-        if write.fence < self.fences.get(write.section, 0):
-            self.violations.append(f"fence of {write.section} went back to {write.fence}")
-        self.fences[write.section] = max(write.fence, self.fences.get(write.section, 0))
-        self.note("write", write.section.distributor_id, write.section.writer, version, len(write.results))
+    def wipe(self) -> None:
+        """Redis starts empty. Tasks whose recorded result is gone with it may run, and be recorded, once more."""
+        self.read_log()
+        self.redis.wipe()
+        self.recorded_before_wipe |= set(self.recorded)
+        self.recorded.clear()
+        self.note("redis wiped")
+
+    def _seen(self, write: SectionWrite) -> None:
+        """A write leaves for the store; whether it was applied, the world's log tells."""
+        self._writes[write.mutation_id] = (write, write.fence)
+
+    def read_log(self) -> None:
+        """Judge all writes that were applied: results at most once a task, fences never backwards."""
+        log, self.redis.log[:] = list(self.redis.log), []
+        for _client, mutation_id, version in log:
+            write, fence = self._writes[mutation_id]
+            for task_id in write.results:
+                self.recorded.setdefault(task_id, set()).add(mutation_id)
+                if len(self.recorded[task_id]) > 1:
+                    self.violations.append(f"{task_id} recorded twice")
+            if fence < self.fences.get(write.section, 0):
+                self.violations.append(f"fence of {write.section} went back to {fence}")
+            self.fences[write.section] = max(fence, self.fences.get(write.section, 0))
+            self.note("wrote", write.section.distributor_id, write.section.writer, version, len(write.results))
 
     # ------------------------------------------------------------ client
 

@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,9 @@ from tests.simulation.fleet import COORDINATOR, Fleet
 from tests.simulation.network import Faults
 from tests.simulation.virtual import VirtualLoop, run_virtual
 
+KINDS = ("worker", "worker", "distributor", "coordinator", "redis", "reply", "partition", "drain")
+# A wiped Redis is restored from the agents' memories, so at this stage agents that hold them are not killed besides.
+WIPING_KINDS = ("wipe", "worker", "redis", "reply", "partition")
 FAULT_TIME_S = 3.0
 QUIET_S = 60.0  # virtual: what all retries, leases and audits together may need to settle
 
@@ -36,7 +40,9 @@ class Result:
     notes: tuple[str, ...]
 
 
-def run_seed(seed: int, *, faults: bool = True, tasks: int = 40, keep_notes: bool = False) -> Result:
+def run_seed(
+    seed: int, *, faults: bool = True, tasks: int = 40, keep_notes: bool = False, kinds: tuple[str, ...] = KINDS
+) -> Result:
     """Run one seed to its end."""
 
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # a simulated fleet writes no logs
@@ -49,7 +55,7 @@ def run_seed(seed: int, *, faults: bool = True, tasks: int = 40, keep_notes: boo
             await fleet.start()
             loading = loop.create_task(_load(fleet, chooser, tasks))
             if faults:
-                await _nemesis(fleet, chooser, plan)
+                await _nemesis(fleet, chooser, plan, kinds)
             await loading
             _calm(fleet)
             await _settle(fleet, tasks)
@@ -70,7 +76,7 @@ async def _load(fleet: Fleet, chooser: random.Random, tasks: int) -> None:
         await asyncio.sleep(chooser.uniform(0, FAULT_TIME_S / tasks * 1.5))
 
 
-async def _nemesis(fleet: Fleet, chooser: random.Random, plan: list[str]) -> None:
+async def _nemesis(fleet: Fleet, chooser: random.Random, plan: list[str], kinds: tuple[str, ...]) -> None:
     until = fleet.loop.time() + FAULT_TIME_S
     if chooser.random() < 0.5:
         fleet.network.faults = Faults(
@@ -83,9 +89,7 @@ async def _nemesis(fleet: Fleet, chooser: random.Random, plan: list[str]) -> Non
         plan.append(f"network {fleet.network.faults}")
     while fleet.loop.time() < until:
         await asyncio.sleep(chooser.uniform(0.05, 0.6))
-        kind = chooser.choice(
-            ("worker", "worker", "distributor", "coordinator", "redis", "reply", "partition", "drain")
-        )
+        kind = chooser.choice(kinds)
         plan.append(f"{fleet.loop.time():.3f} {kind}")
         await _strike(fleet, chooser, kind)
 
@@ -100,6 +104,8 @@ async def _strike(fleet: Fleet, chooser: random.Random, kind: str) -> None:
         await asyncio.sleep(chooser.uniform(0.05, 1.5))
         fleet.redis.give_back()
         fleet.note("redis back")
+    elif kind == "wipe":
+        fleet.wipe()
     elif kind == "reply":
         owner = chooser.choice([name for name in names if not name.startswith("worker")])
         fleet.redis.lose_replies(owner, chooser.randint(1, 3), applied=chooser.random() < 0.5)
@@ -135,7 +141,8 @@ def _live(fleet: Fleet) -> list[str]:
 
 
 def _check(fleet: Fleet, tasks: int) -> None:
-    lost = fleet.accepted - set(fleet.recorded)
+    fleet.read_log()
+    lost = fleet.accepted - set(fleet.recorded) - fleet.recorded_before_wipe
     if lost:
         fleet.violations.append(f"accepted but never recorded: {sorted(lost)}")
     untold = fleet.accepted - set(fleet.finished)
@@ -154,17 +161,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--wipe", action="store_true", help="wipe Redis, too, and kill only workers")
     parser.add_argument("--show", type=int, help="run one seed and print its trace")
     args = parser.parse_args(argv)
+    kinds = WIPING_KINDS if args.wipe else KINDS
     if args.show is not None:
-        result = run_seed(args.show, keep_notes=True)
+        result = run_seed(args.show, keep_notes=True, kinds=kinds)
         print("\n".join(result.notes))
         print("faults:", *result.faults, sep="\n  ")
         print("violations:", *result.violations, sep="\n  ")
         return 1 if result.violations else 0
     started, broken, accepted, done = time.monotonic(), 0, 0, 0
     with ProcessPoolExecutor(args.processes) as pool:
-        for result in pool.map(run_seed, range(args.first, args.first + args.seeds), chunksize=8):
+        for result in pool.map(partial(run_seed, kinds=kinds), range(args.first, args.first + args.seeds), chunksize=8):
             done += 1
             accepted += result.accepted
             if result.violations:
