@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
@@ -43,7 +45,6 @@ class LinkOpener:
         self._boot = BootInfo(boot_id=secrets.token_hex(16), pid=os.getpid())
         self._new_id = make_id_factory(os.urandom)
         self._context: TransportContext | None = None
-        self._tries = 0
 
     def open(self, address: str, callbacks: Callbacks) -> Link:
         """A spoke and its socket, connecting to the address."""
@@ -71,23 +72,30 @@ class LinkOpener:
             on_disconnected=callbacks.on_disconnected,
             on_failed=callbacks.on_failed,
             on_writable=callbacks.on_writable,
-            curve=self._identity.curve_pair() if encrypted else None,
+            curve=self._identity.curve_pair if encrypted else None,
             options=SocketOptions(
                 max_message_bytes=self._config.max_message_bytes, high_water_mark=self._config.high_water_mark
             ),
         )
-        socket.connect(target, self._server_key(peer) if encrypted else None)
+        socket.connect(target, self._server_keys(peer) if encrypted else None)
         return Link(spoke, socket)
 
-    def _server_key(self, peer: str) -> bytes:
-        """A hub uses the key that was its newest when it started, so the known ones are tried in turn."""
+    def _server_keys(self, peer: str) -> Callable[[], list[bytes]]:
+        """Asked at each attempt to connect: keys may be rotated while we run."""
         known = self._identity.server_keys(peer)
         if not known:
             raise ConfigError(
                 f"the keys of coordinator {peer!r} are not known here (COORDINATOR_ID names the one expected)"
             )
-        self._tries += 1
-        return known[(self._tries - 1) % len(known)]
+
+        def newest() -> list[bytes]:
+            nonlocal known
+            with contextlib.suppress(ConfigError):  # half of a change: the next attempt sees the rest
+                self._identity.reload_if_changed()
+            known = self._identity.server_keys(peer) or known
+            return known
+
+        return newest
 
     def close(self) -> None:
         if self._context is not None:

@@ -63,8 +63,10 @@ def _dumps_limit() -> int | None:
 
 _LIMIT = _dumps_limit()
 
-# orjson reserves room for closing brackets when it writes texts and numbers. This text between the value and the brackets
-# that wrap it makes it reserve enough (up to eight bytes a character) whatever the value ends with; it is cut off again.
+# orjson reserves room for closing brackets when it writes texts and numbers. This text between the value and the
+# brackets
+# that wrap it makes it reserve enough (up to eight bytes a character) whatever the value ends with; it is cut off
+# again.
 _PAD = "." * 64
 _PAD_BYTES = len(_PAD) + len(',""')
 
@@ -87,7 +89,8 @@ def dumps_within(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON of what we send. ``orjson.Fragment`` values are taken as they are, and depth is the reader's to judge.
+    """Compact JSON of what we send. ``orjson.Fragment`` values are taken as they are, and depth is the reader's to
+    judge.
 
     Raises:
         MalformedMessage: the value is not JSON.

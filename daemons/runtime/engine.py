@@ -105,6 +105,7 @@ class Engine:
         self._store_available = True
         self._failing = False  # the batch in flight was tried in vain: only its success shows that the store is back
         self._not_before = -math.inf
+        self._core_owns = False  # what the core was told last
         if owns_state:
             meter.gauge("store_up", 1)
 
@@ -118,7 +119,7 @@ class Engine:
         """The lease is ours. A batch that an earlier ownership left unfinished is void: the core merges what it
         loads."""
         self.fence = event.fence
-        self._owner = True
+        self._owner = self._core_owns = True
         self._void()
         self._inbox.append(event)
 
@@ -127,9 +128,12 @@ class Engine:
         self.fence = fence
 
     def ownership_lost(self, reason: str) -> None:
+        """Write nothing, and tell the core so; nothing new for one that owns nothing."""
         self._owner = False
         self._void()
-        self._inbox.append(OwnershipLost(reason))
+        if self._core_owns:
+            self._core_owns = False
+            self._inbox.append(OwnershipLost(reason))
 
     def _void(self) -> None:
         """Forget the batch in flight; whatever becomes of it is not told to the core any more."""
@@ -173,8 +177,8 @@ class Engine:
     def batch_refused(self, pending: PendingBatch, reason: str, *, state_lost: bool = False) -> bool:
         """We were fenced, or the store lost state. Returns False if the batch was voided before: that is no news then.
 
-        A fenced core is told that it owns nothing any more. Lost state is another matter: then the core's memory is the best
-        copy there is, so it keeps it (and goes on staging) until the lease is taken anew and both are merged.
+        A fenced core is told that it owns nothing any more. Lost state is another matter: then the core's memory is the
+        best copy there is, so it keeps it (and goes on staging) until the lease is taken anew and both are merged.
         """
         if pending is not self._pending:
             return False

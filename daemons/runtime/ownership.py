@@ -135,8 +135,9 @@ class Ownership:
                 steal_from = None
                 if holder is not None:
                     self.waiting_for = holder[0].partition("|")[0]
-                    self._stop_owning()
-                    if self._is_dead(holder[0], self._identity):
+                    dead = self._is_dead(holder[0], self._identity)
+                    self._held_by_another(holder[1], dead=dead)
+                    if dead:
                         steal_from = holder[0]
                         continue
                 self._meter.count("lease_failures_total", reason="held")
@@ -145,9 +146,16 @@ class Ownership:
                 self._failed_to_read(error)
             await asyncio.sleep(ASK_AGAIN_S)
 
-    def _stop_owning(self) -> None:
-        """Somebody else has, or had, the lease since we held it: our memory is not the truth any more."""
-        if self._engine.owner:
+    def _held_by_another(self, fence: int, *, dead: bool) -> None:
+        """Somebody else has, or had, the lease since we held it.
+
+        With a higher fence they came after us: what they wrote is the truth, not our memory. With a lower one Redis
+        went back to an older copy, or was wiped and they were faster: then nobody remembers more than we do. (The lease
+        of a dead process in an older copy is a mere relic; nobody acts by it, so we need not stop.)
+        """
+        after_us = fence > self._fence
+        self._state_lost = not after_us
+        if after_us or not dead:
             self._engine.ownership_lost(f"the lease is held by {self.waiting_for}")
             self._turned()
 
@@ -155,8 +163,7 @@ class Ownership:
         """Renew until the lease is lost.
 
         Where Redis is away we stay the owner of our memory (accepted work goes on), but write nothing once the lease
-        may
-        have expired (``Engine.safe_until``): what is staged waits until the lease was renewed or taken again.
+        may have expired (``Engine.safe_until``): what is staged waits until the lease was renewed or taken again.
         """
         self._lost.clear()
         ttl_s = self._ttl_ms / 1000

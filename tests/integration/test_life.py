@@ -17,6 +17,7 @@ from tests.integration.rig import (
     PATIENCE_S,
     REPOSITORY,
     check_recorded_once,
+    clean_environment,
     client_of,
     complaints,
     log_events,
@@ -202,6 +203,8 @@ def supervised(no_orphans: Path, short_tmp: Path) -> Iterator[Supervised]:
 def test_supervisord_runs_the_fleet_and_stops_it_in_order(supervised: Supervised) -> None:
     everybody = {"redis", "coordinator", "distributor-1", "worker-1", "worker-2"}
     wait_until(lambda: supervised.states() == dict.fromkeys(everybody, "RUNNING"), "all programs run", pause_s=0.3)
+    # Running means that it did not end within a second; what it needs may take longer.
+    wait_until(lambda: supervised.a2actl("status").returncode == 0, "the fleet answers", pause_s=0.2)
     done = supervised.a2actl(
         "submit", "compute", "--payload", '{"operation": "sum", "numbers": [20, 22]}', "--wait", "--json"
     )
@@ -220,3 +223,20 @@ def test_supervisord_runs_the_fleet_and_stops_it_in_order(supervised: Supervised
     assert "(exit status 0; expected)" not in log.partition("stopped:")[0], "nobody left before it was told to"
     assert "FATAL" not in log
 
+
+def test_a_worker_may_be_the_first_of_a_new_fleet(no_orphans: Path, tmp_path: Path) -> None:
+    """All daemons are started together: a worker that is quicker than its distributor waits for it."""
+    state, log = tmp_path / "state", tmp_path / "log"
+    env = clean_environment({"A2A_STATE_DIR": str(state), "A2A_METRICS_PORT": "0"})
+    with log.open("wb") as output, subprocess.Popen(
+        [script("a2a-worker"), "--distributor-address", f"tcp://127.0.0.1:{free_ports(1)[0]}"],
+        env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+    ) as worker:
+        try:
+            wait_until(lambda: "started" in log.read_text() or worker.poll() is not None, "the worker has started")
+            assert worker.poll() is None, log.read_text()
+            worker.terminate()
+            assert worker.wait(PATIENCE_S) == 0
+        finally:
+            worker.kill()
+    assert (state / "keys" / "distributor-1.key").exists()

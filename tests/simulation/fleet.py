@@ -360,6 +360,7 @@ class Fleet:
         self.finished: dict[str, list[Any]] = {}
         self.recorded: dict[str, set[str]] = {}
         self.recorded_before_wipe: set[str] = set()
+        self._applied: set[str] = set()
         self._writes: dict[str, tuple[SectionWrite, int]] = {}
         self.runs: dict[str, list[int]] = {}
         self.fences: dict[Section, int] = {}
@@ -426,6 +427,9 @@ class Fleet:
         """Judge all writes that were applied: results at most once a task, fences never backwards."""
         log, self.redis.log[:] = list(self.redis.log), []
         for _client, mutation_id, version in log:
+            if mutation_id in self._applied:
+                self.violations.append(f"mutation {mutation_id} was applied twice")
+            self._applied.add(mutation_id)
             write, fence = self._writes[mutation_id]
             for task_id in write.results:
                 self.recorded.setdefault(task_id, set()).add(mutation_id)

@@ -215,6 +215,8 @@ class PlainPort:
 
     def tick(self, now: Now) -> None:
         self.ticks.append(now.mono)
+        if now.mono >= self.deadline:
+            self.deadline = math.inf
 
     def next_deadline(self) -> float:
         return self.deadline

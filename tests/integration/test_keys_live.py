@@ -1,0 +1,113 @@
+"""Keys change while everything runs: revoked, rotated, added; nobody is restarted for it and no task is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from a2a_zmq import FleetClient, FleetUnavailable
+from a2a_zmq.security.keyring import KeyDirectory
+from daemons.cli.fleet import LocalFleet
+from tests.integration.rig import (
+    PATIENCE_S,
+    Load,
+    a2actl,
+    check_recorded_once,
+    client_of,
+    log_events,
+    one_line,
+    scrape,
+    total,
+    user_fleet,
+    wait_until,
+)
+
+# How long a revoked peer may still be heard.
+REVOKED_WITHIN_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
+    with user_fleet(workers=2) as fleet:
+        yield fleet
+
+
+def works(client: FleetClient) -> bool:
+    try:
+        return bool(client.submit("noop", {"x": 1}).result(1) == {"x": 1})
+    except FleetUnavailable:
+        return False
+
+
+def test_revoking_cuts_a_live_client_off(fleet: LocalFleet, client: FleetClient) -> None:
+    assert a2actl(fleet, "keys", "add", "mallory", "client").returncode == 0
+    wait_until(lambda: reloads(fleet, "coordinator-1") > 0, "the coordinator has read the new keys")
+    with client_of(fleet, client_id="mallory", request_timeout_s=1.0) as mallory:
+        assert works(mallory)
+        assert a2actl(fleet, "keys", "revoke", "mallory").returncode == 0
+        began = time.monotonic()
+        wait_until(lambda: not works(mallory), "mallory is shut out")
+        # A call that is refused takes its own time-out of a second to say so.
+        assert time.monotonic() - began < REVOKED_WITHIN_S + 1.5
+        assert total(scrape(fleet, "coordinator-1"), "a2a_signature_failures_total", reason="revoked") > 0
+        assert works(client), "others are not disturbed"
+    again = a2actl(fleet, "status", "--client-id", "mallory", "--timeout", "2")
+    assert again.returncode == 78
+    assert "mallory" in one_line(again, "a2actl")
+
+
+def reloads(fleet: LocalFleet, name: str) -> int:
+    return [event["event"] for event in log_events(fleet, name)].count("keys_reloaded")
+
+
+def test_sighup_reads_the_keys_at_once(no_orphans: Path) -> None:
+    # Supervision would look by itself after a while: here only in a minute.
+    with user_fleet(workers=1, env={"A2A_SUPERVISION_INTERVAL_MS": "60000"}) as slow:
+        KeyDirectory(slow.key_dir).add("carol", "client")
+        before = reloads(slow, "coordinator-1")
+        slow.kill("coordinator-1", signal.SIGHUP)
+        wait_until(lambda: reloads(slow, "coordinator-1") > before, "SIGHUP makes it read the keys", 2)
+        with client_of(slow, client_id="carol") as carol:
+            assert works(carol)
+
+
+def test_rotated_keys_are_taken_up_without_losing_a_task(fleet: LocalFleet, client: FleetClient, ledger: Path) -> None:
+    """Every agent's key is replaced under load, and replaced again; then each is restarted with its newest."""
+    with Load(client, ledger) as load:
+        for name in ("worker-1", "distributor-1", "coordinator-1", "client"):
+            assert a2actl(fleet, "keys", "rotate", name).returncode == 0
+        wait_until(lambda: reloads(fleet, "worker-2") > 0, "the rotated keys are read")
+        before = load.done
+        wait_until(lambda: load.done > before + 100, "work goes on with rotated keys")
+        for name in ("worker-1", "distributor-1", "coordinator-1"):
+            fleet.kill(name)
+            fleet.restart(name)
+            before = load.done
+            wait_until(lambda before=before: load.done > before + 50, f"work goes on after the restart of {name}")
+        load.finish()
+    check_recorded_once(fleet, load.handles)
+
+
+def test_a_revoked_worker_is_out_and_its_tasks_run_elsewhere(
+    fleet: LocalFleet, client: FleetClient, ledger: Path
+) -> None:
+    with Load(client, ledger, seconds=0.05) as load:
+        wait_until(lambda: load.done > 100, "the load runs")
+        assert a2actl(fleet, "keys", "revoke", "worker-2").returncode == 0
+        wait_until(
+            lambda: [worker["id"] for worker in client.status()["distributors"][0]["workers"] if worker["up"]]
+            == ["worker-1"],
+            "worker-2 is out",
+        )
+        load.finish()
+    check_recorded_once(fleet, load.handles)
+    # The supervisor's new worker-2 refuses to start, with a line that says why, until it is admitted again.
+    wait_until(lambda: not fleet.ready("worker-2"), "worker-2 is not ready")
+    assert a2actl(fleet, "keys", "add", "worker-2").returncode == 0
+    fleet.kill("worker-2")
+    fleet.restart("worker-2")
+    assert client.submit("noop", {}).result(PATIENCE_S) == {}
