@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -33,3 +34,12 @@ def parse_iso(text: str) -> float:
     if stamp.tzinfo is None:
         stamp = stamp.replace(tzinfo=UTC)
     return stamp.timestamp()
+
+
+def timer_delay_s(wait_s: float) -> float:
+    """How long an event loop's timer is to be set for a deadline that is ``wait_s`` away: whole milliseconds, upwards.
+
+    uvloop's timers count milliseconds and round to the nearest. One that fires early finds nothing due, is set again
+    for less than half a millisecond, fires at once, and so on: until the deadline the loop does nothing but spin.
+    """
+    return max(0.0, math.ceil(wait_s * 1000) / 1000)

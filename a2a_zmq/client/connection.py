@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Busy, MalformedMessage, Refused, RequestRefused
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import Port
@@ -289,7 +289,7 @@ class Connection:
             self._timer.cancel()
             self._timer = None
         if deadline != math.inf:
-            self._timer = self._loop.call_later(max(0.0005, deadline - now.mono), self.turn)
+            self._timer = self._loop.call_later(timer_delay_s(deadline - now.mono), self.turn)
 
     async def close(self) -> None:
         """Say good-bye, end everybody's waiting with FleetUnavailable, close the socket. Safe to call twice."""

@@ -54,6 +54,11 @@ EX_CONFIG: Final = 78
 # Whom an agent connects to.
 ABOVE: Final = {Role.DISTRIBUTOR: Role.COORDINATOR, Role.WORKER: Role.DISTRIBUTOR}
 
+# Key files are read again for an unknown key no more often than this, however many strangers knock.
+RELOAD_PAUSE_S: Final = 0.2
+# How long a daemon waits for the key of the hub that it connects to.
+KEY_WAIT_S: Final = 10.0
+
 S = TypeVar("S", bound=DaemonSettings)
 Heartbeat = Callable[[str, Now], dict[str, Any]]
 
@@ -83,6 +88,9 @@ class Daemon:
         self._ports: list[Port] = []
         self._wire: list[Callable[[int], Any]] = []
         self._hubs: list[RouterSocket] = []
+        self._hub_names: list[str] = []
+        self._reload_at = 0.0
+        self._refused: dict[str, int] = {}  # by reason, as far as it was counted
         self._port_config = PortConfig(
             heartbeat_s=settings.heartbeat_interval_ms / 1000,
             suspect_s=settings.suspect_after_ms / 1000,
@@ -124,6 +132,7 @@ class Daemon:
                 heartbeat=self._counted(core.heartbeat),
             )
         )
+        self._hub_names.append(peer)
         self._wire.append(lambda index: self._open_dealer(index, peer, plain))
 
     def _counted(self, heartbeat: Heartbeat) -> Heartbeat:
@@ -136,6 +145,29 @@ class Daemon:
 
         return ask
 
+    def _allow(self, domain: str, key: bytes) -> str | None:
+        """Whose CURVE key is this? An unknown one may have been made a moment ago: then the key files are read again."""
+        name = self.identity.allow(domain, key)
+        now = read_clock().mono
+        if name is None and now >= self._reload_at:
+            self._reload_at = now + RELOAD_PAUSE_S
+            self._reload()
+            name = self.identity.allow(domain, key)
+        return name
+
+    async def wait_for_keys(self) -> None:
+        """Wait until the hubs that we connect to have keys: on a first start all daemons make their own at the same time.
+
+        Raises:
+            ConfigError: a hub has none after :data:`KEY_WAIT_S`.
+        """
+        until = read_clock().mono + KEY_WAIT_S
+        while self.settings.use_mtls and any(not self.identity.server_keys(peer) for peer in self._hub_names):
+            if read_clock().mono > until:
+                return  # connecting says which key is missing
+            await asyncio.sleep(0.05)
+            self._reload()
+
     def _options(self) -> SocketOptions:
         config = self.settings.a2a_config()
         return SocketOptions(max_message_bytes=config.max_message_bytes, high_water_mark=config.high_water_mark)
@@ -143,7 +175,7 @@ class Daemon:
     def _open_router(self, index: int, address: str) -> RouterSocket:
         curve = None
         if self.settings.use_mtls:
-            curve = CurveServer(server_pair(self.identity), self.settings.agent_id, self.identity.allow)
+            curve = CurveServer(server_pair(self.identity), self.settings.agent_id, self._allow)
         socket = RouterSocket(
             self._context,
             on_frames=self.shell.on_frames(index),
@@ -210,7 +242,7 @@ class Daemon:
             supervisor=supervisor,
             supervise_every_s=settings.supervision_interval_ms / 1000,
         )
-        self.shell.chores.append(self._reload)
+        self.shell.chores += (self._reload, self._count_refused)
         self.health = HealthServer(
             *settings.metrics_address,
             exposition=self.meter.exposition,
@@ -262,6 +294,16 @@ class Daemon:
                 self.log.info("keys_reloaded")
         except ConfigError as error:
             self.log.error("keys_not_reloaded", why=str(error))
+
+    def _count_refused(self) -> None:
+        """Connections that the transport refused by itself never reach a port, which counts all else."""
+        for hub in self._hubs:
+            for reason, count in hub.stats.refused.items():
+                more = count - self._refused.get(reason, 0)
+                if more > 0:
+                    self._refused[reason] = count
+                    metric = "signature_failures_total" if reason == "auth" else "routing_errors_total"
+                    self.meter.count(metric, more, reason=reason)
 
     # ------------------------------------------------------------ running
 

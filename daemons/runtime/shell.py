@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import StateStore
 from a2a_zmq.protocol.ports import ProbeWanted
@@ -179,7 +179,7 @@ class Shell:
             self._timer.cancel()
             self._timer = None
         if deadline != math.inf:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._clock().mono), self.turn)
+            self._timer = self._loop.call_later(timer_delay_s(deadline - self._clock().mono), self.turn)
 
     def _perform(self, out: Outputs) -> None:
         if self._sender.waiting:
