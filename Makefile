@@ -4,21 +4,26 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTHON_BIN := $(BIN)/python
 # PYTHON=/path/to/python3 chooses the interpreter; by default the first from 3.11 on that can make an environment.
-PYTEST := $(BIN)/python -m pytest
+SEEDS ?= 1000
 
-.PHONY: help venv demo test check format bench simulate chaos clean
+.PHONY: help venv demo test check lint format bench simulate chaos clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      start a fleet, analyse Python's standard library on it, check the result, clean up"
 	@echo "make test      all tests"
-	@echo "make check     what CI runs: format, lint, types, import contracts, tests"
-	@echo "make bench     throughput, latency, memory and idle cost of a fleet on this machine"
-	@echo "make simulate  whole fleets on simulated clocks, networks and disks, by seed (SEEDS=n)"
+	@echo "make check     format, lint, types, import contracts, tests: what CI runs, and what a change must pass"
+	@echo "make lint      the same without tests"
+	@echo "make bench     what the parts cost, and throughput, latency, memory, idle cost, recovery of a fleet here"
+	@echo "make simulate  whole fleets on simulated clocks, networks and disks: SEEDS=$(SEEDS) schedules of faults"
 	@echo "make chaos     real daemons under kills, freezes and a Redis that goes away"
 	@echo "make format    format the code and fix what can be fixed"
 	@echo "make venv      only make $(VENV)"
+	@echo "make clean     remove $(VENV) and what tools left"
+	@echo
+	@echo "ARGS= goes to the program that runs: make demo ARGS=--kill-worker, make test ARGS='-k redis -x', make bench ARGS=--quick"
 
 venv: $(STAMP)
 
@@ -30,27 +35,29 @@ demo: $(STAMP)
 	$(BIN)/a2actl demo $(ARGS)
 
 test: $(STAMP)
-	$(PYTEST) $(ARGS)
+	$(PYTHON_BIN) -m pytest $(ARGS)
 
-check: $(STAMP)
+check: lint test
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/a2actl bench $(ARGS)
+	$(PYTHON_BIN) -m benchmarks.micro $(ARGS)
+	$(PYTHON_BIN) -m benchmarks.fleet $(ARGS)
 
 simulate: $(STAMP)
-	$(PYTEST) tests/simulation $(ARGS)
+	$(PYTHON_BIN) -m tests.simulation.scenario --seeds $(SEEDS) $(ARGS)
 
 chaos: $(STAMP)
-	$(PYTEST) tests/fault $(ARGS)
+	$(PYTHON_BIN) -m pytest tests/fault $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks

@@ -78,12 +78,14 @@ class Held:
         owner: the owner text as stored in the lease key.
         safe_until: monotonic time until which the holder may act (0.66·TTL after the moment *before*
             the request was sent); renewals move it.
+        found_fence: what the section had before. Lower than a fence that we held ourselves: the store has lost state.
     """
 
     name: str
     owner: str
     fence: int
     safe_until: float
+    found_fence: int = 0
 
 
 class StateStore(Protocol):

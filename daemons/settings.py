@@ -67,10 +67,14 @@ class Settings(BaseModel):
         description="CURVE between agents: mutual authentication and encryption; false needs local addresses",
     )
     cert_path: FilePath | None = Field(
-        None, description="file with everybody's public keys (peers.json) instead of the one in key_dir"
+        None,
+        description="the fleet's `peers.json`: everybody's roles and public keys, with `issuer.pub` beside it; "
+        "goes with key_path, instead of key_dir",
     )
     key_path: FilePath | None = Field(
-        None, description="this agent's secret key file instead of the one in key_dir; goes with cert_path"
+        None,
+        description="our own `NAME.key`: the secret key, with `NAME.jwt` (or `issuer.key`) beside it; "
+        "goes with cert_path",
     )
     token_secret: Secret | None = Field(
         None, description="shared secret of a single-host fleet, at least 16 bytes, instead of key files"
@@ -259,7 +263,7 @@ class DistributorSettings(OwnerSettings):
         description="coordinator, as ADDRESS or NAME@ADDRESS; several, comma-separated, where standbys run",
     )
     adoption_grace_ms: int = Field(
-        1500,
+        3000,
         ge=0,
         le=60_000,
         description="time that workers have to come back with their running tasks after a restart",

@@ -31,14 +31,18 @@ class CallTable:
 
     def next(self, now: Now, request_id: str) -> Outbound | None:
         """The next message, under this request id; None if there is none."""
-        while self._delayed and self._delayed[0][0] <= now.mono:
-            self._waiting.append(heapq.heappop(self._delayed)[2])
+        self.release(now)
         while self._waiting:
             call = self._waiting.popleft()
             if call.answer is None:
                 self._asked[request_id] = call
                 return Outbound({"action": call.action, **call.payload}, request_id)
         return None
+
+    def release(self, now: Now) -> None:
+        """Delayed calls whose time has come wait to be sent from now on."""
+        while self._delayed and self._delayed[0][0] <= now.mono:
+            self._waiting.append(heapq.heappop(self._delayed)[2])
 
     def next_deadline(self) -> float:
         """When a delayed call wants to be asked again."""

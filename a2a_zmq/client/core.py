@@ -14,16 +14,13 @@ with it.
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-import orjson
-
 from a2a_zmq.client.calls import CallTable
-from a2a_zmq.client.entries import ACCEPTED, QUEUED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.submits import MAX_BATCH_TASKS, SubmitTable
 from a2a_zmq.client.tasktable import TaskTable
 from a2a_zmq.client.watches import WatchTable
 from a2a_zmq.clock import Now
@@ -31,12 +28,6 @@ from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, PortEvent, Received, Refusal
 
-# One message carries at most this many tasks and about this many bytes of them: large enough that signature and
-# transaction cost nothing a task, small enough that a heartbeat never waits long behind one.
-MAX_BATCH_TASKS: Final = 512
-MAX_BATCH_BYTES: Final = 256 * 1024
-# Unanswered submissions at a time. While these are under way new tasks gather, so messages grow with the load.
-MAX_SUBMITS_IN_FLIGHT: Final = 4
 # Largest body of one task until the coordinator's welcome says otherwise; below the transport's limit of 1 MiB a frame.
 DEFAULT_MAX_PAYLOAD_BYTES: Final = 900 * 1024
 # Pause before a request is repeated when the refusal names none (a coordinator that is loading or stepping down).
@@ -76,12 +67,9 @@ class ClientCore:
         self._new_id = new_id
         self._rand = rand
         self.tasks = TaskTable()
-        self._queue: deque[Entry] = deque()
-        self._submits: dict[str, list[Entry]] = {}
+        self._submits = SubmitTable()
         self.calls = CallTable()
         self._watches = WatchTable()
-        self._delayed: list[tuple[float, int, list[Entry]]] = []
-        self._delays = 0
         self._next_scan = math.inf
         self.trouble = ""
         self._audit_at = math.inf
@@ -90,7 +78,6 @@ class ClientCore:
         self.peer = ""
         self.wants_other = False
         self.max_payload_bytes = DEFAULT_MAX_PAYLOAD_BYTES
-        self.max_batch = MAX_BATCH_TASKS
         self.task_types: tuple[str, ...] = ()
 
     # ------------------------------------------------------------ work in
@@ -103,7 +90,7 @@ class ClientCore:
             return
         self._note_deadline(entry.deadline, now)
         if self.tasks.add(entry):
-            self._queue.append(entry)
+            self._submits.add(entry)
 
     def attach(self, entry: Entry, now: Now) -> None:
         """Ask for the result of a task that was submitted before, by whomever."""
@@ -118,7 +105,7 @@ class ClientCore:
 
     def queued(self) -> int:
         """How many tasks are not sent yet."""
-        return len(self._queue)
+        return len(self._submits)
 
     # ------------------------------------------------------------ events in
 
@@ -129,6 +116,8 @@ class ClientCore:
                 if message.action == "task_results":
                     self.tasks.take_results(message.payload.get("results"))
                     self._heard(now)
+                    if message.payload.get("dropped"):
+                        self._resume(same_process=True)
             elif message.type is MessageType.RESPONSE:
                 self._take_response(message, now)
             elif message.type is MessageType.ERROR:
@@ -167,23 +156,17 @@ class ClientCore:
         self.trouble = ""
         details = peer.details
         self.max_payload_bytes = _bounded(details.get("max_payload_bytes"), DEFAULT_MAX_PAYLOAD_BYTES)
-        self.max_batch = min(_bounded(details.get("max_batch"), MAX_BATCH_TASKS), MAX_BATCH_TASKS)
+        self._submits.max_batch = min(_bounded(details.get("max_batch"), MAX_BATCH_TASKS), MAX_BATCH_TASKS)
         types = details.get("task_types")
         if isinstance(types, list):
             self.task_types = tuple(str(name) for name in types)
         if not first:
-            self._resume(same_process, now)
+            self._resume(same_process=same_process)
 
-    def _resume(self, same_process: bool, now: Now) -> None:
-        """A new session: repeat what was not answered, and ask again for every result that is still to come."""
-        again: list[Entry] = []
-        for batch in self._submits.values():
-            again.extend(entry for entry in batch if entry.phase == SENT)
-        self._submits.clear()
-        for entry in again:
-            entry.phase = QUEUED
-            entry.check = True
-        self._queue.extendleft(reversed(again))
+    def _resume(self, *, same_process: bool) -> None:
+        """A new session, or the coordinator had to drop messages for us: repeat what was not answered, and ask again
+        for every result that is still to come."""
+        self._submits.restart()
         self.calls.resume(same_process=same_process)
         self._watch_all()
 
@@ -195,7 +178,7 @@ class ClientCore:
     def _take_response(self, message: Message, now: Now) -> None:
         request_id = message.metadata.parent_request_id or ""
         payload = message.payload
-        batch = self._submits.pop(request_id, None)
+        batch = self._submits.answered(request_id)
         if batch is not None:
             rejected = payload.get("rejected")
             if rejected:
@@ -221,14 +204,13 @@ class ClientCore:
                 continue
             code = str(refusal.get("code", "INVALID_TASK"))
             if code in TRANSIENT:
-                entry.phase = QUEUED
                 entry.trouble = code
                 patient.append(entry)
                 wait = max(wait, _seconds(refusal.get("retry_after_s"), DEFAULT_RETRY_AFTER_S))
             else:
                 self.tasks.finish(entry, RequestRefused(code, str(refusal.get("message", ""))))
         if patient:
-            self._delay(patient, wait, now)
+            self._submits.delay(patient, self._later(wait, now))
 
     def _take_watch(self, payload: dict[str, Any]) -> None:
         self.tasks.take_results(payload.get("results"))
@@ -250,9 +232,14 @@ class ClientCore:
         wait = _seconds(payload.get("retry_after_s"), DEFAULT_RETRY_AFTER_S)
         if code == "NOT_LEADER":
             self.wants_other = True
-        batch = self._submits.pop(request_id, None)
+        batch = self._submits.answered(request_id)
         if batch is not None:
-            self._refuse_batch([entry for entry in batch if entry.phase == SENT], code, text, wait, now)
+            waiting = [entry for entry in batch if entry.phase == SENT]
+            if code in TRANSIENT:
+                self._put_off(waiting, code, self._later(wait, now), hold=True)
+            else:
+                for one in waiting:
+                    self.tasks.finish(one, RequestRefused(code, text))
             return
         again_at = self._later(wait, now) if code in TRANSIENT else None
         if not self.calls.refuse(request_id, code, text, again_at):
@@ -261,24 +248,15 @@ class ClientCore:
                 if entry is not None:
                     self.tasks.finish(entry, RequestRefused(code, text))
 
-    def _refuse_batch(self, batch: list[Entry], code: str, text: str, wait: float, now: Now) -> None:
-        """A whole submission was refused; nothing of it was taken."""
-        if code in TRANSIENT:
-            for entry in batch:
-                entry.phase = QUEUED
-                entry.trouble = code
-            self._delay(batch, wait, now)
-            return
+    def _put_off(self, batch: list[Entry], code: str, again_at: float, *, hold: bool) -> None:
+        """Nothing of a submission was taken; it is sent again later."""
         for entry in batch:
-            self.tasks.finish(entry, RequestRefused(code, text))
+            entry.trouble = code
+        self._submits.delay(batch, again_at, hold=hold)
 
     def _later(self, wait: float, now: Now) -> float:
         """After ``wait`` seconds and up to half as long again: refused clients must not come back as one."""
         return now.mono + wait * (1 + self._rand() / 2)
-
-    def _delay(self, batch: list[Entry], wait: float, now: Now) -> None:
-        self._delays += 1
-        heapq.heappush(self._delayed, (self._later(wait, now), self._delays, batch))
 
     # ------------------------------------------------------------ messages out
 
@@ -288,8 +266,8 @@ class ClientCore:
         Args:
             room: how many messages the outbox takes.
         """
-        if self._delayed:
-            self._release(now)
+        for table in (self.calls, self._watches, self._submits):
+            table.release(now)
         out: list[Outbound] = []
         if not self.peer:
             return out
@@ -297,53 +275,24 @@ class ClientCore:
             out.append(call)
         while len(out) < room and (watch := self._watches.next(now, self._new_id(), self.tasks)) is not None:
             out.append(watch)
-        while self._queue and len(out) < room and len(self._submits) < MAX_SUBMITS_IN_FLIGHT:
-            batch = self._cut()
-            if batch:
-                request_id = self._new_id()
-                self._submits[request_id] = batch
-                tasks = orjson.Fragment(b"[" + b",".join([entry.body for entry in batch]) + b"]")
-                payload = {"action": "submit_tasks", "tasks": tasks, "check": batch[0].check}
-                out.append(Outbound(payload, request_id))
+        while len(out) < room and (submission := self._submits.next(now, self._new_id())) is not None:
+            out.append(submission)
         return out
-
-    def _cut(self) -> list[Entry]:
-        """The next submission: tasks of the queue's head that agree about ``check``, within both bounds."""
-        queue = self._queue
-        batch: list[Entry] = []
-        size = 0
-        while queue and len(batch) < self.max_batch:
-            entry = queue[0]
-            if entry.phase != QUEUED:  # ended while it waited here
-                queue.popleft()
-                continue
-            size += len(entry.body) + 1
-            if batch and (size > MAX_BATCH_BYTES or entry.check is not batch[0].check):
-                break
-            queue.popleft()
-            entry.phase = SENT
-            batch.append(entry)
-        return batch
-
-    def _release(self, now: Now) -> None:
-        """Put back what has waited long enough."""
-        while self._delayed and self._delayed[0][0] <= now.mono:
-            self._queue.extendleft(reversed(heapq.heappop(self._delayed)[2]))
 
     def unsent(self, request_id: str, now: Now) -> None:
         """The link would not take the message: it goes out later, under a new id."""
-        batch = self._submits.pop(request_id, None)
+        again_at = self._later(DEFAULT_RETRY_AFTER_S, now)
+        batch = self._submits.answered(request_id)
         if batch is not None:
             waiting = [entry for entry in batch if entry.phase == SENT]
-            self._refuse_batch(waiting, "BUSY", "", DEFAULT_RETRY_AFTER_S, now)
+            self._put_off(waiting, "BUSY", again_at, hold=False)
             return
-        again_at = self._later(DEFAULT_RETRY_AFTER_S, now)
         if not self.calls.refuse(request_id, "BUSY", "", again_at):
             self._watches.refused(request_id, "BUSY", again_at)
 
     def unsendable(self, request_id: str, error: RequestRefused) -> None:
         """The message can never be sent (too large): end what is in it."""
-        for entry in self._submits.pop(request_id, ()):
+        for entry in self._submits.answered(request_id) or ():
             self.tasks.finish(entry, error)
         self.calls.refuse(request_id, error.code, error.message, None)
 
@@ -352,8 +301,8 @@ class ClientCore:
         for entry in self.tasks.entries():
             self.tasks.finish(entry, FleetUnavailable(reason))
         self.calls.close(FleetUnavailable(reason))
-        for table in (self._queue, self._submits, self._watches, self._delayed):
-            table.clear()
+        self._submits.clear()
+        self._watches.clear()
 
     # ------------------------------------------------------------ time
 
@@ -363,8 +312,11 @@ class ClientCore:
 
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`tick` and :meth:`flush` want to be called again (inf: never)."""
-        delayed = self._delayed[0][0] if self._delayed else math.inf
-        return min(self._next_scan, self._audit_at, delayed, self.calls.next_deadline(), self._watches.next_deadline())
+        deadline = min(self._next_scan, self._audit_at)
+        if self.peer:  # else nothing can be sent: what is due waits for the session, which wakes us
+            for table in (self.calls, self._watches, self._submits):
+                deadline = min(deadline, table.next_deadline())
+        return deadline
 
     def tick(self, now: Now) -> None:
         """Give up on requests whose deadline has passed. O(what is not answered), which the windows bound."""
@@ -373,9 +325,8 @@ class ClientCore:
         if now.mono < self._next_scan:
             return
         pending = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)
-        unsent = [self._queue, *self._submits.values(), *(batch for _, _, batch in self._delayed)]
         watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
-        for entry in [entry for group in unsent for entry in group] + [e for e in watched if e.phase == WATCHED]:
+        for entry in [*self._submits.entries(), *(e for e in watched if e.phase == WATCHED)]:
             pending |= self.tasks.expire(entry, now, self._too_late)
         self._next_scan = now.mono + DEADLINE_SCAN_S if pending else math.inf
 

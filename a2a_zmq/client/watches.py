@@ -46,14 +46,18 @@ class WatchTable:
 
     def next(self, now: Now, request_id: str, known: Container[str]) -> Outbound | None:
         """The next message, under this request id, with those ids that somebody still waits for."""
-        while self._delayed and self._delayed[0][0] <= now.mono:
-            self._waiting.append(heapq.heappop(self._delayed)[2])
+        self.release(now)
         while self._waiting:
             ids = [task_id for task_id in self._waiting.popleft() if task_id in known]
             if ids:
                 self._asked[request_id] = ids
                 return Outbound({"action": "watch_tasks", "task_ids": ids}, request_id)
         return None
+
+    def release(self, now: Now) -> None:
+        """Delayed ids whose time has come wait to be sent from now on."""
+        while self._delayed and self._delayed[0][0] <= now.mono:
+            self._waiting.append(heapq.heappop(self._delayed)[2])
 
     def next_deadline(self) -> float:
         """When delayed ids want to be asked about again."""

@@ -25,6 +25,8 @@ from a2a_zmq.protocol.wire import parse_message, salvage_metadata
 LAX_ROLES = frozenset({Role.CLIENT, Role.OPERATOR})
 
 _SOON_S = 0.001
+# Two heartbeats are never closer than this part of an interval, and so never farther apart than 1.25 intervals.
+_BEATS_APART = 0.25
 _UNACKNOWLEDGED = frozenset({MessageType.HEARTBEAT, MessageType.ACK})
 _NEVER_ANSWERED = frozenset({MessageType.HEARTBEAT, MessageType.ACK, MessageType.ERROR})
 
@@ -150,7 +152,7 @@ class Machine(Outbound, ABC):
         peer.up = True
         peer.life.renewed(self._at)
         peer.congested_until = 0.0
-        self._timers.arm(("beat", peer.agent_id), now.mono + peer.beat_s)
+        self._timers.arm(("beat", peer.agent_id), self._next_beat(peer, now))
         self._watch(peer, now)
 
     def _replaced(self, peer: Peer, info: PeerInfo, now: Now) -> None:
@@ -250,7 +252,13 @@ class Machine(Outbound, ABC):
             return
         data = dumps({"action": "heartbeat", **self._heartbeat(peer.agent_id, now)})
         self._casual(peer, Entry(MessageType.HEARTBEAT, data, self._new_id()), now)
-        self._timers.arm(("beat", peer.agent_id), now.mono + peer.beat_s)
+        self._timers.arm(("beat", peer.agent_id), self._next_beat(peer, now))
+        self._watch(peer, now)  # puts the look at a peer that lives off again, so that it costs no wake-up
+
+    def _next_beat(self, peer: Peer, now: Now) -> float:
+        """Beats to all peers fall on the same instants, so that one wake-up serves them; processes differ in theirs."""
+        beats = math.ceil((now.mono - self._beat_phase_s) / peer.beat_s + _BEATS_APART)
+        return self._beat_phase_s + beats * peer.beat_s
 
     def next_deadline(self) -> float:
         deadline = self._timers.next()

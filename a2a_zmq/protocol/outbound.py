@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import MalformedMessage, Refused
@@ -71,6 +72,7 @@ class Outbound:
         self._owing: dict[str, Peer] = {}  # peers with messages that are not acknowledged yet
         self._timers = Timers()
         self._clock = AttentiveClock(config.heartbeat_s)
+        self._beat_phase_s = crc32(boot.boot_id.encode()) / 2**32 * config.heartbeat_s
         self._ticked_at = 0.0
         self._at = 0.0  # attentive time of the call that is being handled
         self._closed = False

@@ -74,15 +74,18 @@ class RedisLeases:
     ) -> Held | None:
         async with self._turn:
             replies_lost = 0
+            found_fence: int | None = None
             for attempt in range(_ATTEMPTS):
                 if attempt:
                     await asyncio.sleep(_PAUSE_S * attempt * self._rng())
                 asked_at = self._mono()
                 lease, fence, epoch, watched_on = await self._look(section)
+                # Of the first look: a later one may see what an attempt of ours wrote whose reply was lost.
+                found_fence = fence if found_fence is None else found_fence
                 grant = decide(lease, fence, owner, steal_from=steal_from, min_fence=min_fence, new_epoch=new_epoch)
                 if grant is None:
                     return None
-                held = Held(keys.lease(section), owner, grant.fence, safe_until(asked_at, ttl_ms))
+                held = Held(keys.lease(section), owner, grant.fence, safe_until(asked_at, ttl_ms), found_fence)
                 if not grant.write:
                     if await self.renew(section, held, ttl_ms):
                         return held

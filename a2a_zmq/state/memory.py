@@ -234,7 +234,7 @@ class MemoryLeases:
                 header["epoch"] = world.new_epoch()
         if fault is True:
             raise StoreUnavailable("timeout", "simulated: the reply was lost")
-        return Held(key, owner, grant.fence, safe_until(now.mono, ttl_ms))
+        return Held(key, owner, grant.fence, safe_until(now.mono, ttl_ms), found.fence)
 
     async def holder(self, section: Section) -> tuple[str, int, int] | None:
         data, key = self._world.data(self._client), keys.lease(section)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+import re
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.clock import parse_iso
-from daemons.cli.fleet import LocalFleet
+from daemons.cli.fleet import LocalFleet, wait_until
 from daemons.cli.interrupts import private_fleet
 from daemons.cli.output import print_table
 
@@ -23,6 +24,8 @@ SHALLOW = 1_000
 # Tasks that ask for this label wait for ever: no worker has it.
 PARKED = {"bench-parked": "nowhere"}
 WARM_UP_TASKS = 3_000
+# A daemon serves at once, but goes on starting: it loads LangGraph in the background of its first supervision runs.
+STARTED_S = 30.0
 SETTLE_S = 1.0
 IN_FLIGHT = 8_192
 
@@ -74,7 +77,9 @@ def run_bench(parts: tuple[str, ...], sizes: Sizes, *, quiet: bool) -> dict[str,
 
 
 def idle(fleet: LocalFleet, seconds: float) -> dict[str, Any]:
-    """Memory (PSS, with children) and processor use of a fleet that has nothing to do."""
+    """Memory (PSS, with children) and processor use of a fleet that has started and has nothing to do."""
+    names = [name for name, daemon in fleet.daemons.items() if daemon.metrics_port]
+    wait_until(lambda: all(_supervised(fleet, name) for name in names), "the supervision graphs run", STARTED_S)
     time.sleep(SETTLE_S)
     before = fleet.cpu_s()
     began = time.monotonic()
@@ -84,6 +89,12 @@ def idle(fleet: LocalFleet, seconds: float) -> dict[str, Any]:
     use = {name: round((after[name] - before[name]) / elapsed_s * 100, 2) for name in after if name in before}
     memory = {name: round(mb, 1) for name, mb in fleet.pss_mb().items()}
     return {"pss_mb": {**memory, "total": round(sum(memory.values()), 1)}, "idle_cpu_percent": use}
+
+
+def _supervised(fleet: LocalFleet, name: str) -> bool:
+    """Whether the daemon's supervision graph is loaded and has run: the last thing that a start brings."""
+    runs = re.search(r"^a2a_supervision_seconds_count ([0-9.]+)", fleet.get(name, "/metrics")[1], re.MULTILINE)
+    return runs is not None and float(runs[1]) > 0
 
 
 def latency(client: FleetClient, samples: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from daemons.coordinator.config import CoordinatorConfig
     from daemons.coordinator.records import Entry
 
-# Messages of a backlog that are tried again at a time.
+# Messages of a backlog that are tried again in one wake-up.
 BACKLOG_CHUNK = 16
 
 
@@ -25,14 +25,16 @@ class Client:
     """One connected client process.
 
     Attributes:
-        results: encoded result records gathered since the last flush.
+        results, results_bytes: encoded result records gathered since the last flush.
         backlog, backlog_bytes: messages that its outbox had no room for, oldest first.
         watched: ids that it subscribed to beside their submitter.
-        dropped: results that are gone from here because it does not take them.
+        dropped: results and answers that are gone from here because it does not take them, and that it was not told
+            of yet.
     """
 
     __slots__ = (
-        "agent_id", "backlog", "backlog_bytes", "dropped", "identity", "results", "retry_at", "role", "watched",
+        "agent_id", "backlog", "backlog_bytes", "dropped", "identity", "results", "results_bytes", "retry_at", "role",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, agent_id: str, role: Role) -> None:
@@ -40,6 +42,7 @@ class Client:
         self.identity = identity_of(agent_id)
         self.role = role
         self.results: list[bytes] = []
+        self.results_bytes = 0
         self.backlog: deque[tuple[Send, int]] = deque()
         self.backlog_bytes = 0
         self.retry_at = 0.0
@@ -59,6 +62,11 @@ def results_message(client: str, parts: list[bytes]) -> Send:
     """Result records that are encoded already, as one EVENT."""
     payload = {"action": "task_results", "results": orjson.Fragment(b"[" + b",".join(parts) + b"]")}
     return Send(client, MessageType.EVENT, payload)
+
+
+def dropped_message(client: str, count: int) -> Send:
+    """Tells a client to ask again for all that it waits for: so many messages for it are gone."""
+    return Send(client, MessageType.EVENT, {"action": "task_results", "results": [], "dropped": count})
 
 
 def split(parts: list[bytes], limit: int) -> list[list[bytes]]:
@@ -123,9 +131,7 @@ class Clients:
         """Give the result to those who wait; with the next flush."""
         client = self.connected.get(entry.subscriber)
         if client is not None:
-            if not client.results:
-                self._dirty[client.agent_id] = client
-            client.results.append(encoded)
+            self.give(client, encoded)
         if self._watchers:
             for name in self._take_watchers(entry.task_id):
                 watcher = self.connected.get(name)
@@ -134,8 +140,10 @@ class Clients:
 
     def give(self, client: Client, encoded: bytes) -> None:
         """A result for one client; with the next flush."""
-        self._dirty[client.agent_id] = client
+        if not client.results:
+            self._dirty[client.agent_id] = client
         client.results.append(encoded)
+        client.results_bytes += len(encoded)
 
     def waiting_for(self, entry: Entry) -> list[Client]:
         """Everybody who is to get this result; forgets the subscriptions."""
@@ -161,15 +169,15 @@ class Clients:
             self._retry(out, now)
         if self._dirty:
             limit = self._config.message_bytes
-            for client in self._dirty.values():
-                parts, client.results = client.results, []
-                for run in split(parts, limit):
-                    message = results_message(client.agent_id, run)
-                    if client.backlog:
-                        self._keep(client, message, sum(map(len, run)))
-                    else:
-                        out.append(message)
-            self._dirty = {}
+            waiting: dict[str, Client] = {}
+            for name, client in self._dirty.items():
+                if client.backlog:  # gathered until that is gone, so that few large messages follow it
+                    waiting[name] = client
+                    self._bound(client)
+                    continue
+                parts, client.results, client.results_bytes = client.results, [], 0
+                out.extend(results_message(name, run) for run in split(parts, limit))
+            self._dirty = waiting
         return out
 
     # ------------------------------------------------------------ slow clients
@@ -179,30 +187,42 @@ class Clients:
         client = self.connected.get(effect.to)
         if client is None or reason != "busy":
             return
-        self._keep(client, effect, len(orjson.dumps(effect.payload)))
-        client.retry_at = now.mono + self._config.requeue_delay_s
-
-    def _keep(self, client: Client, message: Send, size: int) -> None:
-        client.backlog.append((message, size))
+        size = len(orjson.dumps(effect.payload))
+        client.backlog.append((effect, size))
         client.backlog_bytes += size
         self._backlogged[client.agent_id] = client
-        while client.backlog_bytes > self._config.max_backlog_bytes:
-            _, oldest = client.backlog.popleft()
-            client.backlog_bytes -= oldest
-            client.dropped += 1
-            self.dropped += 1
+        self._bound(client)
+        client.retry_at = now.mono + self._config.requeue_delay_s
+
+    def _bound(self, client: Client) -> None:
+        """Drop what is too much, oldest first. It is told, because it may wait for what is gone: answers, too."""
+        most = self._config.max_backlog_bytes
+        while client.backlog and client.backlog_bytes + client.results_bytes > most:
+            _, size = client.backlog.popleft()
+            client.backlog_bytes -= size
+            self._dropped(client, 1)
+        if client.results_bytes > most:
+            self._dropped(client, len(client.results))
+            client.results, client.results_bytes = [], 0
+
+    def _dropped(self, client: Client, count: int) -> None:
+        client.dropped += count
+        self.dropped += count
 
     def _retry(self, out: list[Effect], now: Now) -> None:
         for client in list(self._backlogged.values()):
             if client.retry_at > now.mono:
                 continue
-            client.retry_at = now.mono + self._config.requeue_delay_s
+            # What is still refused comes back before the next flush, and with it a later time.
             for _ in range(min(BACKLOG_CHUNK, len(client.backlog))):
                 message, size = client.backlog.popleft()
                 client.backlog_bytes -= size
                 out.append(message)
             if not client.backlog:
                 del self._backlogged[client.agent_id]
+                if client.dropped:
+                    out.append(dropped_message(client.agent_id, client.dropped))
+                    client.dropped = 0
 
     def next_deadline(self) -> float:
         return min((client.retry_at for client in self._backlogged.values()), default=math.inf)

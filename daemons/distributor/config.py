@@ -11,8 +11,9 @@ class DistributorConfig:
 
     Attributes:
         address: where workers reach us; told to the coordinator for its status.
-        adoption_grace_s: how long a new owner waits for workers to show what they still hold. A worker reconnects
-            within some 0.1–1 s (its socket's reconnect interval, then HELLO); waiting longer only delays lost tasks.
+        adoption_grace_s: how long a new owner waits for workers to show what they still hold. A worker's
+            socket tries again every 2 s at the latest (2.5 s with jitter), then comes HELLO; waiting longer would only
+            delay tasks whose worker is gone too.
         adoption_settle_s: when every known worker is back, wait this much more: results that they could not deliver
             come right behind their inventory, and must not be run again.
         in_progress_after_s: a task that runs longer than this gets its ``in_progress`` record. Shorter ones would
@@ -46,7 +47,7 @@ class DistributorConfig:
     """
 
     address: str = ""
-    adoption_grace_s: float = 1.5
+    adoption_grace_s: float = 3.0
     adoption_settle_s: float = 0.15
     in_progress_after_s: float = 0.1
     max_attempts: int = 3

@@ -81,6 +81,10 @@ class Ownership:
             started = self._clock().mono
             held = await self._acquire()
             self._meter.observe("lease_acquire_seconds", self._clock().mono - started)
+            if held.found_fence < self._fence and not self._state_lost:
+                # The store forgot that we ever held it, and with it what we had written: nobody may have noticed yet.
+                self._state_lost = True
+                continue
             untouched = self._engine.owner and held.fence - self._fence in (0, 1) and not self._state_lost
             if self._fence and untouched:
                 self._engine.fence_moved(held.fence)

@@ -28,17 +28,14 @@ class _Stream:
         self.sink = sink
         self._tap = tap
         self._buffer = b""
-        self._greeted = False
+        self._greeting = GREETING_BYTES
 
     def feed(self, data: bytes) -> bytes:
         """What goes on."""
+        # The greeting goes on as it comes: each side waits for a part of the other's.
+        out, data = data[: self._greeting], data[self._greeting :]
+        self._greeting -= len(out)
         self._buffer += data
-        out = b""
-        if not self._greeted:
-            if len(self._buffer) < GREETING_BYTES:
-                return b""
-            out, self._buffer = self._buffer[:GREETING_BYTES], self._buffer[GREETING_BYTES:]
-            self._greeted = True
         while (frame := self._frame()) is not None:
             flags, raw, body = frame
             if flags & _COMMAND:
@@ -88,6 +85,8 @@ class Relay:
         self._server = socket.create_server(("127.0.0.1", 0))
         self._wake, self._woken = socket.socketpair()
         self._cut = threading.Event()
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._closing = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._selector.register(self._server, selectors.EVENT_READ)
@@ -104,8 +103,18 @@ class Relay:
         self._cut.set()
         self._wake.send(b".")
 
+    def pause(self) -> None:
+        """Let nothing through, in either direction, and accept nobody; connections stay open (a broken network)."""
+        self._flowing.clear()
+        self._wake.send(b".")
+
+    def resume(self) -> None:
+        """Let everything through that has piled up."""
+        self._flowing.set()
+
     def close(self) -> None:
         self._closing = True
+        self._flowing.set()
         self._wake.send(b".")
         self._thread.join(5)
         for one in (self._server, self._wake, self._woken):
@@ -121,6 +130,7 @@ class Relay:
     def _run(self) -> None:
         while not self._closing:
             for key, _ in self._selector.select():
+                self._flowing.wait()
                 if key.fileobj is self._server:
                     self._accept()
                 elif key.fileobj is self._woken:

@@ -263,6 +263,8 @@ def test_shipped_toml_files_show_every_setting_and_its_default(
         if field.default is not None and field.default_factory is None and field.default not in ((), {}):
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             assert values[name] == default, name
+        description = field.description or ""
+        assert f"# {description[:1].upper()}{description[1:]}.\n#{name} = " in path.read_text(encoding="utf-8"), name
 
 
 def test_reference_in_the_documentation_is_up_to_date(repository: Path) -> None:

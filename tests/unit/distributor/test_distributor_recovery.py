@@ -74,7 +74,7 @@ def test_the_grace_ends_without_the_workers(make_site: Callable[..., Site], site
     new = restart(make_site, site)
     new.own()
     new.worker_up("w9", limit=5)
-    new.advance(1.4)
+    new.advance(2.9)
     assert new.got("w9") == []
     new.advance(0.2)
     assert new.got("w9") == [("a", 2)]
