@@ -47,6 +47,7 @@ from daemons.runtime.contract import (
     OwnershipGained,
     OwnershipLost,
     QueryAnswer,
+    Send,
     StoreChanged,
     Undelivered,
 )
@@ -240,6 +241,7 @@ class CoordinatorCore:
 
     def _from_distributor(self, home: Distributor, message: Message, action: str, now: Now) -> None:
         desk = self.desk
+        home.suspect = False  # it was only slow; after a broken connection nothing comes before a new session
         if message.type is MessageType.ERROR:
             # It did not do what we asked: whatever it was, comparing what it holds with the store sets it right.
             home.needs_sync = True
@@ -286,6 +288,10 @@ class CoordinatorCore:
             self.assigner.undelivered(effect, event.reason, now)
         elif home is not None:
             home.needs_sync = True  # a resync or a cancellation was lost: both follow with the next meeting
+        elif event.reason == "malformed" and effect.type is MessageType.RESPONSE:
+            text = "the answer does not fit a message"
+            payload = {"action": effect.payload["action"], "code": "PAYLOAD_TOO_LARGE", "message": text}
+            self.desk.out.append(Send(effect.to, MessageType.ERROR, payload, reply_to=effect.reply_to))
         else:
             self.desk.clients.undelivered(effect, event.reason, now)
 

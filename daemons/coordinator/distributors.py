@@ -20,7 +20,7 @@ class Distributor:
         draining: it was told to; it gets no new tasks.
         needs_sync: its memory and ours may differ: tell it to read the store, and compare with the store ourselves.
         boot_id: of the process that we talk to.
-        task_types, labels: what its live workers offer (``labels`` None: not said).
+        task_types: what its live workers offer together. ``offers``: types and labels of each that has labels.
         slots: runs that its live workers can hold at a time.
         workers: as it reported them last.
         live: unfinished tasks that are placed here; ``sent`` of them it was told of.
@@ -35,7 +35,7 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "held_version", "in_progress",
-        "labels", "live", "needs_sync", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
+        "live", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
         "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ class Distributor:
         self.boot_id = ""
         self.status = "idle"
         self.task_types: frozenset[str] = frozenset()
-        self.labels: list[dict[str, str]] | None = None
+        self.offers: list[tuple[frozenset[str], dict[str, str]]] = []
         self.slots = 1
         self.workers: list[dict[str, Any]] = []
         self.live = 0
@@ -100,10 +100,10 @@ class Distributor:
         Returns:
             True if more can be placed here now than before.
         """
-        before = (self.task_types, self.slots, self.draining)
+        before = (self.task_types, self.slots, self.draining, self.offers)
         types = details.get("task_types")
         if isinstance(types, list):
-            self.task_types = frozenset(name for name in types if isinstance(name, str))
+            self.task_types = _names(types)
         draining = details.get("draining")
         if isinstance(draining, bool):
             self.draining = draining
@@ -112,9 +112,12 @@ class Distributor:
             self.workers = [each for each in workers if isinstance(each, dict)]
             live = [each for each in self.workers if each.get("up", True)]
             self.slots = max(1, sum(_count(each.get("slots"), 1) for each in live))
-            told = [each["labels"] for each in live if isinstance(each.get("labels"), dict)]
-            self.labels = told or None
-        return before != (self.task_types, self.slots, self.draining)
+            self.offers = [
+                (_names(each.get("task_types")), labels)
+                for each in live
+                if isinstance(labels := each.get("labels"), dict) and labels
+            ]
+        return before != (self.task_types, self.slots, self.draining, self.offers)
 
     def beat(self, payload: dict[str, Any], now: float) -> None:
         """A heartbeat's load and version."""
@@ -148,6 +151,10 @@ class Distributor:
             return False
         patience_s = longest_s if self.held_version > self.told_version else PATIENCE * longest_s
         return now - self.short_since > patience_s
+
+
+def _names(value: Any) -> frozenset[str]:
+    return frozenset(name for name in value if isinstance(name, str)) if isinstance(value, list) else frozenset()
 
 
 def _count(value: Any, default: int) -> int:

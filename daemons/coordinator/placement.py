@@ -1,7 +1,7 @@
 """Where a task goes: the policy alone, on values, so that it can be read and replaced whole.
 
 *Eligible* is a distributor that is registered, up, not draining, and has a live worker for the task's type (and
-labels, if its workers say theirs). A suspect one (its connection broke a moment ago) counts only where there is no
+labels: one worker must have both). A suspect one (its connection broke a moment ago) counts only where there is no
 other: what is placed on it is durable, and waits for its return. A pinned task goes to its distributor even when that
 is away: no other one may take it.
 
@@ -42,7 +42,7 @@ class Site(Protocol):
     suspect: bool
     draining: bool
     task_types: frozenset[str]
-    labels: list[dict[str, str]] | None
+    offers: list[tuple[frozenset[str], dict[str, str]]]
     live: int
     slots: int
 
@@ -51,13 +51,15 @@ SiteT = TypeVar("SiteT", bound=Site)
 
 
 def capable(need: Wanted, site: Site) -> bool:
-    """True if a live worker of the site handles this type, and has the labels as far as the site tells them."""
-    if need.task_type not in site.task_types:
-        return False
-    if not need.labels or site.labels is None:
-        return True
+    """True if a live worker of the site handles this type and has the labels.
+
+    A site tells the labels a moment after its types; until then it gets no task that asks for some, because once placed
+    a task stays.
+    """
+    if need.task_type not in site.task_types or not need.labels:
+        return need.task_type in site.task_types
     wanted = need.labels.items()
-    return any(wanted <= offered.items() for offered in site.labels)
+    return any(need.task_type in types and wanted <= labels.items() for types, labels in site.offers)
 
 
 def eligible(need: Wanted, sites: Mapping[str, SiteT]) -> list[SiteT]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
+from typing import Any, Final
 
 import orjson
 
@@ -16,15 +18,19 @@ from daemons.coordinator.records import SENT, Entry, owner_of, public_result
 from daemons.coordinator.supervision import Supervision
 from daemons.runtime.contract import QueryAnswer
 
+# Lists are cut here: half of the largest frame, whatever the records' metadata or the events' details add up to.
+ANSWER_BYTES: Final = 512 * 1024
+
 
 class Watch:
-    """One ``watch_tasks`` on its way to its answer."""
+    """One ``watch_tasks`` on its way to its answer; ``full``: there was no room for one of its subscriptions."""
 
-    __slots__ = ("client", "live", "message", "results", "unknown")
+    __slots__ = ("client", "full", "live", "message", "results", "unknown")
 
     def __init__(self, client: Client, message: Message) -> None:
         self.client = client
         self.message = message
+        self.full = False
         self.results: list[bytes] = []
         self.live: list[tuple[str, str]] = []
         self.unknown: list[str] = []
@@ -68,7 +74,9 @@ class Queries:
             return
         watch = Watch(client, message)
         elsewhere = [task_id for task_id in task_ids if not self._watch_known(watch, task_id)]
-        if not elsewhere:
+        if watch.full:
+            desk.refuse(message, "BUSY", "too many subscriptions")
+        elif not elsewhere:
             self._watched(watch)
         elif not desk.questions.room():
             desk.refuse(message, "BUSY", "too many requests wait for the store")
@@ -83,7 +91,7 @@ class Queries:
             if not watch.client.may_see(entry.owner):
                 watch.unknown.append(task_id)
             else:
-                desk.clients.subscribe(watch.client, entry)
+                watch.full |= not desk.clients.subscribe(watch.client, entry)
                 watch.live.append((task_id, PENDING))
             return True
         stored = desk.recent.get(task_id)
@@ -116,6 +124,9 @@ class Queries:
     def _watched(self, watch: Watch) -> None:
         """As many results as one message holds go with the answer, the others follow it."""
         desk = self._desk
+        if watch.full:
+            desk.refuse(watch.message, "BUSY", "too many subscriptions")
+            return
         runs = desk.result_messages(watch.client.agent_id, watch.results)
         first = runs[0].payload["results"] if runs else []
         answer = {"results": first, "live": watch.live, "unknown": watch.unknown}
@@ -218,7 +229,7 @@ class Queries:
                 matching += 1
                 if len(rows) < listing.limit:
                     rows.append(_row(record))
-        payload = {"tasks": rows, "total": max(listing.total, matching)}
+        payload = {"tasks": fitting(rows), "total": max(listing.total, matching)}
         self._desk.out.append(self._desk.reply(listing.message, payload))
 
     def _list_ended(self, listing: Listing) -> None:
@@ -233,7 +244,7 @@ class Queries:
                 total += 1
                 if len(rows) < listing.limit:
                     rows.append(_row(record))
-        self._desk.out.append(self._desk.reply(listing.message, {"tasks": rows, "total": total}))
+        self._desk.out.append(self._desk.reply(listing.message, {"tasks": fitting(rows), "total": total}))
 
     # ------------------------------------------------------------ history
 
@@ -277,12 +288,25 @@ class Queries:
         if answer.error is not None:
             self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
             return
-        events = orjson.Fragment(b"[" + b",".join(answer.value[:limit]) + b"]")
+        events = fitting([orjson.Fragment(event) for event in answer.value[:limit]])
         self._desk.out.append(self._desk.reply(message, {"events": events}))
 
 
 def _limit(wanted: object, most: int) -> int:
     return min(wanted if isinstance(wanted, int) and wanted > 0 else 100, most)
+
+
+def fitting(rows: Iterable[Any]) -> orjson.Fragment:
+    """The first rows of a list, as many as one answer holds, encoded."""
+    parts: list[bytes] = []
+    size = 0
+    for row in rows:
+        part = orjson.dumps(row)
+        size += len(part) + 1
+        if size > ANSWER_BYTES:
+            break
+        parts.append(part)
+    return orjson.Fragment(b"[" + b",".join(parts) + b"]")
 
 
 def _row(record: Record) -> Record:

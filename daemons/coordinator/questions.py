@@ -53,6 +53,13 @@ class Questions:
         self._pending.clear()
         self._deadlines.clear()
 
+    def fail(self, error: str, now: Now) -> None:
+        """Nobody will answer what is pending: whoever asked is told so, and so are those who wait for them."""
+        pending, self._pending = self._pending, {}
+        self._deadlines.clear()
+        for tag, then in pending.items():
+            then(QueryAnswer(tag, error=error), now)
+
     def next_deadline(self) -> float:
         """May be the deadline of one that is answered already: an early wake-up costs nothing."""
         return self._deadlines[0][0] if self._deadlines and self._pending else math.inf

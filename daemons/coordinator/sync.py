@@ -45,13 +45,13 @@ class Sync:
         """
         desk = self._desk
         ledger = desk.ledger
+        # What was read under the former ownership says nothing now; clients that wait for it ask again.
+        desk.questions.fail("the state is read anew", now)
         before, floors = ledger.live, ledger.floors
         applied = desk.staging.applied
         waiting = desk.staging.restart()
         cancels = {task_id for home in ledger.distributors.values() for task_id in home.cancels}
         ended = desk.staging.ended()
-        desk.questions.forget()
-        desk.checks = 0
         callers, self._callers = self._callers, {}
         for then in [each for waiting in callers.values() for each in waiting]:
             then(False, now)

@@ -101,7 +101,9 @@ def test_a_worker_behind_a_broken_network_is_replaced_and_its_late_results_do_no
     late = total(scrape(fleet, "distributor-1"), "a2a_late_results_total")
     network.of_worker.pause()
     wait_until(lambda: {run.task_id for run in runs(ledger) if run.attempt > 1} == cut_off, "they run elsewhere")
-    wait_until(lambda: cut_off <= {run.task_id for run in runs(ledger, "end") if run.attempt == 1}, "the first runs end")
+    wait_until(
+        lambda: cut_off <= {run.task_id for run in runs(ledger, "end") if run.attempt == 1}, "the first runs end"
+    )
     network.of_worker.resume()
     assert [handle.result(PATIENCE_S) for handle in handles] == list(range(30))
     wait_until(lambda: fleet.ready("worker-1"), "worker-1 is back")

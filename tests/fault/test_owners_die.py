@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from a2a_zmq import FleetClient
 from daemons.cli.fleet import LocalFleet
@@ -42,10 +43,8 @@ def client(fleet: LocalFleet) -> Iterator[FleetClient]:
 
 
 def fence_of(fleet: LocalFleet) -> int:
-    import redis
-
     with redis.Redis(port=fleet.redis_port) as connection:
-        return int(connection.hget("shared:distributor:distributor-1", "fence") or 0)  # type: ignore[arg-type]
+        return int(connection.hget("shared:distributor:distributor-1", "fence") or 0)
 
 
 @pytest.mark.parametrize("name", ["distributor-1", "coordinator-1"])

@@ -48,9 +48,7 @@ def attempts_are_told_apart(ledger: Path) -> None:
     assert [key for key, count in counted.items() if count > 1] == []
 
 
-def test_a_killed_workers_tasks_run_elsewhere_at_once(
-    fleet: LocalFleet, client: FleetClient, ledger: Path
-) -> None:
+def test_a_killed_workers_tasks_run_elsewhere_at_once(fleet: LocalFleet, client: FleetClient, ledger: Path) -> None:
     """Tasks that are running on the victim begin again on another worker; how soon is only reported here."""
     handles = client.submit_many("counted", [{"n": n, "seconds": 2.0, "ledger": str(ledger)} for n in range(30)])
     wait_until(lambda: len(runs(ledger)) == 30, "all are running")
@@ -144,8 +142,10 @@ def test_a_frozen_worker_is_found_and_what_it_says_when_it_wakes_is_refused(
     assert fleet.pids["worker-1"] == pid
     records = {handle.task_id: handle.record for handle in handles}
     wait_until(
-        lambda: total(scrape(fleet, "distributor-1"), "a2a_late_results_total") > late
-        or not [run for run in runs(ledger, "end") if run.pid == pid and run.task_id in again],
+        lambda: (
+            total(scrape(fleet, "distributor-1"), "a2a_late_results_total") > late
+            or not [run for run in runs(ledger, "end") if run.pid == pid and run.task_id in again]
+        ),
         "its late results are counted",
     )
     check_recorded_once(fleet, handles)

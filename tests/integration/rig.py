@@ -299,7 +299,7 @@ def recorded_results(fleet: LocalFleet) -> Counter[str]:
     found: Counter[str] = Counter()
     with redis.Redis(port=fleet.redis_port, socket_timeout=5, decode_responses=True) as connection:
         for key in connection.scan_iter("results:*", count=1000):
-            found.update(connection.hkeys(key))  # type: ignore[arg-type]  # no coroutine here
+            found.update(connection.hkeys(key))
     return found
 
 
@@ -308,7 +308,7 @@ def live_tasks(fleet: LocalFleet) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with redis.Redis(port=fleet.redis_port, socket_timeout=5, decode_responses=True) as connection:
         for key in connection.scan_iter("tasks:*", count=1000):
-            records: dict[str, str] = connection.hgetall(key)  # type: ignore[assignment]  # no coroutine here
+            records: dict[str, str] = connection.hgetall(key)
             found |= {name: orjson.loads(raw) for name, raw in records.items()}
     return found
 

@@ -278,9 +278,11 @@ def test_an_unknown_client_key_is_refused_and_counted(closed: LocalFleet) -> Non
 
 
 def test_a_client_that_speaks_without_encryption_is_shut_out(closed: LocalFleet) -> None:
-    with plain_client(closed, closed.coordinator_address, request_timeout_s=1.0) as client:
-        with pytest.raises(FleetUnavailable):
-            client.status()
+    with (
+        plain_client(closed, closed.coordinator_address, request_timeout_s=1.0) as client,
+        pytest.raises(FleetUnavailable),
+    ):
+        client.status()
 
 
 def test_a_client_that_claims_another_name_is_refused(closed: LocalFleet, tmp_path: Path) -> None:
@@ -330,9 +332,11 @@ def test_a_fleet_with_a_shared_secret_works(secret_fleet: LocalFleet) -> None:
 
 
 def test_another_secret_is_refused(secret_fleet: LocalFleet) -> None:
-    with with_secret(secret_fleet, "a secret of somebody else", request_timeout_s=1.0) as client:
-        with pytest.raises(FleetUnavailable, match="another coordinator's keys"):
-            client.status()
+    with (
+        with_secret(secret_fleet, "a secret of somebody else", request_timeout_s=1.0) as client,
+        pytest.raises(FleetUnavailable, match="another coordinator's keys"),
+    ):
+        client.status()
     done = a2actl(secret_fleet, "status", "--timeout", "1", A2A_TOKEN_SECRET="a secret of somebody else")
     assert done.returncode == 69
     assert "keys" in one_line(done, "a2actl")

@@ -227,9 +227,7 @@ def test_a_name_in_another_role(host: Host, keys: KeyDirectory) -> None:
 def test_keys_of_another_fleet(host: Host, keys: KeyDirectory) -> None:
     other = KeyDirectory(host.directory / "other")
     other.init({"worker-1": "worker"})
-    done = host.start(
-        "a2a-worker", A2A_KEY_PATH=str(other.key_file("worker-1")), A2A_CERT_PATH=str(keys.peers_json)
-    )
+    done = host.start("a2a-worker", A2A_KEY_PATH=str(other.key_file("worker-1")), A2A_CERT_PATH=str(keys.peers_json))
     refused(done, EX_CONFIG, "another fleet's")
 
 

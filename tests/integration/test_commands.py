@@ -24,8 +24,25 @@ def test_help_and_version(program: str) -> None:
     assert version.stdout.split()[0] == program
 
 
-@pytest.mark.parametrize("command", ["submit", "result", "status", "tasks", "task", "explain", "cancel", "retry",
-                                     "drain", "history", "keys", "doctor", "bench", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "submit",
+        "result",
+        "status",
+        "tasks",
+        "task",
+        "explain",
+        "cancel",
+        "retry",
+        "drain",
+        "history",
+        "keys",
+        "doctor",
+        "bench",
+        "demo",
+    ],
+)
 def test_every_command_has_help(command: str) -> None:
     shown = run("a2actl", command, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -99,8 +99,10 @@ def test_a_revoked_worker_is_out_and_its_tasks_run_elsewhere(
         wait_until(lambda: load.done > 100, "the load runs")
         assert a2actl(fleet, "keys", "revoke", "worker-2").returncode == 0
         wait_until(
-            lambda: [worker["id"] for worker in client.status()["distributors"][0]["workers"] if worker["up"]]
-            == ["worker-1"],
+            lambda: (
+                [worker["id"] for worker in client.status()["distributors"][0]["workers"] if worker["up"]]
+                == ["worker-1"]
+            ),
             "worker-2 is out",
         )
         load.finish()

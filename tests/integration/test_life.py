@@ -47,11 +47,13 @@ def client(fleet: LocalFleet) -> Iterator[FleetClient]:
 
 
 def submit_some(client: FleetClient, ledger: Path, count: int = 60, seconds: float = 0.1) -> list[TaskHandle]:
-    payloads = [{"n": n, "seconds": seconds, "ledger": str(ledger)} for n in range(count)]
-    mixed = [
-        {"task_type": "in-process" if payload["n"] % 6 == 0 else "counted", "payload": payload} for payload in payloads
-    ]
-    return client.submit_tasks(mixed)  # type: ignore[arg-type]
+    return client.submit_tasks(
+        {
+            "task_type": "in-process" if n % 6 == 0 else "counted",
+            "payload": {"n": n, "seconds": seconds, "ledger": str(ledger)},
+        }
+        for n in range(count)
+    )
 
 
 def ends_with_0(fleet: LocalFleet, name: str) -> None:
@@ -212,7 +214,9 @@ def test_supervisord_runs_the_fleet_and_stops_it_in_order(supervised: Supervised
     assert '"result":42' in done.stdout
     killed = supervised.command("supervisorctl", "signal", "KILL", "worker-1")
     assert killed.returncode == 0, killed.stdout
-    wait_until(lambda: "spawned: 'worker-1'" in supervised.logged().rpartition("exited: worker-1")[2], "worker-1 is back")
+    wait_until(
+        lambda: "spawned: 'worker-1'" in supervised.logged().rpartition("exited: worker-1")[2], "worker-1 is back"
+    )
     assert supervised.a2actl("submit", "noop", "--wait").returncode == 0
     assert supervised.command("supervisorctl", "shutdown").returncode == 0
     wait_until(lambda: "stopped: redis" in supervised.logged(), "redis is stopped", 20)
@@ -228,10 +232,17 @@ def test_a_worker_may_be_the_first_of_a_new_fleet(no_orphans: Path, tmp_path: Pa
     """All daemons are started together: a worker that is quicker than its distributor waits for it."""
     state, log = tmp_path / "state", tmp_path / "log"
     env = clean_environment({"A2A_STATE_DIR": str(state), "A2A_METRICS_PORT": "0"})
-    with log.open("wb") as output, subprocess.Popen(
-        [script("a2a-worker"), "--distributor-address", f"tcp://127.0.0.1:{free_ports(1)[0]}"],
-        env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-    ) as worker:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [script("a2a-worker"), "--distributor-address", f"tcp://127.0.0.1:{free_ports(1)[0]}"],
+            env=env,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        ) as worker,
+    ):
         try:
             wait_until(lambda: "started" in log.read_text() or worker.poll() is not None, "the worker has started")
             assert worker.poll() is None, log.read_text()

@@ -189,9 +189,7 @@ def test_what_cannot_be_assigned_is_refused(agents: Agents) -> None:
     assert assign(Task(task_id="task-x", task_type="noop"), "not an id") is False
 
 
-def test_the_distributor_gives_a_task_to_a_named_worker(
-    agents: Agents, ended: Callable[[str], dict[str, Any]]
-) -> None:
+def test_the_distributor_gives_a_task_to_a_named_worker(agents: Agents, ended: Callable[[str], dict[str, Any]]) -> None:
     assert agents.distributor.register_worker("worker-1") is True
     task = Task(task_id="task-2", task_type="noop", payload={"x": 1})
     assert agents.distributor.assign_task_to_worker(task, "worker-1") is True

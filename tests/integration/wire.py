@@ -152,10 +152,16 @@ class Relay:
         self.opened += 1
         target.settimeout(None)
         self._pairs.append((client, target))
-        there = _Stream(client, target, lambda body: self.tap(body))
-        back = _Stream(target, client, lambda body: self.back(body))
+        there = _Stream(client, target, self._there)
+        back = _Stream(target, client, self._back)
         self._selector.register(client, selectors.EVENT_READ, there)
         self._selector.register(target, selectors.EVENT_READ, back)
+
+    def _there(self, body: bytes) -> list[bytes]:
+        return self.tap(body)  # which may be replaced at any time
+
+    def _back(self, body: bytes) -> list[bytes]:
+        return self.back(body)
 
     def _move(self, stream: _Stream) -> None:
         try:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from a2a_zmq.protocol.message import Role
 from daemons.coordinator.placement import capable, eligible, spread
 from daemons.coordinator.records import Need
 from tests.unit.coordinator.harness import World
@@ -20,7 +21,7 @@ class Site:
     live: int = 0
     slots: int = 1
     task_types: frozenset[str] = frozenset({"noop"})
-    labels: list[dict[str, str]] | None = None
+    offers: list[tuple[frozenset[str], dict[str, str]]] = field(default_factory=list)
     registered: bool = True
     up: bool = True
     suspect: bool = False
@@ -83,11 +84,13 @@ def test_a_pinned_task_waits_for_its_distributor() -> None:
     assert eligible(need(pinned="d3"), sites) == []
 
 
-def test_labels_are_compared_where_workers_tell_theirs() -> None:
-    gpu = need(labels={"gpu": "a100"})
-    assert capable(gpu, Site(labels=None))
-    assert capable(gpu, Site(labels=[{}, {"gpu": "a100", "zone": "x"}]))
-    assert not capable(gpu, Site(labels=[{}, {"gpu": "t4"}]))
+def test_one_worker_must_have_the_type_and_the_labels() -> None:
+    gpu, noop, other = need(labels={"gpu": "a100"}), frozenset({"noop"}), frozenset({"other"})
+    assert capable(gpu, Site(offers=[(noop, {"gpu": "a100", "zone": "x"})]))
+    assert not capable(gpu, Site(offers=[(noop, {"gpu": "t4"})]))
+    both = Site(task_types=noop | other, offers=[(noop, {"gpu": "t4"}), (other, {"gpu": "a100"})])
+    assert not capable(gpu, both)
+    assert not capable(gpu, Site(task_types=other, offers=[(noop, {"gpu": "a100"})])), "of a former process"
 
 
 # ---------------------------------------------------------------- in the core
@@ -118,6 +121,29 @@ def test_labels_choose_the_distributor(world: World) -> None:
     world.client("alice~1")
     world.submit("alice~1", "t1", "t2", "t3", labels={"gpu": "a100"})
     assert world.assigned("d2") == ["t1", "t2", "t3"]
+
+
+def test_a_task_with_labels_waits_until_a_new_distributor_tells_the_labels_of_its_workers(world: World) -> None:
+    world.client("alice~1")
+    world.submit("alice~1", "t1", labels={"gpu": "a100"})
+    world._join("d1", Role.DISTRIBUTOR, {"task_types": ["noop"], "workers": 1, "live": 0})
+    assert world.assigned("d1") == [], "once placed it would stay there, whatever d1's workers have"
+    world.workers("d1", "noop", labels={"gpu": "t4"})
+    world.distributor("d2")
+    world.workers("d2", "noop", labels={"gpu": "a100"})
+    assert (world.assigned("d1"), world.assigned("d2")) == ([], ["t1"])
+
+
+def test_a_distributor_that_was_only_slow_for_a_moment_gets_work_again(world: World) -> None:
+    world.distributor("d1", slots=1)
+    world.distributor("d2", slots=3)
+    world.client("alice~1")
+    world.suspect("d2")
+    world.submit("alice~1", "t0")
+    assert world.assigned("d2") == []
+    world.beat("d2", pending=0, in_progress=0)
+    world.submit("alice~1", *(f"t{n}" for n in range(1, 9)))
+    assert len(world.assigned("d2")) > 4
 
 
 def test_higher_priority_is_told_first(fleet: World) -> None:

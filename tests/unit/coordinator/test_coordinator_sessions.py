@@ -194,9 +194,54 @@ def test_a_client_that_takes_nothing_cannot_fill_our_memory(make_world: Callable
     world.busy.clear()
     world.advance(1.0)
     assert 0 < len(world.got("alice~1")) < 40
+    dropped = [told.payload["dropped"] for told in world.peers["alice~1"].told if "dropped" in told.payload]
+    assert len(dropped) == 1, "it is told to ask again, once"
     answer = world.ask("alice~1", "watch_tasks", task_ids=ids)
     follow = world.got("alice~1")
     assert {record["task_id"] for record in answer["results"]} | set(follow) == set(ids)
+
+
+def test_results_that_come_while_an_outbox_is_full_follow_in_few_messages(fleet: World) -> None:
+    ids = [f"t{n}" for n in range(200)]
+    fleet.submit("alice~1", *ids)
+    fleet.busy.add("alice~1")
+    for task_id in ids:
+        fleet.finish("d1", task_id)
+    fleet.busy.clear()
+    before = len(fleet.peers["alice~1"].told)
+    fleet.advance(0.1)
+    assert set(fleet.got("alice~1")) == set(ids)
+    assert len(fleet.peers["alice~1"].told) - before <= 3, "else a client that was slow once never catches up"
+
+
+def test_requests_that_wait_for_the_store_are_answered_when_the_state_is_read_anew(fleet: World) -> None:
+    fleet.queries_held = True
+    submission = fleet.say(
+        "alice~1", MessageType.REQUEST, {"action": "submit_tasks", "tasks": [task("t1")], "check": True}
+    )
+    watch = fleet.say("alice~1", MessageType.REQUEST, {"action": "watch_tasks", "task_ids": ["old"]})
+    fleet.own()
+    for request in (submission, watch):
+        answer = fleet.answer_to("alice~1", request)
+        assert answer is not None, "it would wait for ever: its session goes on"
+        assert answer.payload["code"] in {"BUSY", "UNAVAILABLE"}
+    fleet.release_queries()
+    fleet.submit("alice~1", "t1", check=True)
+    fleet.finish("d1", "t1")
+    assert set(fleet.got("alice~1")) == {"t1"}
+
+
+def test_a_watcher_too_many_is_asked_to_come_again(make_world: Callable[..., World]) -> None:
+    world = make_world(max_watched=1)
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    world.client("alice~2")
+    world.submit("alice~1", "t1", "t2")
+    assert world.ask("alice~2", "watch_tasks", task_ids=["t1"])["live"] == [["t1", "pending"]]
+    assert world.ask("alice~2", "watch_tasks", task_ids=["t2"])["code"] == "BUSY"
+    world.finish("d1", "t1")
+    assert world.ask("alice~2", "watch_tasks", task_ids=["t2"])["live"] == [["t2", "pending"]]
 
 
 def test_subscriptions_go_with_their_client(fleet: World) -> None:

@@ -183,6 +183,24 @@ def test_heartbeats_go_before_a_backlog(make_kit: Callable[..., Any]) -> None:
     assert len(pipe.spoke.of(Received)) >= 2
 
 
+def test_one_wake_up_an_interval_serves_all_peers(kit: Any, make_pipe: Callable[..., Any]) -> None:
+    pipe = make_pipe(kit.hub(), *(kit.spoke(f"worker-{n}") for n in range(5)))
+    for n in range(5):
+        pipe.connect(f"worker-{n}")
+        pipe.advance(0.03)
+    pipe.advance(0.3)
+    woken: set[float] = set()
+    before = {name: spoke.beats for name, spoke in pipe.spokes.items()}
+    until = pipe.now.mono + 2.0
+    while pipe.now.mono < until:
+        due = pipe.hub.port.next_deadline()
+        pipe.advance(max(0.0, due - pipe.now.mono))
+        woken.add(due)
+    assert len(woken) <= 11
+    assert {spoke.beats - before[name] for name, spoke in pipe.spokes.items()} <= {10, 11}
+    assert pipe.hub.of(PeerSuspect) == []
+
+
 def test_an_idle_hub_sleeps_for_ever(kit: Any) -> None:
     hub = kit.hub()
     assert hub.next_deadline() == float("inf")
