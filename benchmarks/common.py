@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any
 
 
@@ -50,18 +50,18 @@ def _cpu_model() -> str:
 
 
 def call_us(function: Callable[[], object], effort: Effort) -> float:
-    """Microseconds of one call: median of the repetitions' means."""
+    """Microseconds of processor time of one call: median of the repetitions' means. Other programs' load does not count."""
     function()
-    began = perf_counter_ns()
+    began = thread_time_ns()
     function()
-    single = max(1, perf_counter_ns() - began)
+    single = max(1, thread_time_ns() - began)
     calls = max(1, int(effort.seconds * 1e9 / single))
     means = []
     for _ in range(effort.rounds):
-        began = perf_counter_ns()
+        began = thread_time_ns()
         for _ in range(calls):
             function()
-        means.append((perf_counter_ns() - began) / calls / 1000)
+        means.append((thread_time_ns() - began) / calls / 1000)
     return round(statistics.median(means), 2)
 
 

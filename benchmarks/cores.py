@@ -2,7 +2,7 @@
 
 A coordinator, a distributor and two workers pass the same no-op tasks on as they do in a fleet: events in, effects out.
 What carries effects from one to the other here (JSON there and back, an executor that ends at once, a store that is
-always ready) is not measured; only the time inside the cores is, with the meter that the daemons use.
+always ready) is not measured; only the processor time inside the cores is, with the meter that the daemons use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 import statistics
 import time
 from collections import deque
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any
 
 import orjson
@@ -74,7 +74,7 @@ class Agent:
         inbox, self._inbox = self._inbox, []
         core, at = self.core, now()
         effects: list[Effect] = []
-        began = perf_counter_ns()
+        began = thread_time_ns()
         for event in inbox:
             effects += core.handle(event, at)
         effects += core.settle(at)
@@ -83,7 +83,7 @@ class Agent:
                 effects += core.handle(BatchApplied(1, {write.section: 1 for write in batch.writes}), at)
             effects += batch.after
             effects += core.settle(at)
-        self.spent_ns += perf_counter_ns() - began
+        self.spent_ns += thread_time_ns() - began
         return effects
 
 

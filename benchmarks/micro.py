@@ -48,14 +48,14 @@ def show(report: dict[str, Any]) -> None:
     if "cores" in report:
         columns = ("tasks a message", "coordinator", "distributor", "worker")
         rows = [(batch, *(found[name] for name in columns[1:])) for batch, found in report["cores"].items()]
-        print_table(columns, rows, title="Cores: µs a task", right=",".join(columns))
+        print_table(columns, rows, title="Cores: processor time a task, µs", right=",".join(columns))
     if "messages" in report:
         columns = ("tasks a message", "bytes", "seal", "open", "parse", "port to port")
         rows = [
             (count, found["bytes"], found["seal_us"], found["open_us"], found["parse_us"], found["ports_us"])
             for count, found in report["messages"].items()
         ]
-        print_table(columns, rows, title="Messages: µs a message", right=",".join(columns))
+        print_table(columns, rows, title="Messages: processor time a message, µs", right=",".join(columns))
     if "store" in report:
         columns = ("appendfsync", "tasks a write", "accept p50", "accept p99", "results p50", "results p99")
         rows = [
@@ -63,7 +63,7 @@ def show(report: dict[str, Any]) -> None:
             for mode, sizes in report["store"].items()
             for tasks, found in sizes.items()
         ]
-        print_table(columns, rows, title="Store: ms an atomic write", right=",".join(columns[1:]))
+        print_table(columns, rows, title="Store: time of an atomic write, ms", right=",".join(columns[1:]))
 
 
 if __name__ == "__main__":

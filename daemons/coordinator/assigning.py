@@ -142,8 +142,8 @@ class Assigner:
                 # The most urgent one is still on its way to the store; in a moment all are durable.
                 home.queue.push_front(entry)
                 break
-            if entry.task_id in home.cancels:  # cancelled while it was thought to be on its way
-                desk.end_here(entry, "request", now)
+            if entry.task_id in home.cancels:  # cancelled while it was on its way: it is asked to end it, not to run it
+                desk.ledger.sent_all([entry], home)
             else:
                 entries.append(entry)
         if entries:

@@ -15,9 +15,6 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.queries import task_ids_of
 from daemons.coordinator.records import (
-    FRESH,
-    HELD,
-    PLACED,
     QUEUED,
     Entry,
     attempt_of,
@@ -62,9 +59,7 @@ class Commands:
     # ------------------------------------------------------------ cancel_tasks
 
     def cancel(self, client: Client, message: Message, now: Now) -> None:
-        """Not with a distributor yet: abandoned at once. With one: it is asked to stop it. Ended or unknown: said
-        so.
-        """
+        """Not with a distributor: abandoned at once. With one: it is asked to stop it. Ended or unknown: said so."""
         desk = self._desk
         task_ids = task_ids_of(desk, message)
         if task_ids is None:
@@ -96,14 +91,16 @@ class Commands:
 
     def _stop(self, order: Cancellation, entry: Entry, asked: dict[Distributor, list[str]], now: Now) -> None:
         home = entry.home
-        # A distributor that is away may come back having read all its tasks from the store: it must be asked.
-        ours = entry.state in (FRESH, HELD, PLACED) or (entry.state == QUEUED and home is not None and home.up)
-        if home is None or ours:
+        if home is None or not entry.batch:
             order.cancelled.append(entry.task_id)
             self._desk.end_here(entry, order.client.agent_id, now)
-        else:
-            order.requested.append(entry.task_id)
-            asked.setdefault(home, []).append(entry.task_id)
+            return
+        # It may be in the store already, where its distributor may have read it without being told: it must be asked.
+        order.requested.append(entry.task_id)
+        asked.setdefault(home, []).append(entry.task_id)
+        if entry.state == QUEUED:
+            home.queue.discard(entry)
+            self._desk.ledger.sent_all([entry], home)  # there is nothing more to tell of it
 
     def _ask_to_stop(self, home: Distributor, task_ids: list[str]) -> None:
         """After the next cut: by then the assignments of these tasks have gone out, so the request does not overtake

@@ -11,7 +11,7 @@ from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import COMPLETED
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor, version_of
-from daemons.coordinator.records import SENT, public_result
+from daemons.coordinator.records import public_result
 from daemons.runtime.contract import QueryAnswer
 
 
@@ -65,7 +65,7 @@ class Results:
 
     def _asked(self, home: Distributor, task_id: str) -> bool:
         entry = self._desk.ledger.live.get(task_id)
-        return entry is not None and entry.home is home and entry.state == SENT and task_id in home.cancels
+        return entry is not None and entry.home is home and task_id in home.cancels
 
     def _unknown_looked_up(self, home: Distributor, task_ids: list[str], answer: QueryAnswer, now: Now) -> None:
         desk = self._desk

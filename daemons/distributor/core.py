@@ -226,6 +226,7 @@ class DistributorCore:
 
     def _ownership_gained(self, event: OwnershipGained, now: Now) -> None:
         self._recovery.gained(event, now)
+        self._intake.cancel_read(now)
         self._journal.show_workers(now)
 
     def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
@@ -239,6 +240,7 @@ class DistributorCore:
 
     def _query_answer(self, event: QueryAnswer, now: Now) -> None:
         self._recovery.resynced(event.value, event.error, now)
+        self._intake.cancel_read(now)
 
     def _hinted(self, event: Hint, _now: Now) -> None:
         self._recovery.hinted(event.writer, event.version)

@@ -15,6 +15,11 @@ from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.contract import LocalAnswer, LocalCall, Log, Send
 
+# Ids that were cancelled before we knew them are remembered, so that no later read brings them in: so many, for so many
+# seconds. The coordinator ends these tasks itself, as soon as the store takes its write.
+MAX_REFUSED = 10_000
+REFUSED_S = 60.0
+
 
 class Intake:
     """Admits tasks and ends unwanted ones."""
@@ -27,6 +32,7 @@ class Intake:
         self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._recovery = recovery
+        self._unread: dict[str, None] = {}  # cancelled, not known, but perhaps in the store: see cancel()
 
     def assign(self, message: Message, now: Now) -> None:
         """Tasks that the coordinator made durable in our section; what we know already changes nothing."""
@@ -66,31 +72,43 @@ class Intake:
     def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int) -> None:
         memory = self._memory
         task_id = record["task_id"]
-        if task_id in memory.live or memory.recent.ended(task_id, metadata):
+        if task_id in memory.live or memory.recent.ended(record):
             return
+        memory.refused.pop(task_id, None)
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
         memory.live[task_id] = task
         memory.accepted += 1
         self._dispatcher.add(task, memory.workers.values())
 
     def cancel(self, message: Message, now: Now) -> None:
-        """Waiting tasks end at once, running ones when their worker reports; others we say we do not have."""
-        memory = self._memory
+        """Waiting tasks end at once, running ones when their worker reports; others we say we do not have.
+
+        To say so is a promise, because the coordinator then ends the task: what is in the store must have been read
+        before, and must not be taken in by a read that began before the coordinator's write.
+        """
         if not self._fence_holds(message, now):
             return
         wanted = message.payload.get("task_ids")
-        unknown: list[str] = []
-        for task_id in wanted if isinstance(wanted, list) else []:
-            if not isinstance(task_id, str):
-                continue
+        self._unread.update((each, None) for each in (wanted if isinstance(wanted, list) else []) if type(each) is str)
+        self.cancel_read(now)
+
+    def cancel_read(self, now: Now) -> None:
+        """Cancel what was asked for as far as it is known; the rest too, once everything is read."""
+        memory = self._memory
+        for task_id in list(self._unread):
             task = memory.live.get(task_id)
             if task is not None:
                 self._cancel(task, now)
-            elif not self._journal.holds_result(task_id):
-                unknown.append(task_id)
-        if unknown:
-            payload = {"action": "task_unknown", "task_ids": unknown}
-            memory.out.append(Send(message.sender, MessageType.EVENT, payload))
+            if task is not None or self._journal.holds_result(task_id):
+                del self._unread[task_id]
+        if not self._unread or self._recovery.reading:
+            return
+        unknown, self._unread = list(self._unread), {}
+        memory.refused.update(dict.fromkeys(unknown, now.mono + REFUSED_S))
+        while len(memory.refused) > MAX_REFUSED:
+            del memory.refused[next(iter(memory.refused))]
+        payload = {"action": "task_unknown", "task_ids": unknown}
+        memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
 
     def _cancel(self, task: LiveTask, now: Now) -> None:
         worker = self._memory.workers.get(task.worker) if task.phase is RUNNING else None
@@ -136,7 +154,7 @@ class Intake:
             return False
         record, metadata, recorded = parsed
         task_id = record["task_id"]
-        if task_id in memory.live or memory.recent.ended(task_id, metadata):
+        if task_id in memory.live or memory.recent.ended(record):
             return False
         if not valid_task_id(task_id) or not worker.serves(record["task_type"], {}, ""):
             return False

@@ -140,12 +140,6 @@ def parse_record(record: Any) -> tuple[Record, dict[str, Any], int] | None:
     return record, metadata, attempt if isinstance(attempt, int) and attempt > 0 else 0
 
 
-def life_of(metadata: dict[str, Any]) -> int:
-    """How often an operator sent this task around again."""
-    life = metadata.get("retried", 0)
-    return life if isinstance(life, int) and life > 0 else 0
-
-
 def _revive(record: Record, metadata: dict[str, Any]) -> None:
     """An operator sent a finished task around again: attempts go on counting, what failed before is forgiven."""
     if metadata.get("revived") != metadata["retried"]:
@@ -154,11 +148,24 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata["worker_deaths"] = 0
 
 
+_RETRIED_BITS: Final = 16
+
+
+def _life_of(record: Record) -> int:
+    """When the task was submitted (as a hash), and how often an operator sent it around again, in one number."""
+    metadata = record.get("metadata") or {}
+    retried = metadata.get("retried", 0)
+    if not isinstance(retried, int) or retried < 0:
+        retried = 0
+    return hash(record.get("created_at")) << _RETRIED_BITS | min(retried, (1 << _RETRIED_BITS) - 1)
+
+
 class RecentIds:
     """Ids of ended tasks, in two generations, so that forgetting costs nothing.
 
-    A task that an operator sends around again has another *life*: that is remembered too, so that a record of an ended
-    life, read or sent again by whomever, is told from one of a new life.
+    An id may have several *lives*: an operator sends a task around again, or a client uses an id (or idempotency key)
+    anew when the result of its first use has expired. The last one that ended is remembered, so that a record of it,
+    read or sent again by whomever, is told from one of a new life.
     """
 
     def __init__(self, generation: int) -> None:
@@ -166,17 +173,21 @@ class RecentIds:
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
 
-    def add(self, task_id: str, life: int) -> None:
+    def add(self, record: Record) -> None:
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
-        self._young[task_id] = life
+        self._young[record["task_id"]] = _life_of(record)
 
-    def ended(self, task_id: str, metadata: dict[str, Any]) -> bool:
+    def ended(self, record: Record) -> bool:
         """Did this life of the task end here?"""
+        task_id = record["task_id"]
         found = self._young.get(task_id)
         if found is None:
-            found = self._old.get(task_id, -1)
-        return found >= 0 and found >= life_of(metadata)
+            found = self._old.get(task_id)
+            if found is None:
+                return False
+        life = _life_of(record)
+        return found >> _RETRIED_BITS == life >> _RETRIED_BITS and found >= life
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -195,6 +206,7 @@ class Memory:
         self.restored: dict[str, LiveTask] = {}
         self.adopted: list[LiveTask] = []  # in this wake-up
         self.recent = RecentIds(config.recent_ids)
+        self.refused: dict[str, float] = {}  # cancelled before we knew them → until when they are not to be read in
 
         self.workers: dict[str, Worker] = {}
         self.registered: dict[str, None] = {}
@@ -222,6 +234,12 @@ class Memory:
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}
         self.accepted = 0  # since the last history line
+
+    def ended(self, record: Record, mono: float) -> bool:
+        """Is this record, read from the store, one of a task that has ended, or that was cancelled before we knew it?
+        (One that an operator sent around again is not.)"""
+        refused = self.refused.get(record["task_id"], -math.inf) > mono and "retried" not in record["metadata"]
+        return refused or self.recent.ended(record)
 
     def running(self) -> int:
         """Tasks that workers hold."""

@@ -23,7 +23,6 @@ from daemons.distributor.memory import (
     STORING,
     LiveTask,
     Memory,
-    life_of,
 )
 from daemons.distributor.records import Stamps, completed_record, unfinished_record
 from daemons.distributor.workers import Worker
@@ -270,7 +269,7 @@ class Outcomes:
         self._release(task)
         task.phase = ENDED
         del memory.live[task.task_id]
-        memory.recent.add(task.task_id, life_of(task.metadata))
+        memory.recent.add(task.record)
         memory.ended_total[status] += 1
         self._journal.end(task.task_id, status, raw)
 

@@ -58,7 +58,8 @@ class Recovery:
             dropped += journal.keep_results_of(loaded.tasks)
         restored = 0
         for task_id, (record, metadata, attempt) in records.items():
-            if task_id not in memory.live and not journal.holds_result(task_id):
+            known = task_id in memory.live or journal.holds_result(task_id)
+            if not known and not memory.ended(record, now.mono):
                 task = LiveTask(record, metadata, attempt, attempt, RESTORED)
                 memory.live[task_id] = memory.restored[task_id] = task
                 restored += 1
@@ -214,6 +215,11 @@ class Recovery:
         if self._memory.owner and not self._memory.coordinator_up:
             self.resync()
 
+    @property
+    def reading(self) -> bool:
+        """Whether there may be records of ours that we do not know yet, but will soon."""
+        return not self._memory.owner or self._resyncing or self._resync_at != math.inf
+
     def resync(self) -> None:
         """Read the live records again; one read at a time, and another one if it is asked for meanwhile."""
         if self._resyncing:
@@ -236,7 +242,7 @@ class Recovery:
             return
         taken = 0
         for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
-            if task_id in memory.live or memory.recent.ended(task_id, metadata):
+            if task_id in memory.live or memory.ended(record, now.mono):
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task

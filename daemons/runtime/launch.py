@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -50,6 +51,10 @@ EX_OK: Final = 0
 EX_SOFTWARE: Final = 70
 EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
+
+# Objects made before the youngest are collected (Python's default is 700). What tasks are kept in has no cycles and
+# lives for milliseconds, so looking at it early only finds it alive: a twelfth of the processor time under load.
+GC_THRESHOLD: Final = 25_000
 
 # Whom an agent connects to.
 ABOVE: Final = {Role.DISTRIBUTOR: Role.COORDINATOR, Role.WORKER: Role.DISTRIBUTOR}
@@ -362,6 +367,8 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
     logs.configure(
         role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
     )
+
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
 
     async def main() -> int:
         daemon = await open_daemon(settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 import orjson
@@ -9,7 +11,17 @@ import pytest
 
 from a2a_zmq import FleetClient
 from daemons.cli.fleet import LocalFleet, free_ports
-from tests.integration.rig import PATIENCE_S, a2actl, one_line, run, wait_until
+from tests.integration.rig import (
+    PATIENCE_S,
+    a2actl,
+    clean_environment,
+    one_line,
+    run,
+    scrape,
+    script,
+    total,
+    wait_until,
+)
 
 PROGRAMS = ("a2a-coordinator", "a2a-distributor", "a2a-worker", "a2a-redis", "a2actl")
 
@@ -209,3 +221,32 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(fleet: LocalFleet) -> None
     assert checks["redis"]["ok"] is False
     assert checks[f"port tcp://127.0.0.1:{port}"]["ok"] is False
     assert all(check["fix"] for check in checks.values() if not check["ok"])
+
+
+def test_ctrl_c_is_status_130(fleet: LocalFleet, client: FleetClient, tmp_path: Path) -> None:
+    until = tmp_path / "go"
+    handle = client.submit("held", {"until": str(until)})
+    env = clean_environment({"A2A_COORDINATOR_ADDRESS": fleet.coordinator_address, "A2A_KEY_DIR": str(fleet.key_dir)})
+    connected = "a2a_messages_total"
+    before = total(scrape(fleet, "coordinator-1"), connected, direction="in", type="request")
+    with subprocess.Popen(
+        [script("a2actl"), "result", handle.task_id], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        wait_until(
+            lambda: total(scrape(fleet, "coordinator-1"), connected, direction="in", type="request") > before,
+            "it has asked for the result",
+        )
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate(timeout=PATIENCE_S)
+    assert waiting.returncode == 130
+    assert errors == "a2actl: interrupted\n"
+    until.touch()
+    handle.result(PATIENCE_S)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_tell(fleet: LocalFleet) -> None:
+    arguments = f"{script('a2actl')} --address {fleet.coordinator_address} --key-dir {fleet.key_dir} history"
+    done = subprocess.run(
+        ["sh", "-c", f"{arguments} | head -n 1"], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

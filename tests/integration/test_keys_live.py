@@ -49,10 +49,10 @@ def test_revoking_cuts_a_live_client_off(fleet: LocalFleet, client: FleetClient)
     with client_of(fleet, client_id="mallory", request_timeout_s=1.0) as mallory:
         assert works(mallory)
         assert a2actl(fleet, "keys", "revoke", "mallory").returncode == 0
-        began = time.monotonic()
-        wait_until(lambda: not works(mallory), "mallory is shut out")
-        # A call that is refused takes its own time-out of a second to say so.
-        assert time.monotonic() - began < REVOKED_WITHIN_S + 1.5
+        revoked = last_heard = time.monotonic()
+        while works(mallory) and last_heard - revoked < PATIENCE_S:
+            last_heard = time.monotonic()
+        assert last_heard - revoked < REVOKED_WITHIN_S
         assert total(scrape(fleet, "coordinator-1"), "a2a_signature_failures_total", reason="revoked") > 0
         assert works(client), "others are not disturbed"
     again = a2actl(fleet, "status", "--client-id", "mallory", "--timeout", "2")

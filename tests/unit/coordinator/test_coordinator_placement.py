@@ -259,7 +259,8 @@ def test_removing_from_the_middle_of_a_queue_keeps_its_order(make_world: Callabl
     ids = [f"t{n}" for n in range(waiting)]
     world.submit("alice~1", *ids)
     gone = [task_id for n, task_id in enumerate(ids) if n % 3 and n]
-    assert world.ask("alice~1", "cancel_tasks", task_ids=gone)["cancelled"] == gone
+    assert world.ask("alice~1", "cancel_tasks", task_ids=gone)["requested"] == gone
+    world.say("d1", MessageType.EVENT, {"action": "task_unknown", "task_ids": gone})
     left = [task_id for task_id in ids if task_id not in gone]
     for task_id in left:
         world.finish("d1", task_id)

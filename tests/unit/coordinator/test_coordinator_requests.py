@@ -34,7 +34,7 @@ def test_cancelling_a_held_task_ends_it_at_once(fleet: World) -> None:
     assert fleet.assigned("d9") == []
 
 
-def test_cancelling_a_task_that_its_distributor_was_not_told_of_ends_it_at_once(
+def test_cancelling_a_task_that_its_distributor_was_not_told_of_asks_it_all_the_same(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world(assign_window=1)
@@ -42,10 +42,12 @@ def test_cancelling_a_task_that_its_distributor_was_not_told_of_ends_it_at_once(
     world.distributor("d1")
     world.client("alice~1")
     world.submit("alice~1", "t1", "t2")
-    assert world.ask("alice~1", "cancel_tasks", task_ids=["t2"])["cancelled"] == ["t2"]
+    assert world.ask("alice~1", "cancel_tasks", task_ids=["t2"])["requested"] == ["t2"]
+    assert cancelled_by(world, "d1") == [["t2"]]
+    assert "t2" not in world.store.recorded, "d1 may have read it in the store, and have ended it as well"
+    world.say("d1", MessageType.EVENT, {"action": "task_unknown", "task_ids": ["t2"]})
     assert set(world.store.live["d1"]) == {"t1"}
     assert world.store.results["d1"]["t2"]["status"] == "abandoned"
-    assert cancelled_by(world, "d1") == []
     world.finish("d1", "t1")
     assert world.assigned("d1") == ["t1"]
 
@@ -117,7 +119,7 @@ def test_only_the_owner_and_operators_cancel(fleet: World) -> None:
     assert fleet.store.events("cancelled")[-1][3] == {"by": "root~1"}
 
 
-def test_a_cancelled_task_that_could_not_be_delivered_is_ended_when_it_would_be_sent(fleet: World) -> None:
+def test_a_cancelled_task_that_could_not_be_delivered_is_never_sent(fleet: World) -> None:
     fleet.busy.add("d1")
     fleet.batches_held = True
     fleet.say("alice~1", MessageType.REQUEST, {"action": "submit_tasks", "tasks": [task("t1")]})
@@ -126,6 +128,8 @@ def test_a_cancelled_task_that_could_not_be_delivered_is_ended_when_it_would_be_
     fleet.busy.clear()
     fleet.advance(1.0)
     assert fleet.assigned("d1") == []
+    assert cancelled_by(fleet, "d1") == [["t1"]]
+    fleet.say("d1", MessageType.EVENT, {"action": "task_unknown", "task_ids": ["t1"]})
     assert fleet.got("alice~1")["t1"]["status"] == "abandoned"
 
 
