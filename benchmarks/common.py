@@ -50,7 +50,7 @@ def _cpu_model() -> str:
 
 
 def call_us(function: Callable[[], object], effort: Effort) -> float:
-    """Microseconds of processor time of one call: median of the repetitions' means. Other programs' load does not count."""
+    """Microseconds of processor time of one call: median of the repetitions' means."""
     function()
     began = thread_time_ns()
     function()

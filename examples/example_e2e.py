@@ -1,6 +1,7 @@
 """End to end in one program: a coordinator, a distributor and two workers, as the specification describes them.
 
-Run it with ``python examples/example_e2e.py``. It uses the Redis that ``REDIS_HOST``/``REDIS_PORT`` name, or starts an embedded
+Run it with ``python examples/example_e2e.py``. It uses the Redis that ``REDIS_HOST``/``REDIS_PORT`` name, or starts
+an embedded
 one, and keeps its keys in a temporary directory.
 """
 

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
-
-from redis import exceptions
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.state import keys
-from a2a_zmq.state.link import connection_options, to_state_error
+from a2a_zmq.state.wire import open_wire, pack, to_state_error
 
 Hint = tuple[str, str, int]
 RESUBSCRIBED: Final[Hint] = ("", "", 0)
@@ -30,6 +25,10 @@ _BACKOFF_MAX_S: Final = 2.0
 # A connection that is cut without a word (a firewall, a frozen host) is found by asking after this much silence.
 _SILENCE_S: Final = 5.0
 _PONG_S: Final = 2.0
+# Every write publishes a hint, thousands a second under load: they are handed out together, this often at most.
+_GATHER_S: Final = 0.02
+# Hints that wait to be handed out. Older ones are dropped: what is said of a section last says it all.
+_WAITING_MAX: Final = 4096
 
 
 class RedisHints:
@@ -54,63 +53,73 @@ class RedisHints:
         """
         if not distributor_ids:
             raise ValueError("no distributor to listen to")
-        channels = {keys.events(distributor_id): distributor_id for distributor_id in distributor_ids}
+        channels = {keys.events(distributor_id).encode(): distributor_id for distributor_id in distributor_ids}
         failures = 0
         while True:
             try:
                 async for hint in self._subscribed(channels):
                     failures = 0
                     yield hint
-            except (exceptions.RedisError, OSError) as error:
-                known = to_state_error(error)
-                if isinstance(known, StoreUnavailable) and known.fatal:
-                    raise known from error
+            except StoreUnavailable as error:
+                if error.fatal:
+                    raise
             # Full jitter, and never a busy loop: many agents come back after the same restart.
             ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(failures, 10))
             await asyncio.sleep(ceiling_s * (0.1 + 0.9 * self._rng()))
             failures += 1
 
-    async def _subscribed(self, channels: dict[str, str]) -> AsyncIterator[Hint]:
-        """One connection's life; ends by an error, or by returning if the server does not answer any more."""
-        client = Redis(
-            ssl=self._config.use_tls,
-            retry=Retry(NoBackoff(), 0),
-            **connection_options(self._config, self._name),
-        )
-        pubsub = client.pubsub()
+    async def _subscribed(self, channels: dict[bytes, str]) -> AsyncIterator[Hint]:
+        """One connection's life; ends by an error, or by returning if it was lost or is silent."""
+        wire = await open_wire(self._config, self._name)
+        waiting: deque[Any] = deque(maxlen=_WAITING_MAX)
+        came = asyncio.Event()
+
+        def push(reply: Any) -> None:
+            waiting.append(reply)
+            came.set()
+
+        wire.on_push, wire.on_lost = push, came.set
         try:
-            await pubsub.subscribe(*channels)
-            confirmed, pinged = 0, False
-            while True:
-                limit_s = _PONG_S if pinged or confirmed < len(channels) else _SILENCE_S
-                message = await pubsub.get_message(timeout=limit_s)
-                if message is None:
-                    if pinged or confirmed < len(channels):
+            wire.send(pack([("SUBSCRIBE", *channels)]))
+            confirmed, asked = 0, True
+            while wire.connected:
+                if not await _within(came, _PONG_S if asked else _SILENCE_S):
+                    if asked:
                         return
-                    await pubsub.ping()
-                    pinged = True
+                    wire.send(pack([("PING",)]))
+                    asked = True
                     continue
-                pinged = False
-                if message["type"] == "subscribe":
-                    confirmed += 1
-                    if confirmed == len(channels):
-                        yield RESUBSCRIBED
-                elif message["type"] == "message":
-                    hint = _parse(message, channels)
-                    if hint is not None:
+                asked = False
+                while waiting:
+                    reply = waiting.popleft()
+                    if isinstance(reply, Exception):
+                        raise to_state_error(reply)
+                    if reply[0] == b"subscribe":
+                        confirmed += 1
+                        if confirmed == len(channels):
+                            yield RESUBSCRIBED
+                    elif reply[0] == b"message" and (hint := _parse(reply, channels)) is not None:
                         yield hint
+                await asyncio.sleep(_GATHER_S)
         finally:
-            await _close(pubsub, client)
+            wire.close()
 
 
-def _parse(message: dict[str, Any], channels: dict[str, str]) -> Hint | None:
+async def _within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for the event and clear it; False if it did not come in time."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    event.clear()
+    return True
+
+
+def _parse(message: Any, channels: dict[bytes, str]) -> Hint | None:
     """The hint, or None for a text that is none: anybody with access to Redis may publish."""
-    writer, _, version = message["data"].decode(errors="replace").partition(":")
+    _, channel, text = message
+    writer, _, version = text.decode(errors="replace").partition(":")
     if writer not in (keys.COORDINATOR, keys.DISTRIBUTOR) or not version.isascii() or not version.isdigit():
         return None
-    return channels[message["channel"].decode()], writer, int(version)
-
-
-async def _close(pubsub: PubSub, client: Redis) -> None:
-    await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-    await client.aclose()
+    return channels[channel], writer, int(version)

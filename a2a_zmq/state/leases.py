@@ -21,8 +21,9 @@ from a2a_zmq.state.lease_rules import (
     parse_lease_value,
     safe_until,
 )
-from a2a_zmq.state.link import Command, Link, first_error, to_state_error
+from a2a_zmq.state.link import Link
 from a2a_zmq.state.section import LEASED_AT
+from a2a_zmq.state.wire import Command, first_error, to_state_error
 
 __all__ = ["LeaseKeeper", "LeaseStep", "RedisLeases"]
 

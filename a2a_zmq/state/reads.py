@@ -11,8 +11,9 @@ from a2a_zmq.models import SharedAgentState, Task
 from a2a_zmq.state import keys
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
 from a2a_zmq.state.history import events_of
-from a2a_zmq.state.link import Command, Link
+from a2a_zmq.state.link import Link
 from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot
+from a2a_zmq.state.wire import Command
 
 # One step holds Redis for about a millisecond: 1,000 records of 0.5 KB, or 500 ids looked up in 8 buckets.
 _SCAN_STEP: Final = 1000

@@ -26,9 +26,10 @@ from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, Vers
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys
-from a2a_zmq.state.link import Command, Link, first_error, to_state_error
+from a2a_zmq.state.link import Link
 from a2a_zmq.state.reads import Reads
 from a2a_zmq.state.section import FIELDS, Known, Plan, RetentionPolicy, Snapshot, check_not_lost, judge, plan_write
+from a2a_zmq.state.wire import Command, first_error, to_state_error
 
 # A conflict means that another writer got in between; with a handful of writers eight attempts always suffice,
 # and a caller that still conflicts wants to know.

@@ -64,8 +64,8 @@ class Commands:
         task_ids = task_ids_of(desk, message)
         if task_ids is None:
             return
-        live, recent = desk.ledger.live, desk.recent
-        elsewhere = [task_id for task_id in task_ids if task_id not in live and recent.get(task_id) is None]
+        live = desk.ledger.live
+        elsewhere = [task_id for task_id in task_ids if task_id not in live and desk.ended(task_id) is None]
         if elsewhere and not desk.questions.room():
             desk.refuse(message, "BUSY", "too many requests wait for the store")
             return
@@ -74,7 +74,7 @@ class Commands:
         for task_id in task_ids:
             entry = live.get(task_id)
             if entry is None:
-                stored = recent.get(task_id)
+                stored = desk.ended(task_id)
                 if stored is not None:
                     self._ended(order, task_id, stored)
             elif not client.may_see(entry.owner):

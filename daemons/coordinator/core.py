@@ -164,6 +164,10 @@ class CoordinatorCore:
             batch.after.extend(self._take())
         return batch
 
+    def distributors(self) -> list[str]:
+        """Ids of all distributors that we know to be registered; a new leader is given what it found in the store."""
+        return sorted(home.agent_id for home in self.desk.ledger.distributors.values() if home.registered)
+
     def supervise(self, step: str, now: Now) -> list[Effect]:
         self.supervision.steps[step](now)
         return self._take()
@@ -179,7 +183,7 @@ class CoordinatorCore:
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
         desk = self.desk
         if peer in desk.ledger.distributors:
-            return {"fence": desk.fence}
+            return {"fence": desk.fence, "epoch": desk.epoch}
         return {
             "fence": desk.fence,
             "leading": desk.leading,
@@ -311,7 +315,8 @@ class CoordinatorCore:
     # ------------------------------------------------------------ store and ownership
 
     def _batch_applied(self, event: BatchApplied, now: Now) -> None:
-        self.desk.staging.batch_applied()
+        for task_id, result in self.desk.staging.batch_applied().items():
+            self.desk.recent.put(task_id, result)
 
     def _answered(self, event: QueryAnswer, now: Now) -> None:
         self.desk.questions.answered(event, now)

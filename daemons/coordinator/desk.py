@@ -106,6 +106,10 @@ class Desk:
 
     # ------------------------------------------------------------ ends of tasks
 
+    def ended(self, task_id: str) -> bytes | None:
+        """Result record of a task that ended lately, durable or (see ``Staging.unrecorded``) not yet."""
+        return self.recent.get(task_id) or self.staging.unrecorded(task_id)
+
     def finish(self, entry: Entry, encoded: bytes, record: Record) -> None:
         """The task is terminal, and recorded by whoever ran it: forget it, tell who waits."""
         status = record["status"]
@@ -150,7 +154,6 @@ class Desk:
         self.restaged.discard(entry.task_id)
         self.finished[ABANDONED] += 1
         self.ledger.remove(entry)
-        self.recent.put(entry.task_id, public)
 
     def stage_ended(self) -> None:
         """Before a cut: the results of :meth:`end_here` wait for it."""

@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Sequence
 
-from a2a_zmq.interfaces import INBOX, Section
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Section
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.state.hints import RedisHints
 from daemons.coordinator import graph
@@ -30,10 +30,13 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     )
     daemon.add_hub(core, settings.hub_address())
     await daemon.assemble(core, graph.supervisor(daemon.meter), store)
-    known: set[str] = set()
-    daemon.own(Section(INBOX, "coordinator"), leases, lambda held: load_all(store, known, held.fence, daemon.new_id))
+
+    async def load(held: Held) -> dict[Section, Loaded]:
+        return await load_all(store, core.distributors(), held.fence, daemon.new_id)
+
+    daemon.own(Section(INBOX, "coordinator"), leases, load)
     hints = RedisHints(settings.redis_config(), name=settings.coordinator_id)
-    daemon.listen(hints, store, lambda: sorted(known), "distributor")
+    daemon.listen(hints, store, core.distributors, "distributor")
     return daemon
 
 

@@ -23,14 +23,19 @@ ANSWER_BYTES: Final = 512 * 1024
 
 
 class Watch:
-    """One ``watch_tasks`` on its way to its answer; ``full``: there was no room for one of its subscriptions."""
+    """One ``watch_tasks`` on its way to its answer.
 
-    __slots__ = ("client", "full", "live", "message", "results", "unknown")
+    Attributes:
+        full: there was no room for one of its subscriptions.
+        early: one of its results is not durable yet.
+    """
+
+    __slots__ = ("client", "early", "full", "live", "message", "results", "unknown")
 
     def __init__(self, client: Client, message: Message) -> None:
         self.client = client
         self.message = message
-        self.full = False
+        self.full = self.early = False
         self.results: list[bytes] = []
         self.live: list[tuple[str, str]] = []
         self.unknown: list[str] = []
@@ -94,9 +99,10 @@ class Queries:
                 watch.full |= not desk.clients.subscribe(watch.client, entry)
                 watch.live.append((task_id, PENDING))
             return True
-        stored = desk.recent.get(task_id)
+        stored = desk.ended(task_id)
         if stored is None:
             return False
+        watch.early |= desk.recent.get(task_id) is None
         self._watch_result(watch, task_id, stored)
         return True
 
@@ -130,8 +136,9 @@ class Queries:
         runs = desk.result_messages(watch.client.agent_id, watch.results)
         first = runs[0].payload["results"] if runs else []
         answer = {"results": first, "live": watch.live, "unknown": watch.unknown}
-        desk.out.append(desk.reply(watch.message, answer))
-        desk.out.extend(runs[1:])
+        out = desk.staging.after if watch.early else desk.out
+        out.append(desk.reply(watch.message, answer))
+        out.extend(runs[1:])
 
     # ------------------------------------------------------------ get_task
 
@@ -155,9 +162,9 @@ class Queries:
                 args = {"distributor_ids": [entry.home.agent_id], "task_ids": [task_id]}
                 desk.ask("tasks", args, partial(self._get_live, client, message, entry), now)
             return
-        stored = desk.recent.get(task_id)
+        stored = desk.ended(task_id)
         if stored is not None:
-            self._got(client, message, stored)
+            self._got(client, message, stored, early=desk.recent.get(task_id) is None)
         elif desk.questions.room():
             desk.ask_results([task_id], partial(self._get_stored, client, message, task_id), now)
         else:
@@ -175,11 +182,12 @@ class Queries:
         else:
             self._got(client, message, answer.value.get(task_id))
 
-    def _got(self, client: Client, message: Message, stored: bytes | None) -> None:
+    def _got(self, client: Client, message: Message, stored: bytes | None, *, early: bool = False) -> None:
         record = orjson.loads(stored) if stored is not None else None
         if record is not None and not client.may_see(owner_of(record)):
             record = None
-        self._desk.out.append(self._desk.reply(message, {"task": record}))
+        out = self._desk.staging.after if early else self._desk.out  # early: it is not durable yet
+        out.append(self._desk.reply(message, {"task": record}))
 
     # ------------------------------------------------------------ list_tasks
 

@@ -87,6 +87,16 @@ class Staging:
         self.section(section).history.append(orjson.dumps([stamp, task_id, name, detail]))
         self.recent.append({"time": stamp, "task_id": task_id, "event": name, "detail": detail})
 
+    def unrecorded(self, task_id: str) -> bytes | None:
+        """The result of a task that ended here, as long as it is not durable."""
+        for staged in self._sections.values():
+            if task_id in staged.results:
+                return staged.results[task_id]
+        for write in self._in_flight.writes if self._in_flight is not None else ():
+            if task_id in write.results:
+                return write.results[task_id]
+        return None
+
     def empty(self) -> bool:
         """Nothing waits to be cut or applied."""
         idle = not (self._sections or self.after or self._moved or self._moved_cut)
@@ -136,11 +146,18 @@ class Staging:
             self.unpersisted -= tasks
         return batch
 
-    def batch_applied(self) -> None:
+    def batch_applied(self) -> dict[str, bytes]:
+        """The batch in flight is durable; returns the results that it recorded."""
+        results = {
+            task_id: result
+            for write in (self._in_flight.writes if self._in_flight is not None else ())
+            for task_id, result in write.results.items()
+        }
         self.applied = self.cuts
         self.unpersisted -= self._in_flight_tasks
         self._in_flight_tasks = 0
         self._in_flight = None
+        return results
 
     def restart(self) -> list[Effect]:
         """The batch in flight is void (another load happened): stage again what it carried besides tasks.

@@ -142,7 +142,7 @@ class Submissions:
                 submission.rejected.append(entry)
             elif entry.task_id in desk.ledger.live:
                 self._join(submission, entry.task_id)
-            elif (stored := desk.recent.get(entry.task_id)) is not None:
+            elif (stored := desk.ended(entry.task_id)) is not None:
                 self._ended(submission, entry.task_id, stored)
             else:
                 submission.entries.append(entry)
@@ -165,8 +165,8 @@ class Submissions:
         for entry in submission.entries:
             if entry.task_id in desk.ledger.live:  # submitted again while we looked
                 self._join(submission, entry.task_id)
-            elif entry.task_id in answer.value:
-                self._ended(submission, entry.task_id, answer.value[entry.task_id])
+            elif (stored := desk.ended(entry.task_id) or answer.value.get(entry.task_id)) is not None:
+                self._ended(submission, entry.task_id, stored)
             else:
                 desk.ledger.accept(entry)
                 submission.accepted += 1

@@ -60,13 +60,13 @@ class Intake:
     def _fence_holds(self, message: Message, now: Now) -> bool:
         """A coordinator that was replaced may still be talking: its lower fence shows."""
         memory = self._memory
-        fence = message.payload.get("fence", memory.coordinator_fence)
-        if not isinstance(fence, int) or fence < memory.coordinator_fence:
+        guard = memory.coordinator_guard
+        fence, epoch = message.payload.get("fence", guard.fence), message.payload.get("epoch", "")
+        if not isinstance(fence, int) or not isinstance(epoch, str) or not guard.admits(fence, epoch):
             memory.meter.count("routing_errors_total", reason="stale_fence")
             self._journal.note(now, "", "stale_fence", {"from": message.sender, "fence": str(fence)})
             self._refuse(message, "FORBIDDEN", "stale fence")
             return False
-        memory.coordinator_fence = fence
         return True
 
     def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int) -> None:

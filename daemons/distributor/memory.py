@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
+from a2a_zmq.fences import FenceGuard
 from a2a_zmq.models import AgentStatus
 from a2a_zmq.tasks import IN_PROGRESS, PENDING, Record
 from daemons.distributor.config import DistributorConfig
@@ -218,7 +219,7 @@ class Memory:
         self.coordinator_up = False
         self.coordinator_was_up = False
         self.coordinator_seen: float | None = None  # wall time of its last message
-        self.coordinator_fence = 0
+        self.coordinator_guard = FenceGuard()
 
         self.owner = False
         self.ever_owner = False

@@ -91,7 +91,8 @@ class Outgoing:
     def _send_tasks(self, worker_id: str, tasks: list[LiveTask], limit: int, now: Now) -> None:
         start = 0
         for part in split([assign_item(task) for task in tasks], limit):
-            payload = {"action": "assign_tasks", "fence": self._memory.fence, "tasks": part}
+            fence, epoch = self._memory.fence, self._memory.epoch
+            payload = {"action": "assign_tasks", "fence": fence, "epoch": epoch, "tasks": part}
             send = Send(worker_id, MessageType.REQUEST, payload)
             self._memory.out.append(send)
             self._recent.append((now.mono, send, tasks[start : start + len(part)]))

@@ -54,9 +54,9 @@ class Roster:
             memory.coordinator = peer.agent_id
             memory.coordinator_up = memory.coordinator_was_up = True
             memory.coordinator_seen = now.wall
-            fence = peer.details.get("fence")
-            if isinstance(fence, int):
-                memory.coordinator_fence = max(memory.coordinator_fence, fence)
+            fence, epoch = peer.details.get("fence"), peer.details.get("epoch", "")
+            if isinstance(fence, int) and isinstance(epoch, str):
+                memory.coordinator_guard.admits(fence, epoch)
             memory.workers_changed = True
             self._outgoing.coordinator_back()
 

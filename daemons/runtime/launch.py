@@ -151,7 +151,8 @@ class Daemon:
         return ask
 
     def _allow(self, domain: str, key: bytes) -> str | None:
-        """Whose CURVE key is this? An unknown one may have been made a moment ago: then the key files are read again."""
+        """Whose CURVE key is this? An unknown one may have been made a moment ago: then the key files are read
+        again."""
         name = self.identity.allow(domain, key)
         now = read_clock().mono
         if name is None and now >= self._reload_at:
@@ -161,7 +162,8 @@ class Daemon:
         return name
 
     async def wait_for_keys(self) -> None:
-        """Wait until the hubs that we connect to have keys: on a first start all daemons make their own at the same time.
+        """Wait until the hubs that we connect to have keys: on a first start all daemons make their own at the same
+        time.
 
         Raises:
             ConfigError: a hub has none after :data:`KEY_WAIT_S`.

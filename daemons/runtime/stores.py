@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from a2a_zmq.interfaces import INBOX, Loaded, Section, StateStore
 from a2a_zmq.state.leases import RedisLeases
@@ -35,23 +35,23 @@ async def load_own(store: StateStore, section: Section) -> dict[Section, Loaded]
     return {section: await store.load(section)}
 
 
-async def load_all(store: StateStore, known: set[str], fence: int, new_id: Callable[[], str]) -> dict[Section, Loaded]:
+async def load_all(
+    store: StateStore, known: Iterable[str], fence: int, new_id: Callable[[], str]
+) -> dict[Section, Loaded]:
     """What a new leader is given: the inbox, then the coordinator's section of every registered distributor.
 
     Each of those is taken with our fence first: from then on a former leader that does not know yet cannot write there.
 
     Args:
-        known: distributors that were known before; the registry may have been lost with Redis. It is brought up to
-        date.
+        known: distributors that were known before; the registry may have been lost with Redis, then it gets them again.
     """
     inbox = Section(INBOX, "coordinator")
     store.rebase(inbox)
     loaded = {inbox: await store.load(inbox)}
     registered = set(await store.distributors())
-    for distributor_id in sorted(known - registered):
+    for distributor_id in sorted(set(known) - registered):
         await store.register_distributor(distributor_id)
-    known |= registered
-    for distributor_id in sorted(known):
+    for distributor_id in sorted(registered.union(known)):
         section = Section(distributor_id, "coordinator")
         loaded[section] = await take_section(store, section, fence, new_id())
     return loaded

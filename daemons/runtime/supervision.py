@@ -140,7 +140,7 @@ def _node(step: str) -> Callable[..., Any]:
     return node
 
 
-def _after_detect(state: SupervisionState) -> str:
+async def _after_detect(state: SupervisionState) -> str:  # a coroutine for the same reason
     return "recover" if state.get("found") else "reconcile"
 
 

@@ -146,14 +146,14 @@ class WorkerCore:
 
     def _assign_tasks(self, message: Message, now: Now) -> list[Effect]:
         payload = message.payload
-        fence = payload.get("fence", self._uplink.fence)
+        guard = self._uplink.guard
+        fence, epoch = payload.get("fence", guard.fence), payload.get("epoch", "")
         tasks = payload.get("tasks", [payload["task"]] if "task" in payload else None)
-        if not isinstance(fence, int) or not isinstance(tasks, list):
+        if not isinstance(fence, int) or not isinstance(epoch, str) or not isinstance(tasks, list):
             return [reports.refusal(message.sender, message, "INVALID_TASK", "needs a fence and a list of tasks")]
-        if fence < self._uplink.fence:
+        if not guard.admits(fence, epoch):
             self._meter.count("routing_errors_total", reason="stale_fence")
             return [reports.refusal(message.sender, message, "FORBIDDEN", "stale fence")]
-        self._uplink.fence = fence
         effects: list[Effect] = []
         for record in tasks:
             try:
@@ -300,7 +300,7 @@ class WorkerCore:
         try:
             if call.name != "execute_task":
                 raise ValueError(f"a worker has no call {call.name!r}")
-            run = parse(call.args["task"], self._uplink.fence, self._kinds)
+            run = parse(call.args["task"], self._uplink.guard.fence, self._kinds)
             if not run.kind:
                 raise ValueError(f"no handler of task type {run.task_type!r}")
             if run.task_id in self._board.runs:
@@ -352,8 +352,8 @@ class WorkerCore:
 
     def local_state(self, now: Now) -> LocalAgentState:
         facts = {
-            "fence": self._uplink.fence,
-            "epoch": self._uplink.epoch,
+            "fence": self._uplink.guard.fence,
+            "epoch": self._uplink.guard.epoch,
             "limit": self._uplink.told_limit,
             "running": self._board.running,
             "held": self._board.waiting,

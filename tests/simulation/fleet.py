@@ -293,19 +293,19 @@ class Agent:
         return sockets
 
     def _own(self, shell: Shell, store: Any) -> None:
-        fleet, known = self.fleet, set[str]()
-        if self.role is Role.COORDINATOR:
-            section = Section(INBOX, "coordinator")
+        fleet, core = self.fleet, shell.engine.core
+        ids: Callable[[], list[str]] = lambda: [self.name]
+        if isinstance(core, CoordinatorCore):
+            section, ids = Section(INBOX, "coordinator"), core.distributors
 
             async def load(held: Held) -> dict[Section, Loaded]:
-                return await load_all(store, known, held.fence, self._id_factory())
+                return await load_all(store, core.distributors(), held.fence, self._id_factory())
         else:
             section = Section(self.name, "distributor")
 
             async def load(held: Held) -> dict[Section, Loaded]:
                 return await load_own(store, section)
 
-        ids = (lambda: sorted(known)) if self.role is Role.COORDINATOR else (lambda: [self.name])
         writer = "distributor" if self.role is Role.COORDINATOR else "coordinator"
         listener = Listener(MemoryHints(fleet.redis), store, ids, shell.event, fleet.rng.random, writers=(writer,))
         shell.services.append(listener.run)

@@ -44,7 +44,6 @@ def run_seed(
     seed: int, *, faults: bool = True, tasks: int = 40, keep_notes: bool = False, kinds: tuple[str, ...] = KINDS
 ) -> Result:
     """Run one seed to its end."""
-
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # a simulated fleet writes no logs
 
     async def main(loop: VirtualLoop) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -293,7 +294,7 @@ async def test_a_transaction_is_not_sent_on_another_connection_than_its_watch(re
     await link.ask([("WATCH", "shared:distributor:d1")])
     watched_on = link.generation
     await redis_backend.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    with pytest.raises(StoreUnavailable):
+    with contextlib.suppress(StoreUnavailable):  # unless the end of the connection was noticed before
         await link.ask([("PING",)])
     await link.ask([("PING",)])
     with pytest.raises(StoreUnavailable, match="between WATCH and EXEC"):

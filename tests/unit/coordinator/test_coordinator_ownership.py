@@ -220,7 +220,7 @@ def test_gauges_and_status_agree_with_what_there_is(fleet: World) -> None:
     assert [shown.task_id for shown in state.local_tasks] == ["t2", "t3"]
     assert state.status == "busy"
     assert fleet.core.welcome("alice~1", fleet.now)["task_types"] == ["noop"]
-    assert fleet.core.welcome("d1", fleet.now) == {"fence": 1}
+    assert fleet.core.welcome("d1", fleet.now) == {"fence": 1, "epoch": "epoch"}
     assert fleet.core.heartbeat("d1", fleet.now)["leading"] is True
     assert fleet.core.announce(fleet.now) == {}
 

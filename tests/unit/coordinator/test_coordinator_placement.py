@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2a_zmq.protocol.message import Role
+from a2a_zmq.protocol.message import MessageType, Role
 from daemons.coordinator.placement import capable, eligible, spread
 from daemons.coordinator.records import Need
 from tests.unit.coordinator.harness import World

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from a2a_zmq.protocol.message import MessageType
-from daemons.runtime.contract import Send, Undelivered
 from tests.unit.coordinator.fakes import task
 from tests.unit.coordinator.harness import World
 
@@ -377,22 +375,3 @@ def test_other_local_calls(fleet: World) -> None:
     fleet.call(2, "no_such_call")
     assert fleet.answers[1]["coordinator"]["id"] == "coordinator-1"
     assert fleet.answers[2] is None
-
-
-def test_a_list_is_cut_before_it_is_too_large_for_a_message(fleet: World) -> None:
-    ids = [f"t{n}" for n in range(150)]
-    fleet.submit("alice~1", *ids, note="x" * 7_000)
-    answer = fleet.ask("alice~1", "list_tasks", limit=1_000)
-    assert answer["total"] == 150
-    assert 10 < len(answer["tasks"]) < 150
-    assert len(orjson.dumps(answer)) < 1 << 20
-
-
-def test_an_answer_that_no_message_can_carry_is_refused_and_not_forgotten(fleet: World) -> None:
-    request = fleet.say("alice~1", MessageType.REQUEST, {"action": "fleet_status"})
-    sent = Send("alice~1", MessageType.RESPONSE, {"action": "fleet_status"}, reply_to=request)
-    fleet.peers["alice~1"].told.clear()
-    fleet.event(Undelivered(sent, "malformed"))
-    answer = fleet.answer_to("alice~1", request)
-    assert answer is not None
-    assert (answer.type, answer.payload["code"]) == (MessageType.ERROR, "PAYLOAD_TOO_LARGE")

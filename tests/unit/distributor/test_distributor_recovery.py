@@ -346,3 +346,56 @@ def test_the_reconciler_repairs_a_task_without_a_holder(site: Site) -> None:
     assert site.core.violations() == []
     assert site.got("w1") == [("a", 1), ("a", 2)]
     assert orjson.dumps(site.store.events("inconsistent_task")[0][3])
+
+
+def test_a_cancellation_that_comes_during_a_read_waits_for_its_end(site: Site) -> None:
+    """Found by simulation: the task was said to be unknown, ended by the coordinator, read, run, and recorded again."""
+    site.worker_up("w1", limit=9)
+    site.store.live["untold"] = site.record("untold")
+    site.from_coordinator("resync")
+    site.cancel("untold", "nobody")
+    assert site.told(COORDINATOR, "task_unknown") == []
+    site.answer()
+    assert site.got("w1") == []
+    assert site.store.results["untold"]["status"] == "abandoned"
+    assert [told["task_ids"] for told in site.told(COORDINATOR, "task_unknown")] == [["nobody"]]
+
+
+def test_a_cancellation_that_comes_before_ownership_waits_for_it(make_site: Callable[..., Site], site: Site) -> None:
+    site.assign("a")
+    new = restart(make_site, site)
+    new.coordinator_up()
+    new.cancel("a", "nobody")
+    assert new.told(COORDINATOR, "task_unknown") == []
+    new.own()
+    assert new.store.results["a"]["status"] == "abandoned"
+    assert [told["task_ids"] for told in new.told(COORDINATOR, "task_unknown")] == [["nobody"]]
+
+
+def test_what_was_said_to_be_unknown_is_not_taken_in_by_a_later_read(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.cancel("late")
+    assert [told["task_ids"] for told in site.told(COORDINATOR, "task_unknown")] == [["late"]]
+    site.store.live["late"] = site.record("late")  # on its way to us as it was cancelled; the coordinator ends it
+    site.from_coordinator("resync")
+    site.answer()
+    assert site.got("w1") == []
+    del site.store.live["late"]
+    site.assign("late")  # but if the coordinator says so, it runs
+    assert site.got("w1") == [("late", 1)]
+
+
+def test_an_id_that_is_used_again_after_its_result_has_expired_runs_again(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.assign("daily-report")
+    site.complete("w1", "daily-report")
+    site.from_coordinator("assign_tasks", tasks=[site.record("daily-report")], fence=1)
+    assert site.got("w1") == [("daily-report", 1)], "the same submission, told again: it ended here"
+    site.store.results.clear()
+    site.store.recorded.clear()
+    site.store.dispatched.clear()
+    again = {**site.record("daily-report"), "created_at": "2025-11-29T10:00:00.000000Z"}
+    site.store.live["daily-report"] = again
+    site.from_coordinator("assign_tasks", tasks=[again], fence=1)
+    site.complete("w1", "daily-report")
+    assert [task_id for task_id, _ in site.reported()] == ["daily-report"] * 2

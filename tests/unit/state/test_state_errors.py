@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+
 import hiredis
 import pytest
-from redis import exceptions
-from redis.asyncio.connection import Connection
 
 from a2a_zmq.errors import StateError, StoreUnavailable
-from a2a_zmq.state.link import to_state_error
+from a2a_zmq.state.wire import to_state_error
 
 
 def as_read(reply: str) -> Exception:
-    """An error reply as redis-py's parser hands it over."""
-    reader = hiredis.Reader(replyError=Connection()._parser.parse_error)
+    """An error reply as the parser hands it over."""
+    reader = hiredis.Reader()
     reader.feed(f"-{reply}\r\n".encode())
     error = reader.gets()
     assert isinstance(error, Exception)
@@ -35,6 +36,7 @@ def as_read(reply: str) -> Exception:
         ("CLUSTERDOWN The cluster is down", "connection", False),
         ("BUSY Redis is busy running a script.", "timeout", False),
         ("ERR max number of clients reached", "connection", False),
+        ("ERR AUTH <password> called without any password configured for the default user.", "noauth", True),
         ("EXECABORT Transaction discarded because of: OOM command not allowed", "oom", False),
         ("EXECABORT Transaction discarded because of: READONLY You can't write", "readonly", False),
     ],
@@ -49,10 +51,10 @@ def test_replies_that_mean_unavailable(reply: str, reason: str, fatal: bool) -> 
     ("raised", "reason"),
     [
         (TimeoutError(), "timeout"),
-        (exceptions.TimeoutError("Timeout reading from socket"), "timeout"),
-        (exceptions.ConnectionError("Connection closed by server."), "connection"),
         (ConnectionResetError(104, "Connection reset by peer"), "connection"),
-        (exceptions.AuthenticationError("Invalid Username or Password"), "noauth"),
+        (socket.gaierror(-2, "Name or service not known"), "connection"),
+        (ssl.SSLCertVerificationError("certificate verify failed"), "connection"),
+        (hiredis.ProtocolError("Protocol error, got 'x' as reply type byte"), "connection"),
     ],
 )
 def test_what_the_connection_raises(raised: Exception, reason: str) -> None:
