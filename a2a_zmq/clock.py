@@ -21,7 +21,7 @@ class Now(NamedTuple):
 
 def iso(wall: float) -> str:
     """Unix seconds as the wire's ISO 8601 form in UTC, for example ``2025-11-28T10:30:00.000000Z``."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_iso(text: str) -> float:

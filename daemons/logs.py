@@ -63,10 +63,10 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
     factory: Any
     if console:
         processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
-        factory = structlog.WriteLoggerFactory(file=stream)
+        factory = structlog.WriteLoggerFactory(file=_Unbreakable(stream))
     else:
         processors += [structlog.processors.format_exc_info, _to_json]
-        factory = structlog.BytesLoggerFactory(file=stream.buffer)
+        factory = structlog.BytesLoggerFactory(file=_Unbreakable(stream.buffer))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -87,6 +87,29 @@ def get_logger(name: str) -> Any:
 def _to_json(_logger: Any, _method: str, event: EventDict) -> bytes:
     line = {name: event.pop(name, None) for name in ("timestamp", "level", "agent", "role", "event")}
     return orjson.dumps(line | dict(event), default=str, option=orjson.OPT_NON_STR_KEYS)
+
+
+class _Unbreakable:
+    """A stream whose reader may die (a supervisor that was killed) or whose disk may be full.
+
+    The line is lost then, and the daemon goes on.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.lost = 0
+
+    def write(self, data: Any) -> None:
+        try:
+            self._stream.write(data)
+        except (OSError, ValueError):
+            self.lost += 1
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.lost += 1
 
 
 class _Speaker:

@@ -43,7 +43,8 @@ def _print_status(fleet: dict[str, Any]) -> None:
             )
     print_table(("agent", "state", "pending", "running", "slots", "labels"), rows, right="pending,running,slots")
     counts = fleet.get("tasks") or {}
-    print("tasks: " + (", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"))
+    listed = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
+    print(f"tasks: {listed} (ended ones since this coordinator's start)")
 
 
 def drain(

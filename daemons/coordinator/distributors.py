@@ -26,7 +26,8 @@ class Distributor:
         live: unfinished tasks that are placed here; ``sent`` of them it was told of.
         queue: placed here and durable, to be told when the window opens.
         cancels: ids that it was asked, or is to be asked, to cancel.
-        pending, in_progress, held_version: its last heartbeat. ``told_version``: what its results brought.
+        pending, in_progress, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
+            keep for us). ``told_version``: what its results brought.
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
             not.
         blocked_until: its outbox was full.
@@ -34,9 +35,10 @@ class Distributor:
     """
 
     __slots__ = (
-        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "held_version", "in_progress",
-        "live", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
-        "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version", "up", "workers",
+        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "dropped", "held_version",
+        "in_progress", "live", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered",
+        "registering", "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version",
+        "up", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -63,6 +65,7 @@ class Distributor:
         self.pending = 0
         self.in_progress = 0
         self.held_version = 0
+        self.dropped = 0
         self.told_version = 0
         self.short_since: float | None = None
         self.blocked_until = float("-inf")
@@ -130,6 +133,9 @@ class Distributor:
         if isinstance(status, str):
             self.status = status
         self.held_version = max(self.held_version, version_of(payload.get("version")))
+        dropped = _count(payload.get("dropped"), 0)
+        self.needs_sync = self.needs_sync or (dropped > 0 and dropped != self.dropped)
+        self.dropped = dropped
         if self.pending + self.in_progress >= self.sent:
             self.short_since = None
         elif self.short_since is None:

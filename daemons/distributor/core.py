@@ -173,6 +173,7 @@ class DistributorCore:
             "slots": sum(worker.slots for worker in memory.workers.values()),
             "version": memory.version,
             "draining": bool(memory.draining),
+            "dropped": memory.reports_dropped,
         }
 
     def local_state(self, now: Now) -> LocalAgentState:

@@ -232,6 +232,7 @@ class Memory:
         self.drain_until = math.inf
         self.ended_total = {"completed": 0, "failed": 0, "abandoned": 0}
         self.late_results = 0
+        self.reports_dropped = 0
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}
         self.accepted = 0  # since the last history line

@@ -176,10 +176,12 @@ class Outgoing:
             self._keep(effect)
 
     def _keep(self, effect: Send) -> None:
-        """Say it later. The oldest go if there are too many: the coordinator finds results in the store, too."""
+        """Say it later. The oldest go if there are too many: the coordinator, who is told so, finds results in the
+        store, too."""
         self._unreported.append(effect)
         if len(self._unreported) > self._memory.config.max_unreported:
             self._unreported.popleft()
+            self._memory.reports_dropped += 1
 
     def _take_back(self, effect: Send, worker: Worker | None, reason: str, now: Now) -> None:
         """The assignment never left us: its tasks go back with the same attempt."""

@@ -21,13 +21,18 @@ class Stamps:
     def __init__(self) -> None:
         self._second = -1
         self._prefix = ""
+        self._wall = -1.0
+        self._text = ""
 
     def iso(self, wall: float) -> str:
+        if wall == self._wall:  # asked for every task of a wake-up
+            return self._text
         second, micros = divmod(int(wall * 1_000_000), 1_000_000)
         if second != self._second:
             self._second = second
             self._prefix = iso(second)[:-7]  # all before "000000Z"
-        return f"{self._prefix}{micros:06d}Z"
+        self._wall, self._text = wall, f"{self._prefix}{micros:06d}Z"
+        return self._text
 
     def peer_iso(self, time: Any) -> str | None:
         """A time that a peer named: seconds or ISO text; None if it is neither."""

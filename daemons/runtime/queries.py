@@ -5,8 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
+
 from a2a_zmq.interfaces import Section, StateStore
 from daemons.runtime.contract import Query
+
+
+def _age(record: bytes) -> tuple[int, str]:
+    """Orders records of one task: it failed at one distributor, was retried, and ended at another."""
+    found = orjson.loads(record)
+    attempt = (found.get("metadata") or {}).get("attempt")
+    return attempt if isinstance(attempt, int) else 0, str(found.get("completed_at"))
 
 
 async def answer_query(store: StateStore, query: Query) -> Any:
@@ -19,7 +28,12 @@ async def answer_query(store: StateStore, query: Query) -> Any:
     if query.op in ("results", "tasks"):
         read = store.results if query.op == "results" else store.tasks
         found = await asyncio.gather(*(read(each, args["task_ids"]) for each in args["distributor_ids"]))
-        return {task_id: record for part in found for task_id, record in part.items()}
+        merged: dict[str, bytes] = {}
+        for part in found:
+            for task_id, record in part.items():
+                known = merged.get(task_id)
+                merged[task_id] = record if known is None else max(known, record, key=_age)
+        return merged
     if query.op == "load":
         return await store.load(args["section"])
     if query.op == "history":

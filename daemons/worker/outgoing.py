@@ -63,11 +63,13 @@ class Outgoing:
         """Send every kept result again; returns how many."""
         return self.again(list(self._sent))
 
-    def replace(self, key: Key, encoded: bytes) -> None:
-        """Send this instead of the kept result, which cannot be sent."""
-        if key in self._sent:
-            self._forget(key)
-        self._unsent.appendleft(Entry(key, encoded))
+    def put_back(self, entries: list[Entry]) -> None:
+        """These were taken and could not be sent: they wait again, first of all. (What is kept of the sent ones is
+        bounded, so they may be gone from there; nobody else has them.)"""
+        for entry in entries:
+            if entry.key in self._sent:
+                self._forget(entry.key)
+        self._unsent.extendleft(reversed(entries))
 
     def prune(self, mono: float) -> None:
         """Forget what is too old or too much."""

@@ -13,7 +13,7 @@ from a2a_zmq.clock import iso
 from a2a_zmq.models import Task, TaskStatus
 from a2a_zmq.protocol.message import Message, MessageType
 from daemons.runtime.contract import RunFinished, Send
-from daemons.worker.outgoing import Entry, Key
+from daemons.worker.outgoing import Entry
 from daemons.worker.runs import RUNNING, Run
 
 # The part of a time that stays the same for a second; formatting it anew for every result would cost more than the
@@ -33,6 +33,13 @@ def stamp(wall: float) -> str:
 
 def encode(event: RunFinished) -> bytes:
     """The member of ``task_results.results`` for an ended run."""
+    if event.outcome == "completed" and event.started_at and not event.detail:
+        # Nearly all are such: put together from parts at two thirds of a dict's cost.
+        middle = (
+            f',"attempt":{event.attempt},"outcome":"completed","started_at":"{stamp(event.started_at)}"'
+            f',"execution_s":{event.execution_s:.6f},"result":'
+        )
+        return b'{"task_id":%b%b%b}' % (orjson.dumps(event.task_id), middle.encode(), event.result)
     entry: dict[str, Any] = {
         "task_id": event.task_id,
         "attempt": event.attempt,
@@ -59,16 +66,16 @@ def unsendable(task_id: str, attempt: int) -> bytes:
 
 @dataclass(slots=True)
 class SendResults(Send):
-    """A ``task_results`` message that knows whose results it has."""
+    """A ``task_results`` message that knows which results it has."""
 
-    keys: list[Key] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
 
 
 def results(to: str, batch: list[Entry], limit: int) -> SendResults:
     """One message of results; what is encoded already is not encoded again."""
     array = orjson.Fragment(b"[" + b",".join([entry.encoded for entry in batch]) + b"]")
     payload = {"action": "task_results", "results": array, "limit": limit}
-    return SendResults(to, MessageType.EVENT, payload, keys=[entry.key for entry in batch])
+    return SendResults(to, MessageType.EVENT, payload, entries=batch)
 
 
 def refusal(to: str, message: Message, code: str, text: str) -> Send:

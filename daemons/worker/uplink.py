@@ -13,7 +13,7 @@ from a2a_zmq.protocol.ports import PeerUp
 from daemons.runtime.contract import Effect, Send, Undelivered
 from daemons.worker import reports
 from daemons.worker.config import WorkerConfig
-from daemons.worker.outgoing import Key, Outgoing
+from daemons.worker.outgoing import Entry, Key, Outgoing
 
 # A full outbox empties as soon as the distributor acknowledges: soon enough, and it costs nothing to look.
 RETRY_SEND_S: Final = 0.05
@@ -72,10 +72,9 @@ class Uplink:
             self._retry_at = mono + RETRY_SEND_S
         if isinstance(effect, reports.SendResults):
             if event.reason != "malformed":
-                self._outgoing.again(effect.keys)
+                self._outgoing.put_back(effect.entries)
             else:
-                for key in effect.keys:
-                    self._outgoing.replace(key, reports.unsendable(*key))
+                self._outgoing.put_back([Entry(key, reports.unsendable(*key)) for key, _ in effect.entries])
         elif effect.payload.get("action") == "task_handback":
             self._handback.extend((task_id, attempt) for task_id, attempt in effect.payload["tasks"])
 

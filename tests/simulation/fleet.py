@@ -294,17 +294,16 @@ class Agent:
 
     def _own(self, shell: Shell, store: Any) -> None:
         fleet, core = self.fleet, shell.engine.core
-        ids: Callable[[], list[str]] = lambda: [self.name]
-        if isinstance(core, CoordinatorCore):
-            section, ids = Section(INBOX, "coordinator"), core.distributors
+        leader = core if isinstance(core, CoordinatorCore) else None
+        section = Section(INBOX, "coordinator") if leader is not None else Section(self.name, "distributor")
 
-            async def load(held: Held) -> dict[Section, Loaded]:
-                return await load_all(store, core.distributors(), held.fence, self._id_factory())
-        else:
-            section = Section(self.name, "distributor")
+        def ids() -> list[str]:
+            return leader.distributors() if leader is not None else [self.name]
 
-            async def load(held: Held) -> dict[Section, Loaded]:
+        async def load(held: Held) -> dict[Section, Loaded]:
+            if leader is None:
                 return await load_own(store, section)
+            return await load_all(store, leader.distributors(), held.fence, self._id_factory())
 
         writer = "distributor" if self.role is Role.COORDINATOR else "coordinator"
         listener = Listener(MemoryHints(fleet.redis), store, ids, shell.event, fleet.rng.random, writers=(writer,))

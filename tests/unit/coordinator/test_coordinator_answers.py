@@ -64,3 +64,16 @@ def test_a_task_that_lived_and_ended_while_its_id_was_looked_up_is_not_taken_aga
     fleet.event(QueryAnswer(query.tag, {}))  # what the store had when it was asked
     assert fleet.store.recorded == {"t1": 1}
     assert fleet.store.where("t1") == []
+
+
+def test_results_whose_report_a_distributor_had_to_drop_are_found_though_others_keep_coming(fleet: World) -> None:
+    fleet.submit("alice~1", *(f"t{n}" for n in range(60)))
+    fleet.beat("d1", pending=50, in_progress=10, dropped=0)
+    fleet.finish("d1", "t0", tell=False)  # its report was dropped
+    for n in range(1, 40):
+        fleet.beat("d1", pending=0, in_progress=0, dropped=1)
+        fleet.finish("d1", f"t{n}", version=n)
+        fleet.advance(0.2)
+    assert "t0" in fleet.got("alice~1")
+    reads = [told for told in fleet.peers["d1"].told if told.action == "resync"]
+    assert len(reads) == 1, "once is enough"

@@ -7,9 +7,11 @@ import json
 import logging
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +143,25 @@ def test_a_daemon_does_not_load_rich() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
     assert done.returncode == 0
+
+
+def test_a_log_whose_reader_died_stops_nothing() -> None:
+    """Symptom: the daemons of a killed supervisor ended at their next log line, by EPIPE."""
+    program = (
+        "from daemons import logs\n"
+        "import sys\n"
+        "logs.configure(role='worker', agent_id='w', log_format=sys.argv[1])\n"
+        "for n in range(1000):\n"
+        "    logs.get_logger('t').info('line', n=n)\n"
+        "open(sys.argv[2], 'w').write('alive')\n"
+    )
+    for form in ("json", "console"):
+        with tempfile.TemporaryDirectory() as folder:
+            mark = Path(folder) / "mark"
+            with subprocess.Popen(
+                [sys.executable, "-c", program, form, str(mark)], stderr=subprocess.PIPE, cwd=Path(__file__).parents[3]
+            ) as child:
+                assert child.stderr is not None
+                child.stderr.close()
+                child.wait(20)
+            assert mark.read_text() == "alive"

@@ -399,3 +399,17 @@ def test_an_id_that_is_used_again_after_its_result_has_expired_runs_again(site: 
     site.from_coordinator("assign_tasks", tasks=[again], fence=1)
     site.complete("w1", "daily-report")
     assert [task_id for task_id, _ in site.reported()] == ["daily-report"] * 2
+
+
+def test_a_report_that_is_dropped_is_confessed(make_site: Callable[..., Site]) -> None:
+    site = make_site(DistributorConfig(max_unreported=2))
+    site.own()
+    site.coordinator_up()
+    site.worker_up("w1", limit=9)
+    site.assign(*"abcd")
+    site.coordinator_down()
+    for task_id in "abcd":
+        site.complete("w1", task_id)
+    site.coordinator_up()
+    assert [task_id for task_id, _ in site.reported()] == ["c", "d"]
+    assert site.core.heartbeat(COORDINATOR, site.now)["dropped"] == 2

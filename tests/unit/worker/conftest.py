@@ -72,8 +72,8 @@ class Desk:
         self.now = Now(self.now.mono + seconds, self.now.wall + seconds)
         self.settle()
 
-    def up(self, *, restarted: bool = False, fence: int = 7) -> None:
-        details = {"fence": fence, "epoch": "e1"}
+    def up(self, *, restarted: bool = False, fence: int = 7, epoch: str = "e1") -> None:
+        details = {"fence": fence, "epoch": epoch}
         self.event(PeerUp(PeerInfo("distributor-1", Role.DISTRIBUTOR, details=details, restarted=restarted)))
 
     def down(self) -> None:

@@ -33,11 +33,40 @@ def test_full_outbox_loses_and_spins_nothing(desk: Any) -> None:
     assert [item["task_id"] for item in desk.reported] == ["t1", "t2"]
 
 
+def test_a_full_outbox_loses_no_result_however_much_waits(make_desk: Callable[..., Any]) -> None:
+    desk = make_desk(keep_results=3, keep_results_bytes=1000, message_bytes=500)
+    desk.up()
+    ids = [f"t{n}" for n in range(20)]
+    desk.assign(*[(task_id, "noop") for task_id in ids])
+    desk.refuse = "busy"
+    desk.event(*[desk.ended(task_id, result=b'"' + b"x" * 300 + b'"') for task_id in ids])
+    for _ in range(5):
+        desk.wait(0.1)
+    assert not desk.reported
+    desk.refuse = ""
+    desk.wait(0.1)
+    assert sorted(desk.results()) == sorted(ids)
+    assert len(desk.reported) == len(ids)
+
+
 def test_heartbeat_counts_results_that_could_not_be_sent(desk: Any) -> None:
     desk.assign(("t1", "noop"))
     desk.refuse = "busy"
     desk.finish("t1")
     assert desk.core.heartbeat("distributor-1", desk.now)["held"] == 1
+
+
+def test_a_distributor_that_lost_its_state_and_its_memory_is_obeyed(desk: Any) -> None:
+    """Found by simulation: Redis was wiped and the distributor restarted; its workers refused it for ever."""
+    desk.request({"action": "assign_tasks", "fence": 9, "epoch": "e1", "tasks": []})
+    desk.down()
+    desk.up(restarted=True, fence=0, epoch="")  # it does not own its section yet
+    task = {"task_id": "t1", "task_type": "noop", "attempt": 1, "payload": {}, "metadata": {}}
+    desk.request({"action": "assign_tasks", "fence": 1, "epoch": "e2", "tasks": [task]})
+    assert [run.task_id for run in desk.started] == ["t1"]
+    desk.request({"action": "assign_tasks", "fence": 10, "epoch": "e1", "tasks": [{**task, "task_id": "t2"}]})
+    assert [run.task_id for run in desk.started] == ["t1"], "an epoch that was replaced"
+    assert desk.messages[-1].payload["code"] == "FORBIDDEN"
 
 
 def test_result_that_no_message_can_carry_becomes_a_failure(desk: Any) -> None:

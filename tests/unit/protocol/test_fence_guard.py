@@ -1,0 +1,30 @@
+"""The fence that counts: within an epoch the highest, over epochs the newest."""
+
+from __future__ import annotations
+
+from a2a_zmq.fences import FenceGuard
+
+
+def test_within_an_epoch_a_lower_fence_is_refused() -> None:
+    guard = FenceGuard()
+    assert guard.admits(3, "e1")
+    assert guard.admits(3, "e1")
+    assert not guard.admits(2, "e1")
+    assert not guard.admits(2), "whoever names no epoch is taken to mean the present one"
+    assert guard.admits(4)
+    assert (guard.epoch, guard.fence) == ("e1", 4)
+
+
+def test_a_new_epoch_begins_anew_and_the_one_before_never_comes_back() -> None:
+    guard = FenceGuard()
+    assert guard.admits(9, "e1")
+    assert guard.admits(1, "e2")
+    assert not guard.admits(10, "e1")
+    assert guard.fence == 1
+
+
+def test_what_is_remembered_of_former_epochs_is_bounded() -> None:
+    guard = FenceGuard()
+    for number in range(1_000):
+        assert guard.admits(1, f"e{number}")
+    assert len(guard._former) < 20
