@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
 
@@ -63,10 +63,10 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
     factory: Any
     if console:
         processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
-        factory = structlog.WriteLoggerFactory(file=_Unbreakable(stream))
+        factory = structlog.WriteLoggerFactory(file=cast(TextIO, _Unbreakable(stream)))
     else:
         processors += [structlog.processors.format_exc_info, _to_json]
-        factory = structlog.BytesLoggerFactory(file=_Unbreakable(stream.buffer))
+        factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Unbreakable(stream.buffer)))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

@@ -30,9 +30,8 @@ async def answer_query(store: StateStore, query: Query) -> Any:
         found = await asyncio.gather(*(read(each, args["task_ids"]) for each in args["distributor_ids"]))
         merged: dict[str, bytes] = {}
         for part in found:
-            for task_id, record in part.items():
-                known = merged.get(task_id)
-                merged[task_id] = record if known is None else max(known, record, key=_age)
+            for each, record in part.items():
+                merged[each] = max(merged[each], record, key=_age) if each in merged else record
         return merged
     if query.op == "load":
         return await store.load(args["section"])
