@@ -34,12 +34,15 @@ def stamp(wall: float) -> str:
 def encode(event: RunFinished) -> bytes:
     """The member of ``task_results.results`` for an ended run."""
     if event.outcome == "completed" and event.started_at and not event.detail:
-        # Nearly all are such: put together from parts at two thirds of a dict's cost.
-        middle = (
-            f',"attempt":{event.attempt},"outcome":"completed","started_at":"{stamp(event.started_at)}"'
-            f',"execution_s":{event.execution_s:.6f},"result":'
+        # Nearly all are such: put together from parts at two thirds of a dict's cost. The parts are orjson's, because a
+        # reader that finds a number written in another way has to look for duplicate keys, which is slow.
+        return b'{"task_id":%b,"attempt":%d,"outcome":"completed","started_at":"%b","execution_s":%b,"result":%b}' % (
+            orjson.dumps(event.task_id),
+            event.attempt,
+            stamp(event.started_at).encode(),
+            orjson.dumps(round(event.execution_s, 6)),
+            event.result,
         )
-        return b'{"task_id":%b%b%b}' % (orjson.dumps(event.task_id), middle.encode(), event.result)
     entry: dict[str, Any] = {
         "task_id": event.task_id,
         "attempt": event.attempt,
