@@ -86,17 +86,17 @@ class CallTable:
                 text = f"the coordinator was replaced while {call.action!r} was under way; look whether it was done"
                 self._end(call, FleetUnavailable(text))
 
-    def expire(self, now: Now, reach_error: FleetUnavailable | None, peer: str) -> bool:
-        """End calls whose deadline has passed; True while there are deadlines to watch.
+    def expire(self, now: Now, reach_error: FleetUnavailable | None, peer: str) -> float:
+        """End calls whose deadline has passed; returns the next deadline (inf for none).
 
         Args:
             reach_error: why no coordinator is reachable, None if one is.
             peer: the coordinator.
         """
-        pending = False
+        earliest = math.inf
         for call in self._unanswered():
             if call.deadline > now.mono:
-                pending |= call.deadline != math.inf
+                earliest = min(earliest, call.deadline)
             elif reach_error is not None:
                 self._end(call, reach_error)
             elif call.trouble:
@@ -106,7 +106,7 @@ class CallTable:
                 text = f"coordinator {peer!r} did not answer {call.action!r} before the deadline"
                 self._end(call, FleetUnavailable(text))
         self._asked = {request_id: call for request_id, call in self._asked.items() if call.answer is None}
-        return pending
+        return earliest
 
     def close(self, error: FleetUnavailable) -> None:
         """End all of them."""

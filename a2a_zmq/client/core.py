@@ -307,8 +307,8 @@ class ClientCore:
     # ------------------------------------------------------------ time
 
     def _note_deadline(self, deadline: float, now: Now) -> None:
-        if deadline != math.inf:
-            self._next_scan = min(self._next_scan, now.mono + DEADLINE_SCAN_S)
+        if deadline < self._next_scan:
+            self._next_scan = max(deadline, now.mono + DEADLINE_SCAN_S)
 
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`tick` and :meth:`flush` want to be called again (inf: never)."""
@@ -324,11 +324,11 @@ class ClientCore:
             self._audit(now)
         if now.mono < self._next_scan:
             return
-        pending = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)
+        earliest = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)
         watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
         for entry in [*self._submits.entries(), *(e for e in watched if e.phase == WATCHED)]:
-            pending |= self.tasks.expire(entry, now, self._too_late)
-        self._next_scan = now.mono + DEADLINE_SCAN_S if pending else math.inf
+            earliest = min(earliest, self.tasks.expire(entry, now, self._too_late))
+        self._next_scan = max(earliest, now.mono + DEADLINE_SCAN_S)
 
     def _too_late(self, trouble: str) -> FleetError:
         if not self.peer:

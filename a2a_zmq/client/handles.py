@@ -171,7 +171,7 @@ class TaskHandle:
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.one(outcome if isinstance(outcome, FleetError) else None)
-        for waiter in self._waiters or ():
+        for waiter in list(self._waiters or ()):  # a waiter that gives up takes itself out meanwhile
             waiter.set()
 
     # ------------------------------------------------------------ for callers

@@ -215,7 +215,7 @@ class FleetClient:
         until = None if timeout is None else time.monotonic() + timeout
         waiter = handle.waiter()
         try:
-            while not waiter.is_set():
+            while not handle.done():
                 self._thread.check()
                 left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
                 if waiter.wait(max(0.0, left)):

@@ -103,28 +103,38 @@ class TaskTable:
                 self.finished.append(twin)
         entry.twins = None
 
-    def expire(self, entry: Entry, now: Now, error: Callable[[str], FleetError]) -> bool:
+    def expire(self, entry: Entry, now: Now, error: Callable[[str], FleetError]) -> float:
         """End an unaccepted entry whose deadline has passed.
 
         Args:
             error: makes the error, from the code of the last refusal that asked for patience.
 
         Returns:
-            True while the entry, or a twin of it, has a deadline to watch.
+            the next deadline of the entry or a twin of it (inf for none).
         """
         if entry.phase >= ACCEPTED:
-            return False
-        pending = False
+            return math.inf
+        earliest = math.inf
         for twin in entry.twins or ():
             if twin.phase < ACCEPTED and twin.deadline <= now.mono:
                 twin.phase = DONE
                 twin.outcome = error(entry.trouble)
                 self.finished.append(twin)
-            pending |= twin.phase < ACCEPTED and twin.deadline != math.inf
+            elif twin.phase < ACCEPTED:
+                earliest = min(earliest, twin.deadline)
         if entry.deadline > now.mono:
-            return pending or entry.deadline != math.inf
-        self.finish(entry, error(entry.trouble))
-        return False
+            return min(earliest, entry.deadline)
+        patient = [twin for twin in entry.twins or () if twin.phase < ACCEPTED]
+        if not patient:
+            self.finish(entry, error(entry.trouble))
+            return math.inf
+        # Only this caller gives up; the task goes on under the name of one that waits longer.
+        ended = Entry(entry.task_id, b"", entry.sink, index=entry.index)
+        ended.phase, ended.outcome = DONE, error(entry.trouble)
+        self.finished.append(ended)
+        heir, *entry.twins = patient
+        entry.sink, entry.index, entry.deadline = heir.sink, heir.index, heir.deadline
+        return earliest
 
     def forget(self, sink: object) -> None:
         """Nobody reads this sink any more: what was not sent is not sent, and results are dropped. O(all entries)."""

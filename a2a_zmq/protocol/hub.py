@@ -247,8 +247,10 @@ class Hub(Machine):
             # Its connection stands: when it wakes it finds this, and greets at once instead of waiting for us.
             self._say_resync(peer, reason, now)
         self._drop_session(peer)
-        if peer.role is Role.WORKER:
-            # Its tasks go to others now. Assignments that it never acknowledged must not reach it when it comes back.
+        if peer.role is Role.WORKER or peer.role in LAX_ROLES:
+            # A worker's tasks go to others now: assignments that it never acknowledged must not reach it when it comes
+            # back. A client asks anew for all that it waits for; mostly it never comes back, and what it did not take
+            # can be many megabytes.
             peer.link.drop()
         self._gone[peer.agent_id] = None
         if reason == "goodbye" and peer.role in LAX_ROLES:

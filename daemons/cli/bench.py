@@ -66,6 +66,7 @@ def run_bench(parts: tuple[str, ...], sizes: Sizes, *, quiet: bool) -> dict[str,
             "depth": lambda: depth(fleet, client, sizes.tasks, sizes.waiting, sizes.repeat),
             "kill": lambda: kill_recovery(fleet, client, sizes.kills),
         }
+        wait_started(fleet)
         for part in PARTS:
             if part in parts:
                 say(f"measuring: {part} …")
@@ -78,8 +79,6 @@ def run_bench(parts: tuple[str, ...], sizes: Sizes, *, quiet: bool) -> dict[str,
 
 def idle(fleet: LocalFleet, seconds: float) -> dict[str, Any]:
     """Memory (PSS, with children) and processor use of a fleet that has started and has nothing to do."""
-    names = [name for name, daemon in fleet.daemons.items() if daemon.metrics_port]
-    wait_until(lambda: all(_supervised(fleet, name) for name in names), "the supervision graphs run", STARTED_S)
     time.sleep(SETTLE_S)
     before = fleet.cpu_s()
     began = time.monotonic()
@@ -89,6 +88,16 @@ def idle(fleet: LocalFleet, seconds: float) -> dict[str, Any]:
     use = {name: round((after[name] - before[name]) / elapsed_s * 100, 2) for name in after if name in before}
     memory = {name: round(mb, 1) for name, mb in fleet.pss_mb().items()}
     return {"pss_mb": {**memory, "total": round(sum(memory.values()), 1)}, "idle_cpu_percent": use}
+
+
+def wait_started(fleet: LocalFleet) -> None:
+    """Wait until what the daemons load in the background is loaded, too; they are ready before.
+
+    Raises:
+        FleetStartError: it took too long.
+    """
+    names = [name for name, daemon in fleet.daemons.items() if daemon.metrics_port]
+    wait_until(lambda: all(_supervised(fleet, name) for name in names), "the supervision graphs run", STARTED_S)
 
 
 def _supervised(fleet: LocalFleet, name: str) -> bool:

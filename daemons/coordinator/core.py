@@ -86,6 +86,9 @@ class CoordinatorCore:
         self._audit_tokens = config.audit_per_s
         self._audited_at = -math.inf
         self._exited = False
+        # A submission is taken whole or not at all, so a quarter of what is taken in all must hold it.
+        room = min(config.max_live_tasks, config.max_client_tasks, config.max_staged_tasks)
+        self._max_batch = min(config.max_batch, max(1, room // 4))
         submissions = Submissions(desk)
         results = Results(desk)
         queries = Queries(desk, self.supervision)
@@ -189,7 +192,7 @@ class CoordinatorCore:
             "leading": desk.leading,
             "task_types": sorted(desk.known_types)[:WELCOME_TYPES],
             "max_payload_bytes": self.config.max_payload_bytes,
-            "max_batch": self.config.max_batch,
+            "max_batch": self._max_batch,
         }
 
     def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:

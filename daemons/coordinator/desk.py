@@ -106,6 +106,10 @@ class Desk:
 
     # ------------------------------------------------------------ ends of tasks
 
+    def durable(self, entry: Entry) -> bool:
+        """Whether its present write is applied (and so, if it has a distributor, this was told, or found no room)."""
+        return entry.batch != 0 and entry.batch <= self.staging.applied
+
     def ended(self, task_id: str) -> bytes | None:
         """Result record of a task that ended lately, durable or (see ``Staging.unrecorded``) not yet."""
         return self.recent.get(task_id) or self.staging.unrecorded(task_id)

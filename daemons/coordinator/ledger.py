@@ -112,6 +112,7 @@ class Ledger:
         for entry in entries:
             entry.home = home
             entry.state = PLACED
+            entry.batch = 0
         home.live += len(entries)
 
     def queue(self, entry: Entry, *, front: bool = False) -> None:
@@ -142,6 +143,11 @@ class Ledger:
             home.queue.discard(entry)
         entry.state = PLACED
         entry.batch = 0
+
+    def rewrite(self, entry: Entry, record: bytes) -> None:
+        """Its record is another one from now on; its write is staged by the caller."""
+        self.live_bytes += len(record) - len(entry.record)
+        entry.record = record
 
     # ------------------------------------------------------------ out
 

@@ -40,7 +40,9 @@ MAX_NEEDS: Final = 10_000
 
 TASK_MEMBERS: Final = frozenset(Task.model_fields)
 # Set by the fleet; whatever a submission says of them is left out.
-RESERVED: Final = frozenset({"client", "attempt", "worker", "error_kind", "execution_s", "detail", "retried"})
+RESERVED: Final = frozenset(
+    {"client", "attempt", "worker", "error_kind", "execution_s", "detail", "retried", "floor", "restored"}
+)
 
 Rejection = dict[str, str]
 
@@ -302,7 +304,8 @@ def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, int] | N
         found = orjson.loads(record)
         metadata = found.get("metadata") or {}
         need = needs.of(found["task_type"], metadata)
-        floor = attempt_of(found) if metadata.get("retried") else 0
+        floor = metadata.get("floor")
+        floor = floor if isinstance(floor, int) and metadata.get("retried") else 0
         return Entry(found["task_id"], record, need, str(metadata.get("client") or ""), since), floor
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         return None
@@ -338,7 +341,7 @@ def revived_record(record: Record, result: Record, now: Now) -> bytes:
     metadata = {key: value for key, value in (record.get("metadata") or {}).items() if key not in RESERVED}
     last = result.get("metadata") or {}
     metadata["client"] = last.get("client") or (record.get("metadata") or {}).get("client") or ""
-    metadata["attempt"] = attempt_of(result)
+    metadata["attempt"] = metadata["floor"] = attempt_of(result)
     metadata["retried"] = (last.get("retried") or 0) + 1
     fresh = {
         "task_id": record["task_id"],
@@ -351,6 +354,14 @@ def revived_record(record: Record, result: Record, now: Now) -> bytes:
         "payload": record.get("payload") or {},
     }
     return orjson.dumps(fresh)
+
+
+def restored_record(record: bytes) -> bytes:
+    """The record of a task that the store has lost. It says so, for its distributor may believe that it has ended."""
+    found: Record = orjson.loads(record)
+    metadata = found.setdefault("metadata", {})
+    metadata["restored"] = (metadata.get("restored") or 0) + 1
+    return orjson.dumps(found)
 
 
 def attempt_of(record: Record) -> int:

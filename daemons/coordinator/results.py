@@ -65,7 +65,7 @@ class Results:
 
     def _asked(self, home: Distributor, task_id: str) -> bool:
         entry = self._desk.ledger.live.get(task_id)
-        return entry is not None and entry.home is home and task_id in home.cancels
+        return entry is not None and entry.home is home and task_id in home.cancels and self._desk.durable(entry)
 
     def _unknown_looked_up(self, home: Distributor, task_ids: list[str], answer: QueryAnswer, now: Now) -> None:
         desk = self._desk

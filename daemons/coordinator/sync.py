@@ -16,11 +16,11 @@ from a2a_zmq.protocol.ports import PeerDown, PeerInfo
 from daemons.coordinator.assigning import Assignment
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.records import FRESH, HELD, QUEUED, SENT, Entry, entry_of
+from daemons.coordinator.records import FRESH, HELD, QUEUED, SENT, Entry, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import Hint, LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
 
-# Ids in one read: some tens of kilobytes of request.
+# Ids in one read or message: some tens of kilobytes.
 READ_CHUNK = 2_000
 
 # A distributor that we cannot reach may go on writing: its section is read no more often than this for it.
@@ -242,8 +242,12 @@ class Sync:
             return
         desk.out.append(Send(home.agent_id, MessageType.REQUEST, {"action": "resync"}))
         self._mark_read(home)
-        if home.cancels:
-            payload = {"action": "cancel_tasks", "task_ids": sorted(home.cancels)}
+        # What is not durable yet is not assigned yet, and no cancellation must overtake that: later then.
+        live = desk.ledger.live
+        ids = sorted(each for each in home.cancels if each in live and desk.durable(live[each]))
+        home.needs_sync = len(ids) < len(home.cancels)
+        for start in range(0, len(ids), READ_CHUNK):
+            payload = {"action": "cancel_tasks", "task_ids": ids[start : start + READ_CHUNK]}
             desk.out.append(Send(home.agent_id, MessageType.REQUEST, payload))
         self.reconcile(home, now)
 
@@ -343,6 +347,8 @@ class Sync:
             if stored is None or not desk.finish_stored(entry, stored):
                 lost.append(entry)
         if lost:
+            for entry in lost:
+                desk.ledger.rewrite(entry, restored_record(entry.record))
             self._put_back(home, lost)
             desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))
             detail = {"distributor": home.agent_id, "tasks": len(lost)}

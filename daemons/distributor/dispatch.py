@@ -20,8 +20,8 @@ from daemons.distributor.workers import Worker
 Rank = tuple[int, int]  # (−priority, seq): the lesser goes first
 Pool = list[tuple[float, int, int, Worker]]
 
-# Empty lanes are kept for their list of workers, up to this many: there are few task types, but a client may ask for
-# any combination of labels.
+# Empty lanes are kept for their list of workers, up to about this many: there are few task types, but a client may ask
+# for any combination of labels.
 MAX_EMPTY_LANES = 256
 
 
@@ -99,6 +99,7 @@ class Dispatcher:
         self._seq = 0
         self._front = 0
         self._numbers = 0
+        self._prune_at = MAX_EMPTY_LANES
 
     # ------------------------------------------------------------ workers
 
@@ -125,6 +126,9 @@ class Dispatcher:
             key = (task.task_type, task.pin, tuple(sorted((name, repr(value)) for name, value in wanted.items())))
         lane = self._lanes.get(key)
         if lane is None:
+            if len(self._lanes) >= self._prune_at:
+                self._lanes = {each: lane for each, lane in self._lanes.items() if lane.size}
+                self._prune_at = 2 * len(self._lanes) + MAX_EMPTY_LANES
             self._numbers += 1
             wanted = labels if isinstance(labels, dict) else {}
             lane = self._lanes[key] = Lane(key, self._numbers, task.task_type, wanted, task.pin)

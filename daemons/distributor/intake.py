@@ -19,6 +19,8 @@ from daemons.runtime.contract import LocalAnswer, LocalCall, Log, Send
 # seconds. The coordinator ends these tasks itself, as soon as the store takes its write.
 MAX_REFUSED = 10_000
 REFUSED_S = 60.0
+# Ids in one message: at most a quarter of a megabyte.
+IDS_IN_A_MESSAGE = 2_000
 
 
 class Intake:
@@ -107,8 +109,9 @@ class Intake:
         memory.refused.update(dict.fromkeys(unknown, now.mono + REFUSED_S))
         while len(memory.refused) > MAX_REFUSED:
             del memory.refused[next(iter(memory.refused))]
-        payload = {"action": "task_unknown", "task_ids": unknown}
-        memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
+        for start in range(0, len(unknown), IDS_IN_A_MESSAGE):
+            payload = {"action": "task_unknown", "task_ids": unknown[start : start + IDS_IN_A_MESSAGE]}
+            memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
 
     def _cancel(self, task: LiveTask, now: Now) -> None:
         worker = self._memory.workers.get(task.worker) if task.phase is RUNNING else None

@@ -118,6 +118,13 @@ class LiveTask:
         return count if isinstance(count, int) else 0
 
     @property
+    def floor(self) -> int:
+        """The last attempt before an operator sent it around again: what is said of that one, or of earlier ones, is
+        said of a life that has ended."""
+        floor = self.metadata.get("floor", 0)
+        return floor if isinstance(floor, int) else 0
+
+    @property
     def timeout_s(self) -> float | None:
         """Time limit of one attempt."""
         limit = self.metadata.get("timeout_s")
@@ -149,16 +156,17 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata["worker_deaths"] = 0
 
 
-_RETRIED_BITS: Final = 16
+_AGAIN_BITS: Final = 16
 
 
 def _life_of(record: Record) -> int:
-    """When the task was submitted (as a hash), and how often an operator sent it around again, in one number."""
+    """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
-    retried = metadata.get("retried", 0)
-    if not isinstance(retried, int) or retried < 0:
-        retried = 0
-    return hash(record.get("created_at")) << _RETRIED_BITS | min(retried, (1 << _RETRIED_BITS) - 1)
+    again = 0
+    for name in ("retried", "restored"):  # by an operator; by the coordinator, after the store had lost it
+        count = metadata.get(name, 0)
+        again += count if isinstance(count, int) and count > 0 else 0
+    return hash(record.get("created_at")) << _AGAIN_BITS | min(again, (1 << _AGAIN_BITS) - 1)
 
 
 class RecentIds:
@@ -188,7 +196,7 @@ class RecentIds:
             if found is None:
                 return False
         life = _life_of(record)
-        return found >> _RETRIED_BITS == life >> _RETRIED_BITS and found >= life
+        return found >> _AGAIN_BITS == life >> _AGAIN_BITS and found >= life
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -237,11 +245,10 @@ class Memory:
         self.first_dead_letter: dict[str, Any] = {}
         self.accepted = 0  # since the last history line
 
-    def ended(self, record: Record, mono: float) -> bool:
-        """Is this record, read from the store, one of a task that has ended, or that was cancelled before we knew it?
-        (One that an operator sent around again is not.)"""
-        refused = self.refused.get(record["task_id"], -math.inf) > mono and "retried" not in record["metadata"]
-        return refused or self.recent.ended(record)
+    def refuses(self, record: Record, mono: float) -> bool:
+        """Was the task of this record, read from the store, cancelled before we knew it? (One that an operator sent
+        around again is wanted.)"""
+        return self.refused.get(record["task_id"], -math.inf) > mono and "retried" not in record["metadata"]
 
     def running(self) -> int:
         """Tasks that workers hold."""

@@ -74,7 +74,7 @@ class Outcomes:
         """A result may come for a restored task that the worker finished while we were away: it was held there."""
         if task.phase is not RESTORED or not isinstance(attempt, int):
             return False
-        if not task.recorded <= attempt <= task.recorded + 1:
+        if not max(task.recorded, task.floor + 1) <= attempt <= task.recorded + 1:
             return False
         self.hold(task, worker, attempt, now)
         return True

@@ -59,7 +59,8 @@ class Recovery:
         restored = 0
         for task_id, (record, metadata, attempt) in records.items():
             known = task_id in memory.live or journal.holds_result(task_id)
-            if not known and not memory.ended(record, now.mono):
+            # In a store that lost state there may be tasks again that had ended.
+            if not known and (event.state_lost or not memory.refuses(record, now.mono)):
                 task = LiveTask(record, metadata, attempt, attempt, RESTORED)
                 memory.live[task_id] = memory.restored[task_id] = task
                 restored += 1
@@ -167,7 +168,7 @@ class Recovery:
     def _is_current(self, worker: Worker, task: LiveTask, attempt: int, now: Now) -> bool:
         if task.phase is RUNNING and task.attempt == attempt:
             return task.worker == worker.agent_id
-        if task.phase is RESTORED and task.recorded <= attempt <= task.recorded + 1 and attempt > 0:
+        if task.phase is RESTORED and max(task.recorded, task.floor + 1) <= attempt <= task.recorded + 1:
             self._outcomes.hold(task, worker, attempt, now)
             self._adopted += 1
             return True
@@ -242,7 +243,7 @@ class Recovery:
             return
         taken = 0
         for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
-            if task_id in memory.live or memory.ended(record, now.mono):
+            if task_id in memory.live or memory.recent.ended(record) or memory.refuses(record, now.mono):
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task

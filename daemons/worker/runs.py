@@ -100,6 +100,7 @@ class Queues:
         self._capacity = capacity
         self._queues: dict[str, deque[Run]] = {kind: deque() for kind in KINDS}
         self._handed = dict.fromkeys(KINDS, 0)
+        self._forgotten = 0  # runs in the queues that are not wanted any more
         self.held = 0
 
     def room(self, kind: str) -> int:
@@ -110,9 +111,15 @@ class Queues:
         self.held += 1
 
     def forget(self, run: Run) -> None:
-        """A held run is not wanted any more (it leaves its queue when it comes to the front)."""
+        """A held run is not wanted any more. It leaves its queue when it comes to the front, or when most there are
+        like it: a queue may stand still for hours behind long runs."""
         run.state = DONE
         self.held -= 1
+        self._forgotten += 1
+        if self._forgotten > 64 and self._forgotten > self.held:
+            self._forgotten = 0
+            for kind, queue in self._queues.items():
+                self._queues[kind] = deque(each for each in queue if each.state == HELD)
 
     def ready(self) -> list[Run]:
         """Runs that may go to their executors now; they count as handed over."""
@@ -127,6 +134,8 @@ class Queues:
                     run.state = HANDED
                     room -= 1
                     out.append(run)
+                else:
+                    self._forgotten -= 1
             self._handed[kind] = self._capacity[kind] - room
         self.held -= len(out)
         return out
@@ -142,8 +151,11 @@ class Queues:
             while queue and len(out) < count and queue[-1].call_id is None:
                 run = queue.pop()
                 if run.state == HELD:
-                    self.forget(run)
+                    run.state = DONE
+                    self.held -= 1
                     out.append(run)
+                else:
+                    self._forgotten -= 1
         return out
 
     def take_all(self) -> list[Run]:
@@ -153,7 +165,7 @@ class Queues:
             queue.clear()
         for run in out:
             run.state = DONE
-        self.held = 0
+        self.held = self._forgotten = 0
         return out
 
 

@@ -367,6 +367,7 @@ class Fleet:
         self.errors: list[str] = []
         self.gone_pids: set[int] = set()
         self.over = False
+        self.client_role = Role.CLIENT
         self.notes: list[str] = []
         self._trace = hashlib.sha256()
         self._pid = 100
@@ -449,7 +450,7 @@ class Fleet:
         name = "client~1"
         socket = SpokeSocket(self.network, address, "client", name)
         port = Spoke(
-            StaticKeys(name, Role.CLIENT, SECRET),
+            StaticKeys(name, self.client_role, SECRET),
             COORDINATOR,
             boot=BootInfo("boot-client", "elsewhere"),
             new_id=make_id_factory(self.rng.randbytes),

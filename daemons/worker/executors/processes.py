@@ -141,8 +141,8 @@ class ProcessPool:
             self._report(events)
 
     def _awake(self, mask: int) -> None:
+        os.eventfd_read(self._wake_fd)  # first: else a post in between raises the flag, and its signal is read away
         self._woken = False
-        os.eventfd_read(self._wake_fd)
 
     def _take(self, run: StartRun, reference: str) -> None:
         try:

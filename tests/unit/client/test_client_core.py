@@ -3,92 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import orjson
 import pytest
 
 from a2a_zmq.client.core import ClientCore
-from a2a_zmq.client.entries import Call, Entry, Outbound
+from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.submission import TaskForm, value_of
 from a2a_zmq.client.submits import MAX_BATCH_BYTES, MAX_BATCH_TASKS, MAX_SUBMITS_IN_FLIGHT
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetUnavailable, RequestRefused, TaskCancelled, TaskFailed
-from a2a_zmq.ids import make_id_factory
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
-from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, Received
-
-
-class Sink:
-    """Entries here are only looked at, never delivered."""
-
-    def accepted(self, entry: Entry) -> None: ...
-
-    def finished(self, entry: Entry) -> None: ...
-
-
-class Scripted:
-    """A core, and a coordinator whose answers the test writes."""
-
-    def __init__(self) -> None:
-        self.core = ClientCore(make_id_factory(bytes), lambda: 0.0)
-        self.mono = 100.0
-        self.sink = Sink()
-        self.form = TaskForm("noop")
-
-    @property
-    def now(self) -> Now:
-        return Now(self.mono, self.mono)
-
-    def up(self, boot_id: str = "boot-1", **details: Any) -> None:
-        peer = PeerInfo("coordinator-1", Role.COORDINATOR, boot_id=boot_id, details=details)
-        self.core.handle(PeerUp(peer), self.now)
-
-    def down(self) -> None:
-        self.core.handle(PeerDown("coordinator-1", Role.COORDINATOR, "disconnect", 0.2), self.now)
-
-    def entry(self, task_id: str, *, check: bool = False, deadline: float = float("inf"), size: int = 0) -> Entry:
-        body = self.form.body(task_id, orjson.dumps({"x": "y" * size}))
-        entry = Entry(task_id, body, self.sink, check=check, deadline=deadline)
-        self.core.submit(entry, self.now)
-        return entry
-
-    def flush(self, room: int = 1000) -> list[Outbound]:
-        return self.core.flush(self.now, room)
-
-    def answer(self, sent: Outbound, type_: MessageType = MessageType.RESPONSE, **payload: Any) -> None:
-        payload = {"action": sent.payload["action"], **payload}
-        metadata = Metadata("coordinator-1", parent_request_id=sent.request_id)
-        self._receive(Message(type_, "coordinator-1", "client~1", payload, metadata))
-
-    def results(self, *task_ids: str, status: str = "completed", **members: Any) -> None:
-        records = [{"task_id": task_id, "status": status, "result": task_id.upper(), **members} for task_id in task_ids]
-        payload = {"action": "task_results", "results": records}
-        self._receive(Message(MessageType.EVENT, "coordinator-1", "client~1", payload, Metadata("coordinator-1")))
-
-    def _receive(self, message: Message) -> None:
-        self.core.handle(Received("coordinator-1", Role.COORDINATOR, message), self.now)
-
-    def pass_time(self, seconds: float) -> None:
-        self.mono += seconds
-        self.core.tick(self.now)
+from a2a_zmq.protocol.ports import Received
+from tests.unit.client.scripted import Scripted, ids_of, names, no_one
 
 
 @pytest.fixture
 def world() -> Scripted:
     return Scripted()
-
-
-def ids_of(sent: Outbound) -> list[str]:
-    return [task["task_id"] for task in orjson.loads(orjson.dumps(sent.payload["tasks"]))]
-
-
-def names(entries: list[Entry]) -> list[str]:
-    return [entry.task_id for entry in entries]
-
-
-def no_one(call: Call) -> None:
-    """Calls here are only looked at."""
 
 
 def test_nothing_leaves_before_there_is_a_session(world: Scripted) -> None:
@@ -459,65 +391,3 @@ def test_what_nobody_waits_for_any_more_is_not_sent_and_its_result_is_dropped(wo
     world.results("sent")
     assert world.core.tasks.finished == []
     assert len(world.core.tasks) == 0
-
-
-@pytest.mark.parametrize("action", ["submit_tasks", "watch_tasks", "get_task"])
-def test_a_client_without_a_session_sleeps_though_something_refused_is_due(world: Scripted, action: str) -> None:
-    world.up()
-    if action == "submit_tasks":
-        world.entry("a")
-    elif action == "watch_tasks":
-        world.core.attach(Entry("a", b"", world.sink), world.now)
-    else:
-        world.core.request(Call("get_task", {"task_id": "a"}, no_one), world.now)
-    [sent] = world.flush()
-    world.answer(sent, MessageType.ERROR, code="BUSY", retry_after_s=0.2)
-    world.down()
-    world.pass_time(1.0)
-    assert world.flush() == []
-    assert world.core.next_deadline() > world.mono, "it would be woken at once, again and again"
-    world.up()
-    [again] = world.flush()
-    assert again.payload["action"] == action
-
-
-def test_a_client_whose_outbox_is_full_sleeps_though_something_refused_is_due(world: Scripted) -> None:
-    world.up()
-    world.core.request(Call("get_task", {"task_id": "a"}, no_one), world.now)
-    [sent] = world.flush()
-    world.answer(sent, MessageType.ERROR, code="BUSY", retry_after_s=0.2)
-    world.pass_time(1.0)
-    assert world.flush(room=0) == []
-    assert world.core.next_deadline() > world.mono
-    assert len(world.flush()) == 1
-
-
-def test_a_busy_coordinator_is_not_flooded_with_the_rest_of_the_queue(world: Scripted) -> None:
-    world.up()
-    for number in range(MAX_BATCH_TASKS * MAX_SUBMITS_IN_FLIGHT * 5):
-        world.entry(f"t{number}")
-    sent_in_ten_seconds = 0
-    while world.mono < 110.0:
-        sent = world.flush()
-        sent_in_ten_seconds += len(sent)
-        for one in sent:
-            world.answer(one, MessageType.ERROR, code="BUSY", retry_after_s=0.5)
-        world.pass_time(0.01)
-    assert sent_in_ten_seconds <= MAX_SUBMITS_IN_FLIGHT * 21
-    world.pass_time(0.6)
-    order = [ids_of(one)[0] for one in world.flush()]
-    assert order[0] == "t0", "what was refused goes first"
-
-
-def test_a_coordinator_that_had_to_drop_messages_is_asked_for_everything_again(world: Scripted) -> None:
-    world.up()
-    world.entry("accepted")
-    [sent] = world.flush()
-    world.answer(sent, accepted=1, duplicates=[], rejected=[])
-    world.entry("unanswered")
-    world.flush()
-    payload = {"action": "task_results", "results": [], "dropped": 3}
-    world._receive(Message(MessageType.EVENT, "coordinator-1", "client~1", payload, Metadata("coordinator-1")))
-    watch, again = world.flush()
-    assert watch.payload == {"action": "watch_tasks", "task_ids": ["accepted"]}
-    assert (ids_of(again), again.payload["check"]) == (["unanswered"], True)

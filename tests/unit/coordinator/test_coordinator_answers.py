@@ -77,3 +77,60 @@ def test_results_whose_report_a_distributor_had_to_drop_are_found_though_others_
     assert "t0" in fleet.got("alice~1")
     reads = [told for told in fleet.peers["d1"].told if told.action == "resync"]
     assert len(reads) == 1, "once is enough"
+
+
+def test_a_cancellation_does_not_overtake_the_assignment_of_a_task_that_leaves_the_inbox(fleet: World) -> None:
+    """Found by simulation: the distributor did not know it yet, the task was ended here, and ran there all the same."""
+    fleet.gone("d1")
+    fleet.submit("alice~1", "t1")
+    assert fleet.store.where("t1") == ["inbox"]
+    fleet.batches_held = True
+    fleet.distributor("d1", restarted=True)  # the batch in flight moves t1 to it
+    fleet.say("alice~1", MessageType.REQUEST, {"action": "cancel_tasks", "task_ids": ["t1"]})
+    fleet.core.desk.ledger.distributors["d1"].needs_sync = True
+    fleet.supervise()
+    assert [told for told in fleet.peers["d1"].told if told.action == "cancel_tasks"] == []
+    fleet.release_batches()
+    actions = [told.action for told in fleet.peers["d1"].told]
+    assert actions.index("assign_tasks") < actions.index("cancel_tasks")
+
+
+def test_many_cancellations_for_an_absent_distributor_fit_into_messages(fleet: World) -> None:
+    ids = [f"task-with-a-long-name-{'x' * 90}-{n}" for n in range(9_000)]
+    for start in range(0, len(ids), 1_000):
+        fleet.submit("alice~1", *ids[start : start + 1_000])
+    fleet.gone("d1")
+    for start in range(0, len(ids), 1_000):
+        fleet.ask("alice~1", "cancel_tasks", task_ids=ids[start : start + 1_000])
+    fleet.distributor("d1", restarted=True)
+    orders = [told.payload for told in fleet.peers["d1"].told if told.action == "cancel_tasks"]
+    assert sorted(task_id for order in orders for task_id in order["task_ids"]) == sorted(ids)
+    assert all(len(orjson.dumps(order)) < 1 << 19 for order in orders)
+
+
+def test_the_result_of_a_retried_task_counts_after_a_restart_in_the_middle_of_it(
+    make_world: Callable[..., World],
+) -> None:
+    """The attempt that its stored record shows may be the present one, not the last one before the retry."""
+    world = make_world()
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    world.submit("alice~1", "t1")
+    world.finish("d1", "t1", status="failed")
+    assert world.ask(world.operator(), "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
+    old = world.store.results["d1"]["t1"]
+    world.store.live["d1"]["t1"]["metadata"]["attempt"] = 2  # the distributor shows that it runs
+    successor = make_world(world.store)
+    successor.distributor("d1")
+    successor.client("alice~1")
+    successor.own()
+    successor.ask("alice~1", "watch_tasks", task_ids=["t1"])
+    successor.report("d1", [old])
+    assert successor.got("alice~1") == {}
+    result = successor.result("d1", "t1")
+    result["metadata"]["attempt"] = 2
+    successor.store.record("d1", "t1", result)
+    del successor.store.live["d1"]["t1"]
+    successor.report("d1", [result])
+    assert successor.got("alice~1")["t1"]["status"] == "completed"

@@ -296,3 +296,15 @@ def test_an_unknown_action_is_answered(fleet: World) -> None:
 @pytest.mark.parametrize("payload", [{}, {"tasks": None}, {"tasks": {"a": 1}}, {"tasks": "t"}])
 def test_a_submission_without_a_list_is_refused(fleet: World, payload: dict[str, Any]) -> None:
     assert fleet.ask("alice~1", "submit_tasks", **payload)["code"] == "INVALID_TASK"
+
+
+def test_clients_are_told_batches_that_the_limits_can_ever_hold(make_world: Callable[..., World]) -> None:
+    """A batch is taken whole or refused as BUSY; one larger than the limit would be refused for ever."""
+    world = make_world(max_live_tasks=100)
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    most = world.core.welcome("alice~1", world.now)["max_batch"]
+    assert 1 <= most <= 50
+    world.submit("alice~1", *(f"t{n}" for n in range(60)))
+    assert world.submit("alice~1", *(f"u{n}" for n in range(most)))["accepted"] == most

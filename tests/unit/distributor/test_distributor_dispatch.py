@@ -304,3 +304,14 @@ def test_idle_means_no_wake_ups(site: Site) -> None:
     site.advance(5)
     assert site.core.next_deadline() == float("inf")
     assert site.store.header["status"] == "idle"
+
+
+def test_lanes_of_labels_that_nobody_asks_for_any_more_are_forgotten(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    site.assign("waits", labels={"job": "none"})
+    for number in range(2_000):
+        site.assign(f"t{number}", labels={"job": str(number)})
+        site.cancel(f"t{number}")
+    assert len(site.core._dispatcher._lanes) < 600
+    site.worker_up("w2", limit=5, labels={"job": "none"})
+    assert site.got("w2") == [("waits", 1)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2a_zmq.clock import Now
-from a2a_zmq.protocol import BootInfo, Hub, PeerUp, PortConfig, Refusal, Role, StaticKeys
+from a2a_zmq.protocol import BootInfo, Hub, MessageType, PeerUp, PortConfig, Refusal, Role, StaticKeys
 from a2a_zmq.protocol.session import TRANSITIONS, IllegalInput, Input, Phase, step
 
 HUB, WORKER = "distributor-1", "worker-1"
@@ -49,6 +49,18 @@ def test_clients_that_leave_are_not_remembered(kit: Any, make_pipe: Callable[...
         pipe.pump()
         assert pipe.hub.downs() == ["goodbye"]
     assert len(hub._peers) == len(hub._routes) == len(hub._timers) == 0
+
+
+def test_what_a_vanished_client_did_not_take_is_not_kept(kit: Any, make_pipe: Callable[..., Any]) -> None:
+    hub = kit.hub("coordinator-1", Role.COORDINATOR)
+    pipe = make_pipe(hub, kit.spoke("cli~1", Role.CLIENT, peer="coordinator-1"))
+    pipe.connect()
+    pipe.disconnect("cli~1")
+    hub.send("cli~1", MessageType.EVENT, {"action": "task_results", "results": ["x" * 100_000]}, pipe.now)
+    assert hub.backlog("cli~1").bytes > 100_000
+    pipe.advance(60)
+    assert pipe.hub.downs() == ["disconnect"]
+    assert hub.backlog("cli~1").bytes == 0
 
 
 def test_a_change_of_secrets_takes_effect_without_a_pause(kit: Any, make_pipe: Callable[..., Any]) -> None:

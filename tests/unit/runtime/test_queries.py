@@ -102,3 +102,20 @@ def test_a_store_that_is_away_raises(redis: MemoryRedis, store: MemoryStore) -> 
 def test_an_unknown_query_is_a_bug_of_ours(store: MemoryStore) -> None:
     with pytest.raises(ValueError, match="unknown query 'drop'"):
         ask(store, "drop")
+
+
+@pytest.mark.parametrize("order", [["d1", "d2"], ["d2", "d1"]])
+def test_of_a_task_that_failed_at_one_distributor_and_completed_at_another_the_later_result_counts(
+    store: MemoryStore, order: list[str]
+) -> None:
+    failed = b'{"task_id":"r","status":"failed","completed_at":"2025-11-28T10:00:00Z","metadata":{"attempt":3}}'
+    completed = b'{"task_id":"r","status":"completed","completed_at":"2025-11-28T10:05:00Z","metadata":{"attempt":4}}'
+
+    async def end(name: str, result: bytes) -> None:
+        write = SectionWrite(Section(name, "distributor"), 1, f"end {name}")
+        write.results = {"r": result}
+        await store.apply(write)
+
+    asyncio.run(end("d1", failed))
+    asyncio.run(end("d2", completed))
+    assert ask(store, "results", distributor_ids=order, task_ids=["r"]) == {"r": completed}

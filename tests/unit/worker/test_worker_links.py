@@ -190,3 +190,15 @@ def test_draining_without_a_session_waits_for_the_deadline_only(make_desk: Calla
     assert not desk.exits()
     desk.wait(desk.core.next_deadline() - desk.now.mono)
     assert len(desk.exits()) == 1
+
+
+def test_runs_that_were_cancelled_behind_a_long_one_are_forgotten(desk: Any) -> None:
+    desk.assign(*[(f"long{n}", "compute") for n in range(4)])
+    for n in range(1000):
+        desk.assign((f"t{n}", "compute"))
+        desk.request({"action": "cancel_tasks", "tasks": [[f"t{n}", 1]]})
+    desk.assign(("last", "compute"))
+    assert len(desk.core._board._queues._queues["process"]) < 100, "with their payloads, for as long as those run"
+    for n in range(4):
+        desk.finish(f"long{n}")
+    assert desk.started[-1].task_id == "last"

@@ -1,0 +1,96 @@
+"""Patience: what a client puts off, how long it sleeps, and what it asks for again."""
+
+from __future__ import annotations
+
+import pytest
+
+from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.submission import value_of
+from a2a_zmq.client.submits import MAX_BATCH_TASKS, MAX_SUBMITS_IN_FLIGHT
+from a2a_zmq.errors import FleetUnavailable
+from a2a_zmq.protocol.message import Message, MessageType, Metadata
+from tests.unit.client.scripted import Scripted, ids_of, no_one
+
+
+@pytest.fixture
+def world() -> Scripted:
+    return Scripted()
+
+
+@pytest.mark.parametrize("action", ["submit_tasks", "watch_tasks", "get_task"])
+def test_a_client_without_a_session_sleeps_though_something_refused_is_due(world: Scripted, action: str) -> None:
+    world.up()
+    if action == "submit_tasks":
+        world.entry("a")
+    elif action == "watch_tasks":
+        world.core.attach(Entry("a", b"", world.sink), world.now)
+    else:
+        world.core.request(Call("get_task", {"task_id": "a"}, no_one), world.now)
+    [sent] = world.flush()
+    world.answer(sent, MessageType.ERROR, code="BUSY", retry_after_s=0.2)
+    world.down()
+    world.pass_time(1.0)
+    assert world.flush() == []
+    assert world.core.next_deadline() > world.mono, "it would be woken at once, again and again"
+    world.up()
+    [again] = world.flush()
+    assert again.payload["action"] == action
+
+
+def test_a_client_whose_outbox_is_full_sleeps_though_something_refused_is_due(world: Scripted) -> None:
+    world.up()
+    world.core.request(Call("get_task", {"task_id": "a"}, no_one), world.now)
+    [sent] = world.flush()
+    world.answer(sent, MessageType.ERROR, code="BUSY", retry_after_s=0.2)
+    world.pass_time(1.0)
+    assert world.flush(room=0) == []
+    assert world.core.next_deadline() > world.mono
+    assert len(world.flush()) == 1
+
+
+def test_a_busy_coordinator_is_not_flooded_with_the_rest_of_the_queue(world: Scripted) -> None:
+    world.up()
+    for number in range(MAX_BATCH_TASKS * MAX_SUBMITS_IN_FLIGHT * 5):
+        world.entry(f"t{number}")
+    sent_in_ten_seconds = 0
+    while world.mono < 110.0:
+        sent = world.flush()
+        sent_in_ten_seconds += len(sent)
+        for one in sent:
+            world.answer(one, MessageType.ERROR, code="BUSY", retry_after_s=0.5)
+        world.pass_time(0.01)
+    assert sent_in_ten_seconds <= MAX_SUBMITS_IN_FLIGHT * 21
+    world.pass_time(0.6)
+    order = [ids_of(one)[0] for one in world.flush()]
+    assert order[0] == "t0", "what was refused goes first"
+
+
+def test_a_coordinator_that_had_to_drop_messages_is_asked_for_everything_again(world: Scripted) -> None:
+    world.up()
+    world.entry("accepted")
+    [sent] = world.flush()
+    world.answer(sent, accepted=1, duplicates=[], rejected=[])
+    world.entry("unanswered")
+    world.flush()
+    payload = {"action": "task_results", "results": [], "dropped": 3}
+    world.receive(Message(MessageType.EVENT, "coordinator-1", "client~1", payload, Metadata("coordinator-1")))
+    watch, again = world.flush()
+    assert watch.payload == {"action": "watch_tasks", "task_ids": ["accepted"]}
+    assert (ids_of(again), again.payload["check"]) == (["unanswered"], True)
+
+
+def test_a_caller_that_gives_up_early_does_not_take_a_more_patient_one_along(world: Scripted) -> None:
+    hasty = world.entry("a", deadline=105.0)
+    world.entry("a", deadline=200.0)
+    for _ in range(10):
+        world.pass_time(1.0)
+    assert [type(one.outcome) for one in world.core.tasks.finished] == [FleetUnavailable]
+    assert world.core.tasks.finished[0].sink is hasty.sink
+    world.core.tasks.finished.clear()
+    world.up()
+    [sent] = world.flush()
+    world.answer(sent, accepted=1, duplicates=[], rejected=[])
+    world.results("a")
+    [done] = world.core.tasks.finished
+    assert done.outcome is not None
+    assert value_of("a", done.outcome) == "A"

@@ -1,0 +1,122 @@
+"""What is said to the coordinator of tasks that are not, or not yet, or not any more, known here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemons.distributor.config import DistributorConfig
+from tests.unit.distributor.harness import COORDINATOR, Site
+
+
+def test_a_cancellation_that_comes_during_a_read_waits_for_its_end(site: Site) -> None:
+    """Found by simulation: the task was said to be unknown, ended by the coordinator, read, run, and recorded again."""
+    site.worker_up("w1", limit=9)
+    site.store.live["untold"] = site.record("untold")
+    site.from_coordinator("resync")
+    site.cancel("untold", "nobody")
+    assert site.told(COORDINATOR, "task_unknown") == []
+    site.answer()
+    assert site.got("w1") == []
+    assert site.store.results["untold"]["status"] == "abandoned"
+    assert [told["task_ids"] for told in site.told(COORDINATOR, "task_unknown")] == [["nobody"]]
+
+
+def test_a_cancellation_that_comes_before_ownership_waits_for_it(make_site: Callable[..., Site], site: Site) -> None:
+    site.assign("a")
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.coordinator_up()
+    new.cancel("a", "nobody")
+    assert new.told(COORDINATOR, "task_unknown") == []
+    new.own()
+    assert new.store.results["a"]["status"] == "abandoned"
+    assert [told["task_ids"] for told in new.told(COORDINATOR, "task_unknown")] == [["nobody"]]
+
+
+def test_what_was_said_to_be_unknown_is_not_taken_in_by_a_later_read(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.cancel("late")
+    assert [told["task_ids"] for told in site.told(COORDINATOR, "task_unknown")] == [["late"]]
+    site.store.live["late"] = site.record("late")  # on its way to us as it was cancelled; the coordinator ends it
+    site.from_coordinator("resync")
+    site.answer()
+    assert site.got("w1") == []
+    del site.store.live["late"]
+    site.assign("late")  # but if the coordinator says so, it runs
+    assert site.got("w1") == [("late", 1)]
+
+
+def test_an_id_that_is_used_again_after_its_result_has_expired_runs_again(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.assign("daily-report")
+    site.complete("w1", "daily-report")
+    site.from_coordinator("assign_tasks", tasks=[site.record("daily-report")], fence=1)
+    assert site.got("w1") == [("daily-report", 1)], "the same submission, told again: it ended here"
+    site.store.results.clear()
+    site.store.recorded.clear()
+    site.store.dispatched.clear()
+    again = {**site.record("daily-report"), "created_at": "2025-11-29T10:00:00.000000Z"}
+    site.store.live["daily-report"] = again
+    site.from_coordinator("assign_tasks", tasks=[again], fence=1)
+    site.complete("w1", "daily-report")
+    assert [task_id for task_id, _ in site.reported()] == ["daily-report"] * 2
+
+
+def test_a_report_that_is_dropped_is_confessed(make_site: Callable[..., Site]) -> None:
+    site = make_site(DistributorConfig(max_unreported=2))
+    site.own()
+    site.coordinator_up()
+    site.worker_up("w1", limit=9)
+    site.assign(*"abcd")
+    site.coordinator_down()
+    for task_id in "abcd":
+        site.complete("w1", task_id)
+    site.coordinator_up()
+    assert [task_id for task_id, _ in site.reported()] == ["c", "d"]
+    assert site.core.heartbeat(COORDINATOR, site.now)["dropped"] == 2
+
+
+def test_many_unknown_ids_fit_into_messages(site: Site) -> None:
+    site.cancel(*(f"{'x' * 120}-{n}" for n in range(9_000)))
+    told = site.told(COORDINATOR, "task_unknown")
+    assert sum(len(each["task_ids"]) for each in told) == 9_000
+    assert max(len(each["task_ids"]) for each in told) * 128 < 1 << 19
+
+
+def test_a_result_of_its_former_life_does_not_end_a_task_that_was_sent_around_again(
+    make_site: Callable[..., Site], site: Site
+) -> None:
+    """Found by simulation: a worker repeats what it reported last to a restarted distributor."""
+    site.worker_up("w1", limit=5)
+    site.assign("a")
+    site.fail("w1", "a", 1, retryable=False)
+    assert site.store.results["a"]["status"] == "failed"
+    again = {**site.record("a", attempt=1, floor=1, retried=1), "retry_count": 1}
+    site.store.live["a"] = again
+    site.store.results.clear()
+    site.store.recorded.clear()
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.own()
+    new.coordinator_up()
+    new.fail("w1", "a", 1, retryable=False)  # nobody we know
+    new.worker_up("w1", limit=5)
+    new.fail("w1", "a", 1, retryable=False)
+    assert new.store.recorded == {}
+    new.advance(3)
+    [(_, attempt)] = new.got("w1")
+    assert attempt > 1
+    new.complete("w1", "a")
+    assert new.reported() == [("a", "completed")]
+
+
+def test_a_task_that_the_store_had_lost_runs_though_it_ended_here(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    site.assign("a")
+    site.complete("w1", "a")
+    site.store.results.clear()  # with the store's memory of it
+    site.store.recorded.clear()
+    site.store.dispatched.clear()
+    site.assign("a")
+    assert site.got("w1") == [("a", 1)]
+    site.assign("a", restored=1)
+    site.complete("w1", "a")
+    assert site.store.results["a"]["status"] == "completed"
