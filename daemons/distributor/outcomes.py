@@ -165,7 +165,7 @@ class Outcomes:
                 or self._survives(task, now, worker.agent_id, reason, died=died)
             ):
                 again.append(task)
-        # Each goes to the front: the first one last. Of suspects the youngest is tried first: most that kill do so soon.
+        # Each goes to the front: the first one last. Of suspects the youngest is tried first: most killers kill soon.
         suspects = [task for task in again if task.deaths >= config.max_worker_deaths]
         for task in reversed(again):
             if task.deaths < config.max_worker_deaths:
