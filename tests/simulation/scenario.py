@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from a2a_zmq.errors import RequestRefused
 from daemons.coordinator.core import CoordinatorCore
+from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
 from tests.simulation import nemesis
 from tests.simulation.fleet import Fleet
@@ -94,6 +96,12 @@ def unacknowledged(fleet: Fleet) -> list[str]:
     ]
 
 
+def taken_for_a_killer(fleet: Fleet, record: dict[str, Any]) -> bool:
+    """Was it set aside because three workers died while they had it? (That they did is looked up.)"""
+    had = len(fleet.witness.runs.get(record["task_id"], ()))
+    return record["metadata"].get("error_kind") == "worker_lost" and had >= DistributorConfig().max_worker_deaths + 1
+
+
 def judge(fleet: Fleet) -> None:
     """The last judgement."""
     user, witness, excused = fleet.user, fleet.witness, fleet.loss.excused
@@ -111,6 +119,8 @@ def judge(fleet: Fleet) -> None:
         allowed = {"failed" if task_id in user.hanging else "completed"}
         if task_id in user.cancelled:
             allowed.add("abandoned")
+        if taken_for_a_killer(fleet, end):
+            allowed.add("failed")
         recorded = [each.status for each in witness.ended.get(task_id, ())]
         if end["status"] not in allowed or end["status"] not in recorded:
             fleet.violate(f"{task_id}: the client was told {end['status']} {end.get('error')}, recorded was {recorded}")

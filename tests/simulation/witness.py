@@ -57,6 +57,7 @@ class Witness:
         violations: what should not have been.
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
+        runs: task id → attempts that began, in order.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
 
@@ -67,12 +68,12 @@ class Witness:
         self.stored: dict[str, int] = {}
         self.ended: dict[str, list[Ended]] = {}
         self.retried: set[str] = set()
+        self.runs: dict[str, list[int]] = {}
         self.state_was_lost = False
         self.having_result: set[str] = set()  # tasks with a result in the present state
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
         self._without_lease: dict[str, int] = {}
-        self._runs: set[tuple[str, int]] = set()
         self._reports: dict[bytes, list[Report]] = defaultdict(list)
         self._handled: set[tuple[int, str, str]] = set()
         self._shown: dict[int, tuple[str, int]] = {}
@@ -188,9 +189,10 @@ class Witness:
 
     def begun(self, task_id: str, attempt: int) -> None:
         """A worker begins a run."""
-        if (task_id, attempt) in self._runs:
+        runs = self.runs.setdefault(task_id, [])
+        if attempt in runs:
             self._violate(f"attempt {attempt} of {task_id} was begun twice")
-        self._runs.add((task_id, attempt))
+        runs.append(attempt)
 
     def handled(self, pid: int, event: Any, effects: list[Any]) -> None:
         """A process has handled this event with these effects."""
