@@ -98,7 +98,7 @@ def unacknowledged(fleet: Fleet) -> list[str]:
 
 def taken_for_a_killer(fleet: Fleet, record: dict[str, Any]) -> bool:
     """Was it set aside because three workers died while they had it? (That they did is looked up.)"""
-    had = len(fleet.witness.runs.get(record["task_id"], ()))
+    had = len(fleet.witness.given.get(record["task_id"], ()))
     return record["metadata"].get("error_kind") == "worker_lost" and had >= DistributorConfig().max_worker_deaths + 1
 
 

@@ -57,7 +57,7 @@ class Witness:
         violations: what should not have been.
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
-        runs: task id → attempts that began, in order.
+        runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
 
@@ -69,6 +69,7 @@ class Witness:
         self.ended: dict[str, list[Ended]] = {}
         self.retried: set[str] = set()
         self.runs: dict[str, list[int]] = {}
+        self.given: dict[str, set[int]] = {}
         self.state_was_lost = False
         self.having_result: set[str] = set()  # tasks with a result in the present state
         self._mutations: set[str] = set()
@@ -177,6 +178,7 @@ class Witness:
 
     def _attempts_must_be_stored(self, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:
+            self.given.setdefault(task["task_id"], set()).add(task["attempt"])
             if task["attempt"] > self.stored.get(task["task_id"], -1) + 1:
                 self._violate(f"attempt {task['attempt']} of {task['task_id']} was sent before it was stored")
 
