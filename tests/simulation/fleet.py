@@ -449,15 +449,17 @@ class Fleet:
 
     def wipe(self) -> None:
         """The store starts empty."""
+        before = self.redis.peek()
         self.redis.wipe()
         self.note("store wiped")
-        self.loss.state_lost()
+        self.loss.state_lost(before)
 
     def restore(self, copy: object) -> None:
         """The store goes back to an older copy."""
+        before = self.redis.peek()
         self.redis.restore(copy)
         self.note("store rolled back")
-        self.loss.state_lost()
+        self.loss.state_lost(before)
 
     def live(self) -> list[str]:
         """Ids of unfinished tasks in the store."""

@@ -131,6 +131,12 @@ class Witness:
         self._fences = fences
         self._mutations = set()
 
+    def forget(self, task_id: str) -> None:
+        """Nobody remembers how often it was tried: its attempts are counted anew."""
+        self.stored[task_id] = 0
+        self.runs.pop(task_id, None)
+        self.given.pop(task_id, None)
+
     # ------------------------------------------------------------ the network
 
     def sent(self, connection: Connection, direction: str, frame: bytes) -> None:
