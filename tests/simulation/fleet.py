@@ -315,7 +315,7 @@ class Agent:
         shell.services.append(listener.run)
         shell.ownership = Ownership(
             shell.engine,
-            fleet.wire(WatchedLeases(fleet.redis, self.place, fleet.witness), self),
+            fleet.wire(WatchedLeases(fleet.redis, self.place, fleet.witness, fleet.replaced), self),
             section,
             agent_id=self.name,
             boot_id=f"boot-{self.pid}",
@@ -365,6 +365,8 @@ class Fleet:
         self.network.sent = self.witness.sent
         self.user = User(self)
         self.loss = Loss(self)
+        self.witness.on_stored = self.loss.stored
+        self.losses = 0
         self.gone_pids: set[int] = set()
         self.over = False
         self._away: Counter[str] = Counter()
@@ -426,6 +428,13 @@ class Fleet:
 
     # ------------------------------------------------------------ store
 
+    def replaced(self, owner: str) -> None:
+        """This process has the lease now: what others of the same name remember does not count any more."""
+        name, _, pid, *_ = owner.split("|")
+        for agent in self.agents.values():
+            if agent.name == name and agent.pid != int(pid):
+                self.loss.died(agent.pid)
+
     def wire(self, inner: Any, agent: Agent) -> Wire:
         return Wire(inner, agent, self.redis, self.rng, self.witness)
 
@@ -450,6 +459,7 @@ class Fleet:
     def wipe(self) -> None:
         """The store starts empty."""
         before = self.redis.peek()
+        self.losses += 1
         self.redis.wipe()
         self.note("store wiped")
         self.loss.state_lost(before)
@@ -457,6 +467,7 @@ class Fleet:
     def restore(self, copy: object) -> None:
         """The store goes back to an older copy."""
         before = self.redis.peek()
+        self.losses += 1
         self.redis.restore(copy)
         self.note("store rolled back")
         self.loss.state_lost(before)

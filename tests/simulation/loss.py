@@ -2,7 +2,7 @@
 
 When the store is wiped or goes back to an older copy, a task whose record or result was lost lives in the memories of
 the coordinator and of its distributor. It is excused, and only then, if neither remembers it at that moment, or if
-those that do die (or stop as no longer being the owner) before it is stored again. Its attempts are counted by its
+those that do die, or are replaced by another process of their name, before it is stored again. Its attempts are counted by its
 distributor alone: where that does not remember it, attempts are counted anew.
 """
 
@@ -63,21 +63,21 @@ class Loss:
 
     def died(self, pid: int) -> None:
         """A process is gone with what it remembered."""
-        if not self._holders:
-            return
-        there = contents(self._fleet.redis.peek())
-        for task_id in sorted(self._holders):
-            self._holders[task_id].discard(pid)
-            self._counters[task_id].discard(pid)
-            if task_id in there:
-                del self._holders[task_id]
-            else:
+        for remembered in (self._holders, self._counters):
+            for task_id in [each for each, pids in remembered.items() if pid in pids]:
+                remembered[task_id].discard(pid)
                 self._look_at(task_id)
 
+    def stored(self, task_id: str, writer: str) -> None:
+        """It is in the store again; if its distributor wrote it, with its attempts."""
+        self._holders.pop(task_id, None)
+        if writer == "distributor":
+            self._counters.pop(task_id, None)
+
     def _look_at(self, task_id: str) -> None:
-        if not self._counters[task_id]:
+        if task_id in self._counters and not self._counters[task_id]:
             self._fleet.witness.forget(task_id)
-        if not self._holders[task_id] and task_id not in self.excused:
+        if task_id in self._holders and not self._holders[task_id]:
             self.excused.add(task_id)
             self._fleet.note("excused", task_id)
 

@@ -64,13 +64,14 @@ class Witness:
     def __init__(self, violate: Callable[[str], None], note: Callable[..., None]) -> None:
         self._violate = violate
         self._note = note
+        self.on_stored: Callable[[str, str], None] = lambda task_id, writer: None
         self.lease_pid: Callable[[Section], int | None] = lambda section: None
         self.stored: dict[str, int] = {}
         self.ended: dict[str, list[Ended]] = {}
         self.retried: set[str] = set()
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
-        self.state_was_lost = False
+        self.uncounted: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
@@ -107,6 +108,8 @@ class Witness:
         for task_id, raw in write.put_tasks.items():
             attempt = (orjson.loads(raw).get("metadata") or {}).get("attempt") or 0
             self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+        for task_id in (*write.put_tasks, *write.results):
+            self.on_stored(task_id, section.writer)
         for task_id, raw in write.results.items():
             self._recorded(section, task_id, orjson.loads(raw), mutation)
         self._note("wrote", where, version, len(write.put_tasks), len(write.results))
@@ -121,21 +124,19 @@ class Witness:
         ran = result.get("attempt") if isinstance(result, dict) else None
         if ran is not None and ran != attempt:
             self._violate(f"{task_id}: the result of attempt {ran} was recorded as that of attempt {attempt}")
-        if ran is not None and ran < self.stored.get(task_id, 0):
+        if ran is not None and task_id not in self.uncounted and ran < self.stored.get(task_id, 0):
             self._violate(f"{task_id}: attempt {ran} was recorded although attempt {self.stored[task_id]} was stored")
 
     def lost_state(self, results: set[str], fences: dict[Section, int]) -> None:
         """The store went back to a state in which these tasks have results, and these fences hold."""
-        self.state_was_lost = True
         self.having_result = results
         self._fences = fences
         self._mutations = set()
 
     def forget(self, task_id: str) -> None:
-        """Nobody remembers how often it was tried: its attempts are counted anew."""
+        """Nobody remembers how often it was tried: its attempts are counted anew, and former ones may still run."""
+        self.uncounted.add(task_id)
         self.stored[task_id] = 0
-        self.runs.pop(task_id, None)
-        self.given.pop(task_id, None)
 
     # ------------------------------------------------------------ the network
 
@@ -169,7 +170,11 @@ class Witness:
         for report in [each for each in waiting if each.session == session and each.number <= ack]:
             waiting.remove(report)
             for task_id, attempt in report.results:
-                if task_id not in self.ended and self.stored.get(task_id, 0) <= attempt:
+                if (
+                    task_id not in self.ended
+                    and task_id not in self.uncounted
+                    and self.stored.get(task_id, 0) <= attempt
+                ):
                     self._violate(f"the result of attempt {attempt} of {task_id} was acknowledged, and is not durable")
 
     def _must_be_recorded(self, payload: dict[str, Any]) -> None:
@@ -198,7 +203,7 @@ class Witness:
     def begun(self, task_id: str, attempt: int) -> None:
         """A worker begins a run."""
         runs = self.runs.setdefault(task_id, [])
-        if attempt in runs:
+        if attempt in runs and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun twice")
         runs.append(attempt)
 
