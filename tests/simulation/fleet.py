@@ -311,7 +311,8 @@ class Agent:
             return await load_all(store, leader.distributors(), held.fence, self._id_factory())
 
         writer = "distributor" if self.role is Role.COORDINATOR else "coordinator"
-        listener = Listener(MemoryHints(fleet.redis), store, ids, shell.event, fleet.rng.random, writers=(writer,))
+        hints, rand = MemoryHints(fleet.redis), fleet.rng.random
+        listener = Listener(hints, store, ids, shell.event, rand, writers=(writer,), lost=shell.state_lost)
         shell.services.append(listener.run)
         shell.ownership = Ownership(
             shell.engine,
@@ -433,7 +434,7 @@ class Fleet:
         name, _, pid, *_ = owner.split("|")
         for agent in self.agents.values():
             if agent.name == name and agent.pid != int(pid):
-                self.loss.died(agent.pid)
+                self.loss.replaced(agent)
 
     def wire(self, inner: Any, agent: Agent) -> Wire:
         return Wire(inner, agent, self.redis, self.rng, self.witness)

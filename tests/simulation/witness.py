@@ -58,6 +58,7 @@ class Witness:
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
+        uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
 
@@ -72,6 +73,7 @@ class Witness:
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
         self.uncounted: set[str] = set()
+        self.unordered: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
@@ -116,7 +118,10 @@ class Witness:
 
     def _recorded(self, section: Section, task_id: str, record: dict[str, Any], mutation: str) -> None:
         attempt = (record.get("metadata") or {}).get("attempt") or 0
-        if task_id in self.having_result and task_id not in self.retried:
+        doubtful = section.distributor_id in self.unordered
+        if doubtful:
+            self.uncounted.add(task_id)
+        if task_id in self.having_result and task_id not in self.retried and not doubtful:
             self._violate(f"a second result of {task_id} was recorded")
         self.having_result.add(task_id)
         self.ended.setdefault(task_id, []).append(Ended(section, record["status"], attempt, mutation))
