@@ -138,18 +138,17 @@ def tasks(
 
 
 def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
-    """Say in words where a task stands and how it got there."""
+    """Where a task stands and why, who holds it, and how it got there."""
     from daemons.cli.explaining import explanation
 
     run = invocation(ctx)
     with run.client() as client:
-        record = client.get(task_id)
-        if record is None:
-            raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
-        events = client.history(task_id, limit=200)
-        fleet = client.status()
-    lines = explanation(record, events, fleet)
-    run.show({"task_id": task_id, "status": record.get("status"), "lines": lines}, lambda: print("\n".join(lines)))
+        found = client.explain(task_id)
+    if found is None:
+        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+    lines = explanation(found)
+    status = (found.get("task") or {}).get("status")
+    run.show({"task_id": task_id, "status": status, **found, "lines": lines}, lambda: print("\n".join(lines)))
 
 
 def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:

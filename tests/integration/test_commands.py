@@ -75,12 +75,23 @@ def test_the_way_of_a_task_in_json(fleet: LocalFleet) -> None:
     result = a2actl(fleet, "result", task_id, "--json")
     assert orjson.loads(result.stdout) == {"task_id": task_id, "status": "completed", "result": {"x": 1}, "error": None}
     assert orjson.loads(a2actl(fleet, "task", task_id, "--json").stdout)["task"]["task_id"] == task_id
-    lines = orjson.loads(a2actl(fleet, "explain", task_id, "--json").stdout)["lines"]
-    assert lines[-1].startswith("It completed on worker-")
+    found = orjson.loads(a2actl(fleet, "explain", task_id, "--json").stdout)
+    assert any(line.startswith("It completed on worker-") for line in found["lines"])
+    assert [hop[0] for hop in found["hops"]][:2] == ["accepted", "dispatched"]
+    assert found["coordinator"]["lease"]["owner"].startswith("coordinator-1|")
     status = orjson.loads(a2actl(fleet, "status", "--json").stdout)
     assert status["coordinator"]["id"] == "coordinator-1"
     assert orjson.loads(a2actl(fleet, "history", "--json").stdout)["events"]
     assert orjson.loads(a2actl(fleet, "tasks", "--json").stdout)["total"] == 0
+
+
+def test_why_a_task_waits(fleet: LocalFleet) -> None:
+    a2actl(fleet, "submit", "noop", "--task-id", "unserved", "--label", "gpu=none")
+    found = orjson.loads(a2actl(fleet, "explain", "unserved", "--json").stdout)
+    assert found["state"] == "inbox"
+    assert found["why"] == ["no worker that handles 'noop' has gpu=none"]
+    assert "gpu=none" in a2actl(fleet, "explain", "unserved").stdout
+    assert a2actl(fleet, "cancel", "unserved").returncode == 0
 
 
 def test_tables_for_people(fleet: LocalFleet) -> None:
