@@ -203,7 +203,7 @@ def history(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
     """The audit history, newest first."""
-    from daemons.cli.output import local_time, print_table
+    from daemons.cli.output import local_time, print_table, short
 
     run = invocation(ctx)
     with run.client() as client:
@@ -211,8 +211,8 @@ def history(
 
     def table() -> None:
         rows = [
-            (local_time(event.time), event.task_id, event.name, ", ".join(f"{k}={v}" for k, v in event.detail.items()))
-            for event in events
+            (local_time(e.time), e.task_id, e.name, ", ".join(f"{k}={short(v, 100)}" for k, v in e.detail.items()))
+            for e in events
         ]
         print_table(("time", "task", "event", "detail"), rows)
 

@@ -200,7 +200,12 @@ class Explaining:
         desk, name = self._desk, home.agent_id
         why = []
         if not home.up:
-            since = f" for {now.mono - home.changed_at:.1f} s" if home.boot_id else " since this coordinator's start"
+            seconds = now.mono - max(home.changed_at, desk.leading_since)
+            since = (
+                f" for {seconds:.1f} s"
+                if home.boot_id
+                else f" since this coordinator began to lead {seconds:.1f} s ago"
+            )
             why.append(f"it is with {name}, which has not been connected{since}; no other distributor may take it")
         elif home.suspect:
             why.append(f"the connection to {name} broke a moment ago")
