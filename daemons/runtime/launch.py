@@ -1,8 +1,7 @@
 """Puts a daemon together and runs it: identity, sockets, store, lease, supervision, health, signals.
 
 A role's ``main`` makes its core and says what the daemon has (a hub, a spoke, a section of the shared state); the
-rest is the same
-for every role and stands here.
+rest is the same for every role and stands here.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ from daemons.metrics import PrometheusMeter
 from daemons.runtime.contract import Core, DrainRequested
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
+from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.shell import Shell, read_clock
@@ -369,8 +369,10 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
     logs.configure(
         role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
     )
-
     gc.set_threshold(GC_THRESHOLD, 10, 10)
+    log = logs.get_logger("launch")
+    take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
+    hide_marks()
 
     async def main() -> int:
         daemon = await open_daemon(settings)
@@ -388,7 +390,7 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
     except KeyboardInterrupt:
         return EX_OK
     except Exception as error:
-        logs.get_logger("launch").exception("crashed")
+        log.exception("crashed")
         return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
 
 
