@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.clock import Now, timer_delay_s
-from a2a_zmq.errors import Busy, MalformedMessage, Refused, RequestRefused
+from a2a_zmq.errors import Busy, FleetUnavailable, MalformedMessage, Refused, RequestRefused
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import Port
 
@@ -28,8 +28,12 @@ CONNECT_TROUBLE = {
     "unreachable": "nothing answers at that address",
     "auth": "the coordinator refuses our key",
     "protocol": "what answers there is no coordinator",
-    "handshake": "the handshake failed: another coordinator's keys, or no coordinator",
+    "handshake": "it hangs up: it has other keys than we know of, or is no coordinator",
+    "silent": "it does not answer",
 }
+# Reasons that say that keys do not fit, and how long one of them lasts before nobody is kept waiting for its end: a
+# coordinator that learns of our key does so within a second; one that hangs up may also be about to end.
+KEYS_DO_NOT_FIT = {"auth": 2.0, "handshake": 5.0, "protocol": 5.0}
 # A frame that the socket would not take (high-water mark) is tried again this soon.
 FULL_RETRY_S = 0.005
 # How long close() waits for the good-bye to leave the process.
@@ -126,6 +130,20 @@ class Connection:
         self.core.request(call, self._clock())
         self.wake()
 
+    def check_reach(self, unavailable_after_s: float) -> None:
+        """Whether it makes sense to go on waiting.
+
+        Raises:
+            FleetUnavailable: there has been no session for so long, or keys do not fit.
+        """
+        lockout = self.core.lockout(self._clock())
+        if lockout is not None:
+            raise lockout
+        lost_s = self.out_of_reach_s()
+        if lost_s > unavailable_after_s:
+            because = f" ({self.core.trouble})" if self.core.trouble else ""
+            raise FleetUnavailable(f"no coordinator was reachable for {lost_s:.0f} s{because}; the handle stays valid")
+
     def out_of_reach_s(self) -> float:
         """Seconds since the last session ended (since the start, if there was none); 0 while there is one."""
         lost_at = self.lost_at
@@ -161,8 +179,14 @@ class Connection:
     def on_failed(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again, we remember why for whoever gives up waiting."""
         self.core.trouble = CONNECT_TROUBLE.get(reason, reason)
+        now = self._clock()
+        if reason in KEYS_DO_NOT_FIT:
+            self.core.locked_out(now.mono + KEYS_DO_NOT_FIT[reason])
+            self.wake()
+        elif len(self.addresses) == 1:
+            self.core.no_longer_locked_out()
         if len(self.addresses) > 1 and not self.core.peer:
-            self._try_until = min(self._try_until, self._clock().mono + NEXT_ADDRESS_S)
+            self._try_until = min(self._try_until, now.mono + NEXT_ADDRESS_S)
             self.wake()
 
     def on_writable(self) -> None:
