@@ -34,6 +34,9 @@ CONNECT_TROUBLE = {
 # Reasons that say that keys do not fit, and how long one of them lasts before nobody is kept waiting for its end: a
 # coordinator that learns of our key does so within a second; one that hangs up may also be about to end.
 KEYS_DO_NOT_FIT = {"auth": 2.0, "handshake": 5.0, "protocol": 5.0}
+# A connection that has brought no session about after this long is made anew. A coordinator says nothing to a key that
+# it does not let in (any more), except when the connection is made.
+SESSION_WITHIN_S = 3.0
 # A frame that the socket would not take (high-water mark) is tried again this soon.
 FULL_RETRY_S = 0.005
 # How long close() waits for the good-bye to leave the process.
@@ -47,6 +50,9 @@ class Socket(Protocol):
 
     def send(self, route: bytes, frame: bytes) -> str:
         """``ok``, ``full`` (try again) or ``unroutable``."""
+
+    def reconnect(self) -> None:
+        """Drop the connection and make another; the end of the former is not told."""
 
     def close(self) -> None: ...
 
@@ -111,6 +117,8 @@ class Connection:
         self._unsent: list[bytes] = []
         self._tried = 0
         self._try_until = math.inf
+        self._connected = False
+        self._session_until = math.inf
         self._link = self._open(clock())
 
     # ------------------------------------------------------------ for callers
@@ -168,11 +176,14 @@ class Connection:
         self.turn()
 
     def on_connected(self) -> None:
+        self._connected = True
+        self._session_until = math.inf
         self._link.port.connected(self._clock())
         self.wake()
 
     def on_disconnected(self, route: bytes = b"") -> None:
         self._unsent.clear()
+        self._connected = False
         self._link.port.disconnected(route, self._clock())
         self.wake()
 
@@ -271,24 +282,35 @@ class Connection:
     def _look_at_session(self, now: Now) -> None:
         if self.core.peer:
             self.lost_at = None
-            self._try_until = math.inf
+            self._try_until = self._session_until = math.inf
             if self.core.wants_other and len(self.addresses) > 1:
                 self._next_address(now)
             return
         if self.lost_at is None:
             self.lost_at = now.mono
         if len(self.addresses) == 1:
+            self._renew_connection(now)
             return
         if self._try_until == math.inf:
             self._try_until = now.mono + TRY_ADDRESS_S
         elif now.mono >= self._try_until:
             self._next_address(now)
 
+    def _renew_connection(self, now: Now) -> None:
+        if not self._connected:
+            self._session_until = math.inf
+        elif self._session_until == math.inf:
+            self._session_until = now.mono + SESSION_WITHIN_S
+        elif now.mono >= self._session_until:
+            self.on_disconnected()
+            self._link.socket.reconnect()
+
     def _next_address(self, now: Now) -> None:
         self._link.port.close(now)
         self._transmit()
         self._link.socket.close()
         self._unsent.clear()
+        self._connected = False
         self.core.disconnected()
         self._tried += 1
         self.address = self.addresses[self._tried % len(self.addresses)]
@@ -304,7 +326,7 @@ class Connection:
     def _arm(self, now: Now) -> None:
         if self._closed:
             return
-        deadline = min(self._link.port.next_deadline(), self.core.next_deadline(), self._try_until)
+        deadline = min(self._link.port.next_deadline(), self.core.next_deadline(), self._try_until, self._session_until)
         if self._unsent:
             self._push()
             if self._unsent:

@@ -83,9 +83,14 @@ class OwnKeys:
         for dealer, disconnected in self._dealers:
             if dealer.own_key and not self._identity.owns(dealer.own_key):
                 self._log.info("connecting_with_new_keys", address=dealer.address)
-                if dealer.connected:
-                    disconnected(ROUTE)
-                dealer.reconnect()
+                connect_anew(dealer, disconnected)
+
+
+def connect_anew(dealer: DealerSocket, disconnected: Callable[[bytes], None]) -> None:
+    """Drop the dealer's connection, if there is one, tell its port so, and make another."""
+    if dealer.connected:
+        disconnected(ROUTE)
+    dealer.reconnect()
 
 
 def _make(directory: KeyDirectory, name: str, role: Role, log: Any) -> None:

@@ -212,8 +212,9 @@ class Daemon:
         )
         port = self._ports[index]
         assert isinstance(port, Spoke)
-        self.standing.watch(peer, port)
-        self._own_keys.connecting(socket, self.shell.on_disconnected(index))
+        tell = self.shell.on_disconnected(index)
+        self.standing.watch(peer, port, lambda: keys.connect_anew(socket, tell))
+        self._own_keys.connecting(socket, tell)
         socket.connect(address, self._server_keys(peer))
         return socket
 
@@ -276,7 +277,7 @@ class Daemon:
         """Keep the lease of this section; ``load`` reads what a new owner is given."""
         settings = self.settings
         assert isinstance(settings, OwnerSettings)
-        self.shell.ownership = Ownership(
+        ownership = self.shell.ownership = Ownership(
             self.shell.engine,
             leases,
             section,
@@ -290,6 +291,7 @@ class Daemon:
             meter=self.meter,
             turned=self.shell.wake,
         )
+        self.standing.lease_holder = lambda: ownership.waiting_for
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""
