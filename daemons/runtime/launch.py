@@ -92,7 +92,7 @@ class Daemon:
         self._ports: list[Port] = []
         self._wire: list[Callable[[int], Any]] = []
         self._hubs: list[RouterSocket] = []
-        self._leaving = False
+        self.left_because = ""
         self._reload_at = 0.0
         self._refused: dict[str, int] = {}  # by reason, as far as it was counted
         self._port_config = PortConfig(
@@ -346,9 +346,9 @@ class Daemon:
 
     def leave(self, status: int, why: str) -> None:
         """End with this status without draining: another process is to take our place."""
-        if self._leaving:
+        if self.left_because:
             return
-        self._leaving = True
+        self.left_because = why
         self.log.warning("must_leave", why=why, status=status)
         self.shell.engine.supervise([Exit(status, why)], read_clock())
         self.shell.wake()
