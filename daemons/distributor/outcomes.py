@@ -104,6 +104,8 @@ class Outcomes:
         may have passed it on. A run stopped for another reason (a drain) is a failed attempt, so that it is bounded."""
         if task.cancelled or item.get("error_kind") == "cancelled":
             self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled", item=item)
+        elif item.get("error_kind") == "replaced":
+            self.again(task, now, front=True)  # an earlier owner did not live to store the attempt that replaces it
         else:
             self._failed(task, {"error_kind": "stopped", **item}, now)
 
