@@ -25,7 +25,7 @@ from typing import Final
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import invoke
-from daemons.worker.executors.process_child import REAP_S, ChildProcess, Job, exit_report
+from daemons.worker.executors.process_child import REAP_S, ChildProcess, Job, exit_report, tail
 
 # A second task is given ahead only where the runs of its type are shorter than this on average: waiting behind a long
 # one would cost more than the 0.1–0.3 ms that it saves.
@@ -298,7 +298,7 @@ class ProcessPool:
         else:
             lines = child.lines_of(run.task_id, run.attempt)
             if lines:
-                detail["log"] = [*detail.get("log", []), *lines]
+                detail["log"] = tail([*detail.get("log", []), *lines])
         self._events.append(
             RunFinished(
                 run.task_id,
