@@ -75,7 +75,7 @@ class DistributorCore:
         memory = self._memory = Memory(agent_id, coordinator_id, config, meter)
         stamps = Stamps()
         journal = self._journal = Journal(memory, stamps, new_id)
-        dispatcher = self._dispatcher = Dispatcher()
+        dispatcher = self._dispatcher = Dispatcher(config)
         outcomes = self._outcomes = Outcomes(memory, journal, dispatcher, stamps, rng)
         recovery = self._recovery = Recovery(memory, journal, dispatcher, outcomes)
         self._oversight = Oversight(memory, journal, dispatcher, outcomes)

@@ -86,7 +86,7 @@ class Outgoing:
             until = min(
                 (w.blocked_until for w in memory.workers.values() if w.blocked_until > now.mono), default=math.inf
             )
-            self._wake_at = min(self._wake_at, until)
+            self._wake_at = min(self._wake_at, until, self._dispatcher.trial_ends)
 
     def _send_tasks(self, worker_id: str, tasks: list[LiveTask], limit: int, now: Now) -> None:
         start = 0

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from daemons.distributor.memory import LiveTask
 
 ANY_TYPE = "*"  # a worker that announces this runs whatever it is given
+# A suspect whose start was not told (the message may be lost) is taken to have begun so long after its dispatch.
+UNTOLD_START_S = 30.0
 
 
 class Worker:
@@ -29,6 +31,7 @@ class Worker:
         inventory: what it said to hold as it came up, kept until we own the section; None once handled.
         restarted: its process is another one than at its last session, and its inventory was not handled since.
         cancels: attempts that it is to be told to cancel.
+        trial: the suspect that it was given last (see :meth:`on_trial`).
         given: tasks it ever got; evens out the choice between equally loaded workers.
     """
 
@@ -51,6 +54,7 @@ class Worker:
         "slots",
         "suspect",
         "task_types",
+        "trial",
     )
 
     def __init__(self, agent_id: str, number: int) -> None:
@@ -72,6 +76,7 @@ class Worker:
         self.restarted = False
         self.cancels: dict[tuple[str, int], None] = {}
         self.given = 0
+        self.trial: LiveTask | None = None
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
@@ -102,6 +107,20 @@ class Worker:
     def open(self, mono: float) -> bool:
         """May it get work now?"""
         return not self.suspect and not self.draining and mono >= self.blocked_until and self.credit() > 0
+
+    def on_trial(self, mono: float, trial_s: float, max_deaths: int) -> tuple[LiveTask, float] | None:
+        """The suspect whose attempt here is a trial still, and when that ends (monotonic).
+
+        A suspect is a task that ran in ``max_deaths`` workers as they died. One at a time is tried on a worker, so that
+        a further death says who did it; it is at the beginning of a run that this is known, for a length that doubles
+        with each death, so that other suspects need not wait for the end of a long one.
+        """
+        task = self.trial
+        if task is None or self.held.get(task.task_id) is not task:
+            return None
+        began = task.started_mono or task.dispatched_at + UNTOLD_START_S
+        ends = began + trial_s * 2.0 ** min(task.deaths - max_deaths, 20)
+        return (task, ends) if mono < ends else None
 
     def serves(self, task_type: str, labels: dict[str, Any], pin: str) -> bool:
         if pin and pin != self.agent_id:

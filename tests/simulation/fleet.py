@@ -244,7 +244,7 @@ class Agent:
             core = DistributorCore(
                 self.name,
                 self.upstream,
-                config=DistributorConfig(max_worker_deaths=1000),
+                config=DistributorConfig(),
                 new_id=new_id,
                 rng=rng.random,
                 meter=NoMeter(),

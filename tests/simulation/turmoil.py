@@ -324,6 +324,8 @@ def _check(fleet: RestlessFleet) -> None:
         allowed = {"failed" if task_id in fleet.hanging else "completed"}
         if task_id in fleet.cancelled:
             allowed.add("abandoned")
+        if scenario.taken_for_a_killer(fleet, end):
+            allowed.add("failed")
         if end["status"] not in allowed or end["status"] not in {each[1] for each in fleet.ended.get(task_id, ())}:
             problems.append(f"{task_id}: told {end['status']} {end.get('error')}, recorded {fleet.ended.get(task_id)}")
     for agent in fleet.agents.values():
