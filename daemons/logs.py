@@ -83,8 +83,8 @@ def get_logger(name: str) -> Any:
     """A logger; ``name`` says which part of the daemon speaks.
 
     In a program that has agents in it and never called :func:`configure`, lines go where that program wants them: to
-    its structlog if it has configured one, else to the standard library's logger ``a2a_zmq.NAME``, which by default writes
-    warnings and errors to standard error, and nothing else.
+    its structlog if it has configured one, else to the standard library's logger ``a2a_zmq.NAME``, which by default
+    writes warnings and errors to standard error, and nothing else.
     """
     return _Logger(name)
 
