@@ -73,6 +73,9 @@ def chaos(
     rate: Annotated[float, typer.Option(min=1, max=5000, help="Tasks a second of the load.")] = 100.0,
     workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of the private fleet.")] = 3,
     distributors: Annotated[int, typer.Option(min=1, max=16, help="Distributors of the private fleet.")] = 1,
+    slack: Annotated[
+        float, typer.Option(min=1, help="Let times be so many times as long as promised: for a machine that is busy.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Each kind once, then end.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file, as Markdown.")] = None,
 ) -> None:
@@ -91,6 +94,7 @@ def chaos(
         workers=workers,
         distributors=distributors,
         once=once,
+        slack=slack,
     )
     found = lab.run_own(options, quiet=run.json)
     if report is not None:

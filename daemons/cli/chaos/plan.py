@@ -9,8 +9,8 @@ from random import Random
 
 from daemons.cli.chaos.kinds import Kind
 
-# Between the end of a fault and the next one: so long the fleet takes, usually, to be whole again, and a moment in which
-# tasks get under way that the next one can hit.
+# Between the end of a fault and the next one: so long the fleet takes, usually, to be whole again, and a moment in
+# which tasks get under way that the next one can hit.
 PAUSE_S = 1.5
 # Runs shorter than this have short faults only, so that they see many kinds.
 LONG_RUN_S = 300.0

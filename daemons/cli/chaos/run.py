@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +22,13 @@ from daemons.cli.chaos.load import Load, builtin_mix, counted_mix
 from daemons.cli.chaos.measure import Measure, Outcome
 from daemons.cli.chaos.plan import Fault, make_plan
 from daemons.cli.chaos.stage import OwnFleet, Stage, own_fleet
-from daemons.cli.chaos.watch import LogWatch, Watch
+from daemons.cli.chaos.watch import OwnWatch, Watch
 
 # How long results are waited for after the last fault.
 FINISH_S: Final = 60.0
 # The fleet and its load run so long before the first fault.
 WARM_UP_S: Final = 2.0
+WATCH_TIMEOUT_S: Final = 0.2  # for Redis, which may be frozen
 VICTIM_S: Final = 5.0  # for a task in a child process to run
 
 
@@ -42,6 +43,7 @@ class Options:
     workers: int = 3
     distributors: int = 1
     once: bool = False
+    slack: float = 1.0
 
 
 def run_own(options: Options, *, quiet: bool) -> dict[str, Any]:
@@ -51,8 +53,9 @@ def run_own(options: Options, *, quiet: bool) -> dict[str, Any]:
     say = Narrator(quiet=quiet)
     say(f"starting a fleet: {options.distributors} distributor(s), {options.workers} workers; seed {options.seed}")
     with own_fleet(workers=options.workers, distributors=options.distributors, wants_disk=wants_disk) as stage:
-        watch = LogWatch(stage.fleet.directory / "logs")
-        return Nemesis(stage, options, chosen, watch, say).run()
+        watch = OwnWatch(stage.fleet.directory / "logs", stage.store(WATCH_TIMEOUT_S))
+        with contextlib.closing(watch):
+            return Nemesis(stage, options, chosen, watch, say).run()
 
 
 class Narrator:
@@ -140,7 +143,15 @@ class Nemesis:
         if self._ledger is not None:
             self._ledger.read()
         stored = stored_results(stage) if isinstance(stage, OwnFleet) else None
-        verdict = judge(load.sent, load.errors, self._outcomes, self._watch.deaths, self._ledger, stored, stage.agents)
+        verdict = judge(
+            load.sent,
+            errors=load.errors,
+            outcomes=self._outcomes,
+            deaths=self._watch.deaths,
+            ledger=self._ledger,
+            stored=stored,
+            agents=stage.agents,
+        )
         about = {
             "command": _command(options),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -149,6 +160,7 @@ class Nemesis:
             "seed": options.seed,
             "rate": options.rate,
             "seconds": round(seconds, 1),
+            "slack": options.slack,
             "planned": len(self._plan),
             "skipped": self._skipped,
             "longest_submission_s": round(load.longest_wait_s, 2),
@@ -157,7 +169,7 @@ class Nemesis:
         return report.summary(self._outcomes, verdict, about)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _loaded(load: Load) -> Iterator[Load]:
     load.start()
     try:
