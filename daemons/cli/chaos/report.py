@@ -121,7 +121,8 @@ def _promise(limit: Mapping[str, float | None]) -> str:
 
 def headline(report: Mapping[str, Any]) -> str:
     zeros = ", ".join(f"{report[name]} {text}" for name, text in ZEROS.items())
-    return f"{report['accepted']:,} accepted, {report['results']:,} results, {report['runs']:,} runs: {zeros}"
+    runs = f", {report['runs']:,} runs" if report["runs"] else ""
+    return f"{report['accepted']:,} accepted, {report['results']:,} results{runs}: {zeros}"
 
 
 def complaints(report: Mapping[str, Any]) -> list[str]:
@@ -140,7 +141,9 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
     ]
     if report["slack"] != 1:
         found.append(f"times may be {report['slack']:g} times as long as promised before the promise counts as broken")
-    found += [f"skipped {name}: {why}" for name, why in report["skipped"].items()]
+    for why in dict.fromkeys(report["skipped"].values()):
+        names = ", ".join(name for name, reason in report["skipped"].items() if reason == why)
+        found.append(f"skipped ({why}): {names}")
     return found
 
 

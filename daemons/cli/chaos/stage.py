@@ -72,7 +72,7 @@ class OwnFleet(Stage):
         self.lacks = lacks
         self.agents = {role: fleet.names(role) for role in ("coordinator", "distributor", "worker")}
         self.ledger = fleet.directory / "ledger"
-        self.has = frozenset((kinds.RELAYS, kinds.OWN, kinds.CHILDREN, kinds.TMPFS)) - set(lacks)
+        self.has = frozenset(kinds.NEEDS) - set(lacks)
 
     @property
     def disk(self) -> Path:
