@@ -10,6 +10,7 @@ import typer
 from daemons.cli.invocation import CommandFailed, Invocation, invocation
 
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.")]
+TypeOption = Annotated[str | None, typer.Option("--type", help="Only this task type.")]
 TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id.")]
 
 
@@ -118,12 +119,12 @@ def tasks(
     status: Annotated[
         str | None, typer.Option(help="pending, in_progress, waiting, completed, failed or abandoned.")
     ] = None,
-    task_type: Annotated[str | None, typer.Option("--type", help="Only this task type.")] = None,
+    task_type: TypeOption = None,
     dead: Annotated[bool, typer.Option("--dead", help="Dead letters: tasks that were given up.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
-    """List tasks."""
-    from daemons.cli.output import local_time, print_table, short
+    """List tasks: unfinished ones, or with their --status (or --dead) the newest of those that ended."""
+    from daemons.cli import listing
 
     known = ("pending", "in_progress", "waiting", "completed", "failed", "abandoned")
     if status is not None and status not in known:
@@ -131,26 +132,9 @@ def tasks(
     run = invocation(ctx)
     with run.client() as client:
         page = client.tasks(status=status, task_type=task_type, dead=dead, limit=limit)
-
-    def table() -> None:
-        rows = []
-        for record in page.tasks:
-            metadata = record.get("metadata") or {}
-            rows.append(
-                (
-                    record.get("task_id"),
-                    record.get("task_type"),
-                    record.get("status", "pending"),
-                    metadata.get("attempt", ""),
-                    metadata.get("worker") or metadata.get("distributor") or "",
-                    local_time(record.get("created_at")),
-                    short(record.get("error"), 60),
-                )
-            )
-        print_table(("task", "type", "status", "attempt", "where", "created", "error"), rows, right="attempt")
-        print(f"{len(page.tasks)} of {page.total}")
-
-    run.show({"tasks": page.tasks, "total": page.total}, table)
+    since = {"since": page.since} if page.since else {}
+    shown = {"tasks": page.tasks, "total": page.total, **since}
+    run.show(shown, lambda: listing.print_tasks(page, status=status, dead=dead))
 
 
 def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
@@ -179,11 +163,25 @@ def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
         raise CommandFailed(f"unknown: {', '.join(map(str, outcome['unknown']))}")
 
 
-def retry(ctx: typer.Context, task_ids: TaskIds) -> None:
+def retry(
+    ctx: typer.Context,
+    task_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead letters (see tasks --dead).")] = False,
+    task_type: TypeOption = None,
+) -> None:
     """Run failed or abandoned tasks anew. Fails if one is refused."""
+    if bool(task_ids) == dead:
+        raise typer.BadParameter("name tasks, or give --dead for all dead letters")
+    if task_type is not None and not dead:
+        raise typer.BadParameter("--type goes with --dead")
     run = invocation(ctx)
     with run.client() as client:
-        outcome = client.retry(*task_ids)
+        if dead:
+            from daemons.cli import listing
+
+            outcome = listing.retry_dead(client, task_type)
+        else:
+            outcome = client.retry(*(task_ids or ()))
     _show_outcome(run, {**outcome, "refused": []}, {"retried": "runs again"}, shown=outcome)
     if outcome.get("refused"):
         raise CommandFailed("; ".join(f"{one} not retried: {why}" for one, why in outcome["refused"]))

@@ -27,6 +27,7 @@ from daemons.coordinator.commands import Commands
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.lists import Lists
 from daemons.coordinator.queries import Queries
 from daemons.coordinator.results import Results
 from daemons.coordinator.staging import INBOX_SECTION
@@ -92,6 +93,7 @@ class CoordinatorCore:
         submissions = Submissions(desk)
         results = Results(desk)
         queries = Queries(desk, self.supervision)
+        lists = Lists(desk, self.supervision)
         commands = Commands(desk)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
@@ -115,7 +117,7 @@ class CoordinatorCore:
             "assign_task": submissions.submit,
             "watch_tasks": queries.watch,
             "get_task": queries.get,
-            "list_tasks": queries.list_tasks,
+            "list_tasks": lists.list_tasks,
             "fleet_status": queries.fleet_status,
             "history": queries.history,
             "cancel_tasks": commands.cancel,
