@@ -73,10 +73,21 @@ def chaos(
     rate: Annotated[float, typer.Option(min=1, max=5000, help="Tasks a second of the load.")] = 100.0,
     workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of the private fleet.")] = 3,
     distributors: Annotated[int, typer.Option(min=1, max=16, help="Distributors of the private fleet.")] = 1,
+    slack: Annotated[
+        float, typer.Option(min=1, help="Let times be so many times as long as promised: for a machine that is busy.")
+    ] = 1.0,
+    fleet: Annotated[
+        bool,
+        typer.Option("--fleet", help="Break the fleet that runs on this host (--address) instead: processes only."),
+    ] = False,
+    yes_break_it: Annotated[bool, typer.Option("--yes-break-it", help="With --fleet: it is meant.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Each kind once, then end.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file, as Markdown.")] = None,
 ) -> None:
-    """Break a private fleet under load, and check every promise: nothing lost, nothing recorded twice, back in time."""
+    """Break a fleet under load, and check every promise: nothing lost, nothing recorded twice, back in time.
+
+    The fleet is a private one that is gone afterwards, unless --fleet is given.
+    """
     import secrets
 
     from daemons.cli.chaos import report as forms
@@ -91,8 +102,14 @@ def chaos(
         workers=workers,
         distributors=distributors,
         once=once,
+        slack=slack,
     )
-    found = lab.run_own(options, quiet=run.json)
+    if fleet:
+        run.timeout_s = run.timeout_s or lab.PATIENT_S
+        addresses = list(run.settings.coordinator_address)
+        found = lab.run_on(run.client, addresses, options, sure=yes_break_it, quiet=run.json)
+    else:
+        found = lab.run_own(options, quiet=run.json)
     if report is not None:
         lab.write_report(found, report)
     run.show(found, lambda: forms.print_report(found))

@@ -128,7 +128,11 @@ class Outcomes:
     def fail(
         self, task: LiveTask, now: Now, *, error: str, kind: str, retryable: bool, item: dict[str, Any] | None = None
     ) -> None:
-        """An attempt failed: another one after a backoff, or the end."""
+        """An attempt failed: another one after a backoff, or the end.
+
+        The first time that the process of a task is killed the backoff is left out: as when a worker dies, it is most
+        likely not the task's doing (and nothing that passes with time), and what ran should run on at once.
+        """
         failures = task.failures + 1
         self._memory.meter.count("task_failures_total", reason=kind)
         if not retryable or self._exhausted(task, failures):
@@ -138,6 +142,8 @@ class Outcomes:
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
         most = min(config.retry_cap_s, config.retry_base_s * 2**failures)
         delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
+        if kind == "killed" and failures == 1:
+            delay = 0.0
         task.metadata["error_kind"] = kind
         note_attempt(task, self._stamps, now, error=error, kind=kind, item=item)
         self._retry(task, now, error, failures, not_before=now.mono + delay)

@@ -54,9 +54,7 @@ class SimRunner:
         failing = int(run.payload.get("fail_times", 0)) >= run.attempt
         result = b"null" if failing else orjson.dumps({**run.payload, "attempt": run.attempt})
         outcome, error, kind = ("failed", "simulated", "raised") if failing else ("completed", "", "")
-        self._agent.event(
-            RunFinished(run.task_id, run.attempt, outcome, result, error, kind, True, started, spent)
-        )
+        self._agent.event(RunFinished(run.task_id, run.attempt, outcome, result, error, kind, True, started, spent))
 
     def stop(self, stop: StopRun) -> None:
         key = (stop.task_id, stop.attempt)

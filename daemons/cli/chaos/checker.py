@@ -62,6 +62,7 @@ class Verdict:
 
 def judge(
     sent: Sequence[Sent],
+    *,
     errors: Sequence[str],
     outcomes: Sequence[Outcome],
     deaths: Sequence[Death],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from daemons.cli.fleet import REDIS
 
 # More than a worker gives its work (drain_timeout_s, 10 s).
 DRAIN_S: Final = 15.0
+GONE_S: Final = 2.0  # for the kernel to end a process
 STORE_FAULTS: Final = 0.3  # share of transactions that go wrong while Redis' replies get lost
 
 
@@ -33,6 +35,7 @@ class Deed:
         wall: the same by the wall clock.
         hit: runs that were under way on the victim then.
         healed: monotonic moment of the healing; of Redis: when it answers again.
+        gone_ms: how long the kernel took to end the killed process; None where nobody was killed.
         broken: promises that the fault itself found broken.
     """
 
@@ -43,6 +46,7 @@ class Deed:
         self.at = time.monotonic()
         self.wall = time.time()
         self.healed = 0.0
+        self.gone_ms: float | None = None
         self.broken: list[str] = []
 
 
@@ -50,11 +54,31 @@ Act = Callable[[Stage, Deed], AbstractContextManager[None]]
 
 
 def _kill(stage: Stage, deed: Deed) -> Iterator[None]:
-    stage.signal(deed.fault.victim, signal.SIGKILL)
+    with _ending(stage.pid(deed.fault.victim)) as ended:
+        deed.at, deed.wall = time.monotonic(), time.time()
+        stage.signal(deed.fault.victim, signal.SIGKILL)
+        if ended():
+            deed.gone_ms = (time.monotonic() - deed.at) * 1000
     yield
 
 
-def _kill_child(stage: Stage, deed: Deed) -> Iterator[None]:
+@contextlib.contextmanager
+def _ending(pid: int) -> Iterator[Callable[[], bool]]:
+    """Yields what waits until that process is gone; True if it is, in time."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:  # gone already, or a kernel without
+        yield lambda: False
+        return
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    try:
+        yield lambda: bool(poller.poll(GONE_S * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _kill_child(_stage: Stage, deed: Deed) -> Iterator[None]:
     # Any worker's: they are few, and whose it is makes no difference.
     victims = [run for run in deed.running if run.task_type == CHILD]
     deed.hit = []
@@ -84,7 +108,7 @@ def _drain(stage: Stage, deed: Deed) -> Iterator[None]:
     yield
 
 
-def _busy(stage: Stage, deed: Deed) -> Iterator[None]:
+def _busy(_stage: Stage, _deed: Deed) -> Iterator[None]:
     burners = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"], stdin=subprocess.DEVNULL)
         for _ in range(os.cpu_count() or 1)
@@ -160,7 +184,7 @@ def _redis_wipe(stage: Stage, deed: Deed) -> Iterator[None]:
     return _redis_away(stage, deed, wipe=True)
 
 
-def _redis_freeze(stage: Stage, deed: Deed) -> Iterator[None]:
+def _redis_freeze(stage: Stage, _deed: Deed) -> Iterator[None]:
     pid = _own(stage).fleet.kill(REDIS, signal.SIGSTOP)
     try:
         yield
@@ -169,7 +193,7 @@ def _redis_freeze(stage: Stage, deed: Deed) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _redis_memory(stage: Stage, deed: Deed) -> Iterator[None]:
+def _redis_memory(stage: Stage, _deed: Deed) -> Iterator[None]:
     with _own(stage).store() as connection:
         before = connection.config_get("maxmemory")["maxmemory"]
         connection.config_set("maxmemory", 1024)
@@ -179,7 +203,7 @@ def _redis_memory(stage: Stage, deed: Deed) -> Iterator[None]:
             connection.config_set("maxmemory", before)
 
 
-def _redis_disk(stage: Stage, deed: Deed) -> Iterator[None]:
+def _redis_disk(stage: Stage, _deed: Deed) -> Iterator[None]:
     own = _own(stage)
     used_kb = sum(path.stat().st_blocks for path in own.disk.rglob("*")) // 2
     mount(own.disk, f"remount,size={used_kb + 8}k")

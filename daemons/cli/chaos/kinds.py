@@ -14,6 +14,8 @@ OWN = "own"  # a fleet that we started: its files and its Redis are ours
 TMPFS = "tmpfs"  # the server's files are on a small file system of ours
 CHILDREN = "children"  # tasks whose executor children we know
 
+NEEDS: Final = (RELAYS, OWN, TMPFS, CHILDREN)
+
 # When the clock of a recovery starts.
 FAULT = "fault"
 HEAL = "heal"
@@ -87,14 +89,14 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("freeze", "a worker is frozen (SIGSTOP), and wakes later", "worker", 3, (1.5, 6.0), recovery=TASKS,
          detect=Limit(None, 1000), reruns=True, suspects=("worker",)),
     Kind("drain", "a worker is asked to end (SIGTERM), and started again", "worker", 2, recovery=EXIT,
-         recover=Limit(None, 10_000), suspects=("worker",)),
+         recover=Limit(None, 10_000), suspects=("worker",), needs=(OWN,)),
     Kind("distributor-kill", "a distributor is killed (SIGKILL)", "distributor", 3, recover=_LED,
          suspects=("distributor",)),
     Kind("coordinator-kill", "the coordinator is killed (SIGKILL)", "coordinator", 3, recover=_LED,
          suspects=("coordinator",)),
     Kind("detector-freeze", "a distributor is frozen for 5 s and wakes", "distributor", 1, (5.0, 5.0), HEAL,
          recover=_HEALED, suspects=("distributor",)),
-    Kind("busy", "all cores are loaded", "", 1, (5.0, 10.0), HEAL),
+    Kind("busy", "all cores are loaded", "", 1, (5.0, 60.0), HEAL),
     Kind("cut-worker", "a worker's connection is cut", "worker", 1, needs=(RELAYS,), reruns=True, recovery=WORKER,
          recover=_HEALED, suspects=("worker",)),
     Kind("part-worker", "nothing passes between a worker and its distributor", "worker", 2, (1.5, 30.0), HEAL,

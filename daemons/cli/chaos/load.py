@@ -14,7 +14,7 @@ from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.errors import FleetError
 from daemons.cli.chaos.tasks import CHILD, NAP, TICK
 
-# A group of tasks is submitted this often; the rate says how large a group is. It bounds how exact recoveries are known.
+# A group of tasks is submitted this often; the rate says how large a group is. It bounds how exact recoveries are.
 GROUP_S = 0.02
 COLLECT_S = 0.005
 # Tasks without a result, at most: seconds of the load. What comes on top waits, as an honest client does.

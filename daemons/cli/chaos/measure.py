@@ -33,6 +33,7 @@ class Outcome:
         detected_ms: after the fault; None if nobody needed to notice, or nobody did.
         recovered_ms: after the fault or its healing, one for each thing that had to recover.
         running: what ran at that moment.
+        gone_ms: how long the kernel took to end the process that was killed.
         broken: broken promises, in words.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     hit: int = 0
     until: float = 0.0
     detected_ms: float | None = None
+    gone_ms: float | None = None
     recovered_ms: list[float] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
@@ -74,7 +76,8 @@ class Measure:
             first: how many tasks had been sent before the fault.
         """
         kind = deed.fault.kind
-        outcome = Outcome(deed.fault, deed.at, deed.wall, deed.running, len(deed.hit), broken=list(deed.broken))
+        outcome = Outcome(deed.fault, deed.at, deed.wall, deed.running, len(deed.hit), gone_ms=deed.gone_ms)
+        outcome.broken += deed.broken
         since = deed.healed if kind.since == HEAL else deed.at
         if kind.recovery == EXIT:
             outcome.recovered_ms = [(deed.healed - deed.at) * 1000]

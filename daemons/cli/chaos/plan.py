@@ -9,9 +9,9 @@ from random import Random
 
 from daemons.cli.chaos.kinds import Kind
 
-# Between the end of a fault and the next one: so long the fleet takes, usually, to be whole again, and a moment in which
-# tasks get under way that the next one can hit.
-PAUSE_S = 1.5
+# Between the end of a fault and the next one: so long the fleet takes, usually, to be whole again, and a moment in
+# which tasks get under way that the next one can hit.
+PAUSE_S = 0.8
 # Runs shorter than this have short faults only, so that they see many kinds.
 LONG_RUN_S = 300.0
 SHORT_FAULT_S = 2.5

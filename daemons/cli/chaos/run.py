@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from a2a_zmq.client.sync import FleetClient
 from daemons.cli.chaos import kinds, report
 from daemons.cli.chaos.checker import judge
 from daemons.cli.chaos.faults import ACTS, Deed
@@ -21,13 +22,16 @@ from daemons.cli.chaos.ledger import Ledger
 from daemons.cli.chaos.load import Load, builtin_mix, counted_mix
 from daemons.cli.chaos.measure import Measure, Outcome
 from daemons.cli.chaos.plan import Fault, make_plan
+from daemons.cli.chaos.running import NotHere, running_fleet
 from daemons.cli.chaos.stage import OwnFleet, Stage, own_fleet
-from daemons.cli.chaos.watch import LogWatch, Watch
+from daemons.cli.chaos.watch import HistoryWatch, OwnWatch, Watch
 
 # How long results are waited for after the last fault.
 FINISH_S: Final = 60.0
 # The fleet and its load run so long before the first fault.
 WARM_UP_S: Final = 2.0
+PATIENT_S: Final = 120.0  # of a client that waits for a fleet to come back
+WATCH_TIMEOUT_S: Final = 0.2  # for Redis, which may be frozen
 VICTIM_S: Final = 5.0  # for a task in a child process to run
 
 
@@ -42,6 +46,7 @@ class Options:
     workers: int = 3
     distributors: int = 1
     once: bool = False
+    slack: float = 1.0
 
 
 def run_own(options: Options, *, quiet: bool) -> dict[str, Any]:
@@ -51,8 +56,30 @@ def run_own(options: Options, *, quiet: bool) -> dict[str, Any]:
     say = Narrator(quiet=quiet)
     say(f"starting a fleet: {options.distributors} distributor(s), {options.workers} workers; seed {options.seed}")
     with own_fleet(workers=options.workers, distributors=options.distributors, wants_disk=wants_disk) as stage:
-        watch = LogWatch(stage.fleet.directory / "logs")
-        return Nemesis(stage, options, chosen, watch, say).run()
+        watch = OwnWatch(stage.fleet.directory / "logs", stage.store(WATCH_TIMEOUT_S))
+        with contextlib.closing(watch):
+            return Nemesis(stage, options, chosen, watch, say).run()
+
+
+def run_on(
+    make: Callable[[], FleetClient], addresses: Sequence[str], options: Options, *, sure: bool, quiet: bool
+) -> dict[str, Any]:
+    """Break the processes of a fleet that runs on this host; its supervisor mends them.
+
+    Args:
+        make: makes an operator's client.
+        sure: without it nothing is broken.
+
+    Raises:
+        NotHere: its processes cannot be told, or nobody was sure; the text lists what would be hit.
+    """
+    say = Narrator(quiet=quiet)
+    with running_fleet(make, addresses) as stage, make() as watcher:
+        found = ", ".join(f"{name} (process {pid})" for name, pid in stage.pids.items())
+        if not sure:
+            raise NotHere(f"this would kill and freeze {found}; say --yes-break-it if that is what you want")
+        say(f"seed {options.seed}; this fleet: {found}")
+        return Nemesis(stage, options, kinds.chosen(options.faults), HistoryWatch(watcher, time.time()), say).run()
 
 
 class Narrator:
@@ -76,11 +103,7 @@ class Nemesis:
         self._watch = watch
         self._say = say
         self._skipped = {
-            kind.name: next(
-                stage.lacks.get(need, f"needs {need}, which this fleet has not")
-                for need in kind.needs
-                if need not in stage.has
-            )
+            kind.name: next(stage.lacks[need] for need in kind.needs if need not in stage.has)
             for kind in chosen
             if not stage.has.issuperset(kind.needs)
         }
@@ -140,7 +163,15 @@ class Nemesis:
         if self._ledger is not None:
             self._ledger.read()
         stored = stored_results(stage) if isinstance(stage, OwnFleet) else None
-        verdict = judge(load.sent, load.errors, self._outcomes, self._watch.deaths, self._ledger, stored, stage.agents)
+        verdict = judge(
+            load.sent,
+            errors=load.errors,
+            outcomes=self._outcomes,
+            deaths=self._watch.deaths,
+            ledger=self._ledger,
+            stored=stored,
+            agents=stage.agents,
+        )
         about = {
             "command": _command(options),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -149,6 +180,7 @@ class Nemesis:
             "seed": options.seed,
             "rate": options.rate,
             "seconds": round(seconds, 1),
+            "slack": options.slack,
             "planned": len(self._plan),
             "skipped": self._skipped,
             "longest_submission_s": round(load.longest_wait_s, 2),
@@ -157,7 +189,7 @@ class Nemesis:
         return report.summary(self._outcomes, verdict, about)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _loaded(load: Load) -> Iterator[Load]:
     load.start()
     try:

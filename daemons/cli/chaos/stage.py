@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import redis
 
@@ -46,6 +46,10 @@ class Stage(ABC):
         """A client of the fleet, patient enough for every fault."""
 
     @abstractmethod
+    def pid(self, name: str) -> int:
+        """An agent's process id; 0 if it does not run."""
+
+    @abstractmethod
     def signal(self, name: str, number: int) -> int:
         """Send a signal to an agent; returns its process id."""
 
@@ -68,7 +72,7 @@ class OwnFleet(Stage):
         self.lacks = lacks
         self.agents = {role: fleet.names(role) for role in ("coordinator", "distributor", "worker")}
         self.ledger = fleet.directory / "ledger"
-        self.has = frozenset((kinds.RELAYS, kinds.OWN, kinds.CHILDREN, kinds.TMPFS)) - set(lacks)
+        self.has = frozenset(kinds.NEEDS) - set(lacks)
 
     @property
     def disk(self) -> Path:
@@ -78,6 +82,9 @@ class OwnFleet(Stage):
         return FleetClient(
             **self.fleet.client_arguments(operator=True), request_timeout_s=120.0, unavailable_after_s=120.0
         )
+
+    def pid(self, name: str) -> int:
+        return self.fleet.pids[name]
 
     def signal(self, name: str, number: int) -> int:
         return self.fleet.kill(name, number)
@@ -92,9 +99,9 @@ class OwnFleet(Stage):
         self.fleet.restart(name, wait=False)
         return status
 
-    def store(self) -> Any:
+    def store(self, timeout_s: float = 5.0) -> redis.Redis:
         """A blocking connection to Redis that leads through no relay."""
-        return redis.Redis(host=self.fleet.redis_host, port=self.fleet.redis_port, socket_timeout=5)
+        return redis.Redis(host=self.fleet.redis_host, port=self.fleet.redis_port, socket_timeout=timeout_s)
 
     def wait_store(self) -> float:
         """Wait until Redis answers; returns the moment."""

@@ -34,6 +34,18 @@ def test_a_failed_attempt_is_repeated_after_a_backoff_and_stored_before_it_is_se
     assert site.meter.counts["task_retries_total"] == 2
 
 
+def test_a_task_whose_process_is_killed_runs_again_at_once_but_only_the_first_time(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    site.assign("a", max_attempts=5)
+    site.fail("w1", "a", 1, kind="killed")
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+    site.fail("w1", "a", 2, kind="killed")
+    site.advance(0.04)
+    assert len(site.got("w1")) == 2
+    site.advance(1)
+    assert site.got("w1")[2:] == [("a", 3)]
+
+
 def test_a_task_that_fails_to_its_last_attempt_becomes_a_dead_letter_with_its_reason(site: Site) -> None:
     site.worker_up("w1", limit=5)
     site.assign("a", max_attempts=2)
