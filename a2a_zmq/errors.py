@@ -16,6 +16,7 @@
     ├── Busy                     a bound is reached: try again after ``retry_after_s``
     └── FleetError               what a client sees
         ├── FleetUnavailable     no coordinator answered in time
+        │   └── KeyRefused       it is there and does not let us in: waiting does not help
         ├── RequestRefused       the coordinator refused the request (``code``, ``message``)
         ├── TaskFailed           the task ended failed (``task_id``, ``error``, ``kind``)
         ├── TaskCancelled        the task was cancelled
@@ -134,6 +135,10 @@ class FleetError(A2AError):
 
 class FleetUnavailable(FleetError):
     """No coordinator answered within the time that the caller gave."""
+
+
+class KeyRefused(FleetUnavailable):
+    """The coordinator is there and does not let us in, or we do not take it for the fleet's: keys have to be mended."""
 
 
 class RequestRefused(FleetError):

@@ -18,7 +18,6 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
-    unavailable,
 )
 from a2a_zmq.client.connection import Connection, Opener
 from a2a_zmq.client.core import ClientCore
@@ -220,9 +219,7 @@ class AsyncFleetClient:
             handle._waiters.remove(waiter)
             if until is not None and timeout is not None and time.monotonic() >= until:
                 raise TaskTimeout(handle.task_id, timeout)
-            lost_s = connection.out_of_reach_s()
-            if lost_s > self._unavailable_after_s:
-                raise unavailable(lost_s, connection.core.trouble)
+            connection.check_reach(self._unavailable_after_s)
 
     # ------------------------------------------------------------ bulk
 
@@ -282,9 +279,7 @@ class AsyncFleetClient:
             await asyncio.wait_for(changed.wait(), REACH_CHECK_S)
         except TimeoutError:
             self._connected()
-            lost_s = connection.out_of_reach_s()
-            if lost_s > self._unavailable_after_s:
-                raise unavailable(lost_s, connection.core.trouble) from None
+            connection.check_reach(self._unavailable_after_s)
 
     async def _feed(
         self,

@@ -19,7 +19,6 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
-    unavailable,
 )
 from a2a_zmq.client.connection import Connection, Opener
 from a2a_zmq.client.core import ClientCore
@@ -227,9 +226,7 @@ class FleetClient:
             handle.no_longer(waiter)
 
     def _check_reach(self) -> None:
-        lost_s = self._thread.connection.out_of_reach_s()
-        if lost_s > self._unavailable_after_s:
-            raise unavailable(lost_s, self._thread.connection.core.trouble)
+        self._thread.connection.check_reach(self._unavailable_after_s)
 
     # ------------------------------------------------------------ bulk
 

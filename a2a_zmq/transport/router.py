@@ -106,6 +106,8 @@ class RouterSocket:
         self._full_retry_s = FULL_RETRY_MIN_S
         self._full_timer: asyncio.TimerHandle | None = None
         self._own_probes = 0
+        self._first_route = 0  # number of the first automatic route
+        self._accepted = 0  # connections so far
         self._closed = False
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -143,6 +145,7 @@ class RouterSocket:
             if self._curve is not None:
                 self._context.zap.register(self._curve.domain, self._curve.allow)
             try:
+                self._first_route = self._learn_first_route(socket)
                 socket.bind(address)
             except zmq.ZMQError as error:
                 if self._curve is not None:
@@ -157,6 +160,29 @@ class RouterSocket:
         self._pump = Pump(self._loop, socket, self._drain)
         self._context.opened(self)
         return self.address
+
+    def _learn_first_route(self, socket: zmq.Socket[bytes]) -> int:
+        """Automatic routes are numbered from where the socket's chance began: a connection of our own shows where."""
+        name = self._context.new_name()
+        socket.bind(name)
+        with self._context.zmq.socket(zmq.DEALER) as probe:
+            probe.linger = 0
+            probe.connect(name)
+            probe.send(b"")
+            route, _ = socket.recv_multipart()
+        socket.unbind(name)
+        return int.from_bytes(route[1:], "big")
+
+    def _is_automatic(self, route: bytes) -> bool:
+        """Whether ZeroMQ has given this route to one of our connections, and no peer has chosen it itself.
+
+        A chosen one is no connection's own: it could be somebody's who just left, or who is still to come. It may begin
+        with NUL as automatic ones do, and then nothing else tells of it: the property that names it ends at the NUL.
+        """
+        if len(route) != 5 or route[0] != 0:
+            return False
+        number = (int.from_bytes(route[1:], "big") - self._first_route) % (1 << 32)
+        return 1 <= number <= self._accepted
 
     async def self_test(self, timeout_s: float = SELF_TEST_S) -> None:
         """Connect to ourselves with a key that nobody knows, which must fail; to be run before the first real peer.
@@ -308,8 +334,7 @@ class RouterSocket:
             fd = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:
             fd = -1  # inproc
-        # A route that the peer chose itself is no connection's own: it could be somebody's who just left.
-        refused = bool(_property(frame, "Identity"))
+        refused = fd >= 0 and not self._is_automatic(route)
         if refused:
             self.stats.count_refused("routing_id")
         peer = self._routes[route] = _Peer(fd, _property(frame, "User-Id"), refused)
@@ -334,6 +359,7 @@ class RouterSocket:
         for event, value in events:
             if event == zmq.EVENT_ACCEPTED:
                 self._open.add(value)
+                self._accepted += 1
             elif event == zmq.EVENT_DISCONNECTED:
                 self._open.discard(value)
                 route = self._by_fd.pop(value, None)

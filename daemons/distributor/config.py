@@ -19,7 +19,11 @@ class DistributorConfig:
         in_progress_after_s: a task that runs longer than this gets its ``in_progress`` record. Shorter ones would
             pay a second write for a status that nobody has time to read.
         max_attempts: attempts of a task that names no number itself.
-        max_worker_deaths: a task that was running in this many workers as they died is taken for their killer.
+        max_worker_deaths: a task that was running in this many workers as they died is a suspect: its next attempt is a
+            trial, and if that worker dies too during the trial, the task is set aside.
+        trial_delay_s: before a trial. Workers that die for a common reason (their host, its memory) die within this
+            time, and a supervisor has started them again.
+        trial_s: length of the first trial, counted from the start of the run; doubled with every further death.
         retry_base_s: least delay before a failed attempt is repeated; long enough for a transient fault to pass.
         retry_cap_s: most delay between attempts.
         overdue_slack_s: added to an attempt's time limit before we end it ourselves. The worker enforces the limit
@@ -52,6 +56,8 @@ class DistributorConfig:
     in_progress_after_s: float = 0.1
     max_attempts: int = 3
     max_worker_deaths: int = 2
+    trial_delay_s: float = 1.0
+    trial_s: float = 0.5
     retry_base_s: float = 0.05
     retry_cap_s: float = 10.0
     overdue_slack_s: float = 10.0

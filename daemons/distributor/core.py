@@ -76,9 +76,9 @@ class DistributorCore:
         memory = self._memory = Memory(agent_id, coordinator_id, config, meter)
         stamps = Stamps()
         journal = self._journal = Journal(memory, stamps, new_id)
-        dispatcher = self._dispatcher = Dispatcher()
+        dispatcher = self._dispatcher = Dispatcher(config)
         outcomes = self._outcomes = Outcomes(memory, journal, dispatcher, stamps, rng)
-        recovery = self._recovery = Recovery(memory, journal, dispatcher, outcomes)
+        recovery = self._recovery = Recovery(memory, journal, outcomes)
         self._oversight = Oversight(memory, journal, dispatcher, outcomes)
         self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
         self._roster = Roster(memory, journal, dispatcher, outcomes, recovery=recovery, outgoing=self._outgoing)
@@ -229,6 +229,7 @@ class DistributorCore:
 
     def _ownership_gained(self, event: OwnershipGained, now: Now) -> None:
         self._recovery.gained(event, now)
+        self._roster.owned(now)
         self._intake.cancel_read(now)
         self._journal.show_workers(now)
 

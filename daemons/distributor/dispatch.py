@@ -3,17 +3,20 @@
 Waiting tasks are kept in *lanes*: one for each set of workers that may serve them (task type, required labels, pinned
 worker). A lane holds a deque for each priority, so every operation is O(1), and a task that nobody here can run waits
 in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the older task.
-A task goes to the worker with the fewest tasks for each of its slots.
+A task goes to the worker with the fewest tasks for each of its slots. Suspects (tasks in whose company several workers
+have died) have lanes of their own, from which a worker gets one at a time.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any
 
+from daemons.distributor.config import DistributorConfig
 from daemons.distributor.memory import QUEUED, RUNNING, LiveTask
 from daemons.distributor.workers import Worker
 
@@ -28,14 +31,29 @@ MAX_EMPTY_LANES = 256
 class Lane:
     """Waiting tasks that the same workers may serve."""
 
-    __slots__ = ("_buckets", "_dead", "_order", "key", "labels", "number", "pin", "size", "task_type", "workers")
+    __slots__ = (
+        "_buckets",
+        "_dead",
+        "_order",
+        "key",
+        "labels",
+        "number",
+        "pin",
+        "size",
+        "suspects",
+        "task_type",
+        "workers",
+    )
 
-    def __init__(self, key: object, number: int, task_type: str, labels: dict[str, Any], pin: str) -> None:
+    def __init__(
+        self, key: object, number: int, task_type: str, labels: dict[str, Any], pin: str, *, suspects: bool
+    ) -> None:
         self.key = key
         self.number = number
         self.task_type = task_type
         self.labels = labels
         self.pin = pin
+        self.suspects = suspects
         self.size = 0
         self.workers: list[Worker] = []
         self._buckets: dict[int, deque[LiveTask]] = {}
@@ -100,10 +118,18 @@ class Lane:
 
 
 class Dispatcher:
-    """All lanes."""
+    """All lanes.
 
-    def __init__(self) -> None:
+    Attributes:
+        queued: waiting tasks.
+        trial_ends: monotonic time at which a suspect may be given to a worker that has one (inf: none waits for that);
+            true after :meth:`fill`.
+    """
+
+    def __init__(self, config: DistributorConfig) -> None:
+        self._config = config
         self.queued = 0
+        self.trial_ends = math.inf
         self._lanes: dict[object, Lane] = {}
         self._active: dict[object, Lane] = {}  # those with tasks and with workers
         self._seq = 0
@@ -130,10 +156,12 @@ class Dispatcher:
 
     def _lane(self, task: LiveTask, workers: Iterable[Worker]) -> Lane:
         labels = task.metadata.get("labels")
+        suspect = task.deaths >= self._config.max_worker_deaths
         key: object = task.task_type
-        if task.pin or labels:
+        if task.pin or labels or suspect:
             wanted = labels if isinstance(labels, dict) else {}
-            key = (task.task_type, task.pin, tuple(sorted((name, repr(value)) for name, value in wanted.items())))
+            named = tuple(sorted((name, repr(value)) for name, value in wanted.items()))
+            key = (task.task_type, task.pin, named, suspect)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= self._prune_at:
@@ -141,7 +169,7 @@ class Dispatcher:
                 self._prune_at = 2 * len(self._lanes) + MAX_EMPTY_LANES
             self._numbers += 1
             wanted = labels if isinstance(labels, dict) else {}
-            lane = self._lanes[key] = Lane(key, self._numbers, task.task_type, wanted, task.pin)
+            lane = self._lanes[key] = Lane(key, self._numbers, task.task_type, wanted, task.pin, suspects=suspect)
             lane.workers = [w for w in workers if w.serves(lane.task_type, lane.labels, lane.pin)]
         return lane
 
@@ -205,8 +233,10 @@ class Dispatcher:
         """
         picks: dict[str, list[LiveTask]] = {}
         heads: list[tuple[Rank, int, Lane, Pool]] = []
+        self.trial_ends = math.inf
         for lane in self._active.values():
-            pool = [(w.load(), w.given, w.number, w) for w in lane.workers if w.open(mono)]
+            free = lane.workers if not lane.suspects else [w for w in lane.workers if self._may_try(w, mono)]
+            pool = [(w.load(), w.given, w.number, w) for w in free if w.open(mono)]
             if pool:
                 heapify(pool)
                 heads.append((_rank(lane), lane.number, lane, pool))
@@ -218,6 +248,13 @@ class Dispatcher:
                 heappush(heads, (_rank(lane), number, lane, pool))
         return picks
 
+    def _may_try(self, worker: Worker, mono: float) -> bool:
+        """Is there no trial on this worker? (If there is, its end is noted.)"""
+        trial = worker.on_trial(mono, self._config.trial_s, self._config.max_worker_deaths)
+        if trial is not None:
+            self.trial_ends = min(self.trial_ends, trial[1])
+        return trial is None
+
     def _serve(self, lane: Lane, pool: Pool, bound: Rank | None, picks: dict[str, list[LiveTask]], mono: float) -> None:
         """Hand out tasks of one lane until it is empty, its workers are full, or another lane's head goes first."""
         given = 0
@@ -227,7 +264,7 @@ class Dispatcher:
             load, _, number, worker = pool[0]
             held, ghosts = worker.held, len(worker.ghosts)
             count = len(held) + ghosts
-            if count >= worker.limit:
+            if count >= worker.limit or (lane.suspects and not self._may_try(worker, mono)):
                 heappop(pool)
                 continue
             if count / worker.slots != load:  # another lane gave it something meanwhile
@@ -242,6 +279,8 @@ class Dispatcher:
             task.dispatched_at = mono
             held[task.task_id] = task
             worker.given += 1
+            if lane.suspects:
+                worker.trial = task
             if worker_id in picks:
                 picks[worker_id].append(task)
             else:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orjson import dumps
+from orjson import dumps, loads
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Section, SectionWrite
@@ -190,13 +190,21 @@ class Journal:
         self._reports = []
         self._shown.clear()
 
-    def keep_results_of(self, task_ids: set[str] | dict[str, bytes]) -> int:
-        """Forget staged results of tasks that are no longer live in the store: somebody else recorded them.
+    def keep_results_of(self, attempts: dict[str, int]) -> int:
+        """Forget staged results of tasks that are no longer live in the store, for somebody else recorded them, and of
+        attempts that another owner replaced.
+
+        Args:
+            attempts: of the live tasks, as stored.
 
         Returns:
             how many were forgotten.
         """
-        gone = [task_id for task_id in self.results if task_id not in task_ids]
+        gone = [
+            task_id
+            for task_id, raw in self.results.items()
+            if loads(raw)["metadata"]["attempt"] < attempts.get(task_id, math.inf)
+        ]
         for task_id in gone:
             self._bytes -= len(self.results.pop(task_id))
             self._letters.discard(task_id)

@@ -118,6 +118,12 @@ class LiveTask:
         return count if isinstance(count, int) else 0
 
     @property
+    def deaths(self) -> int:
+        """Workers that died while they may have been running it, as far as none of the others there is to blame."""
+        count = self.metadata.get("worker_deaths", 0)
+        return count if isinstance(count, int) else 0
+
+    @property
     def floor(self) -> int:
         """The last attempt before an operator sent it around again: what is said of that one, or of earlier ones, is
         said of a life that has ended."""

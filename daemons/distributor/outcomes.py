@@ -106,6 +106,8 @@ class Outcomes:
         may have passed it on. A run stopped for another reason (a drain) is a failed attempt, so that it is bounded."""
         if task.cancelled or item.get("error_kind") == "cancelled":
             self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled", item=item)
+        elif item.get("error_kind") == "replaced":
+            self.again(task, now, front=True)  # an earlier owner did not live to store the attempt that replaces it
         else:
             self._failed(task, {"error_kind": "stopped", **item}, now)
 
@@ -126,7 +128,11 @@ class Outcomes:
     def fail(
         self, task: LiveTask, now: Now, *, error: str, kind: str, retryable: bool, item: dict[str, Any] | None = None
     ) -> None:
-        """An attempt failed: another one after a backoff, or the end."""
+        """An attempt failed: another one after a backoff, or the end.
+
+        The first time that the process of a task is killed the backoff is left out: as when a worker dies, it is most
+        likely not the task's doing (and nothing that passes with time), and what ran should run on at once.
+        """
         failures = task.failures + 1
         self._memory.meter.count("task_failures_total", reason=kind)
         if not retryable or self._exhausted(task, failures):
@@ -136,6 +142,8 @@ class Outcomes:
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
         most = min(config.retry_cap_s, config.retry_base_s * 2**failures)
         delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
+        if kind == "killed" and failures == 1:
+            delay = 0.0
         task.metadata["error_kind"] = kind
         note_attempt(task, self._stamps, now, error=error, kind=kind, item=item)
         self._retry(task, now, error, failures, not_before=now.mono + delay)
@@ -146,31 +154,52 @@ class Outcomes:
     def lost(self, worker: Worker, tasks: Iterable[LiveTask], now: Now, reason: str, *, died: bool) -> None:
         """A worker no longer has these attempts.
 
-        Those that may have been running count as failed, and if it died, as one of the deaths that quarantine a task.
-        Those that were only held ready for it are given back to the queue and counted as nothing.
+        Those that may have been running count as failed, and if it died, its death is held against them; if one of them
+        was on trial, against that one alone. Those that were only held ready for it are given back to the queue and
+        counted as nothing.
         """
         maybe_running = worker.may_be_running()
+        config = self._memory.config
+        trial = worker.on_trial(now.mono, config.trial_s, config.max_worker_deaths) if died else None
+        tried = trial[0] if trial is not None and trial[0].task_id in maybe_running else None
         again: list[LiveTask] = []
         for task in tasks:
             if task.cancelled:
                 self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled")
                 continue
             begun = task.task_id in maybe_running or task.started_mono
-            if not begun or self._survives(task, now, worker.agent_id, reason, died=died):
+            if task is tried and begun:
+                self._convict(task, now, worker.agent_id, reason)
+            elif (
+                not begun
+                or (tried is not None and self._most_attempts(task) > 1)
+                or self._survives(task, now, worker.agent_id, reason, died=died)
+            ):
                 again.append(task)
-        for task in reversed(again):  # each goes to the front: the first one last
-            self.again(task, now, front=True)
+        # Each goes to the front: the first one last. Of suspects the youngest is tried first: most killers kill soon.
+        suspects = [task for task in again if task.deaths >= config.max_worker_deaths]
+        for task in reversed(again):
+            if task.deaths < config.max_worker_deaths:
+                self.again(task, now, front=True)
+        for task in suspects:
+            self.again(task, now, front=True, not_before=now.mono + config.trial_delay_s)
+
+    def _convict(self, task: LiveTask, now: Now, worker_id: str, reason: str) -> None:
+        """It ran in several workers as they died, in the last one as the only suspect: it gets no further one."""
+        deaths = task.metadata["worker_deaths"] = task.deaths + 1
+        self._memory.meter.count("task_failures_total", reason="worker_lost")
+        error = f"{deaths} workers died while they ran it, the last one was {worker_id} ({reason})"
+        detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
+        self.finish(task, FAILED, now, error=error, kind="worker_lost", failures=task.failures + 1, item=detail)
 
     def _survives(self, task: LiveTask, now: Now, worker_id: str, reason: str, *, died: bool) -> bool:
         failures = task.failures + 1
         metadata = task.metadata
-        deaths = metadata.get("worker_deaths", 0)
-        deaths = (deaths if isinstance(deaths, int) else 0) + (1 if died else 0)
-        metadata["worker_deaths"] = deaths
+        deaths = metadata["worker_deaths"] = task.deaths + (1 if died else 0)
         metadata["error_kind"] = "worker_lost"
         error = f"worker {worker_id} was lost ({reason})"
         self._memory.meter.count("task_failures_total", reason="worker_lost")
-        if deaths >= self._memory.config.max_worker_deaths or self._exhausted(task, failures):
+        if self._exhausted(task, failures):
             detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
             self.finish(task, FAILED, now, error=error, kind="worker_lost", failures=failures, item=detail)
             return False
@@ -182,9 +211,9 @@ class Outcomes:
         )
         return True
 
-    def again(self, task: LiveTask, now: Now, *, front: bool) -> None:
-        """Another attempt at once, uncounted; persisted before it is sent, as every attempt after the first."""
-        self._retry(task, now, None, task.failures, front=front)
+    def again(self, task: LiveTask, now: Now, *, front: bool, not_before: float = 0.0) -> None:
+        """Another attempt, uncounted; persisted before it is sent, as every attempt after the first."""
+        self._retry(task, now, None, task.failures, front=front, not_before=not_before)
 
     def _retry(
         self,
@@ -319,7 +348,9 @@ class Outcomes:
 
     def _exhausted(self, task: LiveTask, failures: int) -> bool:
         """No attempt is left after so many failures."""
-        most = task.metadata.get("max_attempts")
         forgiven = task.metadata.get("forgiven", 0)
-        limit = most if isinstance(most, int) and most > 0 else self._memory.config.max_attempts
-        return failures - (forgiven if isinstance(forgiven, int) else 0) >= limit
+        return failures - (forgiven if isinstance(forgiven, int) else 0) >= self._most_attempts(task)
+
+    def _most_attempts(self, task: LiveTask) -> int:
+        most = task.metadata.get("max_attempts")
+        return most if isinstance(most, int) and most > 0 else self._memory.config.max_attempts

@@ -42,6 +42,7 @@ class Roster:
         self._recovery = recovery
         self._outgoing = outgoing
         self._numbers = 0
+        self._early: list[Message] = []
 
     # ------------------------------------------------------------ sessions
 
@@ -128,7 +129,18 @@ class Roster:
 
     # ------------------------------------------------------------ reports of workers
 
+    def owned(self, now: Now) -> None:
+        """We own the section, and know its tasks: take what workers reported before."""
+        early, self._early = self._early, []
+        for message in early:
+            (self.results if message.action == "task_results" else self.handback)(message, now)
+
     def results(self, message: Message, now: Now) -> None:
+        if not self._memory.owner:
+            # As long as the tasks are not read, all would seem to be late; nothing is acknowledged meanwhile, so the
+            # links' windows bound what waits here.
+            self._early.append(message)
+            return
         worker = self._sender(message)
         if worker is None:
             # Its session ended for us before this was handled; its tasks are elsewhere by now.
@@ -159,6 +171,9 @@ class Roster:
 
     def handback(self, message: Message, now: Now) -> None:
         """Tasks that the worker never started: they go elsewhere, uncounted."""
+        if not self._memory.owner:
+            self._early.append(message)
+            return
         worker = self._sender(message)
         if worker is None:
             return

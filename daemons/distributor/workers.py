@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from daemons.distributor.memory import LiveTask
 
 ANY_TYPE = "*"  # a worker that announces this runs whatever it is given
+# A suspect whose start was not told (the message may be lost) is taken to have begun so long after its dispatch.
+UNTOLD_START_S = 30.0
 
 
 class Worker:
@@ -28,7 +30,8 @@ class Worker:
         idle_since: since when it says that it holds nothing, although we count tasks on it; 0 if it does not.
         inventory: what it said to hold as it came up, kept until we own the section; None once handled.
         restarted: its process is another one than at its last session, and its inventory was not handled since.
-        cancels: attempts that it is to be told to cancel.
+        cancels: attempts that it is to be told to cancel → whether only the attempt is unwanted, not its task.
+        trial: the suspect that it was given last (see :meth:`on_trial`).
         given: tasks it ever got; evens out the choice between equally loaded workers.
     """
 
@@ -51,6 +54,7 @@ class Worker:
         "slots",
         "suspect",
         "task_types",
+        "trial",
     )
 
     def __init__(self, agent_id: str, number: int) -> None:
@@ -70,8 +74,9 @@ class Worker:
         self.idle_since = 0.0
         self.inventory: Any = None
         self.restarted = False
-        self.cancels: dict[tuple[str, int], None] = {}
+        self.cancels: dict[tuple[str, int], bool] = {}
         self.given = 0
+        self.trial: LiveTask | None = None
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
@@ -103,6 +108,20 @@ class Worker:
         """May it get work now?"""
         return not self.suspect and not self.draining and mono >= self.blocked_until and self.credit() > 0
 
+    def on_trial(self, mono: float, trial_s: float, max_deaths: int) -> tuple[LiveTask, float] | None:
+        """The suspect whose attempt here is a trial still, and when that ends (monotonic).
+
+        A suspect is a task that ran in ``max_deaths`` workers as they died. One at a time is tried on a worker, so that
+        a further death says who did it; it is at the beginning of a run that this is known, for a length that doubles
+        with each death, so that other suspects need not wait for the end of a long one.
+        """
+        task = self.trial
+        if task is None or self.held.get(task.task_id) is not task:
+            return None
+        began = task.started_mono or task.dispatched_at + UNTOLD_START_S
+        ends = began + trial_s * 2.0 ** min(task.deaths - max_deaths, 20)
+        return (task, ends) if mono < ends else None
+
     def serves(self, task_type: str, labels: dict[str, Any], pin: str) -> bool:
         if pin and pin != self.agent_id:
             return False
@@ -110,14 +129,19 @@ class Worker:
             return False
         return all(self.labels.get(name) == value for name, value in labels.items())
 
-    def cancel(self, task_id: str, attempt: int) -> None:
-        """Have it told, with this wake-up's message, to end that attempt."""
-        self.cancels[task_id, attempt] = None
+    def cancel(self, task_id: str, attempt: int, *, replaced: bool = False) -> None:
+        """Have it told, with this wake-up's message, to end that attempt.
+
+        Args:
+            replaced: another attempt takes its place. The worker says so in its report: whoever owns the section then
+                may not have heard of the replacement, and must not take the task for cancelled.
+        """
+        self.cancels[task_id, attempt] = replaced
 
     def disown(self, task_id: str, attempt: int, mono: float) -> None:
         """An attempt that it has is no longer current: it is to end it, and until then it takes up room."""
         self.ghosts[task_id, attempt] = mono
-        self.cancel(task_id, attempt)
+        self.cancel(task_id, attempt, replaced=True)
 
     def may_be_running(self) -> set[str]:
         """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""

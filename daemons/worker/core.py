@@ -175,7 +175,7 @@ class WorkerCore:
             # Nobody waits for the lower attempt any more.
             if not self._board.drop_held(known):
                 self._board.set_aside(known)
-                self._stop(known, "cancelled", now, effects)
+                self._stop(known, "replaced", now, effects)
         elif self._uplink.result_again((run.task_id, run.attempt)):
             return
         if run.kind:
@@ -191,18 +191,17 @@ class WorkerCore:
         effects: list[Effect] = []
         pairs = message.payload.get("tasks")
         for pair in pairs if isinstance(pairs, list) else []:
-            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+            if not (isinstance(pair, list) and len(pair) in (2, 3) and isinstance(pair[0], str)):
                 continue
+            why = "replaced" if len(pair) == 3 else "cancelled"
             run = self._board.runs.get(pair[0])
             if run is None or run.attempt != pair[1]:
                 continue
             if self._board.drop_held(run):
-                ended = RunFinished(
-                    run.task_id, run.attempt, "abandoned", b"null", "cancelled", "cancelled", False, 0.0, 0.0
-                )
+                ended = RunFinished(run.task_id, run.attempt, "abandoned", b"null", why, why, False, 0.0, 0.0)
                 self._report(run, ended)
             else:
-                self._stop(run, "cancelled", now, effects)
+                self._stop(run, why, now, effects)
         return effects
 
     def _drain_asked(self, message: Message, now: Now) -> list[Effect]:
@@ -227,7 +226,7 @@ class WorkerCore:
         # A run keeps its first reason; its executor goes on to SIGKILL by itself.
         if not run.stop_reason:
             run.stop_reason, run.stop_mono = reason, now.mono
-            effects.append(StopRun(run.task_id, run.attempt, reason))
+            effects.append(StopRun(run.task_id, run.attempt, "cancelled" if reason == "replaced" else reason))
 
     def _run_finished(self, event: RunFinished, now: Now) -> list[Effect]:
         run = self._board.ended(event.task_id, event.attempt)
@@ -236,6 +235,8 @@ class WorkerCore:
         self._credit.finished()
         if run.call_id is not None:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
+        if run.stop_reason == "replaced" and event.outcome == "abandoned":
+            event.error = event.error_kind = "replaced"
         if run.stop_reason == "drain" and event.started_at == 0.0:
             self._uplink.hand_back((run.task_id, run.attempt))
         else:
