@@ -296,7 +296,7 @@ class Daemon:
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""
-        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,))
+        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,), lost=self.shell.state_lost)
         self.shell.services.append(listener.run)
 
     def _reload(self) -> None:
