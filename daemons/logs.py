@@ -96,6 +96,8 @@ class _Logger:
         self._part = part
 
     def __getattr__(self, level: str) -> Callable[..., None]:
+        if level not in LEVELS and level != "exception":
+            raise AttributeError(level)
         if structlog.is_configured():
             return cast(Callable[..., None], getattr(structlog.get_logger(part=self._part), level))
         logger = logging.getLogger(f"a2a_zmq.{self._part}")

@@ -1,4 +1,4 @@
-"""Commands that start a private fleet of their own: demo, bench and chaos."""
+"""Commands that start a private fleet of their own: demo, bench, chaos and soak."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daemons.cli.invocation import CommandFailed, invocation
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, bench, chaos):
+    for command in (demo, bench, chaos, soak):
         app.command()(command)
 
 
@@ -115,3 +115,23 @@ def chaos(
     run.show(found, lambda: forms.print_report(found))
     if not found["ok"]:
         raise CommandFailed(f"{len(forms.complaints(found))} promises were broken (seed {options.seed})")
+
+
+def soak(
+    ctx: typer.Context,
+    *,
+    duration: Annotated[float, typer.Option(min=10, help="Seconds.")] = 1800.0,
+    share: Annotated[float, typer.Option(min=0.01, max=1, help="Of the highest rate, which is measured first.")] = 0.5,
+    rate: Annotated[float | None, typer.Option(min=1, help="Tasks a second, instead of that share.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the private fleet.")] = 2,
+) -> None:
+    """Load a private fleet for long: memory of each daemon must stay flat, and no key in Redis may stay for ever."""
+    from daemons.cli.chaos import run as lab
+    from daemons.cli.chaos import soak as show
+
+    run = invocation(ctx)
+    say = lab.Narrator(quiet=run.json)
+    found = show.run_soak(seconds=duration, share=share, workers=workers, rate=rate, say=say)
+    run.show(found, lambda: show.print_report(found))
+    if not found["ok"]:
+        raise CommandFailed(f"{len(found['broken'])} promises were broken")

@@ -19,6 +19,8 @@ EXAMPLES: Final = 5
 KEPT_S: Final = 1500.0
 # A death may be told after its agent is back, or before we did what made it die (clocks of log lines).
 TOLD_S: Final = 2.0
+# So long after a fault that may make tasks run again, what its victim runs may still be such a task.
+SETTLED_S: Final = 3.0
 
 
 @dataclass
@@ -114,7 +116,15 @@ def _repeated(outcomes: Sequence[Outcome], ledger: Ledger) -> list[str]:
         if outcome.fault.kind.reruns:
             continue
         end = next((later.at for later in outcomes[index + 1 :] if later.fault.kind.reruns), float("inf"))
+        # What piled up on a link comes when it heals: a worker may begin what was given to another one meanwhile.
+        unsettled = {
+            before.fault.victim
+            for before in outcomes[:index]
+            if before.fault.kind.reruns and outcome.at - before.until < SETTLED_S
+        }
         for run in outcome.running:
+            if run.worker in unsettled:
+                continue
             later_run = ledger.next_run(run)
             if later_run is not None and outcome.at < later_run.begun < end:
                 after_s = later_run.begun - outcome.at

@@ -20,6 +20,7 @@ from daemons.cli.chaos.relay import CUT, LATE, PASS, REPLY_LOST, REQUEST_LOST
 from daemons.cli.chaos.stage import DISK_MB, OwnFleet, Stage, mount
 from daemons.cli.chaos.tasks import CHILD
 from daemons.cli.fleet import REDIS
+from daemons.cli.processes import tree
 
 # More than a worker gives its work (drain_timeout_s, 10 s).
 DRAIN_S: Final = 15.0
@@ -78,9 +79,9 @@ def _ending(pid: int) -> Iterator[Callable[[], bool]]:
         os.close(pidfd)
 
 
-def _kill_child(_stage: Stage, deed: Deed) -> Iterator[None]:
-    # Any worker's: they are few, and whose it is makes no difference.
-    victims = [run for run in deed.running if run.task_type == CHILD]
+def _kill_child(stage: Stage, deed: Deed) -> Iterator[None]:
+    # Any worker's: they are few, and whose it is makes no difference. Only a worker's child, whatever the ledger says.
+    victims = [run for run in deed.running if run.task_type == CHILD and run.pid in tree(stage.pid(run.worker))[1:]]
     deed.hit = []
     if victims:
         run = victims[int(deed.fault.coin * len(victims))]

@@ -64,7 +64,7 @@ class Measure:
             return []
         ledger = self._ledger
         ledger.read()
-        return [run for run in ledger.running.values() if run is ledger.runs[run.task_id][-1]]
+        return [run for run in ledger.running.values() if ledger.next_run(run) is None]
 
     def child_runs(self) -> list[Run]:
         return [run for run in self.running() if run.task_type == CHILD]
