@@ -183,6 +183,6 @@ class TaskTimeout(FleetError):
     """The result did not arrive within the caller's timeout; the task itself goes on."""
 
     def __init__(self, task_id: str, timeout_s: float) -> None:
-        super().__init__(f"no result of task {task_id} within {timeout_s:g} s; it is still with the fleet")
+        super().__init__(f"no result of task {task_id} within {round(timeout_s, 2):g} s; it is still with the fleet")
         self.task_id = task_id
         self.timeout_s = timeout_s

@@ -128,7 +128,11 @@ class StateStore(Protocol):
         """
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
-        """(coordinator_version, distributor_version) now."""
+        """(coordinator_version, distributor_version) now.
+
+        Raises:
+            StateLost: as for :meth:`apply`, for sections that this store object wrote or loaded.
+        """
 
     async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         """Result records of those ids that are still kept; the others are absent."""

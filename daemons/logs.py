@@ -83,8 +83,8 @@ def get_logger(name: str) -> Any:
     """A logger; ``name`` says which part of the daemon speaks.
 
     In a program that has agents in it and never called :func:`configure`, lines go where that program wants them: to
-    its structlog if it has configured one, else to the standard library's logger ``a2a_zmq.NAME``, which by default writes
-    warnings and errors to standard error, and nothing else.
+    its structlog if it has configured one, else to the standard library's logger ``a2a_zmq.NAME``, which by default
+    writes warnings and errors to standard error, and nothing else.
     """
     return _Logger(name)
 
@@ -96,6 +96,8 @@ class _Logger:
         self._part = part
 
     def __getattr__(self, level: str) -> Callable[..., None]:
+        if level not in LEVELS and level != "exception":
+            raise AttributeError(level)
         if structlog.is_configured():
             return cast(Callable[..., None], getattr(structlog.get_logger(part=self._part), level))
         logger = logging.getLogger(f"a2a_zmq.{self._part}")

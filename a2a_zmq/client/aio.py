@@ -339,6 +339,13 @@ class AsyncFleetClient:
         """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
         return requests.page_of(await self._ask(requests.tasks(status, task_type, limit, dead=dead)))
 
+    async def explain(self, task_id: str) -> dict[str, Any] | None:
+        """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in
+        ``docs/messages.md``.
+        """
+        answer = requests.without_action(await self._ask(requests.explain(task_id)))
+        return answer if answer.get("task") else None
+
     async def history(self, task_id: str | None = None, *, limit: int = 100) -> list[HistoryEvent]:
         """The audit history, newest first."""
         return requests.events_of(await self._ask(requests.history(task_id, limit)))

@@ -45,6 +45,10 @@ def get(task_id: str) -> Ask:
     return Ask("get_task", {"task_id": checked_task_id(task_id)})
 
 
+def explain(task_id: str) -> Ask:
+    return Ask("explain", {"task_id": checked_task_id(task_id)})
+
+
 def status() -> Ask:
     return Ask("fleet_status", {})
 

@@ -29,6 +29,7 @@ from a2a_zmq.state.section import (
     RetentionPolicy,
     Snapshot,
     check_not_lost,
+    check_versions,
     judge,
     plan_write,
 )
@@ -119,10 +120,10 @@ class MemoryStore:
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         data = self._world.data(self._client)
-        numbers = {
-            section.writer: self._world.snapshot(data, section).version for section in keys.sections(distributor_id)
-        }
-        return numbers[keys.COORDINATOR], numbers.get(keys.DISTRIBUTOR, 0)
+        numbers = {section: self._world.snapshot(data, section).version for section in keys.sections(distributor_id)}
+        check_versions(numbers, self._known, self._known)
+        coordinator, distributor = (Section(distributor_id, each) for each in (keys.COORDINATOR, keys.DISTRIBUTOR))
+        return numbers[coordinator], numbers.get(distributor, 0)
 
     def _buckets(self, data: MemoryData, distributor_id: str) -> list[dict[str, bytes]]:
         """All result buckets that are still there, newest first in each section."""

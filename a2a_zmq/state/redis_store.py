@@ -28,7 +28,17 @@ from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys, letters
 from a2a_zmq.state.link import Link
 from a2a_zmq.state.reads import Reads
-from a2a_zmq.state.section import FIELDS, Known, Plan, RetentionPolicy, Snapshot, check_not_lost, judge, plan_write
+from a2a_zmq.state.section import (
+    FIELDS,
+    Known,
+    Plan,
+    RetentionPolicy,
+    Snapshot,
+    check_not_lost,
+    check_versions,
+    judge,
+    plan_write,
+)
 from a2a_zmq.state.wire import Command, first_error, to_state_error
 
 # A conflict means that another writer got in between; with a handful of writers eight attempts always suffice,
@@ -271,7 +281,14 @@ class RedisStore:
         return Loaded(snapshot.version, snapshot.fence, snapshot.epoch, header, tasks)
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
-        return await self._reads.versions(distributor_id)
+        before = dict(self._known)
+        coordinator, distributor = await self._reads.versions(distributor_id)
+        found = {
+            Section(distributor_id, keys.COORDINATOR): coordinator,
+            Section(distributor_id, keys.DISTRIBUTOR): distributor,
+        }
+        check_versions(found, before, self._known)
+        return coordinator, distributor
 
     async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         return await self._reads.results(distributor_id, task_ids)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from a2a_zmq.errors import Fenced, StateLost
-from a2a_zmq.interfaces import SectionWrite
+from a2a_zmq.interfaces import Section, SectionWrite
 from a2a_zmq.state import keys
 
 # Read in this order by one HMGET.
@@ -129,6 +129,23 @@ def check_not_lost(section: str, found: Snapshot, known: Known | None) -> None:
         raise StateLost(section, known.version, found.version)
     if found.fence < known.fence:
         raise StateLost(section, known.version, found.version, f"fence {known.fence} became {found.fence}")
+
+
+def check_versions(found: dict[Section, int], before: dict[Section, Known], now: dict[Section, Known]) -> None:
+    """The same for versions that were read beside other operations of a store object.
+
+    Args:
+        found: versions by section.
+        before, now: what the object knew before it asked, and knows by now: a section that was taken as it was found
+            meanwhile is not judged.
+
+    Raises:
+        StateLost: a version is lower than known.
+    """
+    for section, version in found.items():
+        known = before.get(section)
+        if known is not None and version < known.version and section in now and now[section].version >= known.version:
+            raise StateLost(keys.section_name(section), known.version, version)
 
 
 def judge(write: SectionWrite, found: Snapshot, known: Known | None) -> int | None:

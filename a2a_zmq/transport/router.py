@@ -31,6 +31,7 @@ from a2a_zmq.transport.context import (
     TransportContext,
     address_error,
     checked_address,
+    scatter_routes,
 )
 from a2a_zmq.transport.dealer import DealerSocket
 from a2a_zmq.transport.monitor import HANDSHAKE_FAILURES, HUB_EVENTS, Monitor
@@ -125,6 +126,7 @@ class RouterSocket:
         if self._socket is not None or self._closed:
             raise ConfigError(f"{address}: the socket listens at {self.address or 'nothing, it is closed'}")
         checked_address(address, encrypted=self._curve is not None)
+        scatter_routes()
         socket = self._context.socket(zmq.ROUTER, self._options, address)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown or slow peer is an error, not a silent drop
         socket.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over somebody else's route
@@ -162,7 +164,7 @@ class RouterSocket:
         return self.address
 
     def _learn_first_route(self, socket: zmq.Socket[bytes]) -> int:
-        """Automatic routes are numbered from where the socket's chance began: a connection of our own shows where."""
+        """Automatic routes are numbered from where chance has it: a connection of our own shows where."""
         name = self._context.new_name()
         socket.bind(name)
         with self._context.zmq.socket(zmq.DEALER) as probe:
@@ -176,13 +178,11 @@ class RouterSocket:
     def _is_automatic(self, route: bytes) -> bool:
         """Whether ZeroMQ has given this route to one of our connections, and no peer has chosen it itself.
 
-        A chosen one is no connection's own: it could be somebody's who just left, or who is still to come. It may begin
-        with NUL as automatic ones do, and then nothing else tells of it: the property that names it ends at the NUL.
+        A chosen one could be somebody's who just left. It may begin with NUL as automatic ones do, and then nothing
+        else tells of it: the property that names it ends there.
         """
-        if len(route) != 5 or route[0] != 0:
-            return False
         number = (int.from_bytes(route[1:], "big") - self._first_route) % (1 << 32)
-        return 1 <= number <= self._accepted
+        return len(route) == 5 and route[0] == 0 and 1 <= number <= self._accepted
 
     async def self_test(self, timeout_s: float = SELF_TEST_S) -> None:
         """Connect to ourselves with a key that nobody knows, which must fail; to be run before the first real peer.
@@ -395,5 +395,5 @@ def _property(frame: zmq.Frame, name: str) -> str:
 
 
 def _reachable(address: str) -> str:
-    """An address of our own at which a wildcard bind can be reached."""
+    """Where a wildcard bind of our own can be reached."""
     return address.replace("tcp://0.0.0.0:", "tcp://127.0.0.1:").replace("tcp://[::]:", "tcp://[::1]:")

@@ -138,18 +138,17 @@ def tasks(
 
 
 def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
-    """Say in words where a task stands and how it got there."""
+    """Where a task stands and why, who holds it, and how it got there."""
     from daemons.cli.explaining import explanation
 
     run = invocation(ctx)
     with run.client() as client:
-        record = client.get(task_id)
-        if record is None:
-            raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
-        events = client.history(task_id, limit=200)
-        fleet = client.status()
-    lines = explanation(record, events, fleet)
-    run.show({"task_id": task_id, "status": record.get("status"), "lines": lines}, lambda: print("\n".join(lines)))
+        found = client.explain(task_id)
+    if found is None:
+        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+    lines = explanation(found)
+    status = (found.get("task") or {}).get("status")
+    run.show({"task_id": task_id, "status": status, **found, "lines": lines}, lambda: print("\n".join(lines)))
 
 
 def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
@@ -204,7 +203,7 @@ def history(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
     """The audit history, newest first."""
-    from daemons.cli.output import local_time, print_table
+    from daemons.cli.output import local_time, print_table, short
 
     run = invocation(ctx)
     with run.client() as client:
@@ -212,8 +211,8 @@ def history(
 
     def table() -> None:
         rows = [
-            (local_time(event.time), event.task_id, event.name, ", ".join(f"{k}={v}" for k, v in event.detail.items()))
-            for event in events
+            (local_time(e.time), e.task_id, e.name, ", ".join(f"{k}={short(v, 100)}" for k, v in e.detail.items()))
+            for e in events
         ]
         print_table(("time", "task", "event", "detail"), rows)
 

@@ -31,6 +31,7 @@ class Desk:
 
     Attributes:
         out: effects of the call that is being handled.
+        leading_since: monotonic time at which we began to lead; who was away before may have come and gone unseen.
         leading: we own the sections; only then anything is taken or placed.
         draining: why and until when we leave, once asked to.
         known_types: every task type that a distributor's workers ever offered.
@@ -62,6 +63,7 @@ class Desk:
         self.known_types: set[str] = set()
         self.out: list[Effect] = []
         self.leading = False
+        self.leading_since = -math.inf
         self.fence = 0
         self.epoch = ""
         self.store_available = True

@@ -61,7 +61,7 @@ class Supervision:
         if not desk.leading:
             return
         for home in desk.ledger.distributors.values():
-            away_s = now.mono - home.changed_at
+            away_s = now.mono - max(home.changed_at, desk.leading_since)
             absent = not home.up and home.live and away_s > desk.config.distributor_absent_s
             if absent and self._once(f"absent {home.agent_id}", now):
                 desk.log(

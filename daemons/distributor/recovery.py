@@ -82,15 +82,15 @@ class Recovery:
         dropped = 0
         for task in list(memory.live.values()):
             stored = records.get(task.task_id)
+            if state_lost and (stored is None or stored[2] < task.recorded):
+                self._journal.put(task)
+                continue
             # An attempt that we have not stored yet is ours only if nobody has stored one of the same number: another
             # owner may have sent it.
             newest = task.attempt - 1 if task.phase is STORING and task.recorded < task.attempt else task.attempt
             if stored is not None and stored[2] <= newest and task.phase is not RESTORED:
                 task.recorded = stored[2]
                 task.shown = stored[0].get("status") == IN_PROGRESS
-                continue
-            if stored is None and state_lost:
-                self._journal.put(task)
                 continue
             # Finished by somebody, or given a higher attempt by another owner: then it is restored from its record.
             self._outcomes.drop(task, now)

@@ -189,6 +189,7 @@ class Query:
     event bytes),
     ``ended`` (``distributor_ids``, ``wanted``, ``limit``, ``dead``; value: newest records of ended tasks or dead
     letters, and id → result record by now), ``count_letters`` (``distributor_ids``; value: int),
+    ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
     (``distributor_id``).
     """

@@ -89,7 +89,6 @@ class Daemon:
         self.shell: Shell
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
         self._loop = asyncio.get_running_loop()
-        self._context = TransportContext()
         self._ports: list[Port] = []
         self._wire: list[Callable[[int], Any]] = []
         self._hubs: list[RouterSocket] = []
@@ -105,6 +104,10 @@ class Daemon:
         self.health: HealthServer | None = None
 
     @functools.cached_property
+    def _context(self) -> TransportContext:
+        return TransportContext()  # when sockets are opened: a start that fails before leaves nothing open
+
+    @functools.cached_property
     def standing(self) -> Standing:
         """What keeps this agent out of its fleet."""
         return Standing(self.settings.agent_id, self.identity, self.log)
@@ -115,11 +118,7 @@ class Daemon:
 
     @property
     def identity(self) -> Identity:
-        """Who we are. The keys of an agent that is new are made when they are first asked for.
-
-        Raises:
-            ConfigError: they are not acceptable, or cannot be made.
-        """
+        """Who we are. A new agent's keys are made when they are first asked for, which may raise ConfigError."""
         if self._identity is None:
             self._identity = keys.own_identity(self.settings, self._role, self.log)
         return self._identity
@@ -296,7 +295,7 @@ class Daemon:
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""
-        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,))
+        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,), lost=self.shell.state_lost)
         self.shell.services.append(listener.run)
 
     def _reload(self) -> None:

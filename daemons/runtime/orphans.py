@@ -85,7 +85,7 @@ def _parent_of(entry: Path) -> int:
 
 
 def _is_supervisord(pid: int) -> bool:
-    """A supervisord that lives looks after its programs itself; ours would not have started us beside one of its own."""
+    """A supervisord that lives looks after its programs itself."""
     try:
         return b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

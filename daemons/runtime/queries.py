@@ -40,6 +40,28 @@ async def _ended(
     return [records[task_id] for task_id in newest], now
 
 
+async def _explain(
+    store: StateStore, *, distributor_ids: list[str], task_id: str, limit: int, owners: list[str]
+) -> dict[str, Any]:
+    """All that the store knows of one task: ``tasks``, ``results`` and ``letters`` (place → record), ``ended`` (the
+    newest of the last two), ``events``, and the ``leases`` of the owners.
+    """
+    places: dict[str, Any] = {}
+    for name, read in (("tasks", store.tasks), ("results", store.results), ("letters", store.letters)):
+        found = await asyncio.gather(*(read(each, [task_id]) for each in distributor_ids))
+        places[name] = {
+            place: records[task_id] for place, records in zip(distributor_ids, found, strict=True) if task_id in records
+        }
+    ended = [*places["letters"].values(), *places["results"].values()]
+    history = {"distributor_ids": distributor_ids, "limit": limit, "task_id": task_id}
+    return {
+        **places,
+        "ended": max(ended, key=_age) if ended else None,
+        "events": await answer_query(store, Query("", "history", history)),
+        "leases": {each: await store.lease(each) for each in owners},
+    }
+
+
 def _completed(record: bytes) -> str:
     return str(orjson.loads(record).get("completed_at") or "")
 
@@ -67,6 +89,8 @@ async def answer_query(store: StateStore, query: Query) -> Any:
         return await _ended(store, **args)
     if query.op == "count_letters":
         return sum(await asyncio.gather(*(store.count_letters(each) for each in args["distributor_ids"])))
+    if query.op == "explain":
+        return await _explain(store, **args)
     if query.op == "load":
         return await store.load(args["section"])
     if query.op == "history":

@@ -261,13 +261,18 @@ class Shell:
         try:
             value = await answer_query(self._store, query)
         except StateError as error:
-            if isinstance(error, StateLost) and self.engine.owner and self.ownership is not None:
-                self._log.warning("state_lost", why=str(error))
-                self.engine.state_lost()
-                self.ownership.lost(state_lost=True)
+            if isinstance(error, StateLost):
+                self.state_lost(str(error))
             self.event(QueryAnswer(query.tag, error=str(error)))
         else:
             self.event(QueryAnswer(query.tag, value))
+
+    def state_lost(self, why: str) -> None:
+        """A read found our sections older than what we wrote: take the lease anew, with our memory as the better copy."""
+        if self.engine.owner and self.ownership is not None:
+            self._log.warning("state_lost", why=why)
+            self.engine.state_lost()
+            self.ownership.lost(state_lost=True)
 
     async def _probe(self, port: int, probe: ProbeWanted) -> None:
         gone = await self._wait_gone(probe.pid, probe.start_time)

@@ -70,10 +70,6 @@ class Standing:
         if self.shut_out:
             return {self._agent_id: self.shut_out}
         found = {}
-        if self.lease_holder() == self._agent_id:
-            found[self._agent_id] = (
-                f"another process named {self._agent_id} holds the lease; this one waits for its end"
-            )
         for hub, spoke in self._spokes.items():
             if spoke.phase is not Phase.IDLE:
                 self._failed.pop(hub, None)  # there is a connection
@@ -83,6 +79,10 @@ class Standing:
                     text = text or f"{hub} does not answer our greeting"
                 if text:
                     found[hub] = text
+        if not found and self.lease_holder() == self._agent_id:
+            found[self._agent_id] = (
+                f"another process named {self._agent_id} holds the lease; this one waits for its end"
+            )
         return found
 
     def ready(self, ready: bool, why_not: str) -> tuple[bool, str]:

@@ -40,11 +40,17 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[RedisStor
 
     Raises:
         StoreUnavailable: it does not answer in time, or refuses us.
+        ConfigError: our keys are not acceptable, or cannot be made.
     """
     config = settings.redis_config()
     policy = RetentionPolicy(result_ttl_s=float(settings.result_ttl_s))
     store = RedisStore(config, name=settings.agent_id, policy=policy)
-    await wait_for_store(store, settings.redis_wait_s, daemon.log)
+    try:
+        await wait_for_store(store, settings.redis_wait_s, daemon.log)
+        _ = daemon.identity  # a new agent's keys are made now that its other settings have proved good
+    except BaseException:
+        await store.close()
+        raise
     leases = RedisLeases(config, name=settings.agent_id)
     daemon.on_exit.append(leases.close)
     return store, leases

@@ -10,15 +10,14 @@ import orjson
 import pytest
 
 from a2a_zmq import TaskFailed
-from tests.integration.rig import PATIENCE_S, client_of, run, user_fleet, wait_until
+from daemons.cli.fleet import LocalFleet
+from tests.integration.rig import PATIENCE_S, a2actl, client_of, user_fleet, wait_until
 
 
-def a2actl(fleet: Any, *words: str) -> Any:
-    given = fleet.client_arguments(operator=True)
-    env = {"A2A_COORDINATOR_ADDRESS": given["addresses"], "A2A_KEY_DIR": str(given["key_dir"])}
-    ended = run("a2actl", "--json", *words, env=env)
-    assert ended.returncode == 0, ended.stderr
-    return orjson.loads(ended.stdout)
+def told(fleet: LocalFleet, *words: str) -> Any:
+    done = a2actl(fleet, "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return orjson.loads(done.stdout)
 
 
 def test_dead_letters_are_listed_and_retried_after_the_coordinator_was_killed() -> None:
@@ -32,7 +31,7 @@ def test_dead_letters_are_listed_and_retried_after_the_coordinator_was_killed() 
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: fleet.pids["coordinator-1"] not in (None, pid), "the coordinator is started again")
-        page = a2actl(fleet, "tasks", "--dead")
+        page = told(fleet, "tasks", "--dead")
         (letter,) = page["tasks"]
         assert letter["task_id"] == handle.task_id
         metadata = letter["metadata"]
@@ -40,9 +39,9 @@ def test_dead_letters_are_listed_and_retried_after_the_coordinator_was_killed() 
         assert metadata["detail"]["signal"] == "SIGABRT"
         assert "these were its last words" in metadata["detail"]["log"]
         assert [each["signal"] for each in metadata["attempts"]] == ["SIGABRT"]
-        assert len(a2actl(fleet, "tasks", "--status", "completed")["tasks"]) == 1
-        assert a2actl(fleet, "retry", "--dead")["retried"] == [handle.task_id]
+        assert len(told(fleet, "tasks", "--status", "completed")["tasks"]) == 1
+        assert told(fleet, "retry", "--dead")["retried"] == [handle.task_id]
         wait_until(
-            lambda: [each["metadata"]["attempt"] for each in a2actl(fleet, "tasks", "--dead")["tasks"]] == [4],
+            lambda: [each["metadata"]["attempt"] for each in told(fleet, "tasks", "--dead")["tasks"]] == [4],
             "it failed again, twice, and is one dead letter",
         )

@@ -239,7 +239,7 @@ def test_supervisord_runs_the_fleet_and_stops_it_in_order(supervised: Supervised
 
 
 def test_a_killed_supervisord_is_followed_by_one_that_has_everything_in_its_hands(supervised: Supervised) -> None:
-    """Its daemons go on without it; those of the next one take their places, and the work that ran meanwhile is there."""
+    """Its daemons go on without it; those of the next one take their places, and the work of meanwhile is there."""
     wait_until(lambda: supervised.a2actl("status").returncode == 0, "the fleet answers", pause_s=0.2)
     before = supervised.running()
     assert len(before) == 5

@@ -311,11 +311,12 @@ class Agent:
             return await load_all(store, leader.distributors(), held.fence, self._id_factory())
 
         writer = "distributor" if self.role is Role.COORDINATOR else "coordinator"
-        listener = Listener(MemoryHints(fleet.redis), store, ids, shell.event, fleet.rng.random, writers=(writer,))
+        hints, rand = MemoryHints(fleet.redis), fleet.rng.random
+        listener = Listener(hints, store, ids, shell.event, rand, writers=(writer,), lost=shell.state_lost)
         shell.services.append(listener.run)
         shell.ownership = Ownership(
             shell.engine,
-            fleet.wire(WatchedLeases(fleet.redis, self.place, fleet.witness), self),
+            fleet.wire(WatchedLeases(fleet.redis, self.place, fleet.witness, fleet.replaced), self),
             section,
             agent_id=self.name,
             boot_id=f"boot-{self.pid}",
@@ -365,6 +366,8 @@ class Fleet:
         self.network.sent = self.witness.sent
         self.user = User(self)
         self.loss = Loss(self)
+        self.witness.on_stored = self.loss.stored
+        self.losses = 0
         self.gone_pids: set[int] = set()
         self.over = False
         self._away: Counter[str] = Counter()
@@ -426,6 +429,13 @@ class Fleet:
 
     # ------------------------------------------------------------ store
 
+    def replaced(self, owner: str) -> None:
+        """This process has the lease now: what others of the same name remember does not count any more."""
+        name, _, pid, *_ = owner.split("|")
+        for agent in self.agents.values():
+            if agent.name == name and agent.pid != int(pid):
+                self.loss.replaced(agent)
+
     def wire(self, inner: Any, agent: Agent) -> Wire:
         return Wire(inner, agent, self.redis, self.rng, self.witness)
 
@@ -449,15 +459,19 @@ class Fleet:
 
     def wipe(self) -> None:
         """The store starts empty."""
+        before = self.redis.peek()
+        self.losses += 1
         self.redis.wipe()
         self.note("store wiped")
-        self.loss.state_lost()
+        self.loss.state_lost(before)
 
     def restore(self, copy: object) -> None:
         """The store goes back to an older copy."""
+        before = self.redis.peek()
+        self.losses += 1
         self.redis.restore(copy)
         self.note("store rolled back")
-        self.loss.state_lost()
+        self.loss.state_lost(before)
 
     def live(self) -> list[str]:
         """Ids of unfinished tasks in the store."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 from tests.simulation.fleet import Fleet
 from tests.simulation.network import Faults
@@ -163,6 +162,9 @@ class Nemesis:
         self._fleet.wipe()
 
     async def rollback(self, seconds: float) -> None:
-        copy: Any = self._fleet.redis.copy()
+        """A replica that fell behind takes over. (One that follows a state which is lost itself begins anew.)"""
+        fleet = self._fleet
+        copy, losses = fleet.redis.copy(), fleet.losses
         await asyncio.sleep(seconds)
-        self._fleet.restore(copy)
+        if losses == fleet.losses:
+            fleet.restore(copy)

@@ -78,6 +78,8 @@ async def settle(fleet: Fleet) -> None:
     """Wait until everything that was asked for is done."""
     user = fleet.user
     await fleet.until(lambda: user.outcomes.keys() >= user.submitted, QUIET_S, "every task has an outcome")
+    recorded, excused = fleet.witness.ended.keys(), fleet.loss.excused
+    await fleet.until(lambda: not user.accepted_ids - recorded - excused, QUIET_S, "what was accepted is recorded")
     if not await fleet.until(lambda: not fleet.live(), QUIET_S, "no live task is left in the store"):
         fleet.violate(f"still live in the store: {fleet.live()}")
     if not await fleet.until(lambda: not unacknowledged(fleet), 10.0, "every message is acknowledged"):
@@ -113,7 +115,7 @@ def judge(fleet: Fleet) -> None:
         end = outcomes[0]
         if not isinstance(end, dict):
             unknown = isinstance(end, RequestRefused) and end.code == "UNKNOWN_TASK"
-            if not (unknown and task_id in excused):
+            if not (unknown and task_id in excused | fleet.loss.untold):
                 fleet.violate(f"{task_id}: the client was told {end!r}")
             continue
         allowed = {"failed" if task_id in user.hanging else "completed"}

@@ -49,14 +49,16 @@ class WatchedStore(MemoryStore):
 class WatchedLeases(MemoryLeases):
     """A lease store whose grants are noted."""
 
-    def __init__(self, world: MemoryRedis, client: str, witness: Witness) -> None:
+    def __init__(self, world: MemoryRedis, client: str, witness: Witness, gained: Callable[[str], None]) -> None:
         super().__init__(world, client)
         self._witness = witness
+        self._gained = gained
 
     async def acquire(self, section: Section, owner: str, ttl_ms: int, **how: Any) -> Held | None:
         held = await super().acquire(section, owner, ttl_ms, **how)
         if held is not None:
             self._witness.granted(section, held.fence)
+            self._gained(owner)
         return held
 
 

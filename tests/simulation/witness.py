@@ -58,19 +58,22 @@ class Witness:
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
+        uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
 
     def __init__(self, violate: Callable[[str], None], note: Callable[..., None]) -> None:
         self._violate = violate
         self._note = note
+        self.on_stored: Callable[[str, str], None] = lambda task_id, writer: None
         self.lease_pid: Callable[[Section], int | None] = lambda section: None
         self.stored: dict[str, int] = {}
         self.ended: dict[str, list[Ended]] = {}
         self.retried: set[str] = set()
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
-        self.state_was_lost = False
+        self.uncounted: set[str] = set()
+        self.unordered: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
@@ -107,13 +110,18 @@ class Witness:
         for task_id, raw in write.put_tasks.items():
             attempt = (orjson.loads(raw).get("metadata") or {}).get("attempt") or 0
             self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+        for task_id in (*write.put_tasks, *write.results):
+            self.on_stored(task_id, section.writer)
         for task_id, raw in write.results.items():
             self._recorded(section, task_id, orjson.loads(raw), mutation)
         self._note("wrote", where, version, len(write.put_tasks), len(write.results))
 
     def _recorded(self, section: Section, task_id: str, record: dict[str, Any], mutation: str) -> None:
         attempt = (record.get("metadata") or {}).get("attempt") or 0
-        if task_id in self.having_result and task_id not in self.retried:
+        doubtful = section.distributor_id in self.unordered
+        if doubtful:
+            self.uncounted.add(task_id)
+        if task_id in self.having_result and task_id not in self.retried and not doubtful:
             self._violate(f"a second result of {task_id} was recorded")
         self.having_result.add(task_id)
         self.ended.setdefault(task_id, []).append(Ended(section, record["status"], attempt, mutation))
@@ -121,15 +129,19 @@ class Witness:
         ran = result.get("attempt") if isinstance(result, dict) else None
         if ran is not None and ran != attempt:
             self._violate(f"{task_id}: the result of attempt {ran} was recorded as that of attempt {attempt}")
-        if ran is not None and ran < self.stored.get(task_id, 0):
+        if ran is not None and task_id not in self.uncounted and ran < self.stored.get(task_id, 0):
             self._violate(f"{task_id}: attempt {ran} was recorded although attempt {self.stored[task_id]} was stored")
 
     def lost_state(self, results: set[str], fences: dict[Section, int]) -> None:
         """The store went back to a state in which these tasks have results, and these fences hold."""
-        self.state_was_lost = True
         self.having_result = results
         self._fences = fences
         self._mutations = set()
+
+    def forget(self, task_id: str) -> None:
+        """Nobody remembers how often it was tried: its attempts are counted anew, and former ones may still run."""
+        self.uncounted.add(task_id)
+        self.stored[task_id] = 0
 
     # ------------------------------------------------------------ the network
 
@@ -163,7 +175,11 @@ class Witness:
         for report in [each for each in waiting if each.session == session and each.number <= ack]:
             waiting.remove(report)
             for task_id, attempt in report.results:
-                if task_id not in self.ended and self.stored.get(task_id, 0) <= attempt:
+                if (
+                    task_id not in self.ended
+                    and task_id not in self.uncounted
+                    and self.stored.get(task_id, 0) <= attempt
+                ):
                     self._violate(f"the result of attempt {attempt} of {task_id} was acknowledged, and is not durable")
 
     def _must_be_recorded(self, payload: dict[str, Any]) -> None:
@@ -192,7 +208,7 @@ class Witness:
     def begun(self, task_id: str, attempt: int) -> None:
         """A worker begins a run."""
         runs = self.runs.setdefault(task_id, [])
-        if attempt in runs:
+        if attempt in runs and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun twice")
         runs.append(attempt)
 

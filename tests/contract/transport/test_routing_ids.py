@@ -10,6 +10,17 @@ import zmq
 if TYPE_CHECKING:
     from tests.contract.transport.conftest import Play, Stage
 
+FIRST_ROUTE = """
+import zmq
+from a2a_zmq.transport.context import scatter_routes
+scatter_routes()
+with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as dealer:
+    router.bind("inproc://x")
+    dealer.connect("inproc://x")
+    dealer.send(b"")
+    print(int.from_bytes(router.recv()[1:], "big"))
+"""
+
 
 def test_routing_id_peers_set_none_and_each_connection_has_its_own_route(play: Play) -> None:
     async def scenario(stage: Stage) -> None:
@@ -70,6 +81,17 @@ def test_routing_id_that_is_still_to_be_given_is_refused_too(play: Play) -> None
             peer.send(b"hello")
             await stage.wait_until(lambda: hub.router.stats.refused.get("routing_id") == 1, "it was refused")
         assert b"hello" not in hub.bodies
+
+    play(scenario)
+
+
+def test_routing_ids_begin_elsewhere_in_every_process(play: Play) -> None:
+    """Whoever can tell which one is next can choose it, and libzmq aborts when it comes to give it."""
+
+    async def scenario(stage: Stage) -> None:
+        starts = [stage.process(FIRST_ROUTE).communicate(timeout=8)[0] for _ in range(2)]
+        assert starts[0] != starts[1]
+        assert all(start.strip().isdigit() for start in starts)
 
     play(scenario)
 

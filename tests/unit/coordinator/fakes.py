@@ -91,6 +91,16 @@ class Store:
         found = [record for name in names for record in kept.get(name, {}).values() if wanted(record)]
         return sorted(found, key=lambda record: str(record["completed_at"]), reverse=True)[:limit]
 
+    def explain(self, task_id: str, names: list[str]) -> Json:
+        kinds = {"tasks": self.live, "results": self.results, "letters": self.letters}
+        found: Json = {
+            kind: {name: orjson.dumps(kept[name][task_id]) for name in names if task_id in kept.get(name, {})}
+            for kind, kept in kinds.items()
+        }
+        events = [orjson.dumps(event) for event in reversed(self.history) if event[1] == task_id]
+        ended = next(iter([*found["results"].values(), *found["letters"].values()]), None)
+        return {**found, "ended": ended, "events": events, "leases": {INBOX: ("c|h|1|2|b", self.fence, 2_000)}}
+
     def load(self, name: str) -> Loaded:
         tasks = {task_id: orjson.dumps(record) for task_id, record in self.live[name].items()}
         return Loaded(1, self.fence, "epoch", dict(self.headers.get(name, {})), tasks)

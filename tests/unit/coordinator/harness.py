@@ -180,6 +180,8 @@ class World:
                     if task_id not in found and task_id in store.letters.get(name, {}):
                         found[task_id] = orjson.dumps(store.letters[name][task_id])
             return found
+        if query.op == "explain":
+            return store.explain(args["task_id"], args["distributor_ids"])
         if query.op == "count_letters":
             return sum(len(store.letters.get(name, {})) for name in args["distributor_ids"])
         if query.op == "ended":

@@ -245,6 +245,22 @@ def test_handed_back_tasks_go_elsewhere_uncounted(site: Site) -> None:
     assert site.store.results["b"]["retry_count"] == 0
 
 
+def test_what_is_on_its_way_to_a_worker_that_leaves_counts_as_nothing(site: Site) -> None:
+    """Even where a single attempt is allowed: it did not begin."""
+    site.worker_up("w1", limit=5)
+    site.assign("a", "b", max_attempts=1)
+    site.complete("w1", "a")
+    site.from_worker("w1", "task_handback", tasks=[], rest=True)
+    site.assign("c")
+    assert site.got("w1") == [("a", 1), ("b", 1)], "nothing more for one that leaves"
+    site.worker_down("w1", "goodbye")
+    site.worker_up("w2", limit=5)
+    assert site.got("w2") == [("b", 2), ("c", 1)]
+    site.complete("w2", "b", "c")
+    assert site.store.results["b"]["status"] == "completed"
+    assert site.store.results["b"]["retry_count"] == 0
+
+
 def test_a_worker_that_holds_nothing_of_what_we_count_on_it_is_relieved(site: Site) -> None:
     site.worker_up("w1", limit=2)
     site.assign("a")
