@@ -148,6 +148,15 @@ def _part_one_way(stage: Stage, deed: Deed) -> Iterator[None]:
         _own(stage).let(deed.fault.victim)
 
 
+def _link_down(stage: Stage, deed: Deed) -> Iterator[None]:
+    space = _own(stage).spaces[deed.fault.victim]
+    space.link(up=False)
+    try:
+        yield
+    finally:
+        space.link(up=True)
+
+
 def _lossy(stage: Stage, deed: Deed) -> Iterator[None]:
     chance = Random(deed.fault.coin)
 
@@ -229,6 +238,7 @@ _ACTS: Final[dict[str, Callable[[Stage, Deed], Iterator[None]]]] = {
     "busy": _busy,
     "cut-worker": _cut_worker,
     "part-worker": _part,
+    "link-worker": _link_down,
     "part-distributor": _part,
     "part-one-way": _part_one_way,
     "part-redis": _part,

@@ -12,9 +12,10 @@ from a2a_zmq.errors import ConfigError
 RELAYS = "relays"  # links that lead through relays of ours
 OWN = "own"  # a fleet that we started: its files and its Redis are ours
 TMPFS = "tmpfs"  # the server's files are on a small file system of ours
+NETNS = "netns"  # workers in network namespaces of their own
 CHILDREN = "children"  # tasks whose executor children we know
 
-NEEDS: Final = (RELAYS, OWN, TMPFS, CHILDREN)
+NEEDS: Final = (RELAYS, OWN, TMPFS, NETNS, CHILDREN)
 
 # When the clock of a recovery starts.
 FAULT = "fault"
@@ -102,6 +103,9 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("part-worker", "nothing passes between a worker and its distributor", "worker", 2, (1.5, 30.0), HEAL,
          recovery=WORKER, detect=Limit(None, 1000), recover=_HEALED, reruns=True, suspects=("worker",),
          needs=(RELAYS,)),
+    Kind("link-worker", "a worker's network link is taken down (in a network namespace)", "worker", 2, (1.5, 30.0),
+         HEAL, recovery=WORKER, detect=Limit(None, 1000), recover=_HEALED, reruns=True, suspects=("worker",),
+         needs=(NETNS,)),
     Kind("part-distributor", "nothing passes between a distributor and the coordinator", "distributor", 2,
          (1.5, 30.0), HEAL, recover=_HEALED, suspects=("distributor", "coordinator"), needs=(RELAYS,)),
     Kind("part-one-way", "only one direction passes between a distributor and the coordinator", "distributor", 1,

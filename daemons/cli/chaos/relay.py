@@ -20,7 +20,7 @@ LATE = "late"  # the client's connection is cut, and 20 ms later it is forwarded
 
 
 class Relay:
-    """Listens on a port of 127.0.0.1 and connects every client to the target, in the event loop that started it.
+    """Listens on a free port and connects every client to the target, in the event loop that started it.
 
     Attributes:
         target: (host, port); may be set until the first connection comes.
@@ -28,8 +28,9 @@ class Relay:
         opened: connections so far.
     """
 
-    def __init__(self, target: tuple[str, int] = ("", 0)) -> None:
+    def __init__(self, target: tuple[str, int] = ("", 0), host: str = "127.0.0.1") -> None:
         self.target = target
+        self.host = host
         self.plan: Callable[[], str] = lambda: PASS
         self.opened = 0
         self.port = 0
@@ -40,7 +41,7 @@ class Relay:
 
     async def start(self) -> Self:
         self.let()
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._listener = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
 
@@ -138,9 +139,9 @@ class Relays:
         self._thread.join(5)
         self._loop.close()
 
-    def add(self) -> Relay:
-        """A new relay; its port is known, its target still has to be set."""
-        relay = Relay()
+    def add(self, host: str = "127.0.0.1") -> Relay:
+        """A new relay that listens on this address; its port is known, its target still has to be set."""
+        relay = Relay(host=host)
         self._all.append(relay)
         return asyncio.run_coroutine_threadsafe(relay.start(), self._loop).result(5)
 

@@ -52,10 +52,10 @@ class Options:
 def run_own(options: Options, *, quiet: bool) -> dict[str, Any]:
     """Break a private fleet; returns the report (see :func:`daemons.cli.chaos.report.summary`)."""
     chosen = kinds.chosen(options.faults)
-    wants_disk = any(kinds.TMPFS in kind.needs for kind in chosen)
+    wants = {need for kind in chosen for need in kind.needs}
     say = Narrator(quiet=quiet)
     say(f"starting a fleet: {options.distributors} distributor(s), {options.workers} workers; seed {options.seed}")
-    with own_fleet(workers=options.workers, distributors=options.distributors, wants_disk=wants_disk) as stage:
+    with own_fleet(workers=options.workers, distributors=options.distributors, wants=wants) as stage:
         watch = OwnWatch(stage.fleet.directory / "logs", stage.store(WATCH_TIMEOUT_S))
         with contextlib.closing(watch):
             return Nemesis(stage, options, chosen, watch, say).run()

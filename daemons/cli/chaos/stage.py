@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ import redis
 
 from a2a_zmq.client.sync import FleetClient
 from daemons.cli.chaos import kinds
+from daemons.cli.chaos.netns import Space, spaces
 from daemons.cli.chaos.relay import Relay, Relays
 from daemons.cli.chaos.tasks import LEDGER
 from daemons.cli.fleet import COORDINATOR, REDIS, LocalFleet, free_ports
@@ -65,8 +66,16 @@ class Stage(ABC):
 class OwnFleet(Stage):
     """A private fleet: relays on the links from workers, distributors and to Redis, and a small disk for the latter."""
 
-    def __init__(self, fleet: LocalFleet, relays: Relays, links: dict[str, Relay], lacks: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        fleet: LocalFleet,
+        relays: Relays,
+        links: dict[str, Relay],
+        rooms: Mapping[str, Space],
+        lacks: Mapping[str, str],
+    ) -> None:
         self.fleet = fleet
+        self.spaces = rooms
         self.relays = relays
         self.links = links
         self.lacks = lacks
@@ -124,12 +133,21 @@ class OwnFleet(Stage):
 
 
 @contextlib.contextmanager
-def own_fleet(*, workers: int, distributors: int, wants_disk: bool) -> Iterator[OwnFleet]:
-    """Start one; everything is gone afterwards."""
+def own_fleet(*, workers: int, distributors: int, wants: Collection[str]) -> Iterator[OwnFleet]:
+    """Start one; everything is gone afterwards.
+
+    Args:
+        wants: what of :data:`kinds.NEEDS` will be used; what only root can make is made for that alone.
+    """
     with Relays() as relays, contextlib.ExitStack() as after:
         names = [f"worker-{number + 1}" for number in range(workers)]
         above = [f"distributor-{number + 1}" for number in range(distributors)]
-        links = {name: relays.add() for name in (*names, *above, REDIS)}
+        lacks = {}
+        rooms, why = after.enter_context(spaces(names if kinds.NETNS in wants else ()))
+        if why:
+            lacks[kinds.NETNS] = why
+        links = {name: relays.add() for name in (*above, REDIS)}
+        links |= {name: relays.add(rooms[name].our_address if name in rooms else "127.0.0.1") for name in names}
         hubs = dict(zip(above, free_ports(distributors), strict=True))
         env_of: dict[str, dict[str, str]] = {COORDINATOR: {"REDIS_PORT": str(links[REDIS].port)}}
         for name in above:
@@ -139,20 +157,27 @@ def own_fleet(*, workers: int, distributors: int, wants_disk: bool) -> Iterator[
                 "REDIS_PORT": str(links[REDIS].port),
             }
         for number, name in enumerate(names):
-            env_of[name] = {"A2A_DISTRIBUTOR_ADDRESS": f"tcp://127.0.0.1:{links[name].port}"}
+            env_of[name] = {"A2A_DISTRIBUTOR_ADDRESS": f"tcp://{links[name].host}:{links[name].port}"}
             links[name].target = ("127.0.0.1", hubs[above[number % distributors]])
         directory = after.enter_context(_directory())
-        lacks = {}
-        if wants_disk and (why := after.enter_context(_small_disk(directory / "redis"))):
+        if kinds.TMPFS in wants and (why := after.enter_context(_small_disk(directory / "redis"))):
             lacks[kinds.TMPFS] = why
         env = {"A2A_WORKER_HANDLERS": "daemons.cli.chaos.tasks", LEDGER: str(directory / "ledger")}
-        fleet = LocalFleet(workers=workers, distributors=distributors, env=env, env_of=env_of, directory=directory)
+        networks = {name: (space.name, space.its_address) for name, space in rooms.items()}
+        fleet = LocalFleet(
+            workers=workers,
+            distributors=distributors,
+            env=env,
+            env_of=env_of,
+            directory=directory,
+            networks=networks,
+        )
         host, port = fleet.coordinator_address.removeprefix("tcp://").rsplit(":", 1)
         for name in above:
             links[name].target = (host, int(port))
         links[REDIS].target = (fleet.redis_host, fleet.redis_port)
         with private_fleet(fleet):
-            yield OwnFleet(fleet, relays, links, lacks)
+            yield OwnFleet(fleet, relays, links, rooms, lacks)
 
 
 @contextlib.contextmanager
