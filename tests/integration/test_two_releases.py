@@ -107,9 +107,7 @@ def version_of(fleet: LocalFleet, name: str) -> str:
 
 
 @pytest.mark.parametrize("upgrade", [True, False], ids=["upgrade", "rollback"])
-def test_a_fleet_changes_its_release_under_load(
-    release: Release, no_orphans: Path, ledger: Path, upgrade: bool
-) -> None:
+def test_a_fleet_changes_its_release_under_load(newer: Path, no_orphans: Path, ledger: Path, upgrade: bool) -> None:
     """Worker, distributor and coordinator in turn; in between each of them has neighbours of the other release."""
     before, after = (None, newer) if upgrade else (newer, None)
     versions = [suite_version(), NEWER] if upgrade else [NEWER, suite_version()]
