@@ -31,6 +31,7 @@ class MemoryData:
     hashes: dict[str, dict[str, bytes]] = field(default_factory=dict)  # live tasks and result buckets
     expiry: dict[str, float] = field(default_factory=dict)  # key → monotonic time of its end
     streams: dict[str, deque[bytes]] = field(default_factory=dict)
+    letters: dict[str, dict[str, tuple[float, bytes]]] = field(default_factory=dict)  # oldest first
     leases: dict[str, str] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
 

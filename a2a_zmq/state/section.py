@@ -28,11 +28,12 @@ MUTATIONS_KEPT: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Bounds of what stays of ended tasks, per section.
+    """Bounds of what stays of ended tasks, per section (dead letters and history: per distributor).
 
     A bucket is closed at ``bucket_results`` results, ``bucket_bytes`` bytes or ``bucket_age_s`` seconds, whichever is
     first. So a section's results take at most ``buckets`` × ``bucket_bytes`` (and one write more), and each result is
-    kept for ``result_ttl_s`` unless newer ones push its bucket out.
+    kept for ``result_ttl_s`` unless newer ones push its bucket out. Dead letters have a bound of their own, ``letters``
+    and ``letter_bytes``: the oldest go.
     """
 
     bucket_results: int = 8192
@@ -40,6 +41,9 @@ class RetentionPolicy:
     bucket_age_s: float = 120.0
     buckets: int = 32  # 128 MiB or 262,144 results: some 10 s of the highest rate, an hour of a moderate one
     result_ttl_s: float = 3600.0
+    letters: int = 10_000
+    letter_bytes: int = 32 << 20
+    letter_ttl_s: float = 7 * 86_400.0  # a weekend and some days to look at what failed
     history_entries: int = 10_000
     history_bytes: int = 16 << 20
 

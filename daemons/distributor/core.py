@@ -19,6 +19,7 @@ from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.explaining import Explaining
 from daemons.distributor.intake import Intake
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import Memory
@@ -103,6 +104,7 @@ class DistributorCore:
             (Role.COORDINATOR, "assign_task"): self._intake.assign,
             (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
             (Role.COORDINATOR, "resync"): self._resync,
+            (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps).explain,
             (Role.COORDINATOR, "drain"): self._drain,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,
             (Role.WORKER, "task_results"): self._roster.results,

@@ -171,7 +171,11 @@ class Roster:
                 task.started_at = started_at
 
     def handback(self, message: Message, now: Now) -> None:
-        """Tasks that the worker never started: they go elsewhere, uncounted."""
+        """Tasks that the worker never started: they go elsewhere, uncounted.
+
+        ``rest`` is its last word when it leaves: all that we left there and that it has not reported. It never began
+        them, and those on their way to it now it will not even read.
+        """
         if not self._memory.owner:
             self._early.append(message)
             return
@@ -183,6 +187,9 @@ class Roster:
             for task_id, attempt in as_pairs(message.payload.get("tasks"))
             if (task := worker.held.get(task_id)) is not None and task.attempt == attempt
         ]
+        if message.payload.get("rest") is True:
+            worker.draining = True
+            back = [task for task in worker.held.values() if not task.started_mono]
         for task in reversed(back):
             if task.cancelled:
                 self._outcomes.report(

@@ -14,12 +14,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import structlog
-
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import StateStore
 from a2a_zmq.protocol.ports import ProbeWanted
+from daemons import logs
 from daemons.runtime.contract import Effect, Event, LocalCall, Log, Meter, QueryAnswer, StartRun, StopRun
 from daemons.runtime.engine import Engine, Outputs, PendingBatch
 from daemons.runtime.ownership import Ownership
@@ -77,7 +76,7 @@ class Shell:
         self._clock = clock
         self._wait_gone = wait_gone
         self._loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger("shell")
+        self._log = logs.get_logger("shell")
         self._sender = Sender(self._undeliverable)
         self._timer: asyncio.TimerHandle | None = None
         self._turn_wanted = False

@@ -218,6 +218,8 @@ class WorkerCore:
             else:
                 effects.append(LocalAnswer(run.call_id, reports.local_failure("the worker is draining")))
         fields = {"reason": reason, "running": len(self._board), "unsent": self._uplink.unsent}
+        # Told at once, so that nothing more is sent here just to be handed back.
+        effects += self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
         return [*effects, Log("info", "draining", fields)]
 
     # ------------------------------------------------------------ runs
@@ -277,8 +279,10 @@ class WorkerCore:
         if self._drain.must_stop_runs(now.mono):
             for run in self._board.all():
                 self._stop(run, "drain", now, effects)
-        unsent = self._uplink.unsent
-        if self._drain.may_exit(now.mono, runs=len(self._board), unsent=unsent, just_sent=just_sent):
+        unsent, runs = self._uplink.unsent, len(self._board)
+        rest = [] if runs else self._uplink.rest()
+        effects += rest
+        if self._drain.may_exit(now.mono, runs=runs, unsent=unsent, just_sent=just_sent or bool(rest)):
             if unsent:
                 effects.append(Log("warning", "left_unreported", {"results": unsent}))
             effects.append(Exit(0, f"drained ({self._drain.reason})"))
@@ -293,11 +297,8 @@ class WorkerCore:
 
     def _local_call(self, call: LocalCall, now: Now) -> list[Effect]:
         if call.name == "send_heartbeat":
-            if not self._uplink.connected:
-                return [LocalAnswer(call.call_id, False)]
-            beat = self.heartbeat(self.distributor_id, now)
-            send = Send(self.distributor_id, MessageType.HEARTBEAT, beat, reliable=False)
-            return [send, LocalAnswer(call.call_id, True)]
+            sent = self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
+            return [*sent, LocalAnswer(call.call_id, bool(sent))]
         try:
             if call.name != "execute_task":
                 raise ValueError(f"a worker has no call {call.name!r}")
@@ -391,9 +392,8 @@ class WorkerCore:
         return not self._executor_problem, self._executor_problem
 
     def next_deadline(self) -> float:
-        return min(
-            self._board.next_deadline(), self._uplink.next_deadline(), self._drain.next_deadline(len(self._board))
-        )
+        drain_at = self._drain.next_deadline(len(self._board))
+        return min(self._board.next_deadline(), self._uplink.next_deadline(), drain_at)
 
     def _note(self, now: Now, event: str, **detail: Any) -> None:
         self._history.append({"at": iso(now.wall), "event": event, **detail})

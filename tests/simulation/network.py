@@ -228,6 +228,11 @@ class SpokeSocket:
             self.on_disconnected(b"")
             self._again(self.network.RECONNECT_S)
 
+    def reconnect(self) -> None:
+        if self.connection is not None:  # else the end of the former one is on its way to us
+            self.connection.close(notify_spoke=False)
+            self._again(0.001)
+
     def close(self) -> None:
         self.closed = True
         if self.connection is not None:
