@@ -23,12 +23,13 @@ from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
-from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Survey
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys
 from a2a_zmq.state.link import Link
 from a2a_zmq.state.reads import Reads
 from a2a_zmq.state.section import FIELDS, Known, Plan, RetentionPolicy, Snapshot, check_not_lost, judge, plan_write
+from a2a_zmq.state.survey import survey
 from a2a_zmq.state.wire import Command, first_error, to_state_error
 
 # A conflict means that another writer got in between; with a handful of writers eight attempts always suffice,
@@ -276,6 +277,12 @@ class RedisStore:
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         return await self._reads.tasks(distributor_id, task_ids)
+
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        return await self._reads.page(distributor_id, cursor)
+
+    async def survey(self) -> Survey:
+        return await survey(self._reads.link)
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         return await self._reads.history(distributor_id, limit, task_id)

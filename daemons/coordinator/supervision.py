@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, iso
 from a2a_zmq.models import AgentStatus, LocalAgentState, Task
 from daemons.coordinator.desk import Desk
+from daemons.coordinator.reconciler import Reconciler
 from daemons.coordinator.sync import Sync
 
 # Tasks that the LocalAgentState shows: it is built every interval.
@@ -25,6 +26,7 @@ class Supervision:
     def __init__(self, desk: Desk, sync: Sync) -> None:
         self._desk = desk
         self._sync = sync
+        self.reconciler = Reconciler(desk, sync)
         self._reported: dict[str, float] = {}
         self._started: Now | None = None
         self.steps: dict[str, Callable[[Now], None]] = {
@@ -49,6 +51,7 @@ class Supervision:
         if self._started is None:
             self._started = now
         self._desk.questions.expire(now)
+        self.reconciler.tick(now)
 
     def detect(self, now: Now) -> None:
         """Distributors that stay away with work, and tasks that nobody can take."""
@@ -142,6 +145,7 @@ class Supervision:
                 "draining": desk.draining is not None,
                 "fence": desk.fence,
                 "epoch": desk.epoch,
+                "time": iso(now.wall),
                 "uptime_s": round(now.mono - started.mono, 1),
                 "clients": len(desk.clients.connected),
                 "inbox": ledger.held_count,
@@ -156,6 +160,8 @@ class Supervision:
                     "up": home.up,
                     "status": ("draining" if home.draining else home.status) if home.up else "down",
                     "version": home.held_version,
+                    "suite": home.suite,
+                    "clock_off_s": round(home.clock_off_s, 3),
                     "workers": home.workers,
                     "pending": home.live - min(home.in_progress, home.sent),
                     "in_progress": min(home.in_progress, home.sent),

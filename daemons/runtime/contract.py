@@ -187,7 +187,8 @@ class Query:
     ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: list of
     event bytes),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
-    (``distributor_id``).
+    (``distributor_id``), ``page`` (``distributor_id``, ``cursor``; value: (next cursor, records)), ``survey`` (value:
+    (Survey, ids of registered distributors)).
     """
 
     tag: str
