@@ -263,10 +263,13 @@ class RedisStore:
     # ------------------------------------------------------------ reading
 
     async def load(self, section: Section) -> Loaded:
+        # A write of ours may be carried out between our reading and its reply: what we read is older than that, not lost.
+        known = self._known.get(section)
         snapshot, header = await self._reads.header(section)
-        check_not_lost(keys.section_name(section), snapshot, self._known.get(section))
+        check_not_lost(keys.section_name(section), snapshot, known)
         tasks = await self._reads.all_tasks(section.distributor_id)
-        self._remember(section, snapshot)
+        if self._known.get(section) is known:
+            self._remember(section, snapshot)
         return Loaded(snapshot.version, snapshot.fence, snapshot.epoch, header, tasks)
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:

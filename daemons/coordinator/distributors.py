@@ -37,10 +37,10 @@ class Distributor:
     """
 
     __slots__ = (
-        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "clock_off_s", "draining", "dropped",
-        "held_version", "in_progress", "live", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling",
-        "registered", "registering", "section", "sent", "short_since", "slots", "status", "suite", "suspect", "task_types",
-        "told_version", "up", "workers",
+        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "clock_off_s", "draining",
+        "dropped", "held_version", "in_progress", "live", "needs_sync", "offers", "pending", "queue",
+        "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
+        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
