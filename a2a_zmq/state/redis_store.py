@@ -263,7 +263,7 @@ class RedisStore:
     # ------------------------------------------------------------ reading
 
     async def load(self, section: Section) -> Loaded:
-        # A write of ours may be carried out between our reading and its reply: what we read is older than that, not lost.
+        # A write of ours may be carried out while we read: what we read is older than that then, not lost.
         known = self._known.get(section)
         snapshot, header = await self._reads.header(section)
         check_not_lost(keys.section_name(section), snapshot, known)

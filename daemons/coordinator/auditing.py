@@ -128,7 +128,7 @@ def _known(facts: Facts, home: str, record: dict[str, Any] | None) -> Iterator[F
         if facts.assigned and home in facts.answered and home not in facts.held:
             yield finding("assigned_unknown", "it is assigned, but its distributor does not know it", PUT_BACK)
     elif facts.after is not None:
-        if home not in facts.held:  # else it ended while we looked, and its message is on the way
+        if facts.unused(home):  # else it ended while we looked, and its message is on the way
             yield finding("ended_unheard", "its result is recorded, but the coordinator was not told", FINISH)
     elif home in facts.places:
         yield finding("unreadable_record", "its live record cannot be read", PUT_BACK)

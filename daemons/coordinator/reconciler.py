@@ -257,7 +257,10 @@ class Reconciler:
     def _look_again(self, audit: Audit, task_ids: list[str]) -> Wait:
         """Second look, and the repairs: nothing happens between a judgement and what is done about it."""
         said = yield from self._ask_all({"task_ids": task_ids})
-        applied = self._desk.staging.applied
+        staging = self._desk.staging
+        applied = staging.applied
+        # The inbox lets go of a task one cut after the distributor's section took it.
+        let_go = applied if staging.empty() else applied - 1
         before = yield self._results(task_ids)
         places: dict[str, dict[str, bytes]] = {}
         for place in self._desk.everywhere():
@@ -267,7 +270,9 @@ class Reconciler:
         after = yield self._results(task_ids)
         unknown = {name: set(map(str, _list(answer.get("unknown")))) for name, answer in said.items()}
         for task_id in task_ids:
-            facts = self._facts(task_id, places.get(task_id, {}), before.get(task_id), after.get(task_id), applied)
+            there = places.get(task_id, {})
+            durable = let_go if INBOX in there else applied
+            facts = self._facts(task_id, there, before.get(task_id), after.get(task_id), durable)
             if facts is None:
                 continue
             facts.answered = unknown.keys()
@@ -293,9 +298,7 @@ class Reconciler:
             local = record is not None and not owner_of(record)
             return Facts(task_id, None, False, places, known, known, local) if places else None
         home = _home(entry)
-        # The inbox lets go of a task one cut after the distributor's section took it.
-        moved = 1 if INBOX in places and home != INBOX and entry.batch > 0 else 0
-        if home is None or not _settled(entry, applied - moved):
+        if home is None or not _settled(entry, applied):
             return None
         fresh = [
             result if result is not None and not desk.stale(task_id, orjson.loads(result)) else None
