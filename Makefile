@@ -8,7 +8,7 @@ PYTHON_BIN := $(BIN)/python
 # PYTHON=/path/to/python3 chooses the interpreter; by default the first from 3.11 on that can make an environment.
 SEEDS ?= 1000
 
-.PHONY: help venv demo test check lint format bench simulate chaos clean
+.PHONY: help venv demo test check lint format bench simulate chaos soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,7 +18,8 @@ help:
 	@echo "make lint      the same without tests"
 	@echo "make bench     what the parts cost, and throughput, latency, memory, idle cost, recovery of a fleet here"
 	@echo "make simulate  whole fleets on simulated clocks, networks and disks: SEEDS=$(SEEDS) schedules of faults"
-	@echo "make chaos     real daemons under kills, freezes and a Redis that goes away"
+	@echo "make chaos     ten minutes of kills, freezes, partitions and Redis outages under load, each promise measured"
+	@echo "make soak      half an hour at half of the highest rate: memory of each daemon and of Redis, every key's retention"
 	@echo "make format    format the code and fix what can be fixed"
 	@echo "make venv      only make $(VENV)"
 	@echo "make clean     remove $(VENV) and what tools left"
@@ -57,7 +58,10 @@ simulate: $(STAMP)
 	$(PYTHON_BIN) -m tests.simulation.scenario --seeds $(SEEDS) $(ARGS)
 
 chaos: $(STAMP)
-	$(PYTHON_BIN) -m pytest tests/fault $(ARGS)
+	$(BIN)/a2actl chaos --duration 600 $(ARGS)
+
+soak: $(STAMP)
+	$(BIN)/a2actl soak --duration 1800 $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks

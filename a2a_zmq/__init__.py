@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from a2a_zmq.errors import ConfigError as ConfigError
     from a2a_zmq.errors import FleetError as FleetError
     from a2a_zmq.errors import FleetUnavailable as FleetUnavailable
+    from a2a_zmq.errors import KeyRefused as KeyRefused
     from a2a_zmq.errors import RequestRefused as RequestRefused
     from a2a_zmq.errors import TaskCancelled as TaskCancelled
     from a2a_zmq.errors import TaskFailed as TaskFailed
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "ConfigError": "errors",
     "FleetError": "errors",
     "FleetUnavailable": "errors",
+    "KeyRefused": "errors",
     "RequestRefused": "errors",
     "TaskCancelled": "errors",
     "TaskFailed": "errors",

@@ -16,6 +16,7 @@
     ├── Busy                     a bound is reached: try again after ``retry_after_s``
     └── FleetError               what a client sees
         ├── FleetUnavailable     no coordinator answered in time
+        │   └── KeyRefused       it is there and does not let us in: waiting does not help
         ├── RequestRefused       the coordinator refused the request (``code``, ``message``)
         ├── TaskFailed           the task ended failed (``task_id``, ``error``, ``kind``)
         ├── TaskCancelled        the task was cancelled
@@ -136,6 +137,10 @@ class FleetUnavailable(FleetError):
     """No coordinator answered within the time that the caller gave."""
 
 
+class KeyRefused(FleetUnavailable):
+    """The coordinator is there and does not let us in, or we do not take it for the fleet's: keys have to be mended."""
+
+
 class RequestRefused(FleetError):
     """The coordinator refused the request.
 
@@ -178,6 +183,6 @@ class TaskTimeout(FleetError):
     """The result did not arrive within the caller's timeout; the task itself goes on."""
 
     def __init__(self, task_id: str, timeout_s: float) -> None:
-        super().__init__(f"no result of task {task_id} within {timeout_s:g} s; it is still with the fleet")
+        super().__init__(f"no result of task {task_id} within {round(timeout_s, 2):g} s; it is still with the fleet")
         self.task_id = task_id
         self.timeout_s = timeout_s

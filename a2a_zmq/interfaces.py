@@ -12,13 +12,17 @@ key that its writer WATCHes; the task hash, results, history and the pub/sub cha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from a2a_zmq.models import SharedAgentState
 
 INBOX = ""  # the "distributor id" of tasks that are not placed
+
+
+# Says of a parsed record whether it is wanted.
+Wanted = Callable[[dict[str, Any]], bool]
 
 
 class Section(NamedTuple):
@@ -63,6 +67,9 @@ class SectionWrite:
         put_tasks: task id → record (JSON bytes) to set in the live task hash.
         drop_tasks: task ids to remove from it.
         results: task id → result record (JSON bytes) to keep in the bounded result buckets.
+        letters: those ids in ``results`` that are dead letters too: kept apart, in a bound of their own, so that a busy
+            fleet's results do not push them out.
+        drop_letters: ids that are no dead letters any more (an operator's retry of them has ended well).
         history: JSON bytes of history events ``[iso time, task id or "", event name, detail object]``.
     """
 
@@ -74,6 +81,8 @@ class SectionWrite:
     drop_tasks: list[str] = field(default_factory=list)
     results: dict[str, bytes] = field(default_factory=dict)
     history: list[bytes] = field(default_factory=list)
+    letters: list[str] = field(default_factory=list)
+    drop_letters: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -144,10 +153,29 @@ class StateStore(Protocol):
         """
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
-        """(coordinator_version, distributor_version) now."""
+        """(coordinator_version, distributor_version) now.
+
+        Raises:
+            StateLost: as for :meth:`apply`, for sections that this store object wrote or loaded.
+        """
 
     async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         """Result records of those ids that are still kept; the others are absent."""
+
+    async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        """Records of ended tasks, the newest first; looks at a bounded number of the newest ones."""
+
+    async def letters(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+        """Dead letters of those ids; the others are absent."""
+
+    async def newest_letters(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        """Dead letters, the newest first."""
+
+    async def count_letters(self, distributor_id: str) -> int:
+        """How many dead letters there are."""
+
+    async def lease(self, distributor_id: str) -> tuple[str, int, int] | None:
+        """(owner text, fence, remaining ms) of whoever owns the section (of the inbox for ""); None: nobody."""
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         """Live records of those ids; the others are absent."""

@@ -68,7 +68,8 @@ class HealthServer:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror or error}"
-            raise ConfigError(f"metrics_port: {host}:{port} {why}") from None
+            advice = "choose another with --metrics-port or A2A_METRICS_PORT (0 takes any free one)"
+            raise ConfigError(f"metrics_port: {host}:{port} {why}; {advice}") from None
         except OverflowError as error:
             raise ConfigError(f"metrics_port: {port}: {error}") from None
         self._server.health = self

@@ -80,8 +80,36 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
 
 
 def get_logger(name: str) -> Any:
-    """A logger; ``name`` says which part of the daemon speaks."""
-    return structlog.get_logger(part=name)
+    """A logger; ``name`` says which part of the daemon speaks.
+
+    In a program that has agents in it and never called :func:`configure`, lines go where that program wants them: to
+    its structlog if it has configured one, else to the standard library's logger ``a2a_zmq.NAME``, which by default
+    writes warnings and errors to standard error, and nothing else.
+    """
+    return _Logger(name)
+
+
+class _Logger:
+    """Looks at every line anew where it is to go: the program may configure its logs after it has made its agents."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        if level not in LEVELS and level != "exception":
+            raise AttributeError(level)
+        if structlog.is_configured():
+            return cast(Callable[..., None], getattr(structlog.get_logger(part=self._part), level))
+        logger = logging.getLogger(f"a2a_zmq.{self._part}")
+
+        def write(event: str, **fields: Any) -> None:
+            number = LEVELS["error" if level == "exception" else level]
+            if logger.isEnabledFor(number):
+                told = _redact(logger, level, fields)
+                text = " ".join([event, *(f"{name}={value!r}" for name, value in told.items())])
+                logger.log(number, "%s", text, exc_info=level == "exception")
+
+        return write
 
 
 def _to_json(_logger: Any, _method: str, event: EventDict) -> bytes:

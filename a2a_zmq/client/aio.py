@@ -18,7 +18,6 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
-    unavailable,
 )
 from a2a_zmq.client.connection import Connection, Opener
 from a2a_zmq.client.core import ClientCore
@@ -220,9 +219,7 @@ class AsyncFleetClient:
             handle._waiters.remove(waiter)
             if until is not None and timeout is not None and time.monotonic() >= until:
                 raise TaskTimeout(handle.task_id, timeout)
-            lost_s = connection.out_of_reach_s()
-            if lost_s > self._unavailable_after_s:
-                raise unavailable(lost_s, connection.core.trouble)
+            connection.check_reach(self._unavailable_after_s)
 
     # ------------------------------------------------------------ bulk
 
@@ -282,9 +279,7 @@ class AsyncFleetClient:
             await asyncio.wait_for(changed.wait(), REACH_CHECK_S)
         except TimeoutError:
             self._connected()
-            lost_s = connection.out_of_reach_s()
-            if lost_s > self._unavailable_after_s:
-                raise unavailable(lost_s, connection.core.trouble) from None
+            connection.check_reach(self._unavailable_after_s)
 
     async def _feed(
         self,
@@ -343,6 +338,13 @@ class AsyncFleetClient:
     ) -> TaskPage:
         """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
         return requests.page_of(await self._ask(requests.tasks(status, task_type, limit, dead=dead)))
+
+    async def explain(self, task_id: str) -> dict[str, Any] | None:
+        """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in
+        ``docs/messages.md``.
+        """
+        answer = requests.without_action(await self._ask(requests.explain(task_id)))
+        return answer if answer.get("task") else None
 
     async def history(self, task_id: str | None = None, *, limit: int = 100) -> list[HistoryEvent]:
         """The audit history, newest first."""

@@ -9,7 +9,6 @@ from typing import Any, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
 from a2a_zmq.client.submission import TaskForm, checked_task_id, encode_payload
-from a2a_zmq.errors import FleetUnavailable
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
 # A request that nobody has answered after this long fails with FleetUnavailable.
@@ -29,11 +28,6 @@ class TaskOptions(TypedDict, total=False):
     max_attempts: int
     distributor: str | None
     labels: Mapping[str, str] | None
-
-
-def unavailable(out_of_reach_s: float, why: str) -> FleetUnavailable:
-    because = f" ({why})" if why else ""
-    return FleetUnavailable(f"no coordinator was reachable for {out_of_reach_s:.0f} s{because}; the handle stays valid")
 
 
 class TaskSpec(TaskOptions, total=False):

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.clock import Now, timer_delay_s
-from a2a_zmq.errors import Busy, MalformedMessage, Refused, RequestRefused
+from a2a_zmq.errors import Busy, FleetUnavailable, MalformedMessage, Refused, RequestRefused
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import Port
 
@@ -28,8 +28,15 @@ CONNECT_TROUBLE = {
     "unreachable": "nothing answers at that address",
     "auth": "the coordinator refuses our key",
     "protocol": "what answers there is no coordinator",
-    "handshake": "the handshake failed: another coordinator's keys, or no coordinator",
+    "handshake": "it hangs up: it has other keys than we know of, or is no coordinator",
+    "silent": "it does not answer",
 }
+# Reasons that say that keys do not fit, and how long one of them lasts before nobody is kept waiting for its end: a
+# coordinator that learns of our key does so within a second; one that hangs up may also be about to end.
+KEYS_DO_NOT_FIT = {"auth": 2.0, "handshake": 5.0, "protocol": 5.0}
+# A connection that has brought no session about after this long is made anew. A coordinator says nothing to a key that
+# it does not let in (any more), except when the connection is made.
+SESSION_WITHIN_S = 3.0
 # A frame that the socket would not take (high-water mark) is tried again this soon.
 FULL_RETRY_S = 0.005
 # How long close() waits for the good-bye to leave the process.
@@ -43,6 +50,9 @@ class Socket(Protocol):
 
     def send(self, route: bytes, frame: bytes) -> str:
         """``ok``, ``full`` (try again) or ``unroutable``."""
+
+    def reconnect(self) -> None:
+        """Drop the connection and make another; the end of the former is not told."""
 
     def close(self) -> None: ...
 
@@ -107,6 +117,8 @@ class Connection:
         self._unsent: list[bytes] = []
         self._tried = 0
         self._try_until = math.inf
+        self._connected = False
+        self._session_until = math.inf
         self._link = self._open(clock())
 
     # ------------------------------------------------------------ for callers
@@ -125,6 +137,20 @@ class Connection:
     def request(self, call: Call) -> None:
         self.core.request(call, self._clock())
         self.wake()
+
+    def check_reach(self, unavailable_after_s: float) -> None:
+        """Whether it makes sense to go on waiting.
+
+        Raises:
+            FleetUnavailable: there has been no session for so long, or keys do not fit.
+        """
+        lockout = self.core.lockout(self._clock())
+        if lockout is not None:
+            raise lockout
+        lost_s = self.out_of_reach_s()
+        if lost_s > unavailable_after_s:
+            because = f" ({self.core.trouble})" if self.core.trouble else ""
+            raise FleetUnavailable(f"no coordinator was reachable for {lost_s:.0f} s{because}; the handle stays valid")
 
     def out_of_reach_s(self) -> float:
         """Seconds since the last session ended (since the start, if there was none); 0 while there is one."""
@@ -150,19 +176,28 @@ class Connection:
         self.turn()
 
     def on_connected(self) -> None:
+        self._connected = True
+        self._session_until = math.inf
         self._link.port.connected(self._clock())
         self.wake()
 
     def on_disconnected(self, route: bytes = b"") -> None:
         self._unsent.clear()
+        self._connected = False
         self._link.port.disconnected(route, self._clock())
         self.wake()
 
     def on_failed(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again, we remember why for whoever gives up waiting."""
         self.core.trouble = CONNECT_TROUBLE.get(reason, reason)
+        now = self._clock()
+        if reason in KEYS_DO_NOT_FIT:
+            self.core.locked_out(now.mono + KEYS_DO_NOT_FIT[reason])
+            self.wake()
+        elif len(self.addresses) == 1:
+            self.core.no_longer_locked_out()
         if len(self.addresses) > 1 and not self.core.peer:
-            self._try_until = min(self._try_until, self._clock().mono + NEXT_ADDRESS_S)
+            self._try_until = min(self._try_until, now.mono + NEXT_ADDRESS_S)
             self.wake()
 
     def on_writable(self) -> None:
@@ -247,24 +282,35 @@ class Connection:
     def _look_at_session(self, now: Now) -> None:
         if self.core.peer:
             self.lost_at = None
-            self._try_until = math.inf
+            self._try_until = self._session_until = math.inf
             if self.core.wants_other and len(self.addresses) > 1:
                 self._next_address(now)
             return
         if self.lost_at is None:
             self.lost_at = now.mono
         if len(self.addresses) == 1:
+            self._renew_connection(now)
             return
         if self._try_until == math.inf:
             self._try_until = now.mono + TRY_ADDRESS_S
         elif now.mono >= self._try_until:
             self._next_address(now)
 
+    def _renew_connection(self, now: Now) -> None:
+        if not self._connected:
+            self._session_until = math.inf
+        elif self._session_until == math.inf:
+            self._session_until = now.mono + SESSION_WITHIN_S
+        elif now.mono >= self._session_until:
+            self.on_disconnected()
+            self._link.socket.reconnect()
+
     def _next_address(self, now: Now) -> None:
         self._link.port.close(now)
         self._transmit()
         self._link.socket.close()
         self._unsent.clear()
+        self._connected = False
         self.core.disconnected()
         self._tried += 1
         self.address = self.addresses[self._tried % len(self.addresses)]
@@ -280,7 +326,7 @@ class Connection:
     def _arm(self, now: Now) -> None:
         if self._closed:
             return
-        deadline = min(self._link.port.next_deadline(), self.core.next_deadline(), self._try_until)
+        deadline = min(self._link.port.next_deadline(), self.core.next_deadline(), self._try_until, self._session_until)
         if self._unsent:
             self._push()
             if self._unsent:

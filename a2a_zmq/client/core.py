@@ -24,7 +24,7 @@ from a2a_zmq.client.submits import MAX_BATCH_TASKS, SubmitTable
 from a2a_zmq.client.tasktable import TaskTable
 from a2a_zmq.client.watches import WatchTable
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused
+from a2a_zmq.errors import FleetError, FleetUnavailable, KeyRefused, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, PortEvent, Received, Refusal
 
@@ -41,6 +41,10 @@ AUDIT_MIN_S: Final = 20.0
 AUDIT_MAX_S: Final = 300.0
 # What a task's body has besides its payload at most (ids, metadata); the coordinator judges the payload itself.
 BODY_OVERHEAD_BYTES: Final = 8 * 1024
+
+# An authentic refusal of our greeting: unless keys or clocks change within a moment, repeating it does not help.
+FINAL_REFUSALS: Final = frozenset({"token", "identity", "revoked", "forbidden", "version", "skew"})
+LOCKED_OUT_S: Final = 2.0
 
 # Refusals that say "not now": the request is repeated until its deadline. All others are final.
 TRANSIENT: Final = frozenset({"BUSY", "UNAVAILABLE", "NOT_LEADER", "DRAINING"})
@@ -72,6 +76,8 @@ class ClientCore:
         self._watches = WatchTable()
         self._next_scan = math.inf
         self.trouble = ""
+        self._give_up_at = math.inf
+        self._gave_up = False
         self._audit_at = math.inf
         self._audit_s = AUDIT_MIN_S
         self._boot_id = ""
@@ -129,7 +135,9 @@ class ClientCore:
                 self.peer = ""
                 self.trouble = f"the coordinator is gone: {event.reason}"
         elif isinstance(event, Refusal) and not self.peer:
-            self.trouble = f"{event.reason} {event.detail}".strip()
+            self.trouble = f"{event.reason}: {event.detail}" if event.detail else event.reason
+            if event.agent_id and event.reason in FINAL_REFUSALS:
+                self.locked_out(now.mono + LOCKED_OUT_S)
 
     def _heard(self, now: Now) -> None:
         """Results or acceptances came: the next audit can wait."""
@@ -143,6 +151,29 @@ class ClientCore:
         self._audit_s = min(self._audit_s * 2, AUDIT_MAX_S)
         self._audit_at = now.mono + self._audit_s if self.tasks else math.inf
 
+    def locked_out(self, give_up_at: float) -> None:
+        """Keys do not fit: unless that changes until this monotonic time, all waiting for the coordinator ends."""
+        self._give_up_at = min(self._give_up_at, give_up_at)
+
+    def no_longer_locked_out(self) -> None:
+        self._give_up_at = math.inf
+        self._gave_up = False
+
+    def lockout(self, now: Now) -> KeyRefused | None:
+        """Why waiting for a session is in vain, once that is clear."""
+        if self.peer or now.mono < self._give_up_at:
+            return None
+        return KeyRefused(f"no session with the coordinator: {self.trouble}")
+
+    def _give_up(self, error: KeyRefused) -> None:
+        """End what waits for a session; what was accepted stays valid."""
+        self._gave_up = True
+        self.calls.close(error)
+        watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
+        for entry in [*self._submits.entries(), *watched]:
+            if entry.phase < ACCEPTED:
+                self.tasks.finish(entry, error)
+
     def disconnected(self) -> None:
         """The shell gave the session up (next address, or a new socket)."""
         self.peer = ""
@@ -154,6 +185,7 @@ class ClientCore:
         self._boot_id = peer.boot_id or "unknown"
         self.wants_other = False
         self.trouble = ""
+        self.no_longer_locked_out()
         details = peer.details
         self.max_payload_bytes = _bounded(details.get("max_payload_bytes"), DEFAULT_MAX_PAYLOAD_BYTES)
         self._submits.max_batch = min(_bounded(details.get("max_batch"), MAX_BATCH_TASKS), MAX_BATCH_TASKS)
@@ -313,6 +345,8 @@ class ClientCore:
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`tick` and :meth:`flush` want to be called again (inf: never)."""
         deadline = min(self._next_scan, self._audit_at)
+        if not self.peer and not self._gave_up:
+            deadline = min(deadline, self._give_up_at)
         if self.peer:  # else nothing can be sent: what is due waits for the session, which wakes us
             for table in (self.calls, self._watches, self._submits):
                 deadline = min(deadline, table.next_deadline())
@@ -322,6 +356,9 @@ class ClientCore:
         """Give up on requests whose deadline has passed. O(what is not answered), which the windows bound."""
         if now.mono >= self._audit_at:
             self._audit(now)
+        lockout = self.lockout(now)
+        if lockout is not None:
+            self._give_up(lockout)
         if now.mono < self._next_scan:
             return
         earliest = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)

@@ -135,11 +135,11 @@ def _role_in(path: Path, name: str, role: Role) -> Role:
             f"key directory {path}: there are no keys of a fleet; start its daemons, or `a2actl keys init`"
         )
     known = directory.peers().agents.get(name)
-    if known is None or (known.keys and not directory.key_file(name).exists()):
-        directory.ensure(name, role)
-        return role
-    if known.role not in (Role.CLIENT, Role.OPERATOR):
+    if known is not None and known.role not in (Role.CLIENT, Role.OPERATOR):
         raise ConfigError(
             f"{directory.peers_json}: {name} is a {known.role}; a client needs keys of a client or operator"
         )
-    return known.role
+    role = role if known is None else known.role
+    if known is None or not known.keys or not directory.key_file(name).exists():
+        directory.ensure(name, role)  # makes keys, or says why there are none
+    return role

@@ -13,10 +13,15 @@ MAX_IDS = 512
 
 
 class TaskPage(NamedTuple):
-    """Some tasks of a list: records without payload and result, and how many tasks match in all."""
+    """Some tasks of a list: records without payload and result, and how many tasks match in all.
+
+    ``since`` is "" unless ``total`` counts only what ended since then (ISO 8601), when the coordinator was started; the
+    list may have more, from before.
+    """
 
     tasks: list[Record]
     total: int
+    since: str = ""
 
 
 class HistoryEvent(NamedTuple):
@@ -38,6 +43,10 @@ class Ask(NamedTuple):
 
 def get(task_id: str) -> Ask:
     return Ask("get_task", {"task_id": checked_task_id(task_id)})
+
+
+def explain(task_id: str) -> Ask:
+    return Ask("explain", {"task_id": checked_task_id(task_id)})
 
 
 def status() -> Ask:
@@ -93,7 +102,7 @@ def record_of(answer: dict[str, Any]) -> Record | None:
 
 def page_of(answer: dict[str, Any]) -> TaskPage:
     found = list(answer.get("tasks") or ())
-    return TaskPage(found, int(answer.get("total", len(found))))
+    return TaskPage(found, int(answer.get("total", len(found))), str(answer.get("since") or ""))
 
 
 def events_of(answer: dict[str, Any]) -> list[HistoryEvent]:

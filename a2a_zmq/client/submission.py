@@ -14,6 +14,8 @@ from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.tasks import COMPLETED, Record
 
 MAX_TASK_TYPE_LENGTH = 128
+# The coordinator's bound: priorities are few classes.
+MAX_PRIORITY = 1_000
 
 
 class InvalidTask(RequestRefused):
@@ -77,6 +79,8 @@ class TaskForm:
             raise InvalidTask(f"the task type must be a text of 1 to {MAX_TASK_TYPE_LENGTH} characters")
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidTask("priority must be a whole number (higher runs first)")
+        if abs(priority) > MAX_PRIORITY:
+            raise InvalidTask(f"priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {shown(priority)}")
         if timeout_s is not None and not 0 < timeout_s < float("inf"):
             raise InvalidTask("timeout_s must be a positive number of seconds")
         if not isinstance(max_attempts, int) or max_attempts < 1:
@@ -98,6 +102,11 @@ class TaskForm:
     def body(self, task_id: str, payload: bytes) -> bytes:
         """One task of a ``submit_tasks`` message; the id must be a valid one."""
         return b'{"task_id":"' + task_id.encode() + self._middle + payload + b"}"
+
+
+def shown(number: int) -> str:
+    """A number for a message, however many digits it has."""
+    return str(number) if abs(number) < 10**18 else "a number of more than 18 digits"
 
 
 def checked_task_id(task_id: str) -> str:

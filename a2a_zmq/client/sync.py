@@ -19,7 +19,6 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
-    unavailable,
 )
 from a2a_zmq.client.connection import Connection, Opener
 from a2a_zmq.client.core import ClientCore
@@ -227,9 +226,7 @@ class FleetClient:
             handle.no_longer(waiter)
 
     def _check_reach(self) -> None:
-        lost_s = self._thread.connection.out_of_reach_s()
-        if lost_s > self._unavailable_after_s:
-            raise unavailable(lost_s, self._thread.connection.core.trouble)
+        self._thread.connection.check_reach(self._unavailable_after_s)
 
     # ------------------------------------------------------------ bulk
 
@@ -345,6 +342,13 @@ class FleetClient:
     ) -> TaskPage:
         """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
         return requests.page_of(self._ask(requests.tasks(status, task_type, limit, dead=dead)))
+
+    def explain(self, task_id: str) -> dict[str, Any] | None:
+        """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in
+        ``docs/messages.md``.
+        """
+        answer = requests.without_action(self._ask(requests.explain(task_id)))
+        return answer if answer.get("task") else None
 
     def history(self, task_id: str | None = None, *, limit: int = 100) -> list[HistoryEvent]:
         """The audit history, newest first."""

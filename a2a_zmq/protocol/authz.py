@@ -20,6 +20,7 @@ _CLIENT_REQUESTS = (
     "submit_tasks",
     "watch_tasks",
     "get_task",
+    "explain",
     "list_tasks",
     "cancel_tasks",
     "fleet_status",
@@ -30,7 +31,15 @@ _CLIENT_REQUESTS = (
 REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
     (Role.CLIENT, Role.COORDINATOR): _CLIENT_REQUESTS,
     (Role.OPERATOR, Role.COORDINATOR): (*_CLIENT_REQUESTS, "retry_tasks", "drain_agent", "audit"),
-    (Role.COORDINATOR, Role.DISTRIBUTOR): ("assign_tasks", "assign_task", "cancel_tasks", "resync", "drain", "audit"),
+    (Role.COORDINATOR, Role.DISTRIBUTOR): (
+        "assign_tasks",
+        "assign_task",
+        "cancel_tasks",
+        "resync",
+        "drain",
+        "explain",
+        "audit",
+    ),
     (Role.DISTRIBUTOR, Role.WORKER): ("assign_tasks", "cancel_tasks", "drain"),
 }
 

@@ -171,7 +171,8 @@ class Hub(Machine):
             if known.session is not None and known.info.boot_id != info.boot_id:
                 # A process that was restarted has no live session: its connection ended, or its silence ends it soon.
                 # So this is a second process of the same name, and two would take the session from each other for ever.
-                return Refused("identity", "another live process has this name")
+                where = "the same host" if known.info.host_id == info.host_id else "another host"
+                return Refused("identity", f"a live process has this name: pid {known.info.pid} on {where}")
             return None
         if len(self._peers) >= self.config.max_peers:
             if not self._gone:

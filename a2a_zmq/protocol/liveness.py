@@ -8,8 +8,8 @@
       └── any verified frame (if the connection holds), or a new session ──┘
 
 A broken connection of a process on our own host can be settled by looking for the process, so there the machine asks
-for a probe, and waits for its answer up to ``dead_s`` instead of the short grace: proof comes within milliseconds if
-there is any.
+for a probe, and waits for its answer until the peer has been silent for ``dead_s``, instead of the short grace: proof
+comes within milliseconds if there is any. (A frozen process is not gone, but the transport gives up its connection.)
 
 Time is that of :class:`AttentiveClock`: a detector that was itself paused (stopped, starved, debugged) must not take
 its own absence for silence of all others.
@@ -143,16 +143,17 @@ class Liveness:
         self.health = Health.DEAD
         return Verdict("dead", reason, self.silent_s(at))
 
-    def _grace_s(self) -> float:
+    def _grace_ends(self, broken_at: float) -> float:
         settled_by_probe = self._probe_out or self._probe_at != math.inf
-        return max(self.timing.grace_s, self.timing.dead_s) if settled_by_probe else self.timing.grace_s
+        grace_ends = broken_at + self.timing.grace_s
+        return max(grace_ends, self._heard_at + self.timing.dead_s) if settled_by_probe else grace_ends
 
     def check(self, at: float) -> list[Verdict]:
         """What time alone says."""
         if self.health is Health.DEAD:
             return []
         if self._broken_at is not None:
-            if at >= self._broken_at + self._grace_s():
+            if at >= self._grace_ends(self._broken_at):
                 return [self.died(at, "disconnect")]
             if at >= self._probe_at:
                 self._probe_at = math.inf
@@ -173,6 +174,6 @@ class Liveness:
         if self.health is Health.DEAD:
             return math.inf
         if self._broken_at is not None:
-            return min(self._probe_at, self._broken_at + self._grace_s())
+            return min(self._probe_at, self._grace_ends(self._broken_at))
         limit_s = self.timing.suspect_s if self.health is Health.ALIVE else self.timing.dead_s
         return self._heard_at + limit_s

@@ -28,6 +28,9 @@ _GREETINGS_KEPT = 8
 class Spoke(Machine):
     """See :class:`~a2a_zmq.protocol.ports.Port`.
 
+    Attributes:
+        obstacle: why the hub, or we, refused the last attempt to make a session on this connection; else "".
+
     ``announce(now)`` gives what the hub is told of us in every new session, ``heartbeat(peer, now)`` the payload of
     heartbeats. Reliable messages may be sent before there is a session; they wait in the outbox.
     """
@@ -60,6 +63,7 @@ class Spoke(Machine):
         self._attempt = 0
         self._greeted_at = float("-inf")
         self._former: Session | None = None
+        self.obstacle = ""
 
     # ------------------------------------------------------------ receiving
 
@@ -69,10 +73,11 @@ class Spoke(Machine):
         if frame is None or self._closed:
             return
         hub = self._hub
-        if self._keys.revoked(hub.agent_id, user_id):
+        session = hub.session
+        # Without a session the answer to HELLO is judged by the keys of now: a hub that was admitted again has others.
+        if session is not None and self._keys.revoked(hub.agent_id, user_id):
             self._revoke(hub, now)
             return
-        session = hub.session
         if session is not None:
             body = session.open(frame)
             if body is not None:
@@ -93,6 +98,7 @@ class Spoke(Machine):
                 )
             except Rejected as rejected:
                 if age == 0:
+                    self.obstacle = rejected.detail or rejected.reason
                     self._refuse(rejected.reason, rejected.agent_id, rejected.detail)
                 return True
             if welcome is not None:
@@ -121,7 +127,8 @@ class Spoke(Machine):
         )
         self._timers.arm(("hello", hub), now.mono + delay_s)
         if greeting is None:
-            self._refuse("token", hub, "no key for this peer")
+            self.obstacle = f"there are no keys to greet {hub} with"
+            self._refuse("token", hub, self.obstacle)
             return
         self._greetings.append(greeting)
         self.outgoing.append((b"", greeting.frame))
@@ -142,6 +149,7 @@ class Spoke(Machine):
         self.phase = step(self.phase, Input.WELCOMED)
         self._greetings.clear()
         self._attempt = 0
+        self.obstacle = ""
         self._timers.cancel(("hello", hub.agent_id))
         self._replaced(hub, welcome.peer, now)
         hub.life.timing = self._timing(welcome.peer.role, welcome.heartbeat_s)
@@ -200,6 +208,7 @@ class Spoke(Machine):
         self.phase = step(self.phase, Input.DISCONNECTED)
         self._greetings.clear()
         self._former = None
+        self.obstacle = ""
         self._timers.cancel(("hello", self._hub.agent_id))
         self._disconnected(self._hub, now)
 

@@ -32,6 +32,9 @@ class Identity(KeySource, Protocol):
     def curve_pair(self) -> CurvePair:
         """Our own key pair for a new socket or connection."""
 
+    def owns(self, curve_public_key: bytes) -> bool:
+        """False if this public key was ours and others have taken its place: nobody knows it any more."""
+
     def server_keys(self, peer: str) -> list[bytes]:
         """CURVE public keys to try for this hub, newest first; empty if it is unknown or revoked."""
 
@@ -63,6 +66,9 @@ class SecretIdentity(StaticKeys):
 
     def server_pair(self) -> CurvePair:
         return self._curve.server
+
+    def owns(self, curve_public_key: bytes) -> bool:
+        return True
 
     def server_keys(self, peer: str) -> list[bytes]:
         return [self._curve.server.public]

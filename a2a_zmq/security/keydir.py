@@ -180,13 +180,21 @@ class KeyDirectory:
 
     # ------------------------------------------------------------ what a starting agent does
 
-    def ensure(self, name: str, role: Role | str) -> None:
+    def knows(self, name: str) -> bool:
+        """Whether this agent has, or had, keys here; False where there is no fleet yet."""
+        return self.peers_json.exists() and identity_of(name) in self.peers().agents
+
+    def ensure(self, name: str, role: Role | str) -> bool:
         """See to it that this agent can start here: directory, issuer and keys are made if they are missing.
 
         On a host without the issuer's key nothing is made: what was exported for it must be there.
 
+        Returns:
+            True if keys were made.
+
         Raises:
-            ConfigError: also for a revoked agent (it must be added again by hand), and for another role.
+            ConfigError: also for a revoked agent (it must be added again by hand), for one whose key file is lost, and
+                for another role.
         """
         identity, role = identity_of(name), Role(role)
         self._create()
@@ -197,16 +205,25 @@ class KeyDirectory:
             if entry is not None and entry.role is not role:
                 raise ConfigError(f"{self.peers_json}: {identity} is a {entry.role}, not a {role}")
             if entry is not None and not entry.keys:
-                raise ConfigError(f"{self.peers_json}: {identity} is revoked; `a2actl keys add` admits it again")
+                raise ConfigError(
+                    f"{self.peers_json}: {identity} is revoked; `a2actl keys add {identity}` admits it again"
+                )
             if entry is not None and self.key_file(identity).exists():
-                return
+                return False
             if foreign:
                 raise ConfigError(
                     f"key directory {self.path}: no keys of {identity}, and no issuer.key to make some; "
                     f"`a2actl keys export {identity}` on the issuing host writes them"
                 )
+            if entry is not None:
+                # A new one, made in silence, would hide that a secret is gone: who has it may be this agent elsewhere.
+                raise ConfigError(
+                    f"key file {self.key_file(identity)}: missing, although {identity} has keys; bring it back, or "
+                    f"`a2actl keys rotate {identity}` makes a new one"
+                )
             self._new_key(peers, identity, role)
             self._write(peers)
+        return True
 
     # ------------------------------------------------------------ steps
 

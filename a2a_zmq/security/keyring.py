@@ -16,7 +16,7 @@ from a2a_zmq.security import tokens
 from a2a_zmq.security.curve import CurvePair, agree, raw_key
 from a2a_zmq.security.files import Stamp, check_directory, read_private, read_public, stamp_of
 from a2a_zmq.security.keydir import KeyDirectory, KeyStatus
-from a2a_zmq.security.records import AgentKeys, PeersFile, parse
+from a2a_zmq.security.records import AgentKeys, PeerEntry, PeersFile, parse
 
 __all__ = ["KeyDirectory", "KeyStatus", "Keyring"]
 
@@ -43,14 +43,14 @@ class Keyring:
     def __init__(self, agent_id: str, *, own: Path, peers: Path, issuer_pub: Path, issuer_key: Path, jwt: Path) -> None:
         self.agent_id = agent_id
         self._name = identity_of(agent_id)
-        self._own_path, self._peers_path = own, peers
+        self._own_path, self._peers_path, self._issuer_pub_path = own, peers, issuer_pub
         self._issuer_key_path, self._jwt_path = issuer_key, jwt
-        self._issuer = self._load_issuer(issuer_pub)
         self._token: tuple[str, float] | None = None  # and the time from which a new one is made
         self._pairs: dict[str, list[tuple[str, bytes]]] = {}
         self._sessions: dict[str, tuple[str, str]] = {}  # agent id → (jti, CURVE key) of its last verified token
         self._cut: set[str] = set()  # agents whose token or key was revoked although they have others
-        self._stamps: tuple[Stamp | None, Stamp | None] = (None, None)
+        self._stamps: tuple[Stamp | None, ...] = ()
+        self._own: list[_OwnKey] = []
         self._load()
         if not self._own:
             raise ConfigError(
@@ -195,6 +195,10 @@ class Keyring:
         """Our newest key pair, for new sockets and connections."""
         return self._newest
 
+    def owns(self, curve_public_key: bytes) -> bool:
+        """False if this key was ours and others have taken its place; an agent without any keeps what it had."""
+        return not self._own or any(key.pair.public == curve_public_key for key in self._own)
+
     def server_keys(self, peer: str) -> list[bytes]:
         """The peer's CURVE public keys, newest first.
 
@@ -219,33 +223,47 @@ class Keyring:
             True if something was read.
 
         Raises:
-            ConfigError: the new files are not acceptable; the old content stays in force, and the error is not
-                raised again until the files change.
+            ConfigError: the new files are not acceptable; the old content stays in force (if only our own key file is
+                bad, our own keys do: others' keys and revocations are taken up), and the error is not raised again
+                until the files change.
         """
-        if (stamp_of(self._peers_path), stamp_of(self._own_path)) == self._stamps:
+        if self._files() == self._stamps:
             return False
         self._load()
         return True
 
+    def _files(self) -> tuple[Stamp | None, ...]:
+        return tuple(map(stamp_of, (self._peers_path, self._own_path, self._issuer_pub_path)))
+
     def _load(self) -> None:
         # Taken before reading: a file that is replaced meanwhile is read again the next time.
-        self._stamps = (stamp_of(self._peers_path), stamp_of(self._own_path))
+        self._stamps = self._files()
+        issuer = self._load_issuer(self._issuer_pub_path)
         peers = parse(PeersFile, read_public(self._peers_path), self._peers_path)
+        self._issuer = issuer
         entry = peers.agents.get(self._name)
-        shut_out = entry is None or not entry.keys
-        if shut_out and hasattr(self, "role"):  # revoked while running: our key file may be gone
-            own: list[_OwnKey] = []
-        else:
-            keys = parse(AgentKeys, read_private(self._own_path), self._own_path)
-            if keys.agent_id != self._name:
-                raise ConfigError(f"key file {self._own_path}: is {keys.agent_id}'s, not {self._name}'s")
-            if entry is not None and entry.role is not keys.role:
-                raise ConfigError(f"key file {self._own_path}: says {keys.role}, {self._peers_path} says {entry.role}")
-            listed = {key.curve for key in entry.keys} if entry is not None else set()
-            # A key that the peers do not know yet is no use to us yet.
-            own = [_own_key(key.key_id, key.public, key.secret) for key in keys.keys if key.public in listed]
-            self.role = keys.role
+        listed = {key.curve for key in entry.keys} if entry is not None else set()
+        running = hasattr(self, "role")
+        if running and not listed:  # revoked: our key file may be gone
+            self._take(peers, [])
+            return
+        try:
+            own = self._read_own(entry, listed)
+        except ConfigError:
+            if running:
+                self._take(peers, [key for key in self._own if key.pair.public.decode() in listed])
+            raise
         self._take(peers, own)
+
+    def _read_own(self, entry: PeerEntry | None, listed: set[str]) -> list[_OwnKey]:
+        keys = parse(AgentKeys, read_private(self._own_path), self._own_path)
+        if keys.agent_id != self._name:
+            raise ConfigError(f"key file {self._own_path}: is {keys.agent_id}'s, not {self._name}'s")
+        if entry is not None and entry.role is not keys.role:
+            raise ConfigError(f"key file {self._own_path}: says {keys.role}, {self._peers_path} says {entry.role}")
+        self.role = keys.role
+        # A key that the peers do not know yet is no use to us yet.
+        return [_own_key(key.key_id, key.public, key.secret) for key in keys.keys if key.public in listed]
 
     def _take(self, peers: PeersFile, own: list[_OwnKey]) -> None:
         self._peers, self._own = peers, own

@@ -44,6 +44,8 @@ KEY_CLASSES: Final[tuple[KeyClass, ...]] = (
     KeyClass("coordinator_header", "coordinator:{{}}", "hash", Retention.PERMANENT, "the coordinator's section"),
     KeyClass("tasks", "tasks:{{}}", "hash", Retention.LIVE, "task id → record of each task that has not ended"),
     KeyClass("results", "results:{{}}:N", "hash", Retention.TTL, "task id → result record; the N-th bucket"),
+    KeyClass("dead", "dead:{{}}", "zset", Retention.TTL, "ids of dead letters by the time of their end"),
+    KeyClass("letters", "letters:{{}}", "hash", Retention.TTL, 'task id → dead letter; "" → bytes of all'),
     KeyClass("history", "history:{{}}", "stream", Retention.TRIMMED, "audit events, one entry a write"),
     KeyClass("lease", "lease:{{}}", "string", Retention.TTL, "who may write, and its fence"),
     KeyClass("registry", "distributors:{{}}", "hash", Retention.PERMANENT, "distributor id → when it was registered"),
@@ -51,7 +53,7 @@ KEY_CLASSES: Final[tuple[KeyClass, ...]] = (
 _BY_NAME: Final = {kind.name: kind for kind in KEY_CLASSES}
 _BASE: Final = r"(?:shared:distributor:[A-Za-z0-9._~-]+|shared:coordinator)"
 _SHAPE: Final = re.compile(
-    rf"(?P<prefix>coordinator|tasks|results|history|lease|distributors):\{{{_BASE}\}}(?P<bucket>(?::coordinator)?:\d+)?\Z"
+    rf"(?P<prefix>coordinator|tasks|results|dead|letters|history|lease|distributors):\{{{_BASE}\}}(?P<bucket>(?::coordinator)?:\d+)?\Z"
 )
 _HEADER: Final = re.compile(rf"{_BASE}\Z")
 _PREFIX_KIND: Final = {"coordinator": "coordinator_header", "distributors": "registry"}
@@ -90,6 +92,16 @@ def results(section: Section, bucket: int) -> str:
     if section.writer == COORDINATOR and section.distributor_id != INBOX:
         return f"{tag}:coordinator:{bucket}"
     return f"{tag}:{bucket}"
+
+
+def dead(distributor_id: str) -> str:
+    """Which dead letters there are, by age."""
+    return f"dead:{{{base(distributor_id)}}}"
+
+
+def letters(distributor_id: str) -> str:
+    """The dead letters themselves."""
+    return f"letters:{{{base(distributor_id)}}}"
 
 
 def history(distributor_id: str) -> str:

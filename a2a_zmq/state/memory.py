@@ -12,13 +12,15 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from a2a_zmq.errors import StoreUnavailable
-from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
 from a2a_zmq.state.history import events_of
 from a2a_zmq.state.lease_rules import decide, lease_value, parse_lease_value, safe_until
+from a2a_zmq.state.letters import apply_in_memory
 from a2a_zmq.state.memory_world import Hint, MemoryData, MemoryRedis
+from a2a_zmq.state.newest import Newest
 from a2a_zmq.state.section import (
     LEASED_AT,
     RESERVED,
@@ -28,6 +30,7 @@ from a2a_zmq.state.section import (
     RetentionPolicy,
     Snapshot,
     check_not_lost,
+    check_versions,
     judge,
     plan_write,
 )
@@ -89,6 +92,9 @@ class MemoryStore:
             data.expiry.setdefault(bucket, self._world.clock().mono + plan.bucket_ttl_s)
         for number in plan.drop_buckets:
             data.hashes.pop(keys.results(section, number), None)
+        if write.letters or write.drop_letters:
+            letters = data.letters.setdefault(keys.letters(section.distributor_id), {})
+            apply_in_memory(letters, write, self._policy, self._world.clock().wall)
         if write.history:
             stream = data.streams.setdefault(keys.history(section.distributor_id), deque())
             stream.append(b"[" + b",".join(write.history) + b"]")
@@ -118,10 +124,10 @@ class MemoryStore:
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         data = self._world.data(self._client)
-        numbers = {
-            section.writer: self._world.snapshot(data, section).version for section in keys.sections(distributor_id)
-        }
-        return numbers[keys.COORDINATOR], numbers.get(keys.DISTRIBUTOR, 0)
+        numbers = {section: self._world.snapshot(data, section).version for section in keys.sections(distributor_id)}
+        check_versions(numbers, self._known, self._known)
+        coordinator, distributor = (Section(distributor_id, each) for each in (keys.COORDINATOR, keys.DISTRIBUTOR))
+        return numbers[coordinator], numbers.get(distributor, 0)
 
     def _buckets(self, data: MemoryData, distributor_id: str) -> list[dict[str, bytes]]:
         """All result buckets that are still there, newest first in each section."""
@@ -139,6 +145,34 @@ class MemoryStore:
             for task_id in wanted & bucket.keys():
                 found.setdefault(task_id, bucket[task_id])
         return found
+
+    async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        newest = Newest(wanted, limit)
+        for bucket in self._buckets(self._world.data(self._client), distributor_id):
+            newest.show(bucket.values())
+        return newest.records()
+
+    def _letters(self, distributor_id: str) -> dict[str, tuple[float, bytes]]:
+        return self._world.data(self._client).letters.get(keys.letters(distributor_id), {})
+
+    async def letters(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+        letters = self._letters(distributor_id)
+        return {task_id: letters[task_id][1] for task_id in task_ids if task_id in letters}
+
+    async def newest_letters(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        newest = Newest(wanted, limit)
+        newest.show(record for _, record in self._letters(distributor_id).values())
+        return newest.records()
+
+    async def count_letters(self, distributor_id: str) -> int:
+        return len(self._letters(distributor_id))
+
+    async def lease(self, distributor_id: str) -> tuple[str, int, int] | None:
+        data, key = self._world.data(self._client), keys.lease(keys.sections(distributor_id)[0])
+        if key not in data.leases:
+            return None
+        owner, fence = parse_lease_value(data.leases[key])
+        return owner, fence, round((data.expiry[key] - self._world.clock().mono) * 1000)
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         live = self._world.data(self._client).hashes.get(keys.tasks(distributor_id), {})
@@ -251,11 +285,8 @@ class MemoryLeases:
         return Held(key, owner, grant.fence, safe_until(now.mono, ttl_ms), found.fence)
 
     async def holder(self, section: Section) -> tuple[str, int, int] | None:
-        data, key = self._world.data(self._client), keys.lease(section)
-        if key not in data.leases:
-            return None
-        owner, fence = parse_lease_value(data.leases[key])
-        return owner, fence, round((data.expiry[key] - self._world.clock().mono) * 1000)
+        keys.lease(section)  # raises ValueError for a section that has none
+        return await MemoryStore(self._world, self._client).lease(section.distributor_id)
 
     async def renew(self, section: Section, held: Held, ttl_ms: int) -> bool:
         data, key, now = self._world.data(self._client), keys.lease(section), self._world.clock()

@@ -31,6 +31,7 @@ class MemoryData:
     hashes: dict[str, dict[str, bytes]] = field(default_factory=dict)  # live tasks and result buckets
     expiry: dict[str, float] = field(default_factory=dict)  # key → monotonic time of its end
     streams: dict[str, deque[bytes]] = field(default_factory=dict)
+    letters: dict[str, dict[str, tuple[float, bytes]]] = field(default_factory=dict)  # oldest first
     leases: dict[str, str] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
 
@@ -100,6 +101,10 @@ class MemoryRedis:
         reason = self._away.get("") or self._away.get(client)
         if reason is not None:
             raise StoreUnavailable(reason, "simulated", fatal=reason == "noauth")
+        return self.peek()
+
+    def peek(self) -> MemoryData:
+        """What is in it now, whatever faults are in force; for checks."""
         now = self.clock().mono
         for key in [key for key, end in self._data.expiry.items() if end <= now]:
             self._forget(key)

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from a2a_zmq.interfaces import INBOX, Section
+from a2a_zmq.interfaces import INBOX, Section, Wanted
 from a2a_zmq.models import SharedAgentState, Task
 from a2a_zmq.state import keys
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
 from a2a_zmq.state.history import events_of
+from a2a_zmq.state.lease_rules import parse_lease_value
 from a2a_zmq.state.link import Link
+from a2a_zmq.state.newest import Newest, steps
 from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot
 from a2a_zmq.state.wire import Command
 
@@ -22,6 +24,7 @@ _BUCKETS_STEP: Final = 8
 _HISTORY_STEP: Final = 100
 # Whoever pages does so beside work that must not wait for it.
 _PAGE_STEP: Final = 500
+_LETTERS_STEP: Final = 50  # they have their payloads
 
 
 def _steps(ids: list[str], size: int) -> Iterator[list[str]]:
@@ -132,6 +135,48 @@ class Reads:
             end = "(" + entries[-1][0].decode()
             step = min(_HISTORY_STEP, step * 4)
         return events[: max(0, limit)]
+
+    async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        newest = Newest(wanted, limit)
+        for number, bucket in enumerate(await self._result_buckets(distributor_id)):
+            if number > 1 and newest.enough():  # the first two may be the heads of both writers
+                break
+            for step in steps((await self._whole_hash(bucket)).values()):
+                newest.show(step)
+                await asyncio.sleep(0)
+        return newest.records()
+
+    async def letters(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for ids in _steps(task_ids, _IDS_STEP):
+            (values,) = await self._ask([("HMGET", keys.letters(distributor_id), *ids)])
+            found.update(_present(ids, values))
+        return found
+
+    async def newest_letters(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        newest = Newest(wanted, limit)
+        start = 0
+        while not newest.enough():
+            end = start + _LETTERS_STEP
+            (ids,) = await self._ask([("ZREVRANGE", keys.dead(distributor_id), start, end - 1)])
+            if not ids:
+                break
+            (values,) = await self._ask([("HMGET", keys.letters(distributor_id), *ids)])
+            newest.show(value for value in values if value is not None)
+            start = end
+        return newest.records()
+
+    async def count_letters(self, distributor_id: str) -> int:
+        (count,) = await self._ask([("ZCARD", keys.dead(distributor_id))])
+        return int(count)
+
+    async def lease(self, distributor_id: str) -> tuple[str, int, int] | None:
+        key = keys.lease(keys.sections(distributor_id)[0])
+        value, remaining_ms = await self._ask([("GET", key), ("PTTL", key)])
+        if value is None:
+            return None
+        owner, fence = parse_lease_value(value.decode())
+        return owner, fence, remaining_ms
 
     async def distributors(self) -> list[str]:
         (ids,) = await self._ask([("HKEYS", keys.registry())])

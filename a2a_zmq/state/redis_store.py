@@ -23,12 +23,22 @@ from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
-from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Survey
+from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
-from a2a_zmq.state import keys
+from a2a_zmq.state import keys, letters
 from a2a_zmq.state.link import Link
 from a2a_zmq.state.reads import Reads
-from a2a_zmq.state.section import FIELDS, Known, Plan, RetentionPolicy, Snapshot, check_not_lost, judge, plan_write
+from a2a_zmq.state.section import (
+    FIELDS,
+    Known,
+    Plan,
+    RetentionPolicy,
+    Snapshot,
+    check_not_lost,
+    check_versions,
+    judge,
+    plan_write,
+)
 from a2a_zmq.state.survey import survey
 from a2a_zmq.state.wire import Command, first_error, to_state_error
 
@@ -209,6 +219,8 @@ class RedisStore:
             commands.append(("EXPIRE", bucket, plan.bucket_ttl_s, "NX"))
         if plan.drop_buckets:
             commands.append(("UNLINK", *(keys.results(section, number) for number in plan.drop_buckets)))
+        if write.letters or write.drop_letters:
+            commands.append(letters.command(write, self._policy, self._wall()))
         if write.history:
             entry = b"[" + b",".join(write.history) + b"]"
             stream = keys.history(section.distributor_id)
@@ -273,10 +285,32 @@ class RedisStore:
         return Loaded(snapshot.version, snapshot.fence, snapshot.epoch, header, tasks)
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
-        return await self._reads.versions(distributor_id)
+        before = dict(self._known)
+        coordinator, distributor = await self._reads.versions(distributor_id)
+        found = {
+            Section(distributor_id, keys.COORDINATOR): coordinator,
+            Section(distributor_id, keys.DISTRIBUTOR): distributor,
+        }
+        check_versions(found, before, self._known)
+        return coordinator, distributor
 
     async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         return await self._reads.results(distributor_id, task_ids)
+
+    async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        return await self._reads.newest_results(distributor_id, wanted, limit)
+
+    async def letters(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+        return await self._reads.letters(distributor_id, task_ids)
+
+    async def newest_letters(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
+        return await self._reads.newest_letters(distributor_id, wanted, limit)
+
+    async def count_letters(self, distributor_id: str) -> int:
+        return await self._reads.count_letters(distributor_id)
+
+    async def lease(self, distributor_id: str) -> tuple[str, int, int] | None:
+        return await self._reads.lease(distributor_id)
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         return await self._reads.tasks(distributor_id, task_ids)

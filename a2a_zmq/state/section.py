@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from a2a_zmq.errors import Fenced, StateLost
-from a2a_zmq.interfaces import SectionWrite
+from a2a_zmq.interfaces import Section, SectionWrite
 from a2a_zmq.state import keys
 
 # Read in this order by one HMGET.
@@ -28,11 +28,12 @@ MUTATIONS_KEPT: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Bounds of what stays of ended tasks, per section.
+    """Bounds of what stays of ended tasks, per section (dead letters and history: per distributor).
 
     A bucket is closed at ``bucket_results`` results, ``bucket_bytes`` bytes or ``bucket_age_s`` seconds, whichever is
     first. So a section's results take at most ``buckets`` × ``bucket_bytes`` (and one write more), and each result is
-    kept for ``result_ttl_s`` unless newer ones push its bucket out.
+    kept for ``result_ttl_s`` unless newer ones push its bucket out. Dead letters have a bound of their own, ``letters``
+    and ``letter_bytes``: the oldest go.
     """
 
     bucket_results: int = 8192
@@ -40,6 +41,9 @@ class RetentionPolicy:
     bucket_age_s: float = 120.0
     buckets: int = 32  # 128 MiB or 262,144 results: some 10 s of the highest rate, an hour of a moderate one
     result_ttl_s: float = 3600.0
+    letters: int = 10_000
+    letter_bytes: int = 32 << 20
+    letter_ttl_s: float = 7 * 86_400.0  # a weekend and some days to look at what failed
     history_entries: int = 10_000
     history_bytes: int = 16 << 20
 
@@ -125,6 +129,23 @@ def check_not_lost(section: str, found: Snapshot, known: Known | None) -> None:
         raise StateLost(section, known.version, found.version)
     if found.fence < known.fence:
         raise StateLost(section, known.version, found.version, f"fence {known.fence} became {found.fence}")
+
+
+def check_versions(found: dict[Section, int], before: dict[Section, Known], now: dict[Section, Known]) -> None:
+    """The same for versions that were read beside other operations of a store object.
+
+    Args:
+        found: versions by section.
+        before, now: what the object knew before it asked, and knows by now: a section that was taken as it was found
+            meanwhile is not judged.
+
+    Raises:
+        StateLost: a version is lower than known.
+    """
+    for section, version in found.items():
+        known = before.get(section)
+        if known is not None and version < known.version and section in now and now[section].version >= known.version:
+            raise StateLost(keys.section_name(section), known.version, version)
 
 
 def judge(write: SectionWrite, found: Snapshot, known: Known | None) -> int | None:

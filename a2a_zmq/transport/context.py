@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import stat
@@ -136,6 +137,15 @@ class TransportContext:
             self._zap = None
         if os.getpid() == self._pid:
             self.zmq.destroy(linger=0)
+
+
+def scatter_routes() -> None:
+    """Make the automatic routes of the next ROUTER begin somewhere that nobody can guess.
+
+    libzmq numbers them from a random number of the C library's, and seeds that nowhere: without this they are the same
+    in every process, and a peer that chooses the next one as its own makes libzmq abort the process.
+    """
+    ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
 
 
 def checked_address(address: str, *, encrypted: bool) -> str:

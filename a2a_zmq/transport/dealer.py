@@ -45,13 +45,16 @@ OwnKeys = CurvePair | Callable[[], CurvePair]
 class DealerSocket:
     """A DEALER on the running event loop.
 
+    Attributes:
+        own_key: our public key of the last attempt, or of the connection; empty without CURVE.
+
     Args:
         on_frames: everything that came in at a wake-up, in order.
         on_connected: the handshake succeeded: frames can be sent.
         on_disconnected: the connection ended (the argument is ``b""``, for the form's sake); another attempt follows.
-        on_failed: an attempt failed: ``auth`` (the hub refused our key), ``protocol``, ``handshake`` (it hung up or was
-            silent; also what a wrong server key looks like), ``unreachable``. It is tried again at the same address
-            unless the callback calls :meth:`connect`.
+        on_failed: an attempt failed: ``auth`` (the hub refused our key), ``protocol``, ``handshake`` (it hung up: also
+            what a wrong server key looks like), ``silent`` (connected, and no answer), ``unreachable``. It is tried
+            again at the same address unless the callback calls :meth:`connect`.
         on_writable: the hub's queue was full and has room again.
         curve: our key pair, or where to get it at each attempt; None for addresses that no other host can reach.
     """
@@ -71,6 +74,7 @@ class DealerSocket:
         self.stats = SocketStats()
         self._curve = curve
         self.address = ""
+        self.own_key = b""
         self._context = context
         self._loop = context.loop
         self._on_frames = on_frames
@@ -114,7 +118,8 @@ class DealerSocket:
     def reconnect(self) -> None:
         """Drop the connection, if there is one, and connect to the same hub again at once."""
         if self.address and not self._closed:
-            self._open()
+            self._drop()
+            self._reopen()
 
     def send(self, route: bytes, frame: bytes) -> SendResult:
         """Hand a frame to the hub's queue; never blocks.
@@ -157,6 +162,7 @@ class DealerSocket:
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
         if self._curve is not None:
             own = self._curve() if callable(self._curve) else self._curve
+            self.own_key = own.public
             socket.curve_publickey, socket.curve_secretkey = own
             socket.curve_serverkey = server_key
         self._link = _Link(self, socket)
@@ -201,6 +207,7 @@ class DealerSocket:
                 self._key_index, self._good_key = 0, self._tried_key
                 self._on_connected()
             elif event == zmq.EVENT_CONNECT_RETRIED:
+                link.tried_at = self._loop.time()
                 if self._on_failed is not None:
                     self._on_failed("unreachable")
             elif event == zmq.EVENT_DISCONNECTED and link.connected:
@@ -208,6 +215,8 @@ class DealerSocket:
             else:
                 # libzmq would hammer on at its shortest interval, or (refused key) never try again: our own pace.
                 reason = HANDSHAKE_FAILURES.get(event, "handshake")
+                if reason == "handshake" and self._loop.time() - link.tried_at >= self._options.handshake_ms / 1000:
+                    reason = "silent"
                 self._drop()
                 self.stats.count_refused(reason)
                 self._key_index += 1
@@ -247,6 +256,7 @@ class _Link:
     def __init__(self, owner: DealerSocket, socket: zmq.Socket[bytes]) -> None:
         self.connected = False
         self.connected_at = 0.0
+        self.tried_at = owner._loop.time()
         self._owner = owner
         self._socket = socket
         self._full = False

@@ -31,6 +31,7 @@ from a2a_zmq.transport.context import (
     TransportContext,
     address_error,
     checked_address,
+    scatter_routes,
 )
 from a2a_zmq.transport.dealer import DealerSocket
 from a2a_zmq.transport.monitor import HANDSHAKE_FAILURES, HUB_EVENTS, Monitor
@@ -106,6 +107,8 @@ class RouterSocket:
         self._full_retry_s = FULL_RETRY_MIN_S
         self._full_timer: asyncio.TimerHandle | None = None
         self._own_probes = 0
+        self._first_route = 0  # number of the first automatic route
+        self._accepted = 0  # connections so far
         self._closed = False
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -123,6 +126,7 @@ class RouterSocket:
         if self._socket is not None or self._closed:
             raise ConfigError(f"{address}: the socket listens at {self.address or 'nothing, it is closed'}")
         checked_address(address, encrypted=self._curve is not None)
+        scatter_routes()
         socket = self._context.socket(zmq.ROUTER, self._options, address)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown or slow peer is an error, not a silent drop
         socket.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over somebody else's route
@@ -143,6 +147,7 @@ class RouterSocket:
             if self._curve is not None:
                 self._context.zap.register(self._curve.domain, self._curve.allow)
             try:
+                self._first_route = self._learn_first_route(socket)
                 socket.bind(address)
             except zmq.ZMQError as error:
                 if self._curve is not None:
@@ -157,6 +162,27 @@ class RouterSocket:
         self._pump = Pump(self._loop, socket, self._drain)
         self._context.opened(self)
         return self.address
+
+    def _learn_first_route(self, socket: zmq.Socket[bytes]) -> int:
+        """Automatic routes are numbered from where chance has it: a connection of our own shows where."""
+        name = self._context.new_name()
+        socket.bind(name)
+        with self._context.zmq.socket(zmq.DEALER) as probe:
+            probe.linger = 0
+            probe.connect(name)
+            probe.send(b"")
+            route, _ = socket.recv_multipart()
+        socket.unbind(name)
+        return int.from_bytes(route[1:], "big")
+
+    def _is_automatic(self, route: bytes) -> bool:
+        """Whether ZeroMQ has given this route to one of our connections, and no peer has chosen it itself.
+
+        A chosen one could be somebody's who just left. It may begin with NUL as automatic ones do, and then nothing
+        else tells of it: the property that names it ends there.
+        """
+        number = (int.from_bytes(route[1:], "big") - self._first_route) % (1 << 32)
+        return len(route) == 5 and route[0] == 0 and 1 <= number <= self._accepted
 
     async def self_test(self, timeout_s: float = SELF_TEST_S) -> None:
         """Connect to ourselves with a key that nobody knows, which must fail; to be run before the first real peer.
@@ -308,8 +334,7 @@ class RouterSocket:
             fd = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:
             fd = -1  # inproc
-        # A route that the peer chose itself is no connection's own: it could be somebody's who just left.
-        refused = bool(_property(frame, "Identity"))
+        refused = fd >= 0 and not self._is_automatic(route)
         if refused:
             self.stats.count_refused("routing_id")
         peer = self._routes[route] = _Peer(fd, _property(frame, "User-Id"), refused)
@@ -334,6 +359,7 @@ class RouterSocket:
         for event, value in events:
             if event == zmq.EVENT_ACCEPTED:
                 self._open.add(value)
+                self._accepted += 1
             elif event == zmq.EVENT_DISCONNECTED:
                 self._open.discard(value)
                 route = self._by_fd.pop(value, None)
@@ -369,5 +395,5 @@ def _property(frame: zmq.Frame, name: str) -> str:
 
 
 def _reachable(address: str) -> str:
-    """An address of our own at which a wildcard bind can be reached."""
+    """Where a wildcard bind of our own can be reached."""
     return address.replace("tcp://0.0.0.0:", "tcp://127.0.0.1:").replace("tcp://[::]:", "tcp://[::1]:")

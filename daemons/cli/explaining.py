@@ -1,29 +1,43 @@
-"""``a2actl explain``: a task's story in sentences, from its record and the audit history."""
+"""``a2actl explain``: a task's story, from what the coordinator, its distributor and the store say of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from a2a_zmq.client.requests import HistoryEvent
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, IN_PROGRESS, WAITING, Record
+from daemons.cli.listing import exit_of
 from daemons.cli.output import local_time, seconds_between, short
 
+Json = dict[str, Any]
+ERROR_CHARS = 300
 
-def explanation(record: Record, events: list[HistoryEvent], fleet: dict[str, Any]) -> list[str]:
-    """Lines, oldest first, ending with what holds now and what could be done."""
+
+def explanation(found: Json) -> list[str]:
+    """Lines for people: what it is, its way, who holds it, its attempts, what holds now and why, its history."""
+    record: Record = found.get("task") or {}
     metadata = record.get("metadata") or {}
     client = metadata.get("client") or "an unknown client"
-    what = f"Task {record.get('task_id')} of type {record.get('task_type')!r}"
-    lines = [f"{what}, submitted by {client} at {local_time(record.get('created_at'))}."]
+    lines = [f"Task {record.get('task_id')} of type {record.get('task_type')!r}, submitted by {client}."]
     wishes = _wishes(metadata)
     if wishes:
         lines.append(f"It asks for {wishes}.")
-    lines.extend(_event_line(event) for event in reversed(events))
-    lines.append(_now(record, metadata, fleet))
+    lines.append(_now(found, record, metadata))
+    lines.extend(f"  - {reason}" for reason in found.get("why") or ())
+    lines.extend(["", "Way:", *_way(found.get("hops") or [])])
+    lines.extend(["", "Holders:", *_holders(found)])
+    attempts = [_attempt(each) for each in found.get("attempts") or () if isinstance(each, dict)]
+    if attempts:
+        lines.extend(["", "Attempts that failed:", *attempts])
+    printed = (metadata.get("detail") or {}).get("log")
+    if printed:
+        lines.extend(["", "Last lines of the last attempt:", *(f"  | {line}" for line in printed)])
+    events = found.get("events") or []
+    if events:
+        lines.extend(["", "History:", *(_event(event) for event in reversed(events))])
     return lines
 
 
-def _wishes(metadata: dict[str, Any]) -> str:
+def _wishes(metadata: Json) -> str:
     found = []
     if metadata.get("priority"):
         found.append(f"priority {metadata['priority']}")
@@ -36,50 +50,93 @@ def _wishes(metadata: dict[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _event_line(event: HistoryEvent) -> str:
-    detail = ", ".join(f"{name} {short(value, 120)}" for name, value in event.detail.items() if value not in ("", None))
-    return f"{local_time(event.time)}  {event.name.replace('_', ' ')}{': ' + detail if detail else ''}"
-
-
-def _now(record: Record, metadata: dict[str, Any], fleet: dict[str, Any]) -> str:
+def _now(found: Json, record: Record, metadata: Json) -> str:
     status = record.get("status", "pending")
-    where = metadata.get("worker") or "a worker"
-    failures = record.get("retry_count") or 0
-    attempts = f", attempt {metadata['attempt']}" if metadata.get("attempt") else ""
+    holder = found.get("distributor") or {}
+    number = holder.get("attempt") or metadata.get("attempt")
+    attempt = f", attempt {number}" if number else ""
+    where = holder.get("worker") or metadata.get("worker") or "no worker"
     if status == COMPLETED:
         took = metadata.get("execution_s")
         whole = seconds_between(record.get("created_at"), record.get("completed_at"))
         run = f" It ran {took:.3f} s" if isinstance(took, int | float) else ""
-        total = f", {whole:.3f} s after it was submitted." if run and whole is not None else ("." if run else "")
-        again = f" {failures} earlier attempts failed." if failures else ""
-        return f"It completed on {where}{attempts}.{run}{total}{again}"
+        total = (
+            f", and ended {whole:.3f} s after it was submitted." if run and whole is not None else "." if run else ""
+        )
+        return f"It completed on {where}{attempt}.{run}{total}"
     if status in (FAILED, ABANDONED):
         kind = metadata.get("error_kind") or "error"
-        advice = "" if kind == "cancelled" else " `a2actl retry ID` runs it anew."
-        return f"It {status} on {where}{attempts} ({kind}): {short(record.get('error'), 300)}.{advice}"
-    if status == IN_PROGRESS:
-        since = f" since {local_time(record['started_at'])}" if record.get("started_at") else ""
-        return f"It is running on {where}{attempts}{since}."
+        advice = "" if kind == "cancelled" else f" `a2actl retry {record.get('task_id')}` runs it anew."
+        reason = f"It {status} on {where}{attempt} ({kind}): {short(record.get('error'), ERROR_CHARS)}."
+        return reason if kind == "cancelled" else reason + advice
+    if holder.get("phase") == "running" or status == IN_PROGRESS:
+        since = holder.get("started_at") or record.get("started_at")
+        begun = f"runs on {where}{attempt} since {local_time(since)}" if since else f"is with worker {where}{attempt}"
+        return f"It {begun}."
     if status == WAITING:
         return "It waits for a person's input; no worker is held meanwhile."
-    return _why_pending(record, metadata, fleet, failures)
+    reasons = found.get("why")
+    place = {"inbox": "in the coordinator's inbox", "ended": "nowhere: it is unknown to the coordinator"}.get(
+        str(found.get("state")), f"at {holder.get('id')} ({holder.get('phase') or found.get('state')})"
+    )
+    return f"It waits {place}{attempt}{':' if reasons else '.'}"
 
 
-def _why_pending(record: Record, metadata: dict[str, Any], fleet: dict[str, Any], failures: int) -> str:
-    """The most likely reason why nobody runs it yet, from what the fleet says of itself."""
-    again = f" {failures} attempts failed so far." if failures else ""
-    distributors = fleet.get("distributors") or []
-    up = [one for one in distributors if one.get("up")]
-    if not up:
-        return f"It waits: no distributor is connected.{again}"
-    pinned = metadata.get("distributor")
-    if pinned and pinned not in [one.get("id") for one in up]:
-        return f"It waits for distributor {pinned}, which is not connected.{again}"
-    workers = [worker for one in up for worker in one.get("workers") or () if worker.get("up")]
-    if not workers:
-        return f"It waits: no worker is connected.{again}"
-    able = [worker for worker in workers if record.get("task_type") in (worker.get("task_types") or ())]
-    if not able:
-        return f"It waits: none of the {len(workers)} connected workers handles {record.get('task_type')!r}.{again}"
-    pending = sum(int(one.get("pending") or 0) for one in up)
-    return f"It waits for a free slot: {pending} tasks are queued for {len(able)} workers that handle its type.{again}"
+def _way(hops: list[list[Any]]) -> list[str]:
+    lines = []
+    before = None
+    for name, time, detail in hops:
+        step = seconds_between(before, time)
+        after = f"+{step:.3f} s" if step is not None else ""
+        lines.append(f"  {local_time(time)}  {after:>11}  {name:<10}  {short(detail, ERROR_CHARS)}")
+        before = time
+    return lines
+
+
+def _holders(found: Json) -> list[str]:
+    about = found.get("coordinator") or {}
+    durable = ""
+    if "durable" in about:
+        durable = ", its record is durable" if about["durable"] else ", its record is not durable yet"
+    lines = [f"  coordinator {about.get('id')}: fence {about.get('fence')}{_lease(about.get('lease'))}{durable}"]
+    if about.get("waits_for_result"):
+        lines.append(f"  client {about['waits_for_result']} is connected and waits for the result")
+    holder = found.get("distributor")
+    if holder:
+        state = "" if "up" not in holder else ", connected" if holder["up"] else ", not connected"
+        fence = f": fence {holder['fence']}" if holder.get("fence") else ""
+        lines.append(f"  distributor {holder.get('id')}{fence}{_lease(holder.get('lease'))}{state}")
+        if holder.get("worker"):
+            lines.append(f"  worker {holder['worker']}: attempt {holder.get('attempt')}")
+    places = found.get("places") or {}
+    kept = [f"{name} of {', '.join(where)}" for name, where in places.items() if where]
+    if kept:
+        lines.append(f"  in the store: {'; '.join(kept)}")
+    return lines
+
+
+def _lease(lease: Json | None) -> str:
+    if not lease:
+        return ""
+    agent, host, pid = [*str(lease.get("owner")).split("|"), "?", "?"][:3]
+    left = lease.get("remaining_s")
+    return (
+        f", lease held by {agent} (pid {pid}, host {short(host, 12)}) with fence {lease.get('fence')} for {left:.1f} s"
+    )
+
+
+def _attempt(told: Json) -> str:
+    took = told.get("execution_s")
+    held = told.get("held_s")
+    seconds = f" after {took:.3f} s" if isinstance(took, int | float) else ""
+    seconds = seconds or (f", {held:.3f} s after its dispatch" if isinstance(held, int | float) else "")
+    ended = exit_of(told)
+    how = f" [{ended}]" if ended else ""
+    where = f"{local_time(told.get('ended_at'))}  attempt {told.get('attempt')} on {told.get('worker') or 'no worker'}"
+    return f"  {where}: {told.get('kind')}{how}{seconds}: {short(told.get('error'), ERROR_CHARS)}"
+
+
+def _event(event: list[Any]) -> str:
+    time, _, name, detail = event
+    told = ", ".join(f"{key} {short(value, 120)}" for key, value in detail.items() if value not in ("", None))
+    return f"  {local_time(time)}  {str(name).replace('_', ' ')}{': ' + told if told else ''}"

@@ -85,6 +85,7 @@ class LocalFleet:
         supervise: start a daemon again that ends by itself or is killed.
         directory: use (and keep) this directory instead of a temporary one.
         redis: address ``host:port`` of a Redis to use instead of the embedded one.
+        networks: network namespace, and an address in it that we reach, of daemons that run in one of their own.
 
     Attributes:
         daemons: by name, in the order in which they are started: ``redis``, ``coordinator-1``, ``distributor-1``,
@@ -102,6 +103,7 @@ class LocalFleet:
         supervise: bool = True,
         directory: Path | None = None,
         redis: str | None = None,
+        networks: Mapping[str, tuple[str, str]] | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.daemons: dict[str, Daemon] = {}
@@ -111,6 +113,7 @@ class LocalFleet:
         self._distributors = distributors
         self._env = dict(env or {})
         self._env_of = env_of or {}
+        self._networks = networks or {}
         self._supervise = supervise
         self._start_timeout_s = start_timeout_s
         self._held: set[str] = set()  # not to be restarted by the supervisor
@@ -235,7 +238,8 @@ class LocalFleet:
 
     def get(self, name: str, path: str) -> tuple[int, str]:
         """(status, body) of a page of the daemon's health server; (0, why) if it does not answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemons[name].metrics_port, timeout=PROBE_TIMEOUT_S)
+        daemon = self.daemons[name]
+        connection = http.client.HTTPConnection(daemon.metrics_host, daemon.metrics_port, timeout=PROBE_TIMEOUT_S)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -322,9 +326,19 @@ class LocalFleet:
         }
         if port:
             env["A2A_METRICS_PORT"] = str(port)
+        network, host = self._networks.get(name, ("", "127.0.0.1"))
+        if network:
+            env["A2A_METRICS_HOST"] = host
         env |= self._env | dict(own) | dict(self._env_of.get(name, {}))
         self.daemons[name] = Daemon(
-            name, module, env=env, log=logs / f"{name}.log", cwd=self.directory, metrics_port=port
+            name,
+            module,
+            env=env,
+            log=logs / f"{name}.log",
+            cwd=self.directory,
+            metrics_port=port,
+            metrics_host=host,
+            network=network,
         )
 
     def _redis_answers(self) -> bool:

@@ -45,6 +45,9 @@ def _print_status(fleet: dict[str, Any]) -> None:
     counts = fleet.get("tasks") or {}
     listed = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
     print(f"tasks: {listed} (ended ones since this coordinator's start)")
+    letters = (fleet.get("coordinator") or {}).get("dead_letters")
+    if letters:
+        print(f"dead letters: {letters} (a2actl tasks --dead)")
 
 
 def drain(

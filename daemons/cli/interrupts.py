@@ -17,13 +17,17 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def private_fleet(**options: Any) -> Iterator[LocalFleet]:
-    """A LocalFleet that is stopped and removed whatever ends the block: success, error, Ctrl-C or SIGTERM."""
+def private_fleet(made: LocalFleet | None = None, **options: Any) -> Iterator[LocalFleet]:
+    """A LocalFleet that is stopped and removed whatever ends the block: success, error, Ctrl-C or SIGTERM.
+
+    Args:
+        made: the fleet, not started yet; without it one is made of the options.
+    """
+    fleet = LocalFleet(**options) if made is None else made
     if threading.current_thread() is not threading.main_thread():
-        with LocalFleet(**options) as fleet:
+        with fleet:
             yield fleet
         return
-    fleet = LocalFleet(**options)
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         fleet.start()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemons.cli.invocation import Invocation, invocation
+from daemons.cli.invocation import OPERATOR, CommandFailed, Invocation, invocation
 
 if TYPE_CHECKING:
     from a2a_zmq.security.keyring import KeyDirectory
@@ -95,9 +95,19 @@ def rotate(ctx: typer.Context, name: Name) -> None:
 
 
 @app.command()
-def revoke(ctx: typer.Context, name: Name) -> None:
-    """Shut an agent out within a second, also on live connections."""
+def revoke(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also the identity that a2actl itself acts as.")] = False,
+) -> None:
+    """Shut an agent out within a second, also on live connections; `keys add` admits it again."""
     run = invocation(ctx)
+    if name in (OPERATOR, run.settings.client_id) and not force:
+        raise CommandFailed(
+            f"{name} is who a2actl acts as: it would reach the fleet no more, until `a2actl keys add {name}`; "
+            f"`a2actl keys revoke {name} --force` does it nevertheless"
+        )
     _directory(run).revoke(name)
     run.show({"revoked": name}, lambda: print(f"{name}: revoked"))
 

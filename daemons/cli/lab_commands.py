@@ -1,7 +1,8 @@
-"""Commands that start a private fleet of their own: demo and bench."""
+"""Commands that start a private fleet of their own: demo, bench, chaos and soak."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from daemons.cli.invocation import CommandFailed, invocation
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, bench):
+    for command in (demo, bench, chaos, soak):
         app.command()(command)
 
 
@@ -61,3 +62,76 @@ def bench(
     )
     report = lab.run_bench(chosen, sizes, quiet=run.json)
     run.show(report, lambda: lab.print_report(report))
+
+
+def chaos(
+    ctx: typer.Context,
+    *,
+    duration: Annotated[float, typer.Option(min=1, help="Seconds in which faults are begun.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="Of the plan of faults; a random one by default.")] = None,
+    faults: Annotated[str | None, typer.Option(help="Kinds of faults, comma-separated; all by default.")] = None,
+    rate: Annotated[float, typer.Option(min=1, max=5000, help="Tasks a second of the load.")] = 100.0,
+    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of the private fleet.")] = 3,
+    distributors: Annotated[int, typer.Option(min=1, max=16, help="Distributors of the private fleet.")] = 1,
+    slack: Annotated[
+        float, typer.Option(min=1, help="Let times be so many times as long as promised: for a machine that is busy.")
+    ] = 1.0,
+    fleet: Annotated[
+        bool,
+        typer.Option("--fleet", help="Break the fleet that runs on this host (--address) instead: processes only."),
+    ] = False,
+    yes_break_it: Annotated[bool, typer.Option("--yes-break-it", help="With --fleet: it is meant.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Each kind once, then end.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this file, as Markdown.")] = None,
+) -> None:
+    """Break a fleet under load, and check every promise: nothing lost, nothing recorded twice, back in time.
+
+    The fleet is a private one that is gone afterwards, unless --fleet is given.
+    """
+    import secrets
+
+    from daemons.cli.chaos import report as forms
+    from daemons.cli.chaos import run as lab
+
+    run = invocation(ctx)
+    options = lab.Options(
+        duration_s=duration,
+        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        faults=None if faults is None else tuple(name.strip() for name in faults.split(",")),
+        rate=rate,
+        workers=workers,
+        distributors=distributors,
+        once=once,
+        slack=slack,
+    )
+    if fleet:
+        run.timeout_s = run.timeout_s or lab.PATIENT_S
+        addresses = list(run.settings.coordinator_address)
+        found = lab.run_on(run.client, addresses, options, sure=yes_break_it, quiet=run.json)
+    else:
+        found = lab.run_own(options, quiet=run.json)
+    if report is not None:
+        lab.write_report(found, report)
+    run.show(found, lambda: forms.print_report(found))
+    if not found["ok"]:
+        raise CommandFailed(f"{len(forms.complaints(found))} promises were broken (seed {options.seed})")
+
+
+def soak(
+    ctx: typer.Context,
+    *,
+    duration: Annotated[float, typer.Option(min=10, help="Seconds.")] = 1800.0,
+    share: Annotated[float, typer.Option(min=0.01, max=1, help="Of the highest rate, which is measured first.")] = 0.5,
+    rate: Annotated[float | None, typer.Option(min=1, help="Tasks a second, instead of that share.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the private fleet.")] = 2,
+) -> None:
+    """Load a private fleet for long: memory of each daemon must stay flat, and no key in Redis may stay for ever."""
+    from daemons.cli.chaos import run as lab
+    from daemons.cli.chaos import soak as show
+
+    run = invocation(ctx)
+    say = lab.Narrator(quiet=run.json)
+    found = show.run_soak(seconds=duration, share=share, workers=workers, rate=rate, say=say)
+    run.show(found, lambda: show.print_report(found))
+    if not found["ok"]:
+        raise CommandFailed(f"{len(found['broken'])} promises were broken")

@@ -112,7 +112,7 @@ def hoist(argv: Sequence[str]) -> list[str]:
 
 def status_of(error: Exception) -> tuple[int, str]:
     """Exit status and line for an error; the line is "" if the command has said everything itself."""
-    from a2a_zmq.errors import A2AError, ConfigError, FleetUnavailable, RequestRefused, TaskTimeout
+    from a2a_zmq.errors import A2AError, ConfigError, FleetUnavailable, KeyRefused, RequestRefused, TaskTimeout
 
     if isinstance(error, CommandFailed):
         return error.status, str(error)
@@ -124,6 +124,8 @@ def status_of(error: Exception) -> tuple[int, str]:
         return EX_USAGE, text
     if isinstance(error, ConfigError):
         return EX_CONFIG, str(error).replace("--coordinator-address", "--address")
+    if isinstance(error, KeyRefused):
+        return EX_CONFIG, f"{error}; `a2actl keys list` here and on the coordinator's host shows who knows whom"
     if isinstance(error, FleetUnavailable):
         return EX_UNAVAILABLE, str(error)
     if isinstance(error, TaskTimeout):

@@ -32,10 +32,21 @@ class Daemon:
         log: file that takes its standard output and error, appended over restarts.
         cwd: its working directory.
         metrics_port: port of its health server, 0 if it has none.
+        metrics_host: its address.
+        network: network namespace to run in; "" for ours.
     """
 
     def __init__(
-        self, name: str, module: str, *, env: Mapping[str, str], log: Path, cwd: Path, metrics_port: int = 0
+        self,
+        name: str,
+        module: str,
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        cwd: Path,
+        metrics_port: int = 0,
+        metrics_host: str = "127.0.0.1",
+        network: str = "",
     ) -> None:
         self.name = name
         self.module = module
@@ -43,6 +54,8 @@ class Daemon:
         self.log = log
         self.cwd = cwd
         self.metrics_port = metrics_port
+        self.metrics_host = metrics_host
+        self.network = network
         self.starts = 0
         self.started_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,8 +72,9 @@ class Daemon:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
+            enter = ["nsenter", f"--net=/run/netns/{self.network}"] if self.network else []
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                [*enter, sys.executable, "-m", self.module],
                 env=self.env,
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,

@@ -13,9 +13,10 @@ import typer
 
 from a2a_zmq.client.base import TaskSpec
 from a2a_zmq.client.handles import TaskHandle
-from a2a_zmq.errors import ConfigError, FleetUnavailable, TaskTimeout
+from a2a_zmq.client.sync import FleetClient
+from a2a_zmq.errors import ConfigError, FleetError, FleetUnavailable, TaskTimeout
 from a2a_zmq.tasks import COMPLETED
-from daemons.cli.invocation import CommandFailed, Invocation, print_json
+from daemons.cli.invocation import EX_INTERRUPTED, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
 
 # Members of a line of --file, with the type that each must have.
@@ -96,13 +97,21 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         CommandFailed: a task did not complete.
     """
     began = time.monotonic()
+    pinned: set[str] = set()
     with run.client() as client:
-        handles = client.submit_tasks(cast("Iterable[TaskSpec]", specs))
+        handles = _submit(client, _noting(specs, pinned))
         accepted_s = time.monotonic() - began
+        _warn_of_strangers(client, pinned)
         if not wait:
             _show_ids(run, [handle.task_id for handle in handles], accepted_s)
             return
-        _wait(run, handles)
+        try:
+            _wait(run, handles)
+        except KeyboardInterrupt:
+            going_on = [handle.task_id for handle in handles if not handle.done()]
+            _show_ids(run, going_on, time.monotonic() - began)
+            text = f"interrupted; {len(going_on)} tasks go on: a2actl result ID waits for one, a2actl cancel ID ends it"
+            raise CommandFailed(text, EX_INTERRUPTED) from None
     results = [_summary(handle) for handle in handles]
     elapsed_s = time.monotonic() - began
     bad = [row for row in results if row["status"] != COMPLETED]
@@ -117,13 +126,48 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         raise CommandFailed(f"task {first['task_id']} {first['status']}: {short(first['error'], 200)}{more}")
 
 
+def _submit(client: FleetClient, specs: Iterable[dict[str, Any]]) -> list[TaskHandle]:
+    try:
+        return client.submit_tasks(cast("Iterable[TaskSpec]", specs))
+    except KeyboardInterrupt:
+        text = "interrupted while submitting; what was accepted until then goes on (a2actl tasks lists it)"
+        raise CommandFailed(text, EX_INTERRUPTED) from None
+
+
+def _noting(specs: Iterable[dict[str, Any]], pinned: set[str]) -> Iterator[dict[str, Any]]:
+    """The same tasks; ``pinned`` gets the distributors that they ask for."""
+    for spec in specs:
+        if "distributor" in spec:
+            pinned.add(spec["distributor"])
+        yield spec
+
+
+def _warn_of_strangers(client: FleetClient, pinned: set[str]) -> None:
+    """Tasks for a distributor that is not there (yet) are taken; whoever mistyped its name wants to know."""
+    if not pinned:
+        return
+    try:
+        known = {str(one.get("id")) for one in client.status().get("distributors") or ()}
+    except FleetError:
+        return  # the tasks are accepted; only the warning is lost
+    for name in sorted(pinned - known):
+        there = ", ".join(sorted(known)) or "none"
+        print(
+            f"a2actl: warning: no distributor {name!r} is registered (there are: {there}); tasks for it wait until it "
+            "joins, or are cancelled",
+            file=sys.stderr,
+        )
+
+
 def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
     until = None if run.timeout_s is None else time.monotonic() + run.timeout_s
     with progress("waiting", len(handles), enabled=len(handles) > 1 and not run.json) as advance:
         for handle in handles:
             try:
                 handle.result(None if until is None else max(0.0, until - time.monotonic()))
-            except (TaskTimeout, FleetUnavailable):
+            except TaskTimeout:
+                raise TaskTimeout(handle.task_id, run.timeout_s or 0.0) from None  # of all, not what was left of it
+            except FleetUnavailable:
                 raise
             except Exception:
                 if handle.record is None:

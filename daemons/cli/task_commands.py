@@ -10,6 +10,7 @@ import typer
 from daemons.cli.invocation import CommandFailed, Invocation, invocation
 
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.")]
+TypeOption = Annotated[str | None, typer.Option("--type", help="Only this task type.")]
 TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id.")]
 
 
@@ -118,12 +119,12 @@ def tasks(
     status: Annotated[
         str | None, typer.Option(help="pending, in_progress, waiting, completed, failed or abandoned.")
     ] = None,
-    task_type: Annotated[str | None, typer.Option("--type", help="Only this task type.")] = None,
+    task_type: TypeOption = None,
     dead: Annotated[bool, typer.Option("--dead", help="Dead letters: tasks that were given up.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
-    """List tasks."""
-    from daemons.cli.output import local_time, print_table, short
+    """List tasks: unfinished ones, or with their --status (or --dead) the newest of those that ended."""
+    from daemons.cli import listing
 
     known = ("pending", "in_progress", "waiting", "completed", "failed", "abandoned")
     if status is not None and status not in known:
@@ -131,41 +132,23 @@ def tasks(
     run = invocation(ctx)
     with run.client() as client:
         page = client.tasks(status=status, task_type=task_type, dead=dead, limit=limit)
-
-    def table() -> None:
-        rows = []
-        for record in page.tasks:
-            metadata = record.get("metadata") or {}
-            rows.append(
-                (
-                    record.get("task_id"),
-                    record.get("task_type"),
-                    record.get("status", "pending"),
-                    metadata.get("attempt", ""),
-                    metadata.get("worker") or metadata.get("distributor") or "",
-                    local_time(record.get("created_at")),
-                    short(record.get("error"), 60),
-                )
-            )
-        print_table(("task", "type", "status", "attempt", "where", "created", "error"), rows, right="attempt")
-        print(f"{len(page.tasks)} of {page.total}")
-
-    run.show({"tasks": page.tasks, "total": page.total}, table)
+    since = {"since": page.since} if page.since else {}
+    shown = {"tasks": page.tasks, "total": page.total, **since}
+    run.show(shown, lambda: listing.print_tasks(page, status=status, dead=dead))
 
 
 def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
-    """Say in words where a task stands and how it got there."""
+    """Where a task stands and why, who holds it, and how it got there."""
     from daemons.cli.explaining import explanation
 
     run = invocation(ctx)
     with run.client() as client:
-        record = client.get(task_id)
-        if record is None:
-            raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
-        events = client.history(task_id, limit=200)
-        fleet = client.status()
-    lines = explanation(record, events, fleet)
-    run.show({"task_id": task_id, "status": record.get("status"), "lines": lines}, lambda: print("\n".join(lines)))
+        found = client.explain(task_id)
+    if found is None:
+        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+    lines = explanation(found)
+    status = (found.get("task") or {}).get("status")
+    run.show({"task_id": task_id, "status": status, **found, "lines": lines}, lambda: print("\n".join(lines)))
 
 
 def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
@@ -179,11 +162,25 @@ def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
         raise CommandFailed(f"unknown: {', '.join(map(str, outcome['unknown']))}")
 
 
-def retry(ctx: typer.Context, task_ids: TaskIds) -> None:
+def retry(
+    ctx: typer.Context,
+    task_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead letters (see tasks --dead).")] = False,
+    task_type: TypeOption = None,
+) -> None:
     """Run failed or abandoned tasks anew. Fails if one is refused."""
+    if bool(task_ids) == dead:
+        raise typer.BadParameter("name tasks, or give --dead for all dead letters")
+    if task_type is not None and not dead:
+        raise typer.BadParameter("--type goes with --dead")
     run = invocation(ctx)
     with run.client() as client:
-        outcome = client.retry(*task_ids)
+        if dead:
+            from daemons.cli import listing
+
+            outcome = listing.retry_dead(client, task_type)
+        else:
+            outcome = client.retry(*(task_ids or ()))
     _show_outcome(run, {**outcome, "refused": []}, {"retried": "runs again"}, shown=outcome)
     if outcome.get("refused"):
         raise CommandFailed("; ".join(f"{one} not retried: {why}" for one, why in outcome["refused"]))
@@ -206,7 +203,7 @@ def history(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
     """The audit history, newest first."""
-    from daemons.cli.output import local_time, print_table
+    from daemons.cli.output import local_time, print_table, short
 
     run = invocation(ctx)
     with run.client() as client:
@@ -214,8 +211,8 @@ def history(
 
     def table() -> None:
         rows = [
-            (local_time(event.time), event.task_id, event.name, ", ".join(f"{k}={v}" for k, v in event.detail.items()))
-            for event in events
+            (local_time(e.time), e.task_id, e.name, ", ".join(f"{k}={short(v, 100)}" for k, v in e.detail.items()))
+            for e in events
         ]
         print_table(("time", "task", "event", "detail"), rows)
 

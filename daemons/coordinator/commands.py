@@ -13,15 +13,9 @@ from a2a_zmq.tasks import COMPLETED, TERMINAL
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.lives import dead_letter, revived_record
 from daemons.coordinator.queries import task_ids_of
-from daemons.coordinator.records import (
-    QUEUED,
-    Entry,
-    attempt_of,
-    entry_of,
-    owner_of,
-    revived_record,
-)
+from daemons.coordinator.records import QUEUED, Entry, entry_of, owner_of
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import QueryAnswer, Send
 
@@ -150,7 +144,7 @@ class Commands:
             desk.refuse(message, "BUSY", "the store cannot be asked now")
             return
         # The store's result record is the truth about what ended, and how.
-        desk.ask_results(task_ids, partial(self._retry_found, client, message, task_ids), now)
+        desk.ask_results(task_ids, partial(self._retry_found, client, message, task_ids), now, letters=True)
 
     def _retry_found(
         self, client: Client, message: Message, task_ids: list[str], answer: QueryAnswer, now: Now
@@ -175,25 +169,24 @@ class Commands:
         desk = self._desk
         if task_id in desk.ledger.live:
             return "it has not ended"
-        letter = desk.dead.get(task_id)
-        if stored is None and letter is None:
+        if stored is None:
             return "unknown, or its result has expired"
-        result = orjson.loads(stored if stored is not None else letter[1])  # type: ignore[index]
+        result = orjson.loads(stored)
         status = result.get("status")
         if status == COMPLETED or status not in TERMINAL:
             return f"it is {status}"
-        record = orjson.loads(letter[0]) if letter is not None else result
-        if not isinstance(record.get("payload"), dict):
+        if not isinstance(result.get("payload"), dict):
             return "its payload is not kept any more"
-        found = entry_of(revived_record(record, result, now), desk.ledger.needs, now.mono)
+        found = entry_of(revived_record(result, now), desk.ledger.needs, now.mono)
         if found is None:
             return "its record cannot be read"
-        entry = found[0]
+        entry, floor = found
         entry.subscriber = client.agent_id
-        desk.dead.take(task_id)
+        desk.letters -= dead_letter(result)
         desk.recent.forget(task_id)
         desk.ledger.accept(entry)
-        desk.ledger.floors[task_id] = attempt_of(result)
+        if floor is not None:
+            desk.ledger.floors[task_id] = floor
         return None
 
     # ------------------------------------------------------------ drain_agent

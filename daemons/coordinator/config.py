@@ -30,7 +30,6 @@ class CoordinatorConfig:
         retry_after_s: what a refused client is told; jittered, so that clients do not come back at once.
         requeue_delay_s: pause after a peer's outbox was full; about what it takes a peer to acknowledge a window.
         recent_results, recent_bytes: result records kept in memory for questions about what just finished.
-        dead_letters, dead_letter_bytes: records of failed tasks that are kept for a retry.
         max_backlog_bytes: results that wait for a client that does not take them; beyond, they are dropped here (they
             stay in the store, where ``watch_tasks`` finds them).
         max_watched: further subscriptions (beside each task's submitter).
@@ -65,8 +64,6 @@ class CoordinatorConfig:
     requeue_delay_s: float = 0.05
     recent_results: int = 20_000
     recent_bytes: int = 16 * 1024 * 1024
-    dead_letters: int = 10_000
-    dead_letter_bytes: int = 32 * 1024 * 1024
     max_backlog_bytes: int = 32 * 1024 * 1024
     max_watched: int = 100_000
     inbox_overdue_s: float = 30.0

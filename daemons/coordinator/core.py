@@ -27,6 +27,8 @@ from daemons.coordinator.commands import Commands
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.explaining import Explaining
+from daemons.coordinator.lists import Lists
 from daemons.coordinator.queries import Queries
 from daemons.coordinator.results import Results
 from daemons.coordinator.staging import INBOX_SECTION
@@ -53,8 +55,7 @@ from daemons.runtime.contract import (
 )
 
 EX_TEMPFAIL = 75  # sysexits.h: the supervisor starts us again, as a standby
-# Task types that a welcome names: it is part of an answer of a few kilobytes.
-WELCOME_TYPES = 64
+WELCOME_TYPES = 64  # a welcome is part of an answer of a few kilobytes
 
 
 class CoordinatorCore:
@@ -91,7 +92,7 @@ class CoordinatorCore:
         self._max_batch = min(config.max_batch, max(1, room // 4))
         submissions = Submissions(desk)
         results = Results(desk)
-        queries = Queries(desk, self.supervision)
+        queries, lists, explaining = Queries(desk, self.supervision), Lists(desk, self.supervision), Explaining(desk)
         commands = Commands(desk)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
@@ -115,7 +116,8 @@ class CoordinatorCore:
             "assign_task": submissions.submit,
             "watch_tasks": queries.watch,
             "get_task": queries.get,
-            "list_tasks": queries.list_tasks,
+            "explain": explaining.explain,
+            "list_tasks": lists.list_tasks,
             "fleet_status": queries.fleet_status,
             "history": queries.history,
             "cancel_tasks": commands.cancel,
@@ -126,6 +128,7 @@ class CoordinatorCore:
         self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
             "task_results": results.task_results,
             "task_unknown": results.task_unknown,
+            "explain": explaining.told,
             "workers_changed": results.workers_changed,
             "heartbeat": results.heartbeat,
             "audit": self.supervision.reconciler.said,
@@ -251,7 +254,7 @@ class CoordinatorCore:
     def _from_distributor(self, home: Distributor, message: Message, action: str, now: Now) -> None:
         desk = self.desk
         home.suspect = False  # it was only slow; after a broken connection nothing comes before a new session
-        if message.type is MessageType.ERROR:
+        if message.type is MessageType.ERROR and action != "explain":
             # It did not do what we asked: whatever it was, comparing what it holds with the store sets it right.
             home.needs_sync = True
             code, text = message.payload.get("code"), message.payload.get("message")

@@ -13,10 +13,12 @@ from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record
 from daemons.coordinator.clients import Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
+from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.ledger import Ledger
-from daemons.coordinator.memory import DeadLetters, Recent
+from daemons.coordinator.lives import cancelled_record, dead_letter
+from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
-from daemons.coordinator.records import Entry, attempt_of, cancelled_record, public_result
+from daemons.coordinator.records import Entry, attempt_of, public_result
 from daemons.coordinator.staging import INBOX_SECTION, Staging
 from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Send
 
@@ -29,11 +31,13 @@ class Desk:
 
     Attributes:
         out: effects of the call that is being handled.
+        leading_since: monotonic time at which we began to lead; who was away before may have come and gone unseen.
         leading: we own the sections; only then anything is taken or placed.
         draining: why and until when we leave, once asked to.
         known_types: every task type that a distributor's workers ever offered.
         place_held: something changed that may let tasks out of the inbox.
         inbox_checked: the loaded inbox was compared with the results in the store.
+        letters: dead letters, as counted in the store a while ago and kept up since.
         restaged: live tasks whose records the store had lost and was given again.
         finished: tasks that ended since this process started, by status; ``late``: results that were not wanted.
     """
@@ -55,10 +59,11 @@ class Desk:
         self.clients = Clients(config)
         self.questions = Questions(config.question_timeout_s, config.max_pending_questions)
         self.recent = Recent(config.recent_results, config.recent_bytes)
-        self.dead = DeadLetters(config.dead_letters, config.dead_letter_bytes)
+        self.letters = 0
         self.known_types: set[str] = set()
         self.out: list[Effect] = []
         self.leading = False
+        self.leading_since = -math.inf
         self.fence = 0
         self.epoch = ""
         self.store_available = True
@@ -101,8 +106,10 @@ class Desk:
         """Ids of all places where results are kept: every distributor, and the inbox."""
         return [*(each.agent_id for each in self.ledger.distributors.values() if each.registered), ""]
 
-    def ask_results(self, task_ids: list[str], then: Then, now: Now) -> None:
-        self.ask("results", {"distributor_ids": self.everywhere(), "task_ids": task_ids}, then, now)
+    def ask_results(self, task_ids: list[str], then: Then, now: Now, *, letters: bool = False) -> None:
+        """Result records by id, wherever they are; with ``letters`` also of dead letters whose results have expired."""
+        args = {"distributor_ids": self.everywhere(), "task_ids": task_ids, "letters": letters}
+        self.ask("results", args, then, now)
 
     # ------------------------------------------------------------ ends of tasks
 
@@ -118,13 +125,14 @@ class Desk:
         """The task is terminal, and recorded by whoever ran it: forget it, tell who waits."""
         status = record["status"]
         self.finished[status] += 1
-        if status != COMPLETED:
-            self.dead.put(entry.task_id, entry.record, encoded)
-            if status == FAILED:
-                reason = (record.get("metadata") or {}).get("error_kind")
-                self.meter.count(
-                    "task_failures_total", reason=reason if isinstance(reason, str) and reason else "raised"
-                )
+        dead = status != COMPLETED and dead_letter(record)
+        self.letters += dead
+        if status == FAILED:
+            reason = (record.get("metadata") or {}).get("error_kind")
+            self.meter.count("task_failures_total", reason=reason if isinstance(reason, str) and reason else "raised")
+        floor = self.ledger.floors.get(entry.task_id) if self.ledger.floors else None
+        if floor is not None:
+            self.drop_letter(entry.task_id, floor.letter, unless=entry.home if dead else None)
         if entry.task_id in self.restaged:
             # We put its record back after the store had lost it; whoever ended it may have dropped it before that.
             self.restaged.discard(entry.task_id)
@@ -145,7 +153,13 @@ class Desk:
     def stale(self, task_id: str, record: Record) -> bool:
         """A copy of the result that a retried task had before."""
         floor = self.ledger.floors.get(task_id)
-        return floor is not None and attempt_of(record) <= floor
+        return floor is not None and attempt_of(record) <= floor.attempt
+
+    def drop_letter(self, task_id: str, place: str, unless: Distributor | None = None) -> None:
+        """The task is no dead letter of that distributor any more (``unless`` it has just become one there again)."""
+        home = self.ledger.distributors.get(place)
+        if home is not None and home is not unless:
+            self.staging.section(home.section).letters.append(task_id)
 
     def end_here(self, entry: Entry, by: str, now: Now) -> None:
         """Cancel a task that no distributor runs: recorded by us; who waits is told when that is durable."""
@@ -154,7 +168,9 @@ class Desk:
         public = orjson.dumps(public_result(record))
         for client in self.clients.waiting_for(entry):
             self._ended.setdefault(client.agent_id, []).append(public)
-        self.dead.put(entry.task_id, entry.record, public)
+        floor = self.ledger.floors.get(entry.task_id)
+        if floor is not None:
+            self.drop_letter(entry.task_id, floor.letter)
         self.restaged.discard(entry.task_id)
         self.finished[ABANDONED] += 1
         self.ledger.remove(entry)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lanes import Lane
-from daemons.coordinator.records import DONE, FRESH, HELD, PLACED, QUEUED, SENT, Entry, Need, Needs
+from daemons.coordinator.records import DONE, FRESH, HELD, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
 
 # Entry.batch of a task that was read from the store: durable, by no cut of ours.
 LOADED = -1
@@ -22,7 +22,7 @@ class Ledger:
         distributors: all that are known, up or not.
         owners: unfinished tasks by client identity.
         live_bytes: of all records.
-        floors: attempt that the result of a retried task must exceed; a late copy of its old result does not.
+        floors: former lives of retried tasks; late copies of their old results do not count.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Ledger:
         self.owners: dict[str, int] = {}
         self.live_bytes = 0
         self.needs = Needs()
-        self.floors: dict[str, int] = {}
+        self.floors: dict[str, Floor] = {}
 
     def clear(self) -> None:
         """Forget all tasks; what is known of the distributors stays."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
-from itertools import islice
-from typing import Any, Final
 
 import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, PENDING, Record
+from a2a_zmq.tasks import PENDING
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
+from daemons.coordinator.lists import fitting, limit_of
 from daemons.coordinator.records import SENT, Entry, owner_of, public_result
 from daemons.coordinator.supervision import Supervision
 from daemons.runtime.contract import QueryAnswer
-
-# Lists are cut here: half of the largest frame, whatever the records' metadata or the events' details add up to.
-ANSWER_BYTES: Final = 512 * 1024
 
 
 class Watch:
@@ -39,24 +34,6 @@ class Watch:
         self.results: list[bytes] = []
         self.live: list[tuple[str, str]] = []
         self.unknown: list[str] = []
-
-
-class Listing:
-    """One ``list_tasks`` on its way to its answer."""
-
-    __slots__ = ("chosen", "client", "limit", "message", "status", "task_type", "total")
-
-    def __init__(self, client: Client, message: Message, limit: int) -> None:
-        self.client = client
-        self.message = message
-        self.limit = limit
-        self.status = message.payload.get("status")
-        self.task_type = message.payload.get("task_type")
-        self.chosen: list[Entry] = []
-        self.total = 0
-
-    def wants(self, entry: Entry) -> bool:
-        return self.task_type in (None, entry.need.task_type) and self.client.may_see(entry.owner)
 
 
 class Queries:
@@ -166,7 +143,7 @@ class Queries:
         if stored is not None:
             self._got(client, message, stored, early=desk.recent.get(task_id) is None)
         elif desk.questions.room():
-            desk.ask_results([task_id], partial(self._get_stored, client, message, task_id), now)
+            desk.ask_results([task_id], partial(self._get_stored, client, message, task_id), now, letters=True)
         else:
             desk.refuse(message, "BUSY", "too many requests wait for the store")
 
@@ -189,71 +166,6 @@ class Queries:
         out = self._desk.staging.after if early else self._desk.out  # early: it is not durable yet
         out.append(self._desk.reply(message, {"task": record}))
 
-    # ------------------------------------------------------------ list_tasks
-
-    def list_tasks(self, client: Client, message: Message, now: Now) -> None:
-        """Live tasks (``dead``: failed ones) without payload and result.
-
-        Looks at a bounded number of the oldest live tasks, so ``total`` with a status is what the distributors' last
-        heartbeats say, and a filter that matches only young tasks of a long backlog may show fewer than there are.
-        """
-        desk = self._desk
-        payload = message.payload
-        listing = Listing(client, message, _limit(payload.get("limit"), desk.config.list_limit))
-        if payload.get("dead") is True or listing.status in (FAILED, ABANDONED, COMPLETED):
-            self._list_ended(listing)
-            return
-        # With a status the candidates' true status must be read first, so more of them are taken.
-        count = listing.limit if listing.status is None else desk.config.list_limit
-        found = [each for each in islice(desk.ledger.live.values(), desk.config.list_scan) if listing.wants(each)]
-        listing.chosen = found[:count]
-        listing.total = self._total(listing, len(found))
-        sent = [entry for entry in listing.chosen if entry.state == SENT and entry.home is not None]
-        homes = sorted({entry.home.agent_id for entry in sent if entry.home is not None})
-        if sent and desk.questions.room():
-            args = {"distributor_ids": homes, "task_ids": [entry.task_id for entry in sent]}
-            desk.ask("tasks", args, partial(self._listed, listing), now)
-        else:
-            self._listed(listing, QueryAnswer("", {}), now)
-
-    def _total(self, listing: Listing, found: int) -> int:
-        """How many match as far as memory knows; 0 where only the records that are read next can tell."""
-        ledger = self._desk.ledger
-        client, status = listing.client, listing.status
-        if status is not None:
-            counted = listing.task_type is None and client.operator
-            return self._supervision.counts().get(status, 0) if counted else 0
-        if listing.task_type is not None:
-            return found
-        return len(ledger.live) if client.operator else ledger.owners.get(client.identity, 0)
-
-    def _listed(self, listing: Listing, answer: QueryAnswer, now: Now) -> None:
-        records = answer.value if answer.error is None else {}
-        rows: list[Record] = []
-        matching = 0
-        for entry in listing.chosen:
-            record = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
-            if record and listing.status in (None, record.get("status", PENDING)):
-                matching += 1
-                if len(rows) < listing.limit:
-                    rows.append(_row(record))
-        payload = {"tasks": fitting(rows), "total": max(listing.total, matching)}
-        self._desk.out.append(self._desk.reply(listing.message, payload))
-
-    def _list_ended(self, listing: Listing) -> None:
-        """Failed and abandoned tasks of this process's memory, newest first."""
-        rows: list[Record] = []
-        total = 0
-        for stored in self._desk.dead.newest():
-            record = orjson.loads(stored)
-            fits = listing.status in (None, record.get("status"))
-            fits = fits and listing.task_type in (None, record.get("task_type"))
-            if fits and listing.client.may_see(owner_of(record)):
-                total += 1
-                if len(rows) < listing.limit:
-                    rows.append(_row(record))
-        self._desk.out.append(self._desk.reply(listing.message, {"tasks": fitting(rows), "total": total}))
-
     # ------------------------------------------------------------ history
 
     def history(self, client: Client, message: Message, now: Now) -> None:
@@ -271,7 +183,7 @@ class Queries:
                 message, "FORBIDDEN", "only operators read the history of the whole fleet; name one of your tasks"
             )
         else:
-            desk.ask_results([task_id], partial(self._history_of, client, message, task_id), now)
+            desk.ask_results([task_id], partial(self._history_of, client, message, task_id), now, letters=True)
 
     def _owns(self, client: Client, task_id: str) -> bool:
         entry = self._desk.ledger.live.get(task_id)
@@ -288,7 +200,7 @@ class Queries:
 
     def _read_history(self, message: Message, task_id: str | None, now: Now) -> None:
         desk = self._desk
-        limit = _limit(message.payload.get("limit"), desk.config.history_limit)
+        limit = limit_of(message.payload.get("limit"), desk.config.history_limit)
         args = {"distributor_ids": desk.everywhere(), "limit": limit, "task_id": task_id}
         desk.ask("history", args, partial(self._history_read, message, limit), now)
 
@@ -298,27 +210,6 @@ class Queries:
             return
         events = fitting([orjson.Fragment(event) for event in answer.value[:limit]])
         self._desk.out.append(self._desk.reply(message, {"events": events}))
-
-
-def _limit(wanted: object, most: int) -> int:
-    return min(wanted if isinstance(wanted, int) and wanted > 0 else 100, most)
-
-
-def fitting(rows: Iterable[Any]) -> orjson.Fragment:
-    """The first rows of a list, as many as one answer holds, encoded."""
-    parts: list[bytes] = []
-    size = 0
-    for row in rows:
-        part = orjson.dumps(row)
-        size += len(part) + 1
-        if size > ANSWER_BYTES:
-            break
-        parts.append(part)
-    return orjson.Fragment(b"[" + b",".join(parts) + b"]")
-
-
-def _row(record: Record) -> Record:
-    return {key: value for key, value in record.items() if key not in ("payload", "result")}
 
 
 def task_ids_of(desk: Desk, message: Message) -> list[str] | None:

@@ -28,11 +28,15 @@ class Questions:
 
     def ask(self, op: str, args: dict[str, object], then: Then, now: Now) -> Query:
         """Remember who wants to know; the caller emits the effect."""
+        return Query(self.expect(then, now), op, args)
+
+    def expect(self, then: Then, now: Now) -> str:
+        """Remember who wants to know; the caller asks somebody else than the store, who repeats this tag."""
         self._count += 1
         tag = f"q{self._count}"
         self._pending[tag] = then
         self._deadlines.append((now.mono + self._timeout_s, tag))
-        return Query(tag, op, args)
+        return tag
 
     def answered(self, event: QueryAnswer, now: Now) -> bool:
         """Hand the answer on; False if nobody waits for it (any more)."""
@@ -47,7 +51,7 @@ class Questions:
             _, tag = self._deadlines.popleft()
             then = self._pending.pop(tag, None)
             if then is not None:
-                then(QueryAnswer(tag, error="the store did not answer in time"), now)
+                then(QueryAnswer(tag, error="no answer in time"), now)
 
     def forget(self) -> None:
         self._pending.clear()

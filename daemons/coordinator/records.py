@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -12,7 +12,7 @@ from a2a_zmq.clock import Now, iso
 from a2a_zmq.ids import TASK_ID, valid_agent_id
 from a2a_zmq.models import Task
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
-from a2a_zmq.tasks import ABANDONED, Record
+from a2a_zmq.tasks import Record
 
 if TYPE_CHECKING:
     from daemons.coordinator.config import CoordinatorConfig
@@ -41,8 +41,11 @@ MAX_NEEDS: Final = 10_000
 TASK_MEMBERS: Final = frozenset(Task.model_fields)
 # Set by the fleet; whatever a submission says of them is left out.
 RESERVED: Final = frozenset(
-    {"client", "attempt", "worker", "error_kind", "execution_s", "detail", "retried", "floor", "restored"}
-)
+    {
+        "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "held_s", "letter", "restored",
+        "retried", "worker",
+    }
+)  # fmt: skip
 
 Rejection = dict[str, str]
 
@@ -78,6 +81,18 @@ class Needs:
                 self._known.clear()
             need = self._known[key] = Need(task_type, key[1], key[2], labels)
         return need
+
+
+class Floor(NamedTuple):
+    """The former life of a task that an operator sent around again.
+
+    Attributes:
+        attempt: its last one; whatever is said of that one or of an earlier one does not count.
+        letter: the distributor that keeps its dead letter, "" for none.
+    """
+
+    attempt: int
+    letter: str
 
 
 class Entry:
@@ -293,9 +308,8 @@ def check_metadata(metadata: Any, max_bytes: int) -> str | None:
     return None
 
 
-def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, int] | None:
-    """The entry of a stored record, and the attempt that its result must exceed (0 unless it was retried by an
-    operator).
+def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, Floor | None] | None:
+    """The entry of a stored record, and what is to be known of its former life if it was retried by an operator.
 
     Returns:
         None if the record cannot be read.
@@ -305,55 +319,17 @@ def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, int] | N
         metadata = found.get("metadata") or {}
         need = needs.of(found["task_type"], metadata)
         floor = metadata.get("floor")
-        floor = floor if isinstance(floor, int) and metadata.get("retried") else 0
-        return Entry(found["task_id"], record, need, str(metadata.get("client") or ""), since), floor
+        before = None
+        if isinstance(floor, int) and metadata.get("retried"):
+            before = Floor(floor, str(metadata.get("letter") or ""))
+        return Entry(found["task_id"], record, need, str(metadata.get("client") or ""), since), before
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         return None
-
-
-def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
-    """The result record of a task that ended here, before any distributor ran it.
-
-    It keeps the payload, which a later ``retry_tasks`` needs.
-    """
-    record: Record = orjson.loads(entry.record)
-    metadata = dict(record.get("metadata") or {})
-    metadata["error_kind"] = "cancelled"
-    metadata["execution_s"] = 0.0
-    if entry.home is not None:
-        metadata["distributor"] = entry.home.agent_id
-    stamp = iso(now.wall)
-    record.update(
-        status=ABANDONED, result=None, error=f"cancelled by {by} before it ran", started_at=None,
-        updated_at=stamp, completed_at=stamp, metadata=metadata,
-    )  # fmt: skip
-    record.setdefault("retry_count", 0)
-    return record
 
 
 def public_result(record: Record) -> Record:
     """A result record as clients get it: without the payload."""
     return {key: value for key, value in record.items() if key != "payload"}
-
-
-def revived_record(record: Record, result: Record, now: Now) -> bytes:
-    """The record of a finished task that an operator sends around once more; attempts go on counting."""
-    metadata = {key: value for key, value in (record.get("metadata") or {}).items() if key not in RESERVED}
-    last = result.get("metadata") or {}
-    metadata["client"] = last.get("client") or (record.get("metadata") or {}).get("client") or ""
-    metadata["attempt"] = metadata["floor"] = attempt_of(result)
-    metadata["retried"] = (last.get("retried") or 0) + 1
-    fresh = {
-        "task_id": record["task_id"],
-        "task_type": record["task_type"],
-        "status": "pending",
-        "created_at": record.get("created_at") or result.get("created_at") or iso(now.wall),
-        "updated_at": iso(now.wall),
-        "retry_count": result.get("retry_count") or 0,
-        "metadata": metadata,
-        "payload": record.get("payload") or {},
-    }
-    return orjson.dumps(fresh)
 
 
 def restored_record(record: bytes) -> bytes:

@@ -23,13 +23,15 @@ RECENT_EVENTS = 100
 
 
 class Staged:
-    """Not yet cut writes to one section. ``entries`` are records to put; those that ended meanwhile are skipped."""
+    """Not yet cut writes to one section. ``entries`` are records to put; those that ended meanwhile are skipped.
+    ``letters`` are ids that are no dead letters any more."""
 
-    __slots__ = ("drops", "entries", "header", "history", "results")
+    __slots__ = ("drops", "entries", "header", "history", "letters", "results")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.drops: list[str] = []
+        self.letters: list[str] = []
         self.results: dict[str, bytes] = {}
         self.history: list[bytes] = []
         self.header: dict[str, str] = {}
@@ -130,11 +132,11 @@ class Staging:
             drops = staged.drops
             if puts and drops:  # an id that ended and was submitted again meanwhile
                 drops = [task_id for task_id in drops if task_id not in puts]
-            if puts or drops or staged.results or staged.history or staged.header:
-                mutation = self._new_id()
-                writes.append(
-                    SectionWrite(section, fence, mutation, staged.header, puts, drops, staged.results, staged.history)
-                )
+            if puts or drops or staged.results or staged.history or staged.header or staged.letters:
+                write = SectionWrite(section, fence, self._new_id())
+                write.header, write.put_tasks, write.drop_tasks = staged.header, puts, drops
+                write.results, write.history, write.drop_letters = staged.results, staged.history, staged.letters
+                writes.append(write)
             after.extend(assign(section, [each for each in kept if each.state == PLACED]))
         batch = Batch(writes, after)
         if writes:
@@ -174,6 +176,7 @@ class Staging:
                 staged = self.section(write.section)
                 staged.results = {**write.results, **staged.results}
                 staged.drops = [*write.drop_tasks, *staged.drops]
+                staged.letters = [*write.drop_letters, *staged.letters]
                 staged.history = [*write.history, *staged.history]
                 staged.header = {**write.header, **staged.header}
         for staged in self._sections.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +14,14 @@ from a2a_zmq.models import AgentStatus, LocalAgentState, Task
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.reconciler import Reconciler
 from daemons.coordinator.sync import Sync
+from daemons.runtime.contract import QueryAnswer
 
 # Tasks that the LocalAgentState shows: it is built every interval.
 SHOWN_TASKS = 20
 # The same trouble is reported again after so long (seconds).
 REPORT_AGAIN_S = 60.0
+# Dead letters expire and get pushed out in the store: they are counted there again after so long (seconds).
+COUNT_LETTERS_S = 30.0
 
 
 class Supervision:
@@ -29,6 +33,7 @@ class Supervision:
         self.reconciler = Reconciler(desk, sync)
         self._reported: dict[str, float] = {}
         self._started: Now | None = None
+        self._count_at = -math.inf
         self.steps: dict[str, Callable[[Now], None]] = {
             "observe": self.observe,
             "detect": self.detect,
@@ -59,7 +64,7 @@ class Supervision:
         if not desk.leading:
             return
         for home in desk.ledger.distributors.values():
-            away_s = now.mono - home.changed_at
+            away_s = now.mono - max(home.changed_at, desk.leading_since)
             absent = not home.up and home.live and away_s > desk.config.distributor_absent_s
             if absent and self._once(f"absent {home.agent_id}", now):
                 desk.log(
@@ -125,8 +130,19 @@ class Supervision:
         desk.meter.gauge("agent_up", 1, agent=desk.agent_id, role="coordinator")
         for home in desk.ledger.distributors.values():
             desk.meter.gauge("agent_up", 1 if home.up else 0, agent=home.agent_id, role="distributor")
+        if desk.leading and desk.store_available and now.mono >= self._count_at:
+            self._count_at = now.mono + COUNT_LETTERS_S
+            desk.ask("count_letters", {"distributor_ids": desk.everywhere()}, self._counted, now)
+
+    def _counted(self, answer: QueryAnswer, now: Now) -> None:
+        if answer.error is None:
+            self._desk.letters = answer.value
 
     # ------------------------------------------------------------ what others ask
+
+    def started(self, now: Now) -> Now:
+        """Since when this process counts."""
+        return self._started or now
 
     def counts(self) -> dict[str, int]:
         """Tasks by status: live ones by the distributors' heartbeats, ended ones since this process started."""
@@ -150,7 +166,7 @@ class Supervision:
                 "clients": len(desk.clients.connected),
                 "inbox": ledger.held_count,
                 "live": len(ledger.live),
-                "dead_letters": len(desk.dead),
+                "dead_letters": desk.letters,
                 "late_results": desk.late,
                 "task_types": sorted(desk.known_types),
             },

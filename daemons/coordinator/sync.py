@@ -55,6 +55,8 @@ class Sync:
         callers, self._callers = self._callers, {}
         for then in [each for waiting in callers.values() for each in waiting]:
             then(False, now)
+        if not desk.leading:
+            desk.leading_since = now.mono
         desk.leading = True
         desk.fence, desk.epoch = event.fence, event.epoch
         ledger.clear()

@@ -20,6 +20,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refu
 from daemons.distributor.auditing import AUDIT, Auditing
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.explaining import Explaining
 from daemons.distributor.intake import Intake
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import Memory
@@ -78,7 +79,7 @@ class DistributorCore:
         journal = self._journal = Journal(memory, stamps, new_id)
         dispatcher = self._dispatcher = Dispatcher(config)
         outcomes = self._outcomes = Outcomes(memory, journal, dispatcher, stamps, rng)
-        recovery = self._recovery = Recovery(memory, journal, dispatcher, outcomes)
+        recovery = self._recovery = Recovery(memory, journal, outcomes)
         self._oversight = Oversight(memory, journal, dispatcher, outcomes)
         self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
         self._roster = Roster(memory, journal, dispatcher, outcomes, recovery=recovery, outgoing=self._outgoing)
@@ -105,6 +106,7 @@ class DistributorCore:
             (Role.COORDINATOR, "assign_task"): self._intake.assign,
             (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
             (Role.COORDINATOR, "resync"): self._resync,
+            (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps).explain,
             (Role.COORDINATOR, "drain"): self._drain,
             (Role.COORDINATOR, "audit"): self._auditing.asked,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,
@@ -230,6 +232,7 @@ class DistributorCore:
 
     def _ownership_gained(self, event: OwnershipGained, now: Now) -> None:
         self._recovery.gained(event, now)
+        self._roster.owned(now)
         self._intake.cancel_read(now)
         self._journal.show_workers(now)
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orjson import dumps
+from orjson import dumps, loads
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Section, SectionWrite
@@ -35,6 +35,8 @@ class Journal:
         self.puts: dict[str, LiveTask] = {}
         self.backlog: deque[LiveTask] = deque()
         self.results: dict[str, bytes] = {}
+        self._letters: set[str] = set()  # ids in ``results`` that are dead letters
+        self._flying_letters: set[str] = set()
         self.answers: dict[str, int] = {}  # task id → call that waits until its record is stored
         self.flying_puts: list[tuple[LiveTask, int]] = []
         self.flying_results: dict[str, bytes] = {}
@@ -57,9 +59,13 @@ class Journal:
         """Write the task's record as it stands when the batch is cut."""
         self.puts[task.task_id] = task
 
-    def end(self, task_id: str, status: str, raw: bytes) -> None:
-        """Write this result record and drop the live record."""
+    def end(self, task_id: str, status: str, raw: bytes, *, dead: bool = False) -> None:
+        """Write this result record and drop the live record. A ``dead`` one is kept as a dead letter, too."""
         self.puts.pop(task_id, None)
+        if dead:
+            self._letters.add(task_id)
+        elif self._letters:
+            self._letters.discard(task_id)
         self.results[task_id] = raw
         self._bytes += len(raw)
         self._finished[status] += 1
@@ -125,6 +131,7 @@ class Journal:
         self._summarise(now)
         self.flying = True
         self.flying_results, self.results = self.results, {}
+        self._flying_letters, self._letters = self._letters, set()
         self._flying_bytes, self._bytes = self._bytes, 0
         writes = self._writes(puts, self.flying_results, now)
         if not writes:  # only tasks that ended meanwhile were in the backlog
@@ -149,6 +156,7 @@ class Journal:
         for payload, writes_behind in self._reports:
             payload["version"] = version - writes_behind
         self._reports = []
+        self._flying_letters = set()
         released: list[LiveTask] = []
         for task, attempt in self.flying_puts:
             if task.attempt == attempt:
@@ -171,6 +179,8 @@ class Journal:
         for task, attempt in self.flying_puts:
             if task.attempt == attempt and self._memory.live.get(task.task_id) is task:
                 self.puts.setdefault(task.task_id, task)
+        self._letters |= self._flying_letters.difference(self.results)
+        self._flying_letters = set()
         self.results = {**self.flying_results, **self.results}
         self._bytes += self._flying_bytes
         self.flying = False
@@ -180,15 +190,24 @@ class Journal:
         self._reports = []
         self._shown.clear()
 
-    def keep_results_of(self, task_ids: set[str] | dict[str, bytes]) -> int:
-        """Forget staged results of tasks that are no longer live in the store: somebody else recorded them.
+    def keep_results_of(self, attempts: dict[str, int]) -> int:
+        """Forget staged results of tasks that are no longer live in the store, for somebody else recorded them, and of
+        attempts that another owner replaced.
+
+        Args:
+            attempts: of the live tasks, as stored.
 
         Returns:
             how many were forgotten.
         """
-        gone = [task_id for task_id in self.results if task_id not in task_ids]
+        gone = [
+            task_id
+            for task_id, raw in self.results.items()
+            if loads(raw)["metadata"]["attempt"] < attempts.get(task_id, math.inf)
+        ]
         for task_id in gone:
             self._bytes -= len(self.results.pop(task_id))
+            self._letters.discard(task_id)
         return len(gone)
 
     def _cut_puts(self, now: Now) -> dict[str, bytes]:
@@ -234,6 +253,8 @@ class Journal:
             write.put_tasks = some_puts
             write.results = some_results
             write.drop_tasks = list(some_results)
+            if self._flying_letters:
+                write.letters = [task_id for task_id in some_results if task_id in self._flying_letters]
             writes.append(write)
         if not writes and (header or history):
             writes.append(SectionWrite(self.section, self._memory.fence, self._new_id()))

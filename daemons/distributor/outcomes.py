@@ -24,7 +24,7 @@ from daemons.distributor.memory import (
     LiveTask,
     Memory,
 )
-from daemons.distributor.records import Stamps, completed_record, unfinished_record
+from daemons.distributor.records import Stamps, completed_record, held_s, note_attempt, unfinished_record
 from daemons.distributor.workers import Worker
 
 # A report without an error text still has to say something to a user.
@@ -97,13 +97,18 @@ class Outcomes:
         if isinstance(started, (int, float)) and isinstance(took, (int, float)):
             completed_at = stamps.peer_iso(started + took)  # both by the worker's clock: their difference is true
         completed_at = completed_at or stamps.iso(now.wall)
-        self._end(task, COMPLETED, completed_record(task, self._memory.agent_id, item, begun, completed_at))
+        # Not rounded: that would cost more than its digits, and nearly all tasks come this way.
+        agent_id, held = self._memory.agent_id, now.mono - task.dispatched_at
+        raw = completed_record(task, agent_id, item, started_at=begun, completed_at=completed_at, held_s=held)
+        self._end(task, COMPLETED, raw)
 
     def _abandon(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
         """A run was stopped. Also without a wish known here it is taken for one if the worker says so: an earlier owner
         may have passed it on. A run stopped for another reason (a drain) is a failed attempt, so that it is bounded."""
         if task.cancelled or item.get("error_kind") == "cancelled":
             self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled", item=item)
+        elif item.get("error_kind") == "replaced":
+            self.again(task, now, front=True)  # an earlier owner did not live to store the attempt that replaces it
         else:
             self._failed(task, {"error_kind": "stopped", **item}, now)
 
@@ -124,7 +129,11 @@ class Outcomes:
     def fail(
         self, task: LiveTask, now: Now, *, error: str, kind: str, retryable: bool, item: dict[str, Any] | None = None
     ) -> None:
-        """An attempt failed: another one after a backoff, or the end."""
+        """An attempt failed: another one after a backoff, or the end.
+
+        The first time that the process of a task is killed the backoff is left out: as when a worker dies, it is most
+        likely not the task's doing (and nothing that passes with time), and what ran should run on at once.
+        """
         failures = task.failures + 1
         self._memory.meter.count("task_failures_total", reason=kind)
         if not retryable or self._exhausted(task, failures):
@@ -134,7 +143,10 @@ class Outcomes:
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
         most = min(config.retry_cap_s, config.retry_base_s * 2**failures)
         delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
+        if kind == "killed" and failures == 1:
+            delay = 0.0
         task.metadata["error_kind"] = kind
+        note_attempt(task, self._stamps, now, error=error, kind=kind, item=item)
         self._retry(task, now, error, failures, not_before=now.mono + delay)
         self._journal.note(
             now, task.task_id, "retry", {"attempt": task.attempt, "kind": kind, "delay_s": round(delay, 3)}
@@ -192,6 +204,7 @@ class Outcomes:
             detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
             self.finish(task, FAILED, now, error=error, kind="worker_lost", failures=failures, item=detail)
             return False
+        note_attempt(task, self._stamps, now, error=error, kind="worker_lost")
         task.record["retry_count"] = failures
         task.record["error"] = error
         self._journal.note(
@@ -250,7 +263,8 @@ class Outcomes:
         self._end(
             task,
             status,
-            unfinished_record(
+            dead=status == FAILED or kind != "cancelled",
+            raw=unfinished_record(
                 task,
                 self._memory.agent_id,
                 status,
@@ -260,6 +274,7 @@ class Outcomes:
                 completed_at=self._stamps.iso(now.wall),
                 failures=task.failures if failures is None else failures,
                 execution_s=given.get("execution_s"),
+                held_s=held_s(task, now),
                 detail=given.get("detail"),
             ),
         )
@@ -285,14 +300,14 @@ class Outcomes:
 
     # ------------------------------------------------------------ phases
 
-    def _end(self, task: LiveTask, status: str, raw: bytes) -> None:
+    def _end(self, task: LiveTask, status: str, raw: bytes, *, dead: bool = False) -> None:
         memory = self._memory
         self._release(task)
         task.phase = ENDED
         del memory.live[task.task_id]
         memory.recent.add(task.record)
         memory.ended_total[status] += 1
-        self._journal.end(task.task_id, status, raw)
+        self._journal.end(task.task_id, status, raw, dead=dead)
 
     def _release(self, task: LiveTask) -> None:
         """Take the task from whoever holds it in its present phase."""

@@ -116,7 +116,8 @@ class Outgoing:
         if now.mono < worker.blocked_until:
             self._wake_at = min(self._wake_at, worker.blocked_until)
             return
-        payload = {"action": "cancel_tasks", "tasks": [list(pair) for pair in worker.cancels]}
+        tasks = [[*pair, "replaced"] if replaced else list(pair) for pair, replaced in worker.cancels.items()]
+        payload = {"action": "cancel_tasks", "tasks": tasks}
         worker.cancels = {}
         self._memory.out.append(Send(worker.agent_id, MessageType.REQUEST, payload))
 
@@ -168,8 +169,8 @@ class Outgoing:
         if action == "assign_tasks":
             self._take_back(effect, worker, event.reason, now)
         elif action == "cancel_tasks" and worker is not None and event.reason != "malformed":
-            for task_id, attempt in effect.payload["tasks"]:
-                worker.cancel(task_id, attempt)
+            for task_id, attempt, *why in effect.payload["tasks"]:
+                worker.cancel(task_id, attempt, replaced=bool(why))
             worker.suspect = worker.suspect or ("" if event.reason == "busy" else "unroutable")
         elif action == "workers_changed":
             self._memory.workers_changed = True

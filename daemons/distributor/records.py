@@ -7,7 +7,7 @@ from typing import Any
 
 from orjson import Fragment, dumps
 
-from a2a_zmq.clock import iso
+from a2a_zmq.clock import Now, iso
 from a2a_zmq.tasks import COMPLETED, IN_PROGRESS, PENDING
 from daemons.distributor.memory import RUNNING, LiveTask
 
@@ -39,6 +39,39 @@ class Stamps:
         if isinstance(time, (int, float)):
             return self.iso(time) if _WALL_MIN <= time < _WALL_MAX else None
         return time if isinstance(time, str) else None
+
+
+# Earlier attempts that a record tells of, and how much of each one's error.
+ATTEMPTS_KEPT = 10
+ATTEMPT_ERROR_CHARS = 300
+
+
+def held_s(task: LiveTask, now: Now) -> float | None:
+    """Seconds since its dispatch; None if nobody has it."""
+    return round(now.mono - task.dispatched_at, 6) if task.worker else None
+
+
+def note_attempt(
+    task: LiveTask, stamps: Stamps, now: Now, *, error: str, kind: str, item: dict[str, Any] | None = None
+) -> None:
+    """Add the present attempt, which failed, to those that the task's metadata tells of."""
+    given = item or {}
+    detail = given.get("detail")
+    told = {
+        "attempt": task.attempt,
+        "worker": task.worker,
+        "kind": kind,
+        "error": error[:ATTEMPT_ERROR_CHARS],
+        "started_at": stamps.peer_iso(given.get("started_at", task.started_at)),
+        "ended_at": stamps.iso(now.wall),
+        "execution_s": given.get("execution_s"),
+        "held_s": held_s(task, now),
+    }
+    if isinstance(detail, dict):
+        told |= {name: detail[name] for name in ("signal", "exit_code") if name in detail}
+    before = task.metadata.get("attempts")
+    earlier = before if isinstance(before, list) else []
+    task.metadata["attempts"] = [*earlier[1 - ATTEMPTS_KEPT :], told]
 
 
 def assign_item(task: LiveTask) -> bytes:
@@ -75,7 +108,13 @@ def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
 
 
 def completed_record(
-    task: LiveTask, distributor_id: str, item: dict[str, Any], started_at: str | None, completed_at: str
+    task: LiveTask,
+    distributor_id: str,
+    item: dict[str, Any],
+    *,
+    started_at: str | None,
+    completed_at: str,
+    held_s: float | None,
 ) -> bytes:
     """The result record of a task that a worker's report ``item`` completed."""
     metadata: dict[str, Any] = {
@@ -84,7 +123,10 @@ def completed_record(
         "distributor": distributor_id,
         "client": task.metadata.get("client"),
         "execution_s": item.get("execution_s"),
+        "held_s": held_s,
     }
+    if "attempts" in task.metadata:
+        metadata["attempts"] = task.metadata["attempts"]
     if "detail" in item:
         metadata["detail"] = item["detail"]
     return dumps(
@@ -114,6 +156,7 @@ def unfinished_record(
     completed_at: str,
     failures: int,
     execution_s: Any,
+    held_s: float | None,
     detail: Any,
 ) -> bytes:
     """The result record of a task that ended otherwise. It keeps payload and all metadata, so that an operator can look
@@ -123,6 +166,8 @@ def unfinished_record(
         metadata["worker"] = task.worker
     if execution_s is not None:
         metadata["execution_s"] = execution_s
+    if held_s is not None:
+        metadata["held_s"] = held_s
     if detail:
         metadata["detail"] = detail
     return dumps(

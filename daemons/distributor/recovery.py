@@ -14,10 +14,9 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section
-from a2a_zmq.tasks import IN_PROGRESS, PENDING, TERMINAL
-from daemons.distributor.dispatch import Dispatcher
+from a2a_zmq.tasks import IN_PROGRESS, TERMINAL
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import RESTORED, RUNNING, LiveTask, Memory, as_pairs, parse_record
+from daemons.distributor.memory import RESTORED, RUNNING, STORING, LiveTask, Memory, as_pairs, parse_record
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, OwnershipGained, Query
@@ -28,10 +27,9 @@ RESYNC = "resync"  # tag of our only query
 class Recovery:
     """Ownership, restored tasks, inventories, and records that we were not told of."""
 
-    def __init__(self, memory: Memory, journal: Journal, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
+    def __init__(self, memory: Memory, journal: Journal, outcomes: Outcomes) -> None:
         self._memory = memory
         self._journal = journal
-        self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._section = Section(memory.agent_id, "distributor")
         self._grace_until = math.inf
@@ -55,7 +53,7 @@ class Recovery:
         records = _parse_all(loaded.tasks)
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
-            dropped += journal.keep_results_of(loaded.tasks)
+            dropped += journal.keep_results_of({task_id: attempt for task_id, (_, _, attempt) in records.items()})
         restored = 0
         for task_id, (record, metadata, attempt) in records.items():
             known = task_id in memory.live or journal.holds_result(task_id)
@@ -84,12 +82,15 @@ class Recovery:
         dropped = 0
         for task in list(memory.live.values()):
             stored = records.get(task.task_id)
-            if stored is not None and stored[2] <= task.attempt and task.phase is not RESTORED:
+            if state_lost and (stored is None or stored[2] < task.recorded):
+                self._journal.put(task)
+                continue
+            # An attempt that we have not stored yet is ours only if nobody has stored one of the same number: another
+            # owner may have sent it.
+            newest = task.attempt - 1 if task.phase is STORING and task.recorded < task.attempt else task.attempt
+            if stored is not None and stored[2] <= newest and task.phase is not RESTORED:
                 task.recorded = stored[2]
                 task.shown = stored[0].get("status") == IN_PROGRESS
-                continue
-            if stored is None and state_lost:
-                self._journal.put(task)
                 continue
             # Finished by somebody, or given a higher attempt by another owner: then it is restored from its record.
             self._outcomes.drop(task, now)
@@ -247,10 +248,9 @@ class Recovery:
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task
-            if record.get("status", PENDING) == PENDING:
-                self._dispatcher.add(task, memory.workers.values())
-            else:
-                self._queue_again(task)
+            # The coordinator may have told an owner before us of it, which was cut off from the store and does not know
+            # that we took over: that one sends the first attempt, we send another.
+            self._queue_again(task)
             taken += 1
         if taken:
             memory.accepted += taken

@@ -42,6 +42,7 @@ class Roster:
         self._recovery = recovery
         self._outgoing = outgoing
         self._numbers = 0
+        self._early: list[Message] = []
 
     # ------------------------------------------------------------ sessions
 
@@ -128,7 +129,18 @@ class Roster:
 
     # ------------------------------------------------------------ reports of workers
 
+    def owned(self, now: Now) -> None:
+        """We own the section, and know its tasks: take what workers reported before."""
+        early, self._early = self._early, []
+        for message in early:
+            (self.results if message.action == "task_results" else self.handback)(message, now)
+
     def results(self, message: Message, now: Now) -> None:
+        if not self._memory.owner:
+            # As long as the tasks are not read, all would seem to be late; nothing is acknowledged meanwhile, so the
+            # links' windows bound what waits here.
+            self._early.append(message)
+            return
         worker = self._sender(message)
         if worker is None:
             # Its session ended for us before this was handled; its tasks are elsewhere by now.
@@ -158,7 +170,14 @@ class Roster:
                 task.started_at = started_at
 
     def handback(self, message: Message, now: Now) -> None:
-        """Tasks that the worker never started: they go elsewhere, uncounted."""
+        """Tasks that the worker never started: they go elsewhere, uncounted.
+
+        ``rest`` is its last word when it leaves: all that we left there and that it has not reported. It never began
+        them, and those on their way to it now it will not even read.
+        """
+        if not self._memory.owner:
+            self._early.append(message)
+            return
         worker = self._sender(message)
         if worker is None:
             return
@@ -167,6 +186,9 @@ class Roster:
             for task_id, attempt in as_pairs(message.payload.get("tasks"))
             if (task := worker.held.get(task_id)) is not None and task.attempt == attempt
         ]
+        if message.payload.get("rest") is True:
+            worker.draining = True
+            back = [task for task in worker.held.values() if not task.started_mono]
         for task in reversed(back):
             if task.cancelled:
                 self._outcomes.report(

@@ -30,7 +30,7 @@ class Worker:
         idle_since: since when it says that it holds nothing, although we count tasks on it; 0 if it does not.
         inventory: what it said to hold as it came up, kept until we own the section; None once handled.
         restarted: its process is another one than at its last session, and its inventory was not handled since.
-        cancels: attempts that it is to be told to cancel.
+        cancels: attempts that it is to be told to cancel → whether only the attempt is unwanted, not its task.
         trial: the suspect that it was given last (see :meth:`on_trial`).
         given: tasks it ever got; evens out the choice between equally loaded workers.
     """
@@ -75,7 +75,7 @@ class Worker:
         self.idle_since = 0.0
         self.inventory: Any = None
         self.restarted = False
-        self.cancels: dict[tuple[str, int], None] = {}
+        self.cancels: dict[tuple[str, int], bool] = {}
         self.given = 0
         self.trial: LiveTask | None = None
         self.version = ""
@@ -133,14 +133,19 @@ class Worker:
             return False
         return all(self.labels.get(name) == value for name, value in labels.items())
 
-    def cancel(self, task_id: str, attempt: int) -> None:
-        """Have it told, with this wake-up's message, to end that attempt."""
-        self.cancels[task_id, attempt] = None
+    def cancel(self, task_id: str, attempt: int, *, replaced: bool = False) -> None:
+        """Have it told, with this wake-up's message, to end that attempt.
+
+        Args:
+            replaced: another attempt takes its place. The worker says so in its report: whoever owns the section then
+                may not have heard of the replacement, and must not take the task for cancelled.
+        """
+        self.cancels[task_id, attempt] = replaced
 
     def disown(self, task_id: str, attempt: int, mono: float) -> None:
         """An attempt that it has is no longer current: it is to end it, and until then it takes up room."""
         self.ghosts[task_id, attempt] = mono
-        self.cancel(task_id, attempt)
+        self.cancel(task_id, attempt, replaced=True)
 
     def may_be_running(self) -> set[str]:
         """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""

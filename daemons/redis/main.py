@@ -13,11 +13,14 @@ from typing import Final, NoReturn
 from a2a_zmq.errors import ConfigError
 from daemons.redis.resolve import ServerBinary, find_server
 from daemons.redis.server import PortInUse, ServerConfig
+from daemons.runtime.orphans import take_over
 from daemons.settings import RedisServerSettings
 from daemons.settings_sources import EX_CONFIG, load_or_exit
 
 # Not a configuration error: the port may be free again in a moment (the last server is still stopping).
 EX_TEMPFAIL: Final = 75
+# What a server that was left behind gets to write its files out.
+DRAIN_S: Final = 15.0
 _LOG_LEVELS: Final = {"debug": "verbose", "info": "notice", "warning": "warning", "error": "warning"}
 # Short names of this program's own settings.
 _SHORT: Final = {
@@ -47,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"# {server.path} ({server.kind} {server.version[0]}.{server.version[1]})")
             print(config.text(hide_password=True), end="")
             return 0
+        take_over(DRAIN_S, lambda text: print(f"a2a-redis: {text}", flush=True))
         path = config.prepare()
         _become(server, config, str(path))
     except PortInUse as error:

@@ -68,6 +68,8 @@ class ServerConfig:
             "loglevel": self.log_level,
             "logfile": f'"{self.log_file}"',
             "always-show-logo": "no",
+            # A title would be written over the environment, by which one that was left behind is known.
+            "set-proc-title": "no",
             "databases": "16",
             "tcp-keepalive": "60",
             # Accepted means persisted: every write goes to the append-only file; no point-in-time dumps beside it.

@@ -183,9 +183,13 @@ class Send:
 class Query:
     """Read from the store; the answer comes as QueryAnswer with the same tag.
 
-    ``op`` and ``args``: ``results``/``tasks`` (``distributor_ids``, ``task_ids``; value: id → record bytes, merged),
+    ``op`` and ``args``: ``results``/``tasks`` (``distributor_ids``, ``task_ids``; value: id → record bytes, merged;
+    results with ``letters`` true: dead letters, too, where there is no result any more),
     ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: list of
     event bytes),
+    ``ended`` (``distributor_ids``, ``wanted``, ``limit``, ``dead``; value: newest records of ended tasks or dead
+    letters, and id → result record by now), ``count_letters`` (``distributor_ids``; value: int),
+    ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
     (``distributor_id``), ``page`` (``distributor_id``, ``cursor``; value: (next cursor, records)), ``survey`` (value:
     (Survey, ids of registered distributors)).

@@ -181,4 +181,6 @@ class InProcessAgent:
         self._main_task = asyncio.current_task()
         self._daemon = await self._open_daemon()
         asyncio.get_running_loop().call_soon(self._started.set)
-        await self._daemon.run()
+        status = await self._daemon.run()
+        if status:
+            self.error = A2AError(f"{self.agent_id}: ended with status {status}: {self._daemon.left_because}")

@@ -1,14 +1,14 @@
 """Puts a daemon together and runs it: identity, sockets, store, lease, supervision, health, signals.
 
 A role's ``main`` makes its core and says what the daemon has (a hub, a spoke, a section of the shared state); the
-rest is the same
-for every role and stands here.
+rest is the same for every role and stands here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import random
@@ -29,20 +29,22 @@ from a2a_zmq.protocol.hub import Hub
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import Port
 from a2a_zmq.protocol.spoke import Spoke
-from a2a_zmq.security.identity import Identity, open_identity, server_pair
-from a2a_zmq.security.keyring import KeyDirectory
+from a2a_zmq.security.identity import Identity, server_pair
 from a2a_zmq.transport.context import SocketOptions, TransportContext
 from a2a_zmq.transport.dealer import DealerSocket
 from a2a_zmq.transport.router import CurveServer, RouterSocket
 from daemons import logs
 from daemons.health import HealthServer
 from daemons.metrics import PrometheusMeter
-from daemons.runtime.contract import Core, DrainRequested
+from daemons.runtime import keys
+from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
+from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.shell import Shell, read_clock
+from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
 from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
 from daemons.settings_sources import suite_version
@@ -56,13 +58,10 @@ EX_CONFIG: Final = 78
 # lives for milliseconds, so looking at it early only finds it alive: a twelfth of the processor time under load.
 GC_THRESHOLD: Final = 25_000
 
-# Whom an agent connects to.
-ABOVE: Final = {Role.DISTRIBUTOR: Role.COORDINATOR, Role.WORKER: Role.DISTRIBUTOR}
-
 # Key files are read again for an unknown key no more often than this, however many strangers knock.
 RELOAD_PAUSE_S: Final = 0.2
-# How long a daemon waits for the key of the hub that it connects to.
-KEY_WAIT_S: Final = 10.0
+# A daemon whose place in the fleet another process has to take leaves after this long even if Redis does not answer.
+LEAVE_S: Final = 2.0
 
 S = TypeVar("S", bound=DaemonSettings)
 Heartbeat = Callable[[str, Now], dict[str, Any]]
@@ -83,17 +82,17 @@ class Daemon:
         self.new_id = make_id_factory(os.urandom)
         self.log = logs.get_logger("launch")
         self.meter = PrometheusMeter(on_unknown=lambda what: self.log.error("bad_metric", what=what))
-        self.identity: Identity = open_identity(settings.a2a_config(), role, create=True)
+        self._role = role
+        self._identity: Identity | None = None if keys.is_new(settings) else keys.own_identity(settings, role, self.log)
         self.meter.gauge("build_info", 1, agent=settings.agent_id, role=role.value, version=suite_version())
         self.stopped_by = ""
         self.shell: Shell
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
         self._loop = asyncio.get_running_loop()
-        self._context = TransportContext()
         self._ports: list[Port] = []
         self._wire: list[Callable[[int], Any]] = []
         self._hubs: list[RouterSocket] = []
-        self._hub_names: list[str] = []
+        self.left_because = ""
         self._reload_at = 0.0
         self._refused: dict[str, int] = {}  # by reason, as far as it was counted
         self._port_config = PortConfig(
@@ -103,6 +102,26 @@ class Daemon:
             grace_s=settings.reconnect_grace_ms / 1000,
         )
         self.health: HealthServer | None = None
+
+    @functools.cached_property
+    def _context(self) -> TransportContext:
+        return TransportContext()  # when sockets are opened: a start that fails before leaves nothing open
+
+    @functools.cached_property
+    def standing(self) -> Standing:
+        """What keeps this agent out of its fleet."""
+        return Standing(self.settings.agent_id, self.identity, self.log)
+
+    @functools.cached_property
+    def _own_keys(self) -> keys.OwnKeys:
+        return keys.OwnKeys(self.identity, self.log, lambda why: self.leave(EX_TEMPFAIL, why))
+
+    @property
+    def identity(self) -> Identity:
+        """Who we are. A new agent's keys are made when they are first asked for, which may raise ConfigError."""
+        if self._identity is None:
+            self._identity = keys.own_identity(self.settings, self._role, self.log)
+        return self._identity
 
     # ------------------------------------------------------------ ports
 
@@ -137,7 +156,6 @@ class Daemon:
                 heartbeat=self._counted(core.heartbeat),
             )
         )
-        self._hub_names.append(peer)
         self._wire.append(lambda index: self._open_dealer(index, peer, plain))
 
     def _counted(self, heartbeat: Heartbeat) -> Heartbeat:
@@ -161,20 +179,6 @@ class Daemon:
             name = self.identity.allow(domain, key)
         return name
 
-    async def wait_for_keys(self) -> None:
-        """Wait until the hubs that we connect to have keys: on a first start all daemons make their own at the same
-        time.
-
-        Raises:
-            ConfigError: a hub has none after :data:`KEY_WAIT_S`.
-        """
-        until = read_clock().mono + KEY_WAIT_S
-        while self.settings.use_mtls and any(not self.identity.server_keys(peer) for peer in self._hub_names):
-            if read_clock().mono > until:
-                return  # connecting says which key is missing
-            await asyncio.sleep(0.05)
-            self._reload()
-
     def _options(self) -> SocketOptions:
         config = self.settings.a2a_config()
         return SocketOptions(max_message_bytes=config.max_message_bytes, high_water_mark=config.high_water_mark)
@@ -182,7 +186,9 @@ class Daemon:
     def _open_router(self, index: int, address: str) -> RouterSocket:
         curve = None
         if self.settings.use_mtls:
-            curve = CurveServer(server_pair(self.identity), self.settings.agent_id, self._allow)
+            pair = server_pair(self.identity)
+            self._own_keys.listening_with(pair.public)
+            curve = CurveServer(pair, self.settings.agent_id, self._allow)
         socket = RouterSocket(
             self._context,
             on_frames=self.shell.on_frames(index),
@@ -204,6 +210,11 @@ class Daemon:
             curve=self.identity.curve_pair if self.settings.use_mtls else None,
             options=self._options(),
         )
+        port = self._ports[index]
+        assert isinstance(port, Spoke)
+        tell = self.shell.on_disconnected(index)
+        self.standing.watch(peer, port, lambda: keys.connect_anew(socket, tell))
+        self._own_keys.connecting(socket, tell)
         socket.connect(address, self._server_keys(peer))
         return socket
 
@@ -212,24 +223,15 @@ class Daemon:
         if not self.settings.use_mtls:
             return None
         if not self.identity.server_keys(peer):
-            self._make_keys(peer)
+            keys.make_hub_keys(self.settings, self.identity, peer, self.log)
         if not self.identity.server_keys(peer):
             raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
         return lambda: self.identity.server_keys(peer)
 
-    def _make_keys(self, peer: str) -> None:
-        """All daemons of a new fleet are started together: whoever comes first makes the keys of the one it needs."""
-        directory = self.settings.a2a_config().key_dir
-        role = ABOVE.get(self.identity.role)
-        if directory is not None and role is not None and KeyDirectory(directory).issuer_key.exists():
-            KeyDirectory(directory).ensure(peer, role)
-            self.identity.reload_if_changed()
-
     def _connect_failed(self, socket: DealerSocket, peer: str, reason: str) -> None:
-        if reason in ("auth", "protocol"):
-            self.log.warning("connection_refused", peer=peer, address=socket.address, reason=reason)
+        self.standing.failed(peer, socket.address, reason)
         if reason == "handshake":
-            # A wrong server key looks like this too: it may have been changed since we started.
+            # A wrong server key looks like this: it may have been changed since we started.
             self._reload()
 
     # ------------------------------------------------------------ putting together
@@ -249,11 +251,11 @@ class Daemon:
             supervisor=supervisor,
             supervise_every_s=settings.supervision_interval_ms / 1000,
         )
-        self.shell.chores += (self._reload, self._count_refused)
+        self.shell.chores += (self._reload, self._count_refused, lambda: self.standing.look(read_clock().mono))
         self.health = HealthServer(
             *settings.metrics_address,
             exposition=self.meter.exposition,
-            ready=core.ready,
+            ready=lambda: self.standing.ready(*core.ready()),
             state=lambda: core.local_state(read_clock()).model_dump(mode="json"),
             live_after_s=settings.live_after_ms / 1000,
         )
@@ -275,7 +277,7 @@ class Daemon:
         """Keep the lease of this section; ``load`` reads what a new owner is given."""
         settings = self.settings
         assert isinstance(settings, OwnerSettings)
-        self.shell.ownership = Ownership(
+        ownership = self.shell.ownership = Ownership(
             self.shell.engine,
             leases,
             section,
@@ -289,18 +291,22 @@ class Daemon:
             meter=self.meter,
             turned=self.shell.wake,
         )
+        self.standing.lease_holder = lambda: ownership.waiting_for
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""
-        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,))
+        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,), lost=self.shell.state_lost)
         self.shell.services.append(listener.run)
 
     def _reload(self) -> None:
         try:
-            if self.identity.reload_if_changed():
-                self.log.info("keys_reloaded")
+            if not self.identity.reload_if_changed():
+                return
+            self.log.info("keys_reloaded")
         except ConfigError as error:
             self.log.error("keys_not_reloaded", why=str(error))
+        # Not at once: the socket whose callback brought us here may be one that is replaced.
+        self._loop.call_soon(self._own_keys.use)
 
     def _count_refused(self) -> None:
         """Connections that the transport refused by itself never reach a port, which counts all else."""
@@ -331,13 +337,26 @@ class Daemon:
     def drain(self, why: str) -> None:
         """Leave in good order; asked a second time, leave at once."""
         if self.stopped_by:
-            if not self.shell.exit_status.done():
-                self.shell.exit_status.set_result(EX_OK)
+            self._leave_now(EX_OK)
             return
         self.stopped_by = why
         self.shell.event(DrainRequested(why, self.settings.drain_timeout_s))
         # A core that cannot come to an end (Redis away, a run that resists) does not keep the host from going down.
         self._loop.call_later(self.settings.drain_timeout_s + 2.0, self.drain, "drain timeout")
+
+    def leave(self, status: int, why: str) -> None:
+        """End with this status without draining: another process is to take our place."""
+        if self.left_because:
+            return
+        self.left_because = why
+        self.log.warning("must_leave", why=why, status=status)
+        self.shell.engine.supervise([Exit(status, why)], read_clock())
+        self.shell.wake()
+        self._loop.call_later(LEAVE_S, self._leave_now, status)
+
+    def _leave_now(self, status: int) -> None:
+        if not self.shell.exit_status.done():
+            self.shell.exit_status.set_result(status)
 
     def on_signals(self) -> None:
         """SIGTERM and SIGINT drain, SIGHUP reloads keys."""
@@ -346,31 +365,15 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
 
-async def wait_for_store(store: StateStore, wait_s: float, log: Any) -> None:
-    """Wait until Redis answers.
-
-    Raises:
-        StoreUnavailable: it did not within ``wait_s``, or never will (wrong password).
-    """
-    until = read_clock().mono + wait_s
-    while True:
-        try:
-            await store.ping()
-            return
-        except StoreUnavailable as error:
-            if error.fatal or read_clock().mono > until:
-                raise
-            log.warning("waiting_for_redis", why=str(error))
-            await asyncio.sleep(0.1)
-
-
 def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
     """Run a daemon process to its end; returns its exit status, with one clear line where it could not run."""
     logs.configure(
         role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
     )
-
     gc.set_threshold(GC_THRESHOLD, 10, 10)
+    log = logs.get_logger("launch")
+    take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
+    hide_marks()
 
     async def main() -> int:
         daemon = await open_daemon(settings)
@@ -388,7 +391,7 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
     except KeyboardInterrupt:
         return EX_OK
     except Exception as error:
-        logs.get_logger("launch").exception("crashed")
+        log.exception("crashed")
         return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
 
 

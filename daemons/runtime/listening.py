@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from a2a_zmq.errors import StateError
+from a2a_zmq.errors import StateError, StateLost
 from a2a_zmq.interfaces import StateStore
 from daemons.runtime.contract import Hint
 
@@ -30,12 +30,14 @@ class Listener:
         rng: Callable[[], float],
         *,
         writers: tuple[str, ...] = ("coordinator", "distributor"),
+        lost: Callable[[str], None] = lambda why: None,
     ) -> None:
         """
         Args:
             hints: implements :class:`a2a_zmq.interfaces.Hints`.
             ids: the distributors that matter now; asked again and again.
             writers: whose versions matter: an agent needs no hints of its own writes.
+            lost: told if a section of ours is older than what we wrote: an idle owner would not notice for long.
         """
         self._hints = hints
         self._store = store
@@ -43,6 +45,7 @@ class Listener:
         self._deliver = deliver
         self._rng = rng
         self._writers = writers
+        self._lost = lost
         self._newest: dict[tuple[str, str], int] = {}
         self._fresh: dict[tuple[str, str], int] = {}
         self._noted = asyncio.Event()
@@ -81,6 +84,9 @@ class Listener:
             for distributor_id in self._ids():
                 try:
                     coordinator, distributor = await self._store.versions(distributor_id)
+                except StateLost as error:
+                    self._lost(str(error))
+                    break
                 except StateError:
                     break  # the batches find out that the store is away, and when it is back
                 self._note(distributor_id, "coordinator", coordinator)

@@ -107,7 +107,12 @@ class Ownership:
                 await self._leases.release(self._section, held)
             await asyncio.sleep(ASK_AGAIN_S)
             return False
-        epoch = loaded[self._section].epoch if self._section in loaded else ""
+        found = loaded.get(self._section)
+        if found is not None and found.fence < held.fence:
+            # Lost between the lease and the load: what was read must not be taken for the truth.
+            self._state_lost = True
+            return False
+        epoch = found.epoch if found is not None else ""
         self._engine.ownership_gained(OwnershipGained(held.fence, epoch, loaded, state_lost=self._state_lost))
         self._state_lost = False
         return True

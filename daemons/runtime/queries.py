@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import Any
 
 import orjson
 
-from a2a_zmq.interfaces import Section, StateStore
+from a2a_zmq.interfaces import Section, StateStore, Wanted
+from a2a_zmq.tasks import COMPLETED
 from daemons.runtime.contract import Query
 
 
@@ -16,6 +18,52 @@ def _age(record: bytes) -> tuple[int, str]:
     found = orjson.loads(record)
     attempt = (found.get("metadata") or {}).get("attempt")
     return attempt if isinstance(attempt, int) else 0, str(found.get("completed_at"))
+
+
+async def _ended(
+    store: StateStore, *, distributor_ids: list[str], wanted: Wanted, limit: int, dead: bool
+) -> tuple[list[bytes], dict[str, bytes]]:
+    """The newest records of ended tasks (``dead``: dead letters), and what the results say of those by now."""
+    read = store.newest_letters if dead else store.newest_results
+    found = await asyncio.gather(*(read(each, wanted, limit) for each in distributor_ids))
+    records: dict[str, bytes] = {}
+    for record in chain.from_iterable(found):
+        task_id = orjson.loads(record)["task_id"]
+        records[task_id] = max(records[task_id], record, key=_age) if task_id in records else record
+    newest = sorted(records, key=lambda task_id: _completed(records[task_id]), reverse=True)[:limit]
+    now: dict[str, bytes] = {}
+    # What failed may have been retried since: an older record must not hide what became of it.
+    completed = all(orjson.loads(records[task_id]).get("status") == COMPLETED for task_id in newest)
+    if newest and (dead or not completed):
+        args = {"distributor_ids": distributor_ids, "task_ids": newest}
+        now = await answer_query(store, Query("", "results", args))
+    return [records[task_id] for task_id in newest], now
+
+
+async def _explain(
+    store: StateStore, *, distributor_ids: list[str], task_id: str, limit: int, owners: list[str]
+) -> dict[str, Any]:
+    """All that the store knows of one task: ``tasks``, ``results`` and ``letters`` (place → record), ``ended`` (the
+    newest of the last two), ``events``, and the ``leases`` of the owners.
+    """
+    places: dict[str, Any] = {}
+    for name, read in (("tasks", store.tasks), ("results", store.results), ("letters", store.letters)):
+        found = await asyncio.gather(*(read(each, [task_id]) for each in distributor_ids))
+        places[name] = {
+            place: records[task_id] for place, records in zip(distributor_ids, found, strict=True) if task_id in records
+        }
+    ended = [*places["letters"].values(), *places["results"].values()]
+    history = {"distributor_ids": distributor_ids, "limit": limit, "task_id": task_id}
+    return {
+        **places,
+        "ended": max(ended, key=_age) if ended else None,
+        "events": await answer_query(store, Query("", "history", history)),
+        "leases": {each: await store.lease(each) for each in owners},
+    }
+
+
+def _completed(record: bytes) -> str:
+    return str(orjson.loads(record).get("completed_at") or "")
 
 
 async def answer_query(store: StateStore, query: Query) -> Any:
@@ -32,7 +80,17 @@ async def answer_query(store: StateStore, query: Query) -> Any:
         for part in found:
             for each, record in part.items():
                 merged[each] = max(merged[each], record, key=_age) if each in merged else record
+        missing = [each for each in args["task_ids"] if each not in merged] if args.get("letters") else []
+        if missing:
+            for part in await asyncio.gather(*(store.letters(each, missing) for each in args["distributor_ids"])):
+                merged |= part
         return merged
+    if query.op == "ended":
+        return await _ended(store, **args)
+    if query.op == "count_letters":
+        return sum(await asyncio.gather(*(store.count_letters(each) for each in args["distributor_ids"])))
+    if query.op == "explain":
+        return await _explain(store, **args)
     if query.op == "load":
         return await store.load(args["section"])
     if query.op == "history":

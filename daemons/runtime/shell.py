@@ -14,12 +14,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import structlog
-
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import StateStore
 from a2a_zmq.protocol.ports import ProbeWanted
+from daemons import logs
 from daemons.runtime.contract import Effect, Event, LocalCall, Log, Meter, QueryAnswer, StartRun, StopRun
 from daemons.runtime.engine import Engine, Outputs, PendingBatch
 from daemons.runtime.ownership import Ownership
@@ -77,7 +76,7 @@ class Shell:
         self._clock = clock
         self._wait_gone = wait_gone
         self._loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger("shell")
+        self._log = logs.get_logger("shell")
         self._sender = Sender(self._undeliverable)
         self._timer: asyncio.TimerHandle | None = None
         self._turn_wanted = False
@@ -262,13 +261,18 @@ class Shell:
         try:
             value = await answer_query(self._store, query)
         except StateError as error:
-            if isinstance(error, StateLost) and self.engine.owner and self.ownership is not None:
-                self._log.warning("state_lost", why=str(error))
-                self.engine.state_lost()
-                self.ownership.lost(state_lost=True)
+            if isinstance(error, StateLost):
+                self.state_lost(str(error))
             self.event(QueryAnswer(query.tag, error=str(error)))
         else:
             self.event(QueryAnswer(query.tag, value))
+
+    def state_lost(self, why: str) -> None:
+        """A read found our sections older than what we wrote: take the lease anew, with our memory as the better copy."""
+        if self.engine.owner and self.ownership is not None:
+            self._log.warning("state_lost", why=why)
+            self.engine.state_lost()
+            self.ownership.lost(state_lost=True)
 
     async def _probe(self, port: int, probe: ProbeWanted) -> None:
         gone = await self._wait_gone(probe.pid, probe.start_time)

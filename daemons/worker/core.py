@@ -175,7 +175,7 @@ class WorkerCore:
             # Nobody waits for the lower attempt any more.
             if not self._board.drop_held(known):
                 self._board.set_aside(known)
-                self._stop(known, "cancelled", now, effects)
+                self._stop(known, "replaced", now, effects)
         elif self._uplink.result_again((run.task_id, run.attempt)):
             return
         if run.kind:
@@ -191,18 +191,17 @@ class WorkerCore:
         effects: list[Effect] = []
         pairs = message.payload.get("tasks")
         for pair in pairs if isinstance(pairs, list) else []:
-            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+            if not (isinstance(pair, list) and len(pair) in (2, 3) and isinstance(pair[0], str)):
                 continue
+            why = "replaced" if len(pair) == 3 else "cancelled"
             run = self._board.runs.get(pair[0])
             if run is None or run.attempt != pair[1]:
                 continue
             if self._board.drop_held(run):
-                ended = RunFinished(
-                    run.task_id, run.attempt, "abandoned", b"null", "cancelled", "cancelled", False, 0.0, 0.0
-                )
+                ended = RunFinished(run.task_id, run.attempt, "abandoned", b"null", why, why, False, 0.0, 0.0)
                 self._report(run, ended)
             else:
-                self._stop(run, "cancelled", now, effects)
+                self._stop(run, why, now, effects)
         return effects
 
     def _drain_asked(self, message: Message, now: Now) -> list[Effect]:
@@ -219,6 +218,8 @@ class WorkerCore:
             else:
                 effects.append(LocalAnswer(run.call_id, reports.local_failure("the worker is draining")))
         fields = {"reason": reason, "running": len(self._board), "unsent": self._uplink.unsent}
+        # Told at once, so that nothing more is sent here just to be handed back.
+        effects += self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
         return [*effects, Log("info", "draining", fields)]
 
     # ------------------------------------------------------------ runs
@@ -227,7 +228,7 @@ class WorkerCore:
         # A run keeps its first reason; its executor goes on to SIGKILL by itself.
         if not run.stop_reason:
             run.stop_reason, run.stop_mono = reason, now.mono
-            effects.append(StopRun(run.task_id, run.attempt, reason))
+            effects.append(StopRun(run.task_id, run.attempt, "cancelled" if reason == "replaced" else reason))
 
     def _run_finished(self, event: RunFinished, now: Now) -> list[Effect]:
         run = self._board.ended(event.task_id, event.attempt)
@@ -236,6 +237,8 @@ class WorkerCore:
         self._credit.finished()
         if run.call_id is not None:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
+        if run.stop_reason == "replaced" and event.outcome == "abandoned":
+            event.error = event.error_kind = "replaced"
         if run.stop_reason == "drain" and event.started_at == 0.0:
             self._uplink.hand_back((run.task_id, run.attempt))
         else:
@@ -276,8 +279,10 @@ class WorkerCore:
         if self._drain.must_stop_runs(now.mono):
             for run in self._board.all():
                 self._stop(run, "drain", now, effects)
-        unsent = self._uplink.unsent
-        if self._drain.may_exit(now.mono, runs=len(self._board), unsent=unsent, just_sent=just_sent):
+        unsent, runs = self._uplink.unsent, len(self._board)
+        rest = [] if runs else self._uplink.rest()
+        effects += rest
+        if self._drain.may_exit(now.mono, runs=runs, unsent=unsent, just_sent=just_sent or bool(rest)):
             if unsent:
                 effects.append(Log("warning", "left_unreported", {"results": unsent}))
             effects.append(Exit(0, f"drained ({self._drain.reason})"))
@@ -292,11 +297,8 @@ class WorkerCore:
 
     def _local_call(self, call: LocalCall, now: Now) -> list[Effect]:
         if call.name == "send_heartbeat":
-            if not self._uplink.connected:
-                return [LocalAnswer(call.call_id, False)]
-            beat = self.heartbeat(self.distributor_id, now)
-            send = Send(self.distributor_id, MessageType.HEARTBEAT, beat, reliable=False)
-            return [send, LocalAnswer(call.call_id, True)]
+            sent = self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
+            return [*sent, LocalAnswer(call.call_id, bool(sent))]
         try:
             if call.name != "execute_task":
                 raise ValueError(f"a worker has no call {call.name!r}")
@@ -390,9 +392,8 @@ class WorkerCore:
         return not self._executor_problem, self._executor_problem
 
     def next_deadline(self) -> float:
-        return min(
-            self._board.next_deadline(), self._uplink.next_deadline(), self._drain.next_deadline(len(self._board))
-        )
+        drain_at = self._drain.next_deadline(len(self._board))
+        return min(self._board.next_deadline(), self._uplink.next_deadline(), drain_at)
 
     def _note(self, now: Now, event: str, **detail: Any) -> None:
         self._history.append({"at": iso(now.wall), "event": event, **detail})

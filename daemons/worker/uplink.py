@@ -37,6 +37,7 @@ class Uplink:
             config.message_bytes, config.keep_results, config.keep_results_bytes, config.keep_results_s
         )
         self._handback: list[Key] = []
+        self._said_rest = False
         self._lost = False  # the distributor was taken for dead since the last session
         self._retry_at = math.inf
 
@@ -90,6 +91,21 @@ class Uplink:
     def hand_back(self, key: Key) -> None:
         """This attempt never began and will not."""
         self._handback.append(key)
+
+    def beat(self, heartbeat: Callable[[], dict[str, Any]]) -> list[Effect]:
+        """A heartbeat beside the regular ones."""
+        if not self.connected:
+            return []
+        return [Send(self.distributor_id, MessageType.HEARTBEAT, heartbeat(), reliable=False)]
+
+    def rest(self) -> list[Effect]:
+        """Once, when everything is told and nothing runs: what else was assigned, and may still be on its way here,
+        never began. Behind it comes only the good-bye, by which alone the distributor could not know that."""
+        if self._said_rest or self.unsent or not self.connected:
+            return []
+        self._said_rest = True
+        payload = {"action": "task_handback", "tasks": [], "rest": True}
+        return [Send(self.distributor_id, MessageType.EVENT, payload)]
 
     def sends(self, mono: float, limit: int, held: int, heartbeat: Callable[[], dict[str, Any]]) -> list[Effect]:
         """Everything that waits; or just the limit, if it grew while the distributor is out of credit.

@@ -81,6 +81,13 @@ class Double:
         self.process.wait(PATIENCE_S)
 
 
+WHY = {
+    "worker-1": "refused by distributor-1: a live process has this name: pid",
+    "distributor-1": "refused by coordinator-1: a live process has this name: pid",
+    "coordinator-1": "another process named coordinator-1 holds the lease",
+}
+
+
 @pytest.mark.parametrize("name", ["worker-1", "distributor-1", "coordinator-1"])
 def test_a_second_process_of_the_same_name_stands_by(
     fleet: LocalFleet, client: FleetClient, ledger: Path, tmp_path: Path, name: str
@@ -94,6 +101,9 @@ def test_a_second_process_of_the_same_name_stands_by(
             before = load.done
             wait_until(lambda: load.done > before + 200, "the load runs on")
             assert double.ready()[0] == 503, "it stays so"
+            wait_until(lambda: WHY[name] in double.ready()[1], "it says why")
+            wait_until(lambda: WHY[name] in double.log.read_text(), "the log says why")
+            assert double.log.read_text().count('"level":"warning"') == 1
         load.finish()
     assert fleet.pids == pids
     check_recorded_once(fleet, load.handles)

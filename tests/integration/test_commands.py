@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import orjson
@@ -75,12 +76,23 @@ def test_the_way_of_a_task_in_json(fleet: LocalFleet) -> None:
     result = a2actl(fleet, "result", task_id, "--json")
     assert orjson.loads(result.stdout) == {"task_id": task_id, "status": "completed", "result": {"x": 1}, "error": None}
     assert orjson.loads(a2actl(fleet, "task", task_id, "--json").stdout)["task"]["task_id"] == task_id
-    lines = orjson.loads(a2actl(fleet, "explain", task_id, "--json").stdout)["lines"]
-    assert lines[-1].startswith("It completed on worker-")
+    found = orjson.loads(a2actl(fleet, "explain", task_id, "--json").stdout)
+    assert any(line.startswith("It completed on worker-") for line in found["lines"])
+    assert [hop[0] for hop in found["hops"]][:2] == ["accepted", "dispatched"]
+    assert found["coordinator"]["lease"]["owner"].startswith("coordinator-1|")
     status = orjson.loads(a2actl(fleet, "status", "--json").stdout)
     assert status["coordinator"]["id"] == "coordinator-1"
     assert orjson.loads(a2actl(fleet, "history", "--json").stdout)["events"]
     assert orjson.loads(a2actl(fleet, "tasks", "--json").stdout)["total"] == 0
+
+
+def test_why_a_task_waits(fleet: LocalFleet) -> None:
+    a2actl(fleet, "submit", "noop", "--task-id", "unserved", "--label", "gpu=none")
+    found = orjson.loads(a2actl(fleet, "explain", "unserved", "--json").stdout)
+    assert found["state"] == "inbox"
+    assert found["why"] == ["no worker that handles 'noop' has gpu=none"]
+    assert "gpu=none" in a2actl(fleet, "explain", "unserved").stdout
+    assert a2actl(fleet, "cancel", "unserved").returncode == 0
 
 
 def test_tables_for_people(fleet: LocalFleet) -> None:
@@ -250,3 +262,41 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_tell(fleet: LocalFleet) ->
         ["sh", "-c", f"{arguments} | head -n 1"], env=clean_environment(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_while_waiting_for_submitted_tasks_says_that_they_go_on(fleet: LocalFleet, tmp_path: Path) -> None:
+    until, ledger = tmp_path / "go", tmp_path / "ledger"
+    payload = orjson.dumps({"until": str(until), "ledger": str(ledger)}).decode()
+    env = clean_environment({"A2A_COORDINATOR_ADDRESS": fleet.coordinator_address, "A2A_KEY_DIR": str(fleet.key_dir)})
+    command = [script("a2actl"), "submit", "held", "--task-id", "goes-on", "--payload", payload, "--wait"]
+    with subprocess.Popen(
+        command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        wait_until(ledger.exists, "it runs")
+        time.sleep(0.2)  # until its submission was answered
+        waiting.send_signal(signal.SIGINT)
+        shown, errors = waiting.communicate(timeout=PATIENCE_S)
+    until.touch()
+    assert waiting.returncode == 130
+    assert "go on" in errors or "goes on" in errors
+    if "interrupted; 1 tasks" in errors:
+        assert shown == "goes-on\n"
+    assert a2actl(fleet, "result", "goes-on").returncode == 0
+
+
+def test_a_distributor_that_nobody_knows_is_warned_of(fleet: LocalFleet) -> None:
+    done = a2actl(fleet, "submit", "noop", "--task-id", "misdirected", "--distributor", "nope")
+    assert (done.returncode, done.stdout) == (0, "misdirected\n")
+    assert "no distributor 'nope' is registered (there are: distributor-1)" in one_line(done, "a2actl")
+    assert a2actl(fleet, "cancel", "misdirected").returncode == 0
+    assert a2actl(fleet, "submit", "noop", "--distributor", "distributor-1").stderr == ""
+
+
+def test_numbers_in_errors_are_those_that_were_given(fleet: LocalFleet) -> None:
+    done = a2actl(fleet, "submit", "noop", "--priority", "9" * 30)
+    assert done.returncode == 1
+    assert "priority must be from -1000 to 1000" in one_line(done, "a2actl")
+    done = a2actl(fleet, "submit", "noop", "--task-id", "unserved-2", "--label", "a=b", "--wait", "--timeout", "0.3")
+    assert done.returncode == 75
+    assert "within 0.3 s" in one_line(done, "a2actl")
+    assert a2actl(fleet, "cancel", "unserved-2").returncode == 0

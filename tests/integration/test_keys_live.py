@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from a2a_zmq import FleetClient, FleetUnavailable
+from a2a_zmq import FleetClient, FleetUnavailable, KeyRefused, TaskTimeout
 from a2a_zmq.security.keyring import KeyDirectory
 from daemons.cli.fleet import LocalFleet
 from tests.integration.rig import (
@@ -39,7 +39,7 @@ def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
 def works(client: FleetClient) -> bool:
     try:
         return bool(client.submit("noop", {"x": 1}).result(1) == {"x": 1})
-    except FleetUnavailable:
+    except (FleetUnavailable, TaskTimeout):
         return False
 
 
@@ -107,9 +107,63 @@ def test_a_revoked_worker_is_out_and_its_tasks_run_elsewhere(
         )
         load.finish()
     check_recorded_once(fleet, load.handles)
-    # The supervisor's new worker-2 refuses to start, with a line that says why, until it is admitted again.
     wait_until(lambda: not fleet.ready("worker-2"), "worker-2 is not ready")
     assert a2actl(fleet, "keys", "add", "worker-2").returncode == 0
-    fleet.kill("worker-2")
-    fleet.restart("worker-2")
+    wait_until(lambda: fleet.ready("worker-2"), "worker-2 is back")
     assert client.submit("noop", {}).result(PATIENCE_S) == {}
+
+
+@pytest.mark.parametrize("name", ["worker-1", "distributor-1", "coordinator-1"])
+def test_who_is_revoked_and_added_again_comes_back_by_itself(fleet: LocalFleet, client: FleetClient, name: str) -> None:
+    fleet.wait_ready()
+    pid, before = fleet.pids[name], len(log_events(fleet, name))
+    assert a2actl(fleet, "keys", "revoke", name).returncode == 0
+    wait_until(lambda: f"a2actl keys add {name}" in fleet.get(name, "/readyz")[1], "it says what keeps it out")
+    assert a2actl(fleet, "keys", "add", name).returncode == 0
+    wait_until(lambda: all(fleet.ready(one) for one in fleet.daemons), "all are ready again")
+    assert client.submit("noop", {"x": 1}).result(PATIENCE_S) == {"x": 1}
+    if name == "worker-1":
+        assert fleet.pids[name] == pid, "it greeted anew"
+    else:
+        left = [event for event in log_events(fleet, name)[before:] if event["event"] == "leaving"]
+        assert [event["status"] for event in left] == [75], "what listens was started again with its new keys"
+        assert "key pair was replaced" in left[0]["reason"]
+
+
+def test_a_client_whose_key_is_refused_hears_so_soon(fleet: LocalFleet, client: FleetClient, tmp_path: Path) -> None:
+    """Its host has not heard of the revocation, so only the coordinator can tell it."""
+    keys = KeyDirectory(fleet.key_dir)
+    keys.add("zoe", "client")
+    keys.export("zoe", tmp_path / "zoe")
+    before = reloads(fleet, "coordinator-1")
+    keys.revoke("zoe")
+    wait_until(lambda: reloads(fleet, "coordinator-1") > before, "the coordinator has heard of it")
+    began = time.monotonic()
+    with (
+        client_of(fleet, client_id="zoe", key_dir=tmp_path / "zoe", request_timeout_s=60) as zoe,
+        pytest.raises(KeyRefused, match="refuses our key"),
+    ):
+        zoe.status()
+    assert time.monotonic() - began < PATIENCE_S, "not a bare timeout"
+    assert works(client)
+
+
+def test_a_lost_key_file_of_a_running_daemon_does_not_keep_revocations_from_it(
+    fleet: LocalFleet, client: FleetClient
+) -> None:
+    keys = KeyDirectory(fleet.key_dir)
+    path = keys.key_file("coordinator-1")
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        keys.add("mike", "client")
+        with client_of(fleet, client_id="mike", request_timeout_s=1.0) as mike:
+            assert works(mike), "new keys are known"
+            keys.revoke("mike")
+            wait_until(lambda: not works(mike), "revoked ones are refused")
+        assert works(client)
+        lines = [e["why"] for e in log_events(fleet, "coordinator-1") if e["event"] == "keys_not_reloaded"]
+        assert str(path) in lines[-1]
+    finally:
+        path.write_bytes(content)
+        path.chmod(0o600)

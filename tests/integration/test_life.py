@@ -13,6 +13,7 @@ import pytest
 
 from a2a_zmq import FleetClient, TaskHandle
 from daemons.cli.fleet import LocalFleet, free_ports
+from daemons.runtime.procs import start_time_of
 from tests.integration.rig import (
     PATIENCE_S,
     REPOSITORY,
@@ -148,6 +149,10 @@ def test_no_daemon_had_anything_to_complain_about(fleet: LocalFleet, client: Fle
 # ---------------------------------------------------------------- supervisord
 
 
+def is_running(pid: int) -> bool:
+    return start_time_of(pid) is not None
+
+
 class Supervised:
     """config/supervisord.conf, started from another directory with its own state, ports and files."""
 
@@ -186,6 +191,11 @@ class Supervised:
     def states(self) -> dict[str, str]:
         lines = self.command("supervisorctl", "status").stdout.splitlines()
         return {line.split()[0]: line.split()[1] for line in lines if len(line.split()) > 1}
+
+    def running(self) -> dict[str, int]:
+        """Process ids of the programs that run."""
+        lines = self.command("supervisorctl", "status").stdout.splitlines()
+        return {line.split()[0]: int(line.split()[3].rstrip(",")) for line in lines if " RUNNING " in line}
 
     def logged(self) -> str:
         return (self.directory / "config" / "run" / "supervisord.log").read_text()
@@ -226,6 +236,24 @@ def test_supervisord_runs_the_fleet_and_stops_it_in_order(supervised: Supervised
     assert order[2:] == ["distributor-1", "coordinator", "redis"]
     assert "(exit status 0; expected)" not in log.partition("stopped:")[0], "nobody left before it was told to"
     assert "FATAL" not in log
+
+
+def test_a_killed_supervisord_is_followed_by_one_that_has_everything_in_its_hands(supervised: Supervised) -> None:
+    """Its daemons go on without it; those of the next one take their places, and the work of meanwhile is there."""
+    wait_until(lambda: supervised.a2actl("status").returncode == 0, "the fleet answers", pause_s=0.2)
+    before = supervised.running()
+    assert len(before) == 5
+    os.kill(int((supervised.directory / "config" / "run" / "supervisord.pid").read_text()), signal.SIGKILL)
+    task_id = supervised.a2actl("submit", "sleep", "--payload", '{"seconds": 1}').stdout.split()[0]
+    assert supervised.command("supervisord").returncode == 0
+
+    wait_until(lambda: not any(map(is_running, before.values())), "the old daemons have left", 20)
+    assert supervised.a2actl("--timeout", "8", "result", task_id).returncode == 0
+    assert supervised.a2actl("submit", "noop", "--wait").returncode == 0
+    after = supervised.running()
+    assert after.keys() == before.keys()
+    assert set(after.values()).isdisjoint(before.values())
+    assert "FATAL" not in supervised.logged()
 
 
 def test_a_worker_may_be_the_first_of_a_new_fleet(no_orphans: Path, tmp_path: Path) -> None:

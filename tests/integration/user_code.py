@@ -68,6 +68,13 @@ async def flaky(payload: Payload, ctx: TaskContext) -> int:
     return ctx.attempt
 
 
+@task("dies-talking")
+def dies_talking(payload: Payload) -> None:
+    """Prints, then takes its process with it."""
+    print("these were its last words", flush=True)
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
 class Order(BaseModel):
     """What ``typed`` takes."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,20 +40,47 @@ class Network:
         self.loop = loop
         self.rng = rng
         self.faults = Faults()
-        self.hubs: dict[str, HubSocket] = {}
         self.routes = itertools.count(1)
-        self.cut: set[frozenset[str]] = set()
-        self.frames = 0
+        self.sent: Callable[[Connection, str, bytes], None] = lambda connection, direction, frame: None
+        self._hubs: dict[str, list[HubSocket]] = {}
+        self._cuts: Counter[tuple[str, str]] = Counter()
 
-    def is_cut(self, one: str, other: str) -> bool:
-        return frozenset((one, other)) in self.cut
+    # ------------------------------------------------------------ addresses
 
-    def partition(self, one: str, other: str) -> None:
-        """Frames between the two hosts vanish; their connections break when the silence is noticed."""
-        self.cut.add(frozenset((one, other)))
+    def listen(self, hub: HubSocket) -> None:
+        """From now on this hub is found under its address; an earlier one keeps the connections that it has."""
+        self._hubs.setdefault(hub.address, []).append(hub)
 
-    def heal(self) -> None:
-        self.cut.clear()
+    def unlisten(self, hub: HubSocket) -> None:
+        hubs = self._hubs.get(hub.address, [])
+        if hub in hubs:
+            hubs.remove(hub)
+
+    def hub_at(self, address: str) -> HubSocket | None:
+        hubs = self._hubs.get(address)
+        return hubs[-1] if hubs else None
+
+    def flip(self, address: str) -> None:
+        """The address leads to another one of the hubs that listen there; connections are made anew."""
+        hubs = self._hubs.get(address, [])
+        if len(hubs) > 1:
+            hubs.insert(0, hubs.pop())
+            for connection in list(hubs[0].connections.values()):
+                connection.close()
+
+    # ------------------------------------------------------------ partitions
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether frames from one host to the other vanish."""
+        return bool(self._cuts) and self._cuts[source, target] > 0
+
+    def cut(self, source: str, target: str) -> None:
+        """Frames in this direction vanish; connections between the two break when the silence is noticed. Cuts add
+        up: each is ended by a :meth:`mend` of its own."""
+        self._cuts[source, target] += 1
+
+    def mend(self, source: str, target: str) -> None:
+        self._cuts[source, target] -= 1
 
 
 class Connection:
@@ -71,8 +99,9 @@ class Connection:
     def carry(self, direction: str, frame: bytes) -> None:
         network = self.network
         faults, rng, loop = network.faults, network.rng, network.loop
-        network.frames += 1
-        if network.is_cut(self.spoke.host, self.hub.host):
+        network.sent(self, direction, frame)
+        source, target = (self.spoke.host, self.hub.host) if direction == "up" else (self.hub.host, self.spoke.host)
+        if network.is_cut(source, target):
             if self._break_timer is None:
                 self._break_timer = loop.call_later(network.BREAK_AFTER_S, self._notice_silence)
             return
@@ -91,9 +120,14 @@ class Connection:
         for _ in range(copies):
             loop.call_at(at, self._deliver, direction, frame)
 
+    def is_cut(self) -> bool:
+        """In one direction or both: without acknowledgements TCP gives up, too."""
+        spoke, hub = self.spoke.host, self.hub.host
+        return self.network.is_cut(spoke, hub) or self.network.is_cut(hub, spoke)
+
     def _notice_silence(self) -> None:
         self._break_timer = None
-        if self.network.is_cut(self.spoke.host, self.hub.host):
+        if self.is_cut():
             self.close()
 
     def _deliver(self, direction: str, frame: bytes) -> None:
@@ -130,7 +164,7 @@ class HubSocket:
         self.on_frames: Callable[[FrameBatch], None] = lambda batch: None
         self.on_disconnected: Callable[[bytes], None] = lambda route: None
         self.closed = False
-        network.hubs[address] = self
+        network.listen(self)
 
     def send(self, route: bytes, frame: bytes) -> str:
         connection = self.connections.get(route)
@@ -145,8 +179,7 @@ class HubSocket:
 
     def close(self) -> None:
         self.closed = True
-        if self.network.hubs.get(self.address) is self:
-            del self.network.hubs[self.address]
+        self.network.unlisten(self)
         for connection in list(self.connections.values()):
             connection.close(notify_hub=False)
 
@@ -172,12 +205,13 @@ class SpokeSocket:
     def _connect(self) -> None:
         if self.closed or self.connection is not None:
             return
-        hub = self.network.hubs.get(self.address)
-        if hub is None or self.network.is_cut(self.host, hub.host):
-            self._again(self.network.RECONNECT_S)
+        network = self.network
+        hub = network.hub_at(self.address)
+        if hub is None or network.is_cut(self.host, hub.host) or network.is_cut(hub.host, self.host):
+            self._again(network.RECONNECT_S)
             return
-        self.connection = Connection(self.network, self, hub)
-        self.network.loop.call_later(0.001, self._established, self.connection)
+        self.connection = Connection(network, self, hub)
+        network.loop.call_later(0.001, self._established, self.connection)
 
     def _established(self, connection: Connection) -> None:
         if not self.closed and self.connection is connection and connection.open:
@@ -193,6 +227,11 @@ class SpokeSocket:
         if not self.closed:
             self.on_disconnected(b"")
             self._again(self.network.RECONNECT_S)
+
+    def reconnect(self) -> None:
+        if self.connection is not None:  # else the end of the former one is on its way to us
+            self.connection.close(notify_spoke=False)
+            self._again(0.001)
 
     def close(self) -> None:
         self.closed = True

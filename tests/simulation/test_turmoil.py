@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 import orjson
 import pytest
 import structlog
+from tests.simulation.turmoil import RETRY_KINDS, RestlessFleet, run_seed
 
 from a2a_zmq.client.entries import Entry
 from tests.simulation.fleet import COORDINATOR
-from tests.simulation.turmoil import RETRY_KINDS, RestlessFleet, run_seed
 from tests.simulation.virtual import VirtualLoop, run_virtual
 
 Story = Callable[[RestlessFleet], Awaitable[None]]

@@ -77,8 +77,8 @@ class Child:
                 return
             while self._order and not self._closing:
                 job = self._waiting.pop(self._order.popleft(), None)
-                if job is not None:
-                    self._work(job)
+                if job is not None and not self._work(job):
+                    return
 
     def _init(self) -> None:
         frames: list[tuple[list[Any], bytes]] = []
@@ -148,7 +148,8 @@ class Child:
         if job is not None and job.context.cancelled:
             raise TaskStopped(job.context.stop_reason)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: Job) -> bool:
+        """Run it and report; False if it was interrupted: then this process must run nothing any more."""
         context = job.context
         os.write(2, b"%s%s %d\n" % (RUN_MARK, job.task_id.encode(), job.attempt))
         outcome, result, error, kind, retryable, detail = "completed", b"null", "", "", False, {}
@@ -183,6 +184,7 @@ class Child:
         except OSError as lost:
             # The worker is gone, or the handler closed what was not its own.
             sys.exit(f"cannot report to the worker: {lost.strerror}")
+        return not interrupted
 
     def _call(self, job: Job) -> Any:
         handler = invoke.load(job.reference)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -23,6 +23,7 @@ from daemons.worker.registry import child_environment, search_path
 # Printed lines that are kept for a run: the end of what it said, small enough for its record.
 LINES: Final = 20
 LINE_CHARS: Final = 400
+LOG_CHARS: Final = 4096
 # Runs whose lines are kept: the one that runs, the one that just ended, and one to spare.
 RINGS: Final = 3
 COMMAND: Final = (sys.executable, "-X", "faulthandler", "-m", "daemons.worker.executors.child")
@@ -31,6 +32,18 @@ READ_BYTES: Final = 256 * 1024
 LOG_BYTES_AT_ONCE: Final = 1024 * 1024
 # A killed process may need the kernel to give back gigabytes; it is gone for us meanwhile.
 REAP_S: Final = 5.0
+
+
+def tail(lines: Sequence[str]) -> list[str]:
+    """The last lines, as many as a record may hold."""
+    room = LOG_CHARS
+    kept: list[str] = []
+    for line in reversed(lines[-LINES:]):
+        room -= len(line)
+        if room < 0:
+            break
+        kept.append(line)
+    return kept[::-1]
 
 
 class Job:
@@ -256,7 +269,7 @@ class ChildProcess:
         lines = list(self._rings.get(name, ()))
         if self._partial and name == next(reversed(self._rings)):
             lines.append(self._partial.decode(errors="replace"))
-        return lines
+        return tail(lines)
 
     # ------------------------------------------------------------ the end
 

@@ -25,7 +25,7 @@ from typing import Final
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import invoke
-from daemons.worker.executors.process_child import REAP_S, ChildProcess, Job, exit_report
+from daemons.worker.executors.process_child import REAP_S, ChildProcess, Job, exit_report, tail
 
 # A second task is given ahead only where the runs of its type are shorter than this on average: waiting behind a long
 # one would cost more than the 0.1–0.3 ms that it saves.
@@ -37,7 +37,6 @@ MEAN_SHARE: Final = 0.2
 # Children that die before they are ready: pause between attempts, and after how many the waiting runs fail.
 START_PAUSE_S: Final = 0.2
 START_FAILURES: Final = 3
-
 
 Key = tuple[str, int]
 
@@ -299,7 +298,7 @@ class ProcessPool:
         else:
             lines = child.lines_of(run.task_id, run.attempt)
             if lines:
-                detail["log"] = [*detail.get("log", []), *lines]
+                detail["log"] = tail([*detail.get("log", []), *lines])
         self._events.append(
             RunFinished(
                 run.task_id,
@@ -315,7 +314,8 @@ class ProcessPool:
             )
         )
         child.idle_since = time.monotonic()
-        if interrupted and job.stop_stage:
+        if interrupted:
+            self._take_back(child)  # it takes up nothing more, so what it has at hand was not begun
             child.kill()
             self._gone(child)
         elif child.jobs:
@@ -326,21 +326,23 @@ class ProcessPool:
         if child not in self._children:
             return
         code = self._bury(child)
-        now = time.monotonic()
-        jobs = list(child.jobs)
-        child.jobs.clear()
         if not child.ready:
             error, _, detail = exit_report(code, child.lines_of("", 0))
-            self._start_failed(now, f"child process did not start: {error}", detail)
-        for job in reversed(jobs):
+            self._start_failed(time.monotonic(), f"child process did not start: {error}", detail)
+        running = child.jobs.popleft() if child.jobs else None
+        self._take_back(child)
+        if running is not None:
+            self._ended_with(child, running, code)
+
+    def _take_back(self, child: ChildProcess) -> None:
+        """What was given to this child and not begun waits for another one."""
+        while child.jobs:
+            job = child.jobs.pop()
             job.child, job.revoked = None, False
-            if job is not jobs[0]:
-                if job.stop_reason:
-                    self._finish_unstarted(job)
-                else:
-                    self._pending.appendleft(job)
-        if jobs:
-            self._ended_with(child, jobs[0], code)
+            if job.stop_reason:
+                self._finish_unstarted(job)
+            else:
+                self._pending.appendleft(job)
 
     def _ended_with(self, child: ChildProcess, job: Job, code: int) -> None:
         """The child took this run with it."""

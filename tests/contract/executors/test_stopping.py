@@ -112,6 +112,20 @@ def test_runs_that_wait_for_a_child_are_stopped_without_having_begun(make_rig: C
     assert rig.end_of("first").started_at > 0
 
 
+def test_stopping_a_run_costs_the_one_that_waits_behind_it_nothing(make_rig: Callable[..., Any]) -> None:
+    """Its child is replaced; what the child had at hand was not begun, so it is no failure of that one."""
+    rig = make_rig(slots=1)
+    for n in range(10):
+        rig.value("nap", {"seconds": 0}, task_id=f"warm{n}")  # taken for short: the next one is given ahead
+    for n in range(10):
+        rig.start("nap", {"seconds": 30}, f"long{n}")
+        rig.start("nap", {"seconds": 0.05}, f"behind{n}")
+        rig.wait(lambda n=n: f"long{n}" in rig.begun, "the long one runs")
+        rig.stop(f"long{n}", "timeout")
+        assert rig.end_of(f"long{n}").error_kind == "timeout"
+        assert rig.end_of(f"behind{n}").outcome == "completed"
+
+
 def test_run_that_is_stopped_right_after_its_start_ends(rig: Any, tmp_path: Path) -> None:
     for n in range(20):
         for task_type in ("hang", "wait-async", "polite-thread"):

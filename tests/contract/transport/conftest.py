@@ -6,12 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+import zmq
 
 from a2a_zmq import config
 from a2a_zmq.security.curve import CurvePair, new_pair
@@ -145,6 +147,22 @@ class Stage:
         assert spoke.dealer.send(b"", greeting) == "ok"
         await wait_until(lambda: greeting in hub.bodies, f"the hub heard {name}")
         return spoke, hub.route_of(greeting)
+
+    @contextmanager
+    def raw_peer(self, hub: Hub, **options: bytes | int) -> Iterator[zmq.Socket[bytes]]:
+        """A bare DEALER with a key that is let in: a peer that does not keep to our rules."""
+        pair = self.admit("raw")
+        peer = self.context.zmq.socket(zmq.DEALER)
+        peer.linger = 0
+        peer.curve_publickey, peer.curve_secretkey = pair
+        peer.curve_serverkey = hub.pair.public
+        for name, value in options.items():
+            setattr(peer, name, value)
+        peer.connect(hub.router.address)
+        try:
+            yield peer
+        finally:
+            peer.close()
 
     def process(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """A Python process with the library on its path; killed at the end of the test."""

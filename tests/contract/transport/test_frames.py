@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -17,26 +15,9 @@ from a2a_zmq.transport.pump import MAX_BATCH
 from a2a_zmq.transport.router import RouterSocket
 
 if TYPE_CHECKING:
-    from tests.contract.transport.conftest import Hub, Play, Stage
+    from tests.contract.transport.conftest import Play, Stage
 
 CHUNK = bytes(64 << 10)
-
-
-@contextmanager
-def raw_peer(stage: Stage, hub: Hub, **options: bytes | int) -> Iterator[zmq.Socket[bytes]]:
-    """A bare DEALER with a key that is let in: a peer that does not keep to our rules."""
-    pair = stage.admit("raw")
-    peer = stage.context.zmq.socket(zmq.DEALER)
-    peer.linger = 0
-    peer.curve_publickey, peer.curve_secretkey = pair
-    peer.curve_serverkey = hub.pair.public
-    for name, value in options.items():
-        setattr(peer, name, value)
-    peer.connect(hub.router.address)
-    try:
-        yield peer
-    finally:
-        peer.close()
 
 
 # ---------------------------------------------------------------- ROUTER drops silently
@@ -60,7 +41,7 @@ def test_router_mandatory_a_slow_peer_is_full_and_later_writable_and_nothing_is_
     async def scenario(stage: Stage) -> None:
         hub = stage.hub(options=SocketOptions(high_water_mark=8))
         quick, quick_route = await stage.joined(hub, "quick")
-        with raw_peer(stage, hub, rcvhwm=4) as slow:
+        with stage.raw_peer(hub, rcvhwm=4) as slow:
             slow.send(b"i am slow")
             await stage.wait_until(lambda: b"i am slow" in hub.bodies, "the slow peer is known")
             route = hub.route_of(b"i am slow")
@@ -82,58 +63,6 @@ def test_router_mandatory_a_slow_peer_is_full_and_later_writable_and_nothing_is_
             await stage.wait_until(lambda: (read(), len(got) >= sent)[1], "all that was taken has arrived")
             assert got == [b"%06d" % number for number in range(sent)]
             await stage.wait_until(lambda: hub.router.send(route, b"more") == "ok", "there is room again")
-
-    play(scenario)
-
-
-# ---------------------------------------------------------------- routing ids are no identities
-
-
-def test_routing_id_peers_set_none_and_each_connection_has_its_own_route(play: Play) -> None:
-    async def scenario(stage: Stage) -> None:
-        hub = stage.hub()
-        spoke, first = await stage.joined(hub)
-        spoke.dealer.reconnect()
-        await stage.wait_until(lambda: spoke.ups == 2, "connected again")
-        spoke.dealer.send(b"", b"again")
-        await stage.wait_until(lambda: b"again" in hub.bodies, "heard again")
-        second = hub.route_of(b"again")
-        assert first != second
-        assert {len(first), len(second)} == {5}
-        assert first[0] == second[0] == 0  # ZeroMQ's own, not the peer's choice
-        await stage.wait_until(lambda: hub.ended == [first], "the first connection ended")
-
-    play(scenario)
-
-
-def test_routing_id_of_somebody_else_takes_nothing_over(play: Play) -> None:
-    async def scenario(stage: Stage) -> None:
-        hub = stage.hub()
-        victim, route = await stage.joined(hub, "victim")
-        with raw_peer(stage, hub, routing_id=route) as thief:
-            thief.send(b"i am the victim", zmq.DONTWAIT)
-            await stage.joined(hub, "third")  # by now the thief's connection is long made
-            assert hub.router.send(route, b"for the victim") == "ok"
-            await stage.wait_until(lambda: victim.bodies == [b"for the victim"], "the victim got its frame")
-            assert not thief.poll(50)
-        assert b"i am the victim" not in hub.bodies
-
-    play(scenario)
-
-
-def test_routing_id_that_a_peer_chose_is_refused(play: Play) -> None:
-    """Even a free one: it might be the one that somebody had a moment ago."""
-
-    async def scenario(stage: Stage) -> None:
-        hub = stage.hub()
-        with raw_peer(stage, hub, routing_id=b"worker-1") as peer:
-            peer.send(b"hello")
-            await stage.wait_until(lambda: hub.router.stats.refused.get("routing_id") == 1, "it was refused")
-            peer.send(b"hello")
-            await stage.joined(hub)
-        await stage.joined(hub)
-        assert b"hello" not in hub.bodies
-        assert hub.ended == []
 
     play(scenario)
 
@@ -204,7 +133,7 @@ def test_maxmsgsize_a_larger_frame_ends_its_senders_connection_only(play: Play) 
 def test_a_message_of_many_frames_is_shown_in_part_and_the_next_one_is_whole(play: Play) -> None:
     async def scenario(stage: Stage) -> None:
         hub = stage.hub()
-        with raw_peer(stage, hub) as peer:
+        with stage.raw_peer(hub) as peer:
             peer.send_multipart([b"%d" % number for number in range(2000)])
             peer.send_multipart([b"", b"two"])
             peer.send(b"good")
@@ -250,7 +179,7 @@ def test_edge_trigger_no_frame_is_left_lying_however_sends_and_receives_mix(play
 def test_draining_is_in_bulk_and_lets_the_loop_breathe(play: Play) -> None:
     async def scenario(stage: Stage) -> None:
         hub = stage.hub(options=SocketOptions(high_water_mark=10_000))
-        with raw_peer(stage, hub, sndhwm=10_000) as peer:
+        with stage.raw_peer(hub, sndhwm=10_000) as peer:
             peer.send(b"first")
             await stage.wait_until(lambda: hub.frames, "it is connected")
             hub.batches.clear()
@@ -314,7 +243,7 @@ def test_linger_zero_closing_with_unsent_frames_does_not_hang(play: Play) -> Non
     async def scenario(stage: Stage) -> None:
         hub = stage.hub()
         spoke, _ = await stage.joined(hub)
-        with raw_peer(stage, hub, rcvhwm=1) as deaf:
+        with stage.raw_peer(hub, rcvhwm=1) as deaf:
             deaf.send(b"deaf")
             await stage.wait_until(lambda: b"deaf" in hub.bodies, "it is known")
             while hub.router.send(hub.route_of(b"deaf"), CHUNK) == "ok":

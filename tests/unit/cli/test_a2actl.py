@@ -13,6 +13,7 @@ import pytest
 from a2a_zmq.errors import (
     ConfigError,
     FleetUnavailable,
+    KeyRefused,
     RequestRefused,
     TaskFailed,
     TaskTimeout,
@@ -142,6 +143,22 @@ def test_the_life_of_keys(capsys: pytest.CaptureFixture[str], in_an_empty_direct
     assert "gpu-box" in capsys.readouterr().out
 
 
+def test_revoking_who_a2actl_acts_as_needs_force_and_the_way_back_is_told(
+    capsys: pytest.CaptureFixture[str], free_port: Callable[[], int]
+) -> None:
+    assert main(["keys", "init"]) == 0
+    assert main(["keys", "revoke", "operator"]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert main(["keys", "revoke", "client", "--client-id", "client"]) == 1
+    assert main(["keys", "revoke", "operator", "--force"]) == 0
+    capsys.readouterr()
+    nowhere = ["--address", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.2"]
+    assert main(["status", *nowhere]) == 78
+    assert "operator is revoked; `a2actl keys add operator` admits it again" in capsys.readouterr().err
+    assert main(["keys", "add", "operator"]) == 0
+    assert main(["status", *nowhere]) == 69
+
+
 def test_doctor_without_a_fleet_says_what_to_do(
     capsys: pytest.CaptureFixture[str], free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +199,7 @@ def test_global_options_may_stand_anywhere(given: list[str], moved: list[str]) -
         (CommandFailed("no"), 1),
         (ConfigError("bad"), 78),
         (FleetUnavailable("gone"), 69),
+        (KeyRefused("who?"), 78),
         (TaskTimeout("t", 1.0), 75),
         (RequestRefused("BUSY", "full"), 75),
         (RequestRefused("UNKNOWN_TASK_TYPE", "never heard"), 1),

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from a2a_zmq.client.requests import HistoryEvent
 from a2a_zmq.errors import ConfigError
 from daemons.cli import demo
 from daemons.cli.explaining import explanation
@@ -60,33 +59,52 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         list(read_tasks(tmp_path / "none.jsonl", "noop", {}))
 
 
-FLEET = {
-    "distributors": [
-        {"id": "d-1", "up": True, "pending": 4, "workers": [{"id": "w-1", "up": True, "task_types": ["noop"]}]}
-    ]
-}
+def explained(record: dict[str, Any], **found: Any) -> str:
+    task = {"task_id": "t", "task_type": "noop", "created_at": "2026-01-02T03:04:04Z", **record}
+    return "\n".join(explanation({"task": task, **found}))
 
 
 @pytest.mark.parametrize(
-    ("record", "fleet", "words"),
+    ("record", "found", "words"),
     [
-        ({"status": "completed", "metadata": {"worker": "w-1", "execution_s": 0.25}}, FLEET, "completed on w-1"),
-        ({"status": "failed", "error": "boom", "metadata": {"error_kind": "raised"}}, FLEET, r"\(raised\): boom"),
-        ({"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}}, FLEET, "running on w-1, attempt 2"),
-        ({"status": "waiting"}, FLEET, "person"),
-        ({"task_type": "noop"}, FLEET, "free slot: 4 tasks"),
-        ({"task_type": "render"}, FLEET, "none of the 1 connected workers handles 'render'"),
-        ({"task_type": "noop", "metadata": {"distributor": "d-9"}}, FLEET, "d-9, which is not connected"),
-        ({"task_type": "noop"}, {"distributors": [{"id": "d-1", "up": True}]}, "no worker is connected"),
-        ({"task_type": "noop"}, {"distributors": []}, "no distributor is connected"),
+        ({"status": "completed", "metadata": {"worker": "w-1", "execution_s": 0.25}}, {}, "completed on w-1"),
+        ({"status": "failed", "error": "boom", "metadata": {"error_kind": "raised"}}, {}, r"\(raised\): boom"),
+        ({"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}}, {}, "with worker w-1, attempt 2"),
+        ({"status": "waiting"}, {}, "person"),
+        ({}, {"state": "inbox", "why": ["nobody handles it"]}, r"inbox:\n  - nobody handles it"),
+        ({}, {"distributor": {"id": "d-1", "phase": "queued", "attempt": 1}}, r"at d-1 \(queued\), attempt 1"),
+        ({}, {"distributor": {"id": "d-1", "up": False, "fence": 3}}, "distributor d-1: fence 3, not connected"),
     ],
 )
-def test_explanations_end_with_where_the_task_stands(record: dict[str, Any], fleet: dict[str, Any], words: str) -> None:
-    events = [HistoryEvent("2026-01-02T03:04:05Z", "t", "worker_lost", {"worker": "w-2", "reason": "exited"})]
-    lines = explanation({"task_id": "t", "created_at": "2026-01-02T03:04:04Z", **record}, events, fleet)
-    assert "Task t" in lines[0]
-    assert any("worker lost: worker w-2, reason exited" in line for line in lines)
-    assert re.search(words, lines[-1]), lines[-1]
+def test_explanations_say_where_the_task_stands(record: dict[str, Any], found: dict[str, Any], words: str) -> None:
+    events = [["2026-01-02T03:04:05Z", "t", "worker_lost", {"worker": "w-2", "reason": "exited"}]]
+    text = explained(record, events=events, **found)
+    assert text.startswith("Task t of type 'noop'")
+    assert "worker lost: worker w-2, reason exited" in text
+    assert re.search(words, text), text
+
+
+def test_explanations_tell_of_attempts_and_their_last_words() -> None:
+    attempt = {
+        "attempt": 1,
+        "worker": "w-1",
+        "kind": "killed",
+        "signal": "SIGSEGV",
+        "execution_s": 0.5,
+        "error": "gone",
+    }
+    lease = {"owner": "d-1|host|42|1|boot", "fence": 7, "remaining_s": 2.5}
+    metadata = {"error_kind": "killed", "detail": {"log": ["its last words"]}}
+    text = explained(
+        {"status": "failed", "error": "gone", "metadata": metadata},
+        attempts=[attempt],
+        hops=[["accepted", "2026-01-02T03:04:04Z", ""], ["ended", "2026-01-02T03:04:05.500Z", "failed"]],
+        distributor={"id": "d-1", "lease": lease},
+    )
+    assert "attempt 1 on w-1: killed [SIGSEGV] after 0.500 s: gone" in text
+    assert "| its last words" in text
+    assert "+1.500 s" in text
+    assert "lease held by d-1 (pid 42, host host) with fence 7 for 2.5 s" in text
 
 
 def test_the_demo_reads_the_standard_library_and_nothing_that_was_installed() -> None:

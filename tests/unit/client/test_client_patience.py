@@ -7,8 +7,9 @@ import pytest
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.submission import value_of
 from a2a_zmq.client.submits import MAX_BATCH_TASKS, MAX_SUBMITS_IN_FLIGHT
-from a2a_zmq.errors import FleetUnavailable
+from a2a_zmq.errors import FleetUnavailable, KeyRefused
 from a2a_zmq.protocol.message import Message, MessageType, Metadata
+from a2a_zmq.protocol.ports import Refusal
 from tests.unit.client.scripted import Scripted, ids_of, no_one
 
 
@@ -94,3 +95,39 @@ def test_a_caller_that_gives_up_early_does_not_take_a_more_patient_one_along(wor
     [done] = world.core.tasks.finished
     assert done.outcome is not None
     assert value_of("a", done.outcome) == "A"
+
+
+def test_who_is_locked_out_waits_no_longer_than_it_takes_to_be_sure(world: Scripted) -> None:
+    entry = world.entry("a", deadline=200.0)
+    answers: list[Call] = []
+    world.core.request(Call("get_task", {"task_id": "a"}, answers.append, deadline=200.0), world.now)
+    world.core.handle(Refusal("signature", "revoked", "coordinator-1", "client is revoked"), world.now)
+    world.pass_time(1.0)
+    assert world.core.tasks.finished == []
+    assert world.core.lockout(world.now) is None
+    assert world.core.next_deadline() <= 102.0
+    world.pass_time(1.1)
+    assert isinstance(entry.outcome, KeyRefused)
+    assert "client is revoked" in str(entry.outcome)
+    assert [type(call.answer) for call in world.core.calls.answered] == [KeyRefused]
+    assert world.core.next_deadline() > world.mono, "it is not woken at once, again and again"
+    late = world.entry("b", deadline=300.0)
+    world.pass_time(0.0)
+    assert isinstance(late.outcome, KeyRefused), "and whoever comes later hears it at once"
+
+
+def test_a_key_that_is_admitted_in_time_costs_nothing(world: Scripted) -> None:
+    entry = world.entry("a", deadline=200.0)
+    world.core.handle(Refusal("signature", "token", "coordinator-1", "expired"), world.now)
+    world.pass_time(1.0)
+    world.up()
+    world.pass_time(5.0)
+    assert entry.outcome is None
+    assert [ids_of(sent) for sent in world.flush()] == [["a"]]
+
+
+def test_a_stranger_that_answers_locks_nobody_out(world: Scripted) -> None:
+    entry = world.entry("a", deadline=200.0)
+    world.core.handle(Refusal("signature", "signature"), world.now)
+    world.pass_time(10.0)
+    assert entry.outcome is None

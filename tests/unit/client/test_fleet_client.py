@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq import FleetClient
+from a2a_zmq.client.requests import TaskPage
 from a2a_zmq.errors import (
     ConfigError,
     FleetUnavailable,
@@ -177,7 +178,7 @@ def test_queries(fleet: FleetClient, coordinator: Any) -> None:
     assert record is not None
     assert record["status"] == "completed"
     assert fleet.get("b") is None
-    assert fleet.tasks(limit=5) == ([{"task_id": "a"}], 1)
+    assert fleet.tasks(limit=5) == TaskPage([{"task_id": "a"}], 1)
     assert fleet.history("a")[0] == ("2026-01-01T00:00:00Z", "a", "submitted", {"by": "x"})
     ids = [f"t{number}" for number in range(700)]
     assert fleet.cancel(*ids)["echo"] == ids

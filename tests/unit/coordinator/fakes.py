@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Survey
+from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.state import keys
 
@@ -41,13 +41,14 @@ class Store:
     """The shared state, as much of it as a coordinator can see. It outlives coordinators.
 
     Attributes:
-        live, results: distributor id ("" for the inbox) → task id → record.
+        live, results, letters: distributor id ("" for the inbox) → task id → record.
         recorded: task id → how many writes recorded a result of it.
     """
 
     def __init__(self) -> None:
         self.live: dict[str, dict[str, Json]] = {INBOX: {}}
         self.results: dict[str, dict[str, Json]] = {INBOX: {}}
+        self.letters: dict[str, dict[str, Json]] = {INBOX: {}}
         self.headers: dict[str, dict[str, str]] = {}
         self.history: list[list[Any]] = []
         self.registered: list[str] = []
@@ -60,6 +61,7 @@ class Store:
             self.registered.append(distributor_id)
             self.live.setdefault(distributor_id, {})
             self.results[distributor_id] = {}
+            self.letters[distributor_id] = {}
 
     def apply(self, write: SectionWrite) -> None:
         assert write.section.writer == "coordinator", write.section
@@ -74,11 +76,31 @@ class Store:
             self.live[name].pop(task_id, None)
         for task_id, record in write.results.items():
             self.record(name, task_id, orjson.loads(record))
+        for task_id in write.drop_letters:
+            self.letters[name].pop(task_id, None)
         self.history.extend(orjson.loads(event) for event in write.history)
 
     def record(self, name: str, task_id: str, result: Json) -> None:
+        self.results[name].pop(task_id, None)  # the newest is the last one
         self.results[name][task_id] = result
+        if result["status"] == "failed":
+            self.letters[name][task_id] = result
         self.recorded[task_id] = self.recorded.get(task_id, 0) + 1
+
+    def newest(self, names: list[str], wanted: Wanted, limit: int, *, dead: bool) -> list[Json]:
+        kept = self.letters if dead else self.results
+        found = [record for name in names for record in kept.get(name, {}).values() if wanted(record)]
+        return sorted(found, key=lambda record: str(record["completed_at"]), reverse=True)[:limit]
+
+    def explain(self, task_id: str, names: list[str]) -> Json:
+        kinds = {"tasks": self.live, "results": self.results, "letters": self.letters}
+        found: Json = {
+            kind: {name: orjson.dumps(kept[name][task_id]) for name in names if task_id in kept.get(name, {})}
+            for kind, kept in kinds.items()
+        }
+        events = [orjson.dumps(event) for event in reversed(self.history) if event[1] == task_id]
+        ended = next(iter([*found["results"].values(), *found["letters"].values()]), None)
+        return {**found, "ended": ended, "events": events, "leases": {INBOX: ("c|h|1|2|b", self.fence, 2_000)}}
 
     def load(self, name: str) -> Loaded:
         tasks = {task_id: orjson.dumps(record) for task_id, record in self.live[name].items()}

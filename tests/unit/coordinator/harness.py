@@ -176,7 +176,19 @@ class World:
             found = {}
             for name in args["distributor_ids"]:
                 found.update({t: orjson.dumps(kept[name][t]) for t in args["task_ids"] if t in kept.get(name, {})})
+                for task_id in args["task_ids"] if args.get("letters") else ():
+                    if task_id not in found and task_id in store.letters.get(name, {}):
+                        found[task_id] = orjson.dumps(store.letters[name][task_id])
             return found
+        if query.op == "explain":
+            return store.explain(args["task_id"], args["distributor_ids"])
+        if query.op == "count_letters":
+            return sum(len(store.letters.get(name, {})) for name in args["distributor_ids"])
+        if query.op == "ended":
+            newest = store.newest(args["distributor_ids"], args["wanted"], args["limit"], dead=args["dead"])
+            ids = [record["task_id"] for record in newest]
+            now = self._read(Query("", "results", {"distributor_ids": args["distributor_ids"], "task_ids": ids}))
+            return [orjson.dumps(record) for record in newest], now
         if query.op == "load":
             return store.load(args["section"].distributor_id)
         if query.op == "register":

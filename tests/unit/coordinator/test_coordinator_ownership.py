@@ -207,6 +207,23 @@ def test_tasks_that_nobody_can_take_and_distributors_that_stay_away_are_reported
     assert events.count("distributor_absent") == 1
 
 
+def test_a_distributor_that_was_never_seen_is_away_since_we_lead(make_world: Callable[..., World]) -> None:
+    first = make_world()
+    first.own()
+    first.distributor("d1")
+    first.client("alice~1")
+    first.submit("alice~1", "t1")
+    second = make_world(first.store)
+    second.time += 8_000.0  # of the host's clock, which began long before us
+    second.own()
+    second.advance(5.0)
+    assert "distributor_absent" not in [line.event for line in second.logs]
+    for _ in range(7):
+        second.advance(1.0)
+    (line,) = [line for line in second.logs if line.event == "distributor_absent"]
+    assert 10.0 <= line.fields["away_s"] < 13.0
+
+
 def test_gauges_and_status_agree_with_what_there_is(fleet: World) -> None:
     fleet.submit("alice~1", "t1", "t2", "t3")
     fleet.beat("d1", pending=1, in_progress=2, slots=4, version=3)

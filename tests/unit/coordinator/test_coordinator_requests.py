@@ -139,12 +139,8 @@ def failed(world: World, task_id: str = "t1") -> None:
     world.finish("d1", task_id, status="failed")
 
 
-@pytest.mark.parametrize("remembered", [True, False])
-def test_an_operator_sends_a_failed_task_around_again(fleet: World, remembered: bool) -> None:
+def test_an_operator_sends_a_failed_task_around_again(fleet: World) -> None:
     failed(fleet)
-    if not remembered:
-        fleet.core.desk.dead.take("t1")
-        fleet.core.desk.recent.forget("t1")
     old = fleet.store.results["d1"]["t1"]
     root = fleet.operator()
     assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
@@ -271,17 +267,6 @@ def test_list_shows_live_tasks_without_payload(fleet: World) -> None:
     everything = fleet.ask(fleet.operator(), "list_tasks")
     assert everything["total"] == 4
     assert fleet.ask("alice~1", "list_tasks", task_type="other")["tasks"] == []
-
-
-def test_list_shows_dead_letters_newest_first(fleet: World) -> None:
-    failed(fleet, "t1")
-    failed(fleet, "t2")
-    fleet.submit("alice~1", "t3")
-    fleet.finish("d1", "t3")
-    answer = fleet.ask("alice~1", "list_tasks", dead=True)
-    assert [row["task_id"] for row in answer["tasks"]] == ["t2", "t1"]
-    fleet.client("bob~1")
-    assert fleet.ask("bob~1", "list_tasks", dead=True)["total"] == 0
 
 
 def test_history_is_for_operators_and_for_ones_own_tasks(fleet: World) -> None:

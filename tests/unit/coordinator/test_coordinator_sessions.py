@@ -100,7 +100,7 @@ def test_a_version_that_runs_ahead_alone_is_no_reason_to_read_everything(fleet: 
     fleet.beat("d1", pending=0, in_progress=2, slots=4, version=7)
     fleet.queries_held = True
     fleet.advance(5.0)
-    assert fleet.queries == []
+    assert "load" not in [query.op for query in fleet.queries]
 
 
 def test_an_assignment_that_got_lost_is_noticed_by_the_counts_alone(fleet: World) -> None:

@@ -165,3 +165,33 @@ def test_a_log_whose_reader_died_stops_nothing() -> None:
                 child.stderr.close()
                 child.wait(20)
             assert mark.read_text() == "alive"
+
+
+HOST_PROGRAM = """
+import logging, sys
+import structlog
+from daemons import logs
+log = logs.get_logger("launch")
+if sys.argv[1] == "stdlib":
+    logging.basicConfig(level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
+if sys.argv[1] == "structlog":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+log.info("started", port=1)
+log.warning("no_session", why="x", token="t0p")
+"""
+
+
+@pytest.mark.parametrize("configured", ["nothing", "stdlib", "structlog"])
+def test_in_a_program_of_somebody_else_lines_go_where_it_wants_them(configured: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOST_PROGRAM, configured], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "", "standard output is the program's"
+    lines = done.stderr.splitlines()
+    if configured == "nothing":
+        assert lines == ["no_session why='x' token='***'"]
+    elif configured == "stdlib":
+        assert lines[0] == "a2a_zmq.launch INFO started port=1"
+        assert len(lines) == 2
+    else:
+        assert [word in line for word, line in zip(("started", "no_session"), lines, strict=True)] == [True, True]

@@ -396,7 +396,7 @@ class Site:
         return [(result["task_id"], result["status"]) for payload in payloads for result in payload["results"]]
 
     def cancelled_at(self, worker: str) -> list[list[Any]]:
-        return [pair for payload in self.told(worker, "cancel_tasks") for pair in payload["tasks"]]
+        return [pair[:2] for payload in self.told(worker, "cancel_tasks") for pair in payload["tasks"]]
 
     def check(self) -> None:
         """What must hold whatever happened."""
@@ -427,7 +427,7 @@ def _summary(payload: dict[str, Any]) -> str:
     if action == "assign_tasks":
         return "".join(f" {item['task_id']}#{item['attempt']}" for item in payload["tasks"])
     if action == "cancel_tasks":
-        return "".join(f" {task_id}#{attempt}" for task_id, attempt in payload["tasks"])
+        return "".join(f" {task_id}#{attempt}" for task_id, attempt, *_ in payload["tasks"])
     if action == "task_results":
         return f" v{payload['version']}" + "".join(
             f" {item['task_id']}:{item['status']}" for item in payload["results"]

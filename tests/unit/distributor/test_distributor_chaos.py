@@ -35,10 +35,11 @@ class Worker:
                     held = self.running.get(item["task_id"], 0)
                     self.running[item["task_id"]] = max(held, item["attempt"])
             elif action == "cancel_tasks":
-                for task_id, attempt in payload["tasks"]:
+                for task_id, attempt, *why in payload["tasks"]:
                     if self.running.get(task_id) == attempt:
                         del self.running[task_id]
-                        site.report(self.name, task_id, attempt, "abandoned", error_kind="cancelled")
+                        kind = "replaced" if why else "cancelled"
+                        site.report(self.name, task_id, attempt, "abandoned", error_kind=kind)
 
 
 class World:

@@ -34,6 +34,18 @@ def test_a_failed_attempt_is_repeated_after_a_backoff_and_stored_before_it_is_se
     assert site.meter.counts["task_retries_total"] == 2
 
 
+def test_a_task_whose_process_is_killed_runs_again_at_once_but_only_the_first_time(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    site.assign("a", max_attempts=5)
+    site.fail("w1", "a", 1, kind="killed")
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+    site.fail("w1", "a", 2, kind="killed")
+    site.advance(0.04)
+    assert len(site.got("w1")) == 2
+    site.advance(1)
+    assert site.got("w1")[2:] == [("a", 3)]
+
+
 def test_a_task_that_fails_to_its_last_attempt_becomes_a_dead_letter_with_its_reason(site: Site) -> None:
     site.worker_up("w1", limit=5)
     site.assign("a", max_attempts=2)
@@ -230,6 +242,22 @@ def test_handed_back_tasks_go_elsewhere_uncounted(site: Site) -> None:
     site.from_worker("w1", "task_handback", tasks=[["b", 1], ["c", 1]])
     assert site.got("w2") == [("b", 2), ("c", 2)]
     site.complete("w2", "b", "c")
+    assert site.store.results["b"]["retry_count"] == 0
+
+
+def test_what_is_on_its_way_to_a_worker_that_leaves_counts_as_nothing(site: Site) -> None:
+    """Even where a single attempt is allowed: it did not begin."""
+    site.worker_up("w1", limit=5)
+    site.assign("a", "b", max_attempts=1)
+    site.complete("w1", "a")
+    site.from_worker("w1", "task_handback", tasks=[], rest=True)
+    site.assign("c")
+    assert site.got("w1") == [("a", 1), ("b", 1)], "nothing more for one that leaves"
+    site.worker_down("w1", "goodbye")
+    site.worker_up("w2", limit=5)
+    assert site.got("w2") == [("b", 2), ("c", 1)]
+    site.complete("w2", "b", "c")
+    assert site.store.results["b"]["status"] == "completed"
     assert site.store.results["b"]["retry_count"] == 0
 
 

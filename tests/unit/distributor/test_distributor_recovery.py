@@ -255,7 +255,7 @@ def test_resync_takes_what_it_was_not_told_of_and_nothing_else(site: Site) -> No
     site.from_coordinator("resync")
     assert len(site.queries) == 1
     site.answer()
-    assert site.got("w1")[2:] == [("untold", 1), ("orphan", 4)]
+    assert site.got("w1")[2:] == [("untold", 2), ("orphan", 4)]
     site.answer()
     assert len(site.got("w1")) == 4
 
@@ -346,3 +346,47 @@ def test_the_reconciler_repairs_a_task_without_a_holder(site: Site) -> None:
     assert site.core.violations() == []
     assert site.got("w1") == [("a", 1), ("a", 2)]
     assert orjson.dumps(site.store.events("inconsistent_task")[0][3])
+
+
+def test_a_result_that_comes_while_the_state_is_read_counts(make_site: Callable[..., Site], site: Site) -> None:
+    """Found by simulation: nothing was known of its task yet, so it was dropped, acknowledged, and the task run again."""
+    site.worker_up("w1", limit=5)
+    site.assign("a")
+    new = restart(make_site, site)
+    new.worker_up("w1", limit=5)
+    new.complete("w1", ("a", 1))
+    assert new.reported() == []
+    new.own()
+    assert new.reported() == [("a", "completed")]
+    new.advance(3)
+    assert new.got("w1") == []
+
+
+def test_an_attempt_that_was_replaced_does_not_cancel_its_task(make_site: Callable[..., Site], site: Site) -> None:
+    """Found by simulation: the worker had been told to end a replaced attempt, the distributor died before it had stored
+    the next one, and its successor took the report for a cancellation."""
+    site.worker_up("w1", limit=5)
+    site.assign("a")
+    new = restart(make_site, site)
+    new.own()
+    new.worker_up("w1", limit=5)
+    new.report("w1", "a", 1, "abandoned", error_kind="replaced", error="replaced", retryable=False)
+    assert new.got("w1") == [("a", 2)]
+    assert new.reported() == []
+
+
+def test_what_another_owner_stored_is_not_taken_for_our_own(site: Site) -> None:
+    """Found by simulation: both had counted to the same attempt, and ours was sent although theirs was running."""
+    site.worker_up("w1", limit=3)
+    site.assign("a", "b")
+    site.store_up = False
+    site.fail("w1", "a", 1)
+    site.complete("w1", "b")
+    site.disown()
+    for task_id in ("a", "b"):
+        site.store.live[task_id]["metadata"]["attempt"] = 2
+    site.store_up = True
+    site.own()
+    site.advance(2)
+    assert site.got("w1")[2:] == [("a", 4), ("b", 4)]
+    assert site.reported() == []

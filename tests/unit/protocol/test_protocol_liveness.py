@@ -109,6 +109,19 @@ def test_a_process_known_to_run_gets_longer_to_reconnect(kit: Any) -> None:
     assert pipe.hub.downs() == []
 
 
+def test_a_frozen_process_whose_connection_breaks_is_dead_after_the_same_silence(kit: Any) -> None:
+    """The transport gives its connection up, and a probe finds the process: no new patience begins with either."""
+    pipe = same_host(kit)
+    pipe.advance(1.0)
+    pipe.stopped.add(WORKER)
+    pipe.advance(0.7)
+    pipe.disconnect()
+    pipe.hub.port.probed(WORKER, gone=False, now=pipe.now)
+    pipe.advance(0.3)
+    (down,) = pipe.hub.of(PeerDown)
+    assert 0.8 <= down.silent_s < 1.0
+
+
 def test_a_late_probe_answer_kills_nobody_who_is_back(kit: Any) -> None:
     pipe = same_host(kit)
     pipe.disconnect()

@@ -73,11 +73,14 @@ def test_a_second_process_of_the_same_name_waits_for_the_firsts_death(kit: Any, 
     second.spoke.port.connected(second.now)
     second.pump()
     assert second.hub.reasons() == second.spoke.reasons() == ["identity"]
+    pid = hub.peer(WORKER).pid
+    assert second.spoke.port.obstacle == f"refused by {HUB}: a live process has this name: pid {pid} on the same host"
     assert first.hub.ups() == 1
     second.advance(3)  # nobody drives the first any more: it is as good as frozen
     assert second.hub.downs() == ["silence"]
     assert second.hub.ups() == 1
     assert hub.peer(WORKER).boot_id == "second"
+    assert second.spoke.port.obstacle == ""
 
 
 def test_a_restarted_hub_is_noticed(kit: Any, make_pipe: Callable[..., Any]) -> None:

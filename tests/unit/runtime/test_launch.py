@@ -152,6 +152,45 @@ def test_a_key_of_another_role_is_refused(host: Host) -> None:
     assert "worker-1 is a client, not a worker" in line
 
 
+@pytest.mark.parametrize("wrong", ["handlers", "metrics port", "bind", "redis"])
+def test_a_start_that_fails_makes_no_keys(host: Host, free_port: Callable[[], int], wrong: str) -> None:
+    """A mistyped name with a mistake beside it must not become a member of the fleet."""
+    KeyDirectory(host.keys).init({"worker-1": Role.WORKER, "distributor-1": Role.DISTRIBUTOR})
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        if wrong == "handlers":
+            status, _ = host.run("worker", "--id", "wroker-1", A2A_WORKER_HANDLERS="no.such.module")
+        elif wrong == "metrics port":
+            status, _ = host.run("worker", "--id", "wroker-1", A2A_METRICS_PORT=port)
+        elif wrong == "bind":
+            with redis_of_sorts() as redis_port:
+                address = f"tcp://127.0.0.1:{port}"
+                status, _ = host.run("distributor", "--id", "dsit-1", "--bind", address, REDIS_PORT=str(redis_port))
+        else:
+            env = {"REDIS_PORT": str(free_port()), "A2A_REDIS_WAIT_S": "0.2"}
+            status, _ = host.run("distributor", "--id", "dsit-1", **env)
+    assert status in (EX_CONFIG, EX_TEMPFAIL)
+    assert [one.name for one in KeyDirectory(host.keys).list()] == ["distributor-1", "worker-1"]
+
+
+def test_new_keys_are_told(host: Host, wait_until: WaitUntil) -> None:
+    KeyDirectory(host.keys).init({"worker-1": Role.WORKER, "distributor-1": Role.DISTRIBUTOR})
+    host.start("worker", "--id", "wroker-1")
+    wait_until(lambda: '"event":"started"' in host.said, "the worker has started", timeout_s=15.0)
+    (line,) = [line for line in host.said.splitlines() if '"keys_made"' in line]
+    assert '"peer":"wroker-1","peer_role":"worker"' in line
+
+
+def test_a_lost_key_file_is_one_line_and_status_78(host: Host) -> None:
+    KeyDirectory(host.keys).init({"worker-1": Role.WORKER, "distributor-1": Role.DISTRIBUTOR})
+    (host.keys / "worker-1.key").unlink()
+    status, line = host.run("worker")
+    assert status == EX_CONFIG
+    assert "worker-1.key: missing" in line
+    assert "`a2actl keys rotate worker-1`" in line
+    assert host.said.count("\n") == 1
+
+
 def test_a_redis_that_stays_away_is_status_75_and_can_be_tried_again(host: Host, free_port: Callable[[], int]) -> None:
     status, line = host.run("coordinator", REDIS_PORT=str(free_port()), A2A_REDIS_WAIT_S="0.2")
     assert status == EX_TEMPFAIL

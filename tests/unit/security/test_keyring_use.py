@@ -145,10 +145,84 @@ def test_ensure_mends_an_interrupted_first_start(tmp_path: Path) -> None:
     assert ring(keys, "worker-1").token(NOW)
 
 
-def test_a_lost_key_file_is_replaced_on_the_issuing_host(keys: KeyDirectory) -> None:
+def test_a_lost_key_file_is_told_and_not_replaced_in_silence(keys: KeyDirectory) -> None:
     keys.key_file("worker-1").unlink()
-    keys.ensure("worker-1", "worker")
+    with pytest.raises(ConfigError, match=r"worker-1\.key: missing.*`a2actl keys rotate worker-1`"):
+        keys.ensure("worker-1", "worker")
+    keys.rotate("worker-1")
+    assert not keys.ensure("worker-1", "worker"), "nothing to make"
     assert [name for name, _ in ring(keys, "worker-1").pair_keys("cli")] == ["1-2"]
+
+
+def test_ensure_says_whether_it_made_keys(keys: KeyDirectory) -> None:
+    assert not keys.knows("worker-9")
+    assert keys.ensure("worker-9", "worker")
+    assert keys.knows("worker-9")
+    assert not keys.ensure("worker-9", "worker")
+
+
+# ---------------------------------------------------------------- own keys that change while the agent runs
+
+
+def test_an_agent_that_is_revoked_and_added_again_takes_its_new_keys(keys: KeyDirectory) -> None:
+    worker = ring(keys, "worker-1")
+    first = worker.curve_pair().public
+    keys.revoke("worker-1")
+    assert worker.reload_if_changed()
+    assert worker.revoked("worker-1", "")
+    assert worker.owns(first), "nothing has taken its place yet"
+    keys.add("worker-1", "worker")
+    assert worker.reload_if_changed()
+    assert not worker.revoked("worker-1", "")
+    assert not worker.owns(first)
+    assert worker.owns(worker.curve_pair().public)
+    assert worker.token(NOW)
+
+
+def test_a_rotated_key_is_owned_until_the_rotation_after_the_next(keys: KeyDirectory) -> None:
+    worker = ring(keys, "worker-1")
+    first = worker.curve_pair().public
+    for owned in (True, False):
+        keys.rotate("worker-1")
+        worker.reload_if_changed()
+        assert worker.owns(first) is owned
+
+
+@pytest.mark.parametrize("damage", ["missing", "unreadable"])
+def test_an_own_key_file_that_is_lost_is_told_once_and_hides_nothing_of_the_others(
+    keys: KeyDirectory, damage: str
+) -> None:
+    hub = ring(keys, "coordinator-1")
+    own, pairs = hub.curve_pair(), hub.pair_keys("cli")
+    path = keys.key_file("coordinator-1")
+    content = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_text("?")
+    with pytest.raises(ConfigError, match=r"coordinator-1\.key"):
+        hub.reload_if_changed()
+    assert not hub.reload_if_changed(), "once"
+    keys.add("worker-9", "worker")
+    keys.revoke("worker-1")
+    with pytest.raises(ConfigError, match=r"coordinator-1\.key"):
+        hub.reload_if_changed()
+    assert hub.server_keys("worker-9"), "new agents are known"
+    assert hub.revoked("worker-1", ""), "revoked ones are shut out"
+    assert (hub.curve_pair(), hub.pair_keys("cli")) == (own, pairs), "and our own keys stay"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    assert hub.reload_if_changed()
+    assert hub.curve_pair() == own
+
+
+def test_a_directory_that_was_made_anew_is_taken_as_a_whole(keys: KeyDirectory) -> None:
+    worker = ring(keys, "worker-1")
+    first = worker.curve_pair().public
+    for path in keys.path.iterdir():
+        path.unlink()
+    keys.init(FLEET)
+    worker.reload_if_changed()
+    assert not worker.owns(first)
+    token = worker.token(NOW)
+    ring(keys, "coordinator-1").verify_peer("worker-1", Role.WORKER, token, "worker-1", NOW)
 
 
 # ---------------------------------------------------------------- pair keys and verdicts

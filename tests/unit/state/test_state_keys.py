@@ -18,6 +18,8 @@ def all_keys(distributor_id: str) -> list[str]:
         *(keys.header(section) for section in sections),
         *(keys.results(section, number) for section in sections for number in (1, 27)),
         keys.tasks(distributor_id),
+        keys.dead(distributor_id),
+        keys.letters(distributor_id),
         keys.history(distributor_id),
         keys.lease(sections[0]),
     ]
@@ -49,6 +51,7 @@ def test_all_keys_of_a_distributor_share_a_hash_tag_and_are_classified(distribut
         "shared:distributor:",
         "shared:distributor:a:b",
         "tasks:{shared:distributor:d}:1",
+        "letters:{shared:distributor:d}:1",
         "results:{shared:distributor:d}",
         "results:{shared:distributor:d}:x",
         "lease:shared:distributor:d",

@@ -176,6 +176,14 @@ def test_cancelling_a_run_stops_it(desk: Any) -> None:
     assert len(desk.stopped) == 1
 
 
+def test_the_report_of_a_replaced_attempt_does_not_say_that_its_task_was_cancelled(desk: Any) -> None:
+    desk.assign(("t1", "sleep"))
+    desk.request({"action": "cancel_tasks", "tasks": [["t1", 1, "replaced"]]})
+    assert [(stop.task_id, stop.reason) for stop in desk.stopped] == [("t1", "cancelled")]
+    desk.finish("t1", outcome="abandoned", error="cancelled", error_kind="cancelled")
+    assert desk.results()["t1"]["error_kind"] == "replaced"
+
+
 @pytest.mark.parametrize("limit_s", [0.02, 2.5])
 def test_run_is_stopped_at_its_time_limit_counted_from_its_start(desk: Any, limit_s: float) -> None:
     desk.assign(("t1", "compute"), timeout_s=limit_s)

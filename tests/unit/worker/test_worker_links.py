@@ -142,6 +142,20 @@ def test_idle_worker_leaves_at_once(desk: Any) -> None:
     assert len(desk.exits()) == 1
 
 
+def test_the_last_word_of_a_worker_is_that_the_rest_never_began(desk: Any) -> None:
+    """After the last result, and once: what was assigned meanwhile is not read any more."""
+    desk.assign(("a", "compute"))
+    desk.begin("a")
+    desk.request({"action": "drain"})
+    assert not desk.sent("task_handback")
+    desk.finish("a")
+    assert [send.payload.get("action") for send in desk.messages][-2:] == ["task_results", "task_handback"]
+    assert desk.sent("task_handback") == [{"action": "task_handback", "tasks": [], "rest": True}]
+    desk.wait(0.0)
+    assert len(desk.exits()) == 1
+    assert len(desk.sent("task_handback")) == 1
+
+
 def test_drain_deadline_stops_runs_and_hands_back_those_that_never_began(make_desk: Callable[..., Any]) -> None:
     desk = make_desk(drain_timeout_s=4.0)
     desk.up()
@@ -159,7 +173,9 @@ def test_drain_deadline_stops_runs_and_hands_back_those_that_never_began(make_de
         desk.ended("c", outcome="failed", error_kind="killed", retryable=True, started_at=0.0),
     )
     assert list(desk.results()) == ["a"]
-    assert desk.sent("task_handback")[-1]["tasks"] == [["b", 1], ["c", 1]]
+    handed_back, last_word = desk.sent("task_handback")
+    assert handed_back["tasks"] == [["b", 1], ["c", 1]]
+    assert last_word["rest"] is True
     desk.settle()
     assert len(desk.exits()) == 1
 

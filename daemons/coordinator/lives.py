@@ -1,0 +1,87 @@
+"""Ends of tasks, and their lives after those: what a result record tells, and what an operator makes of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from a2a_zmq.clock import Now, iso
+from a2a_zmq.tasks import ABANDONED, FAILED, Record
+from daemons.coordinator.records import RESERVED, Entry, attempt_of
+
+# Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
+ATTEMPTS_KEPT: Final = 10
+ATTEMPT_ERROR_CHARS: Final = 300
+
+
+def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
+    """The result record of a task that ended here, before any distributor ran it.
+
+    It keeps the payload, which a later ``retry_tasks`` needs.
+    """
+    record: Record = orjson.loads(entry.record)
+    metadata = dict(record.get("metadata") or {})
+    metadata["error_kind"] = "cancelled"
+    metadata["execution_s"] = 0.0
+    if entry.home is not None:
+        metadata["distributor"] = entry.home.agent_id
+    stamp = iso(now.wall)
+    record.update(
+        status=ABANDONED, result=None, error=f"cancelled by {by} before it ran", started_at=None,
+        updated_at=stamp, completed_at=stamp, metadata=metadata,
+    )  # fmt: skip
+    record.setdefault("retry_count", 0)
+    return record
+
+
+def dead_letter(record: Record) -> bool:
+    """Whether a result record is one of a task that was given up, rather than cancelled."""
+    kind = (record.get("metadata") or {}).get("error_kind")
+    return record.get("status") == FAILED or (record.get("status") == ABANDONED and kind != "cancelled")
+
+
+def attempts_of(record: Record) -> list[dict[str, Any]]:
+    """All attempts that a result record of a task that did not complete tells of, the last one among them."""
+    metadata = record.get("metadata") or {}
+    earlier = metadata.get("attempts")
+    detail = metadata.get("detail")
+    last = {
+        "attempt": metadata.get("attempt"),
+        "worker": metadata.get("worker") or "",
+        "kind": metadata.get("error_kind"),
+        "error": str(record.get("error") or "")[:ATTEMPT_ERROR_CHARS],
+        "started_at": record.get("started_at"),
+        "ended_at": record.get("completed_at"),
+        "execution_s": metadata.get("execution_s"),
+        "held_s": metadata.get("held_s"),
+    }
+    if isinstance(detail, dict):
+        last |= {name: detail[name] for name in ("signal", "exit_code") if name in detail}
+    return [*(earlier if isinstance(earlier, list) else []), last]
+
+
+def revived_record(result: Record, now: Now) -> bytes:
+    """The record of a finished task that an operator sends around once more; attempts go on counting.
+
+    Args:
+        result: its result record, with the payload.
+    """
+    last = result.get("metadata") or {}
+    metadata = {key: value for key, value in last.items() if key not in RESERVED}
+    metadata["client"] = last.get("client") or ""
+    metadata["attempt"] = metadata["floor"] = attempt_of(result)
+    metadata["retried"] = (last.get("retried") or 0) + 1
+    metadata["letter"] = last.get("distributor") if dead_letter(result) else ""
+    metadata["attempts"] = attempts_of(result)[-ATTEMPTS_KEPT:]
+    fresh = {
+        "task_id": result["task_id"],
+        "task_type": result["task_type"],
+        "status": "pending",
+        "created_at": result.get("created_at") or iso(now.wall),
+        "updated_at": iso(now.wall),
+        "retry_count": result.get("retry_count") or 0,
+        "metadata": metadata,
+        "payload": result.get("payload") or {},
+    }
+    return orjson.dumps(fresh)

@@ -1,0 +1,125 @@
+"""Keys that a starting agent finds missing: made where the issuer's key is at hand, and never without a word."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from a2a_zmq.errors import ConfigError
+from a2a_zmq.protocol.message import Role
+from a2a_zmq.security.identity import Identity, open_identity
+from a2a_zmq.security.keyring import KeyDirectory
+from a2a_zmq.transport.context import address_error
+from a2a_zmq.transport.dealer import ROUTE, DealerSocket
+from daemons.settings import DaemonSettings
+
+# Whom an agent connects to.
+ABOVE: Final = {Role.DISTRIBUTOR: Role.COORDINATOR, Role.WORKER: Role.DISTRIBUTOR}
+
+
+def is_new(settings: DaemonSettings) -> bool:
+    """Whether keys would be made for this agent: then all its other settings should be known to be good before."""
+    directory = settings.a2a_config().key_dir
+    return directory is not None and not KeyDirectory(directory).knows(settings.agent_id)
+
+
+def own_identity(settings: DaemonSettings, role: Role, log: Any) -> Identity:
+    """The identity that the settings name; its keys are made if the fleet does not know it yet.
+
+    Raises:
+        ConfigError: the keys are not acceptable; or the agent is new, and an address that it listens on is not free.
+    """
+    config = settings.a2a_config()
+    if config.key_dir is not None:
+        if is_new(settings):
+            _check_addresses(settings)
+        _make(KeyDirectory(config.key_dir), settings.agent_id, role, log)
+    return open_identity(config, role)
+
+
+def make_hub_keys(settings: DaemonSettings, identity: Identity, hub: str, log: Any) -> None:
+    """All daemons of a new fleet are started together: whoever comes first makes the keys of the one it needs."""
+    directory = settings.a2a_config().key_dir
+    role = ABOVE.get(identity.role)
+    if directory is not None and role is not None and KeyDirectory(directory).issuer_key.exists():
+        _make(KeyDirectory(directory), hub, role, log)
+        identity.reload_if_changed()
+
+
+class OwnKeys:
+    """Sees to it that nothing goes on with a key pair of ours that others have taken the place of."""
+
+    def __init__(self, identity: Identity, log: Any, leave: Callable[[str], None]) -> None:
+        """
+        Args:
+            leave: ends the daemon, for the reason given, so that it is started again.
+        """
+        self._identity = identity
+        self._log = log
+        self._leave = leave
+        self._listening = b""
+        self._dealers: list[tuple[DealerSocket, Callable[[bytes], None]]] = []
+
+    def listening_with(self, key: bytes) -> None:
+        """A hub of ours has this public key."""
+        self._listening = key
+
+    def connecting(self, dealer: DealerSocket, disconnected: Callable[[bytes], None]) -> None:
+        """A spoke of ours, and whom to tell that its connection ended."""
+        self._dealers.append((dealer, disconnected))
+
+    def use(self) -> None:
+        """Key files were read again: connections with keys that are no longer ours are made anew.
+
+        What listens cannot be given other keys: a hub has to be started again.
+        """
+        if self._listening and not self._identity.owns(self._listening):
+            self._leave("our key pair was replaced, and what listens with the former one has to be started again")
+            return
+        for dealer, disconnected in self._dealers:
+            if dealer.own_key and not self._identity.owns(dealer.own_key):
+                self._log.info("connecting_with_new_keys", address=dealer.address)
+                connect_anew(dealer, disconnected)
+
+
+def connect_anew(dealer: DealerSocket, disconnected: Callable[[bytes], None]) -> None:
+    """Drop the dealer's connection, if there is one, tell its port so, and make another."""
+    if dealer.connected:
+        disconnected(ROUTE)
+    dealer.reconnect()
+
+
+def _make(directory: KeyDirectory, name: str, role: Role, log: Any) -> None:
+    if directory.ensure(name, role):
+        # A mistyped name is a new agent: the line is what shows it.
+        log.info("keys_made", peer=name, peer_role=role.value, key_dir=str(directory.path))
+
+
+def _check_addresses(settings: DaemonSettings) -> None:
+    host, port = settings.metrics_address
+    failure = _bind_error(host, port)
+    if failure is not None:
+        why = "is in use" if failure.errno == errno.EADDRINUSE else f"cannot be bound: {failure.strerror or failure}"
+        raise ConfigError(f"metrics_port: {host}:{port} {why}")
+    address = settings.hub_address() or ""
+    host, _, text = address.removeprefix("tcp://").rpartition(":")
+    if address.startswith("tcp://") and text.isdigit():
+        failure = _bind_error(host.strip("[]"), int(text))
+        # Names of interfaces are ZeroMQ's to resolve.
+        if failure is not None and not isinstance(failure, socket.gaierror):
+            raise address_error(address, zmq.ZMQError(failure.errno))
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    """Why nobody can listen there now; None if it can be done."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("" if host == "*" else host, port))
+    except OSError as error:
+        return error
+    return None

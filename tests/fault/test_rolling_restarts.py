@@ -1,0 +1,56 @@
+"""Every daemon is restarted under load, one after the other: nobody outside notices, and no work is done twice."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from a2a_zmq import FleetClient
+from daemons.cli.fleet import LocalFleet
+from tests.integration.rig import Load, check_recorded_once, client_of, complaints, runs, user_fleet, wait_until
+
+ROLLING = ("worker-1", "worker-2", "distributor-1", "coordinator-1")
+
+Leave = Callable[[LocalFleet, FleetClient, str], None]
+
+
+def by_sigterm(fleet: LocalFleet, operator: FleetClient, name: str) -> None:
+    fleet.kill(name, signal.SIGTERM)
+
+
+def by_drain(fleet: LocalFleet, operator: FleetClient, name: str) -> None:
+    answer = operator.drain(name)
+    assert answer["draining"] is True, answer
+
+
+@pytest.fixture(scope="module")
+def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
+    """A daemon that has left stays down until the test starts it again."""
+    with user_fleet(workers=2, supervise=False) as fleet:
+        yield fleet
+        assert complaints(fleet) == []
+
+
+@pytest.mark.parametrize("leave", [by_sigterm, by_drain])
+def test_a_rolling_restart_under_load_is_noticed_by_nobody(fleet: LocalFleet, ledger: Path, leave: Leave) -> None:
+    """With a single attempt allowed: a task that was handed back must not have used one up."""
+    with (
+        client_of(fleet) as client,
+        client_of(fleet, operator=True) as operator,
+        Load(client, ledger, seconds=0.05, max_attempts=1) as load,
+    ):
+        for name in ROLLING:
+            before = load.done
+            wait_until(lambda before=before: load.done > before + 60, "the load runs")
+            leave(fleet, operator, name)
+            wait_until(lambda name=name: not fleet.pids[name], f"{name} has left")
+            assert fleet.daemons[name].exit_status == 0, fleet.daemons[name].tail()
+            fleet.restart(name)
+        load.finish()
+    check_recorded_once(fleet, load.handles)
+    assert Counter(run.task_id for run in runs(ledger)) == Counter(handle.task_id for handle in load.handles)
+    assert len(runs(ledger, "end")) == len(load.handles)

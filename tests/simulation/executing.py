@@ -1,0 +1,72 @@
+"""Executors and supervision of simulated processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from a2a_zmq.clock import Now
+from daemons.runtime.contract import Effect, RunFinished, RunStarted, StartRun, StopRun
+from daemons.runtime.supervision import run_plain
+
+if TYPE_CHECKING:
+    from tests.simulation.fleet import Agent
+
+
+class Plain:
+    """The supervision steps without a graph."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def run(self, core: Any, now: Callable[[], Now]) -> list[Effect]:
+        await self._agent.awake()
+        return run_plain(core, now)
+
+
+class SimRunner:
+    """A run takes virtual time, and may fail or hang as its payload says. A result names the attempt that made it."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._shell = agent.shell
+        self._runs: dict[tuple[str, int], asyncio.TimerHandle | None] = {}
+
+    def start(self, run: StartRun) -> None:
+        fleet = self._agent.fleet
+        fleet.note("run", self._agent.place, run.task_id, run.attempt)
+        fleet.witness.begun(run.task_id, run.attempt)
+        loop, key = fleet.loop, (run.task_id, run.attempt)
+        started = fleet.now().wall
+        self._agent.event(RunStarted(run.task_id, run.attempt, started))
+        if run.payload.get("hang"):
+            self._runs[key] = None
+            return
+        self._runs[key] = loop.call_later(float(run.payload.get("seconds", 0.001)), self._finish, run, started)
+
+    def _finish(self, run: StartRun, started: float) -> None:
+        if self._runs.pop((run.task_id, run.attempt), 0) == 0 or self._agent.shell is not self._shell:
+            return
+        spent = self._agent.fleet.now().wall - started
+        failing = int(run.payload.get("fail_times", 0)) >= run.attempt
+        result = b"null" if failing else orjson.dumps({**run.payload, "attempt": run.attempt})
+        outcome, error, kind = ("failed", "simulated", "raised") if failing else ("completed", "", "")
+        self._agent.event(RunFinished(run.task_id, run.attempt, outcome, result, error, kind, True, started, spent))
+
+    def stop(self, stop: StopRun) -> None:
+        key = (stop.task_id, stop.attempt)
+        if key not in self._runs:
+            return
+        timer = self._runs.pop(key)
+        if timer is not None:
+            timer.cancel()
+        cancelled = stop.reason == "cancelled"
+        outcome, wall = "abandoned" if cancelled else "failed", self._agent.fleet.now().wall
+        self._agent.event(
+            RunFinished(
+                stop.task_id, stop.attempt, outcome, b"null", stop.reason, stop.reason, not cancelled, wall, 0.0
+            )
+        )

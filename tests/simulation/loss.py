@@ -1,0 +1,110 @@
+"""What may be lost when the store loses its state: exactly what no running process remembers.
+
+When the store is wiped or goes back to an older copy, a task whose record or result was lost lives in the memories of
+the coordinator and of its distributor. A memory ends when its process dies, or another process of its name takes over.
+
+- A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
+- A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends.
+- Its attempts are counted anew only if its distributor's memory does not have it, or ends.
+- Where another process takes over a lost state while the former owner lives on, cut off, the two cannot be ordered (the
+  number of the fence was lost, too): when the former one comes back, results may be recorded for a second time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from a2a_zmq.interfaces import Section
+from a2a_zmq.state.memory_world import MemoryData
+from daemons.coordinator.core import CoordinatorCore
+from daemons.distributor.core import DistributorCore
+
+if TYPE_CHECKING:
+    from tests.simulation.fleet import Agent, Fleet
+
+
+def remembers(agent: Agent, task_id: str) -> bool:
+    """Whether this process could bring the task back."""
+    core = agent.core
+    if isinstance(core, CoordinatorCore):
+        return task_id in core.desk.ledger.live or core.desk.ended(task_id) is not None
+    if isinstance(core, DistributorCore):
+        return task_id in core._memory.live or core._journal.holds_result(task_id)
+    return False
+
+
+class Loss:
+    """
+    Attributes:
+        excused: tasks that may be lost.
+        untold: tasks that a client may be told are unknown.
+        lost: whether the state was ever lost.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        # Task id → processes that remember it at all, that can tell a client, that know its attempts.
+        self._holders: dict[str, set[int]] = {}
+        self._tellers: dict[str, set[int]] = {}
+        self._counters: dict[str, set[int]] = {}
+        self.excused: set[str] = set()
+        self.untold: set[str] = set()
+        self.lost = False
+
+    def state_lost(self, before: MemoryData) -> None:
+        """The store has just gone back, or begun empty.
+
+        Args:
+            before: what was in it.
+        """
+        self.lost = True
+        fleet, witness = self._fleet, self._fleet.witness
+        data = fleet.redis.peek()
+        sections = [Section(each, "distributor") for each in fleet.distributors]
+        sections += [Section(each, "coordinator") for each in ("", *fleet.distributors)]
+        fences = {each: fleet.redis.snapshot(data, each).fence for each in sections}
+        had, has = contents(before), contents(data)
+        results = [records for name, records in data.hashes.items() if name.startswith("results:")]
+        witness.lost_state({task_id for records in results for task_id in records}, fences)
+        for task_id in sorted(task_id for task_id, record in had.items() if has.get(task_id) != record):
+            holders = [each for each in fleet.agents.values() if remembers(each, task_id)]
+            self._holders[task_id] = {each.pid for each in holders}
+            self._tellers[task_id] = {each.pid for each in holders if isinstance(each.core, CoordinatorCore)}
+            self._counters[task_id] = {each.pid for each in holders if isinstance(each.core, DistributorCore)}
+            self._look_at(task_id)
+
+    def died(self, pid: int) -> None:
+        """A process is gone with what it remembered."""
+        for remembered in (self._holders, self._tellers, self._counters):
+            for task_id in [each for each, pids in remembered.items() if pid in pids]:
+                remembered[task_id].discard(pid)
+                self._look_at(task_id)
+
+    def replaced(self, agent: Agent) -> None:
+        """Another process of its name has its lease now."""
+        self.died(agent.pid)
+        if self.lost and agent.alive and agent.core is not None:
+            self._fleet.witness.unordered.add(agent.name)
+
+    def stored(self, task_id: str, writer: str) -> None:
+        """It is in the store again; if its distributor wrote it, with its attempts."""
+        self._holders.pop(task_id, None)
+        if writer == "coordinator":
+            self._tellers.pop(task_id, None)
+        if writer == "distributor":
+            self._counters.pop(task_id, None)
+
+    def _look_at(self, task_id: str) -> None:
+        if task_id in self._counters and not self._counters[task_id]:
+            self._fleet.witness.forget(task_id)
+        if task_id in self._tellers and not self._tellers[task_id]:
+            self.untold.add(task_id)
+        if task_id in self._holders and not self._holders[task_id]:
+            self.excused.add(task_id)
+            self._fleet.note("excused", task_id)
+
+
+def contents(data: MemoryData) -> dict[str, bytes]:
+    """Task id → its result, or else its live record."""
+    hashes = sorted(data.hashes.items(), reverse=True)  # tasks before results
+    return {task_id: record for _, records in hashes for task_id, record in records.items()}

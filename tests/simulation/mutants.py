@@ -1,0 +1,295 @@
+"""Does the simulation notice when the protocol is broken? Each planted bug takes one safeguard away; seeds run until one
+tells.
+
+``python -m tests.simulation.mutants`` prints the table; exit status 1 if a bug survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import repeat
+from typing import Any, NamedTuple
+from unittest import mock
+
+from a2a_zmq.clock import Now
+from a2a_zmq.fences import FenceGuard
+from a2a_zmq.interfaces import SectionWrite
+from a2a_zmq.protocol import session
+from a2a_zmq.protocol.link import Link
+from a2a_zmq.protocol.outbound import Outbound
+from a2a_zmq.state import lease_rules, memory, section
+from a2a_zmq.state.section import Known, Snapshot
+from daemons.distributor.journal import Journal
+from daemons.distributor.memory import RUNNING, LiveTask
+from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.recovery import Recovery
+from daemons.distributor.roster import Roster
+from daemons.runtime.engine import Engine
+from tests.simulation.plan import KINDS
+from tests.simulation.scenario import run_seed
+
+Bug = Callable[[], AbstractContextManager[None]]
+BUGS: dict[str, Bug] = {}
+# More than any of them needs, by a wide margin.
+MOST_SEEDS = 1000
+
+
+def planted(name: str) -> Callable[[Callable[[], Iterator[None]]], Bug]:
+    def register(function: Callable[[], Iterator[None]]) -> Bug:
+        BUGS[name] = contextmanager(function)
+        return BUGS[name]
+
+    return register
+
+
+# ---------------------------------------------------------------- the store and its owners
+
+
+@planted("the store does not check the fence")
+def no_fence_check() -> Iterator[None]:
+    judge = section.judge
+
+    def lenient(write: SectionWrite, found: Snapshot, known: Known | None) -> int | None:
+        raised = SectionWrite(write.section, max(write.fence, found.fence), write.mutation_id)
+        return judge(raised, found, known)
+
+    with mock.patch.object(memory, "judge", lenient):
+        yield
+
+
+@planted("a new owner does not raise the fence")
+def fence_not_raised() -> Iterator[None]:
+    decide = lease_rules.decide
+
+    def lazy(*args: Any, **kwargs: Any) -> lease_rules.Grant | None:
+        grant = decide(*args, **kwargs)
+        return grant._replace(fence=max(1, grant.fence - 1)) if grant is not None and grant.write else grant
+
+    with mock.patch.object(memory, "decide", lazy):
+        yield
+
+
+@planted("an owner writes on when its lease may have ended")
+def no_self_fence() -> Iterator[None]:
+    forever = property(lambda self: math.inf, lambda self, value: None)
+    with mock.patch.object(Engine, "safe_until", forever, create=True):
+        yield
+
+
+@planted("a lost reply is retried blindly")
+def blind_retries() -> Iterator[None]:
+    """As a client library's own retries do: nobody looks whether the write was applied."""
+    judge = section.judge
+
+    def forgetful(write: SectionWrite, found: Snapshot, known: Known | None) -> int | None:
+        return judge(SectionWrite(write.section, write.fence, write.mutation_id + "'"), found, known)
+
+    with mock.patch.object(memory, "judge", forgetful):
+        yield
+
+
+@planted("a lost state is not noticed")
+def loss_not_noticed() -> Iterator[None]:
+    with ExitStack() as stack:
+        for module in (memory, section):
+            stack.enter_context(mock.patch.object(module, "check_not_lost", lambda *args: None))
+        yield
+
+
+# ---------------------------------------------------------------- order
+
+
+@planted("messages are sent before the batch is applied")
+def sent_before_persisted() -> Iterator[None]:
+    commit = Engine._commit
+
+    def early(self: Engine, now: Now) -> None:
+        before = self._pending
+        commit(self, now)
+        if self._pending is not None and self._pending is not before:
+            after, self._pending.batch.after = self._pending.batch.after, []
+            self._perform(after, now)
+
+    with mock.patch.object(Engine, "_commit", early):
+        yield
+
+
+@planted("an attempt is sent before it is stored")
+def attempt_before_stored() -> Iterator[None]:
+    store_next = Outcomes.store_next
+
+    def hasty(self: Outcomes, task: LiveTask, attempt: int, **how: Any) -> None:
+        store_next(self, task, attempt, **how)
+        if not task.not_before:
+            self._dispatcher.add(task, self._memory.workers.values())
+
+    with mock.patch.object(Outcomes, "store_next", hasty):
+        yield
+
+
+# ---------------------------------------------------------------- links
+
+
+@planted("acknowledged before it is durable")
+def acknowledged_early() -> Iterator[None]:
+    commit = Engine._commit
+
+    def early(self: Engine, now: Now) -> None:
+        for port in self.ports:
+            port.acknowledge(port.marks(), now)
+        commit(self, now)
+
+    with mock.patch.object(Engine, "_commit", early):
+        yield
+
+
+@planted("no acknowledgement is sent")
+def acknowledgements_skipped() -> Iterator[None]:
+    with mock.patch.object(Outbound, "acknowledge", lambda self, marks, now: None):
+        yield
+
+
+@planted("a message that comes again is handled again")
+def no_duplicate_check() -> Iterator[None]:
+    received = Link.received
+
+    def forgetful(self: Link, seq: int, request_id: str) -> bool:
+        received(self, seq, request_id)
+        return True
+
+    with mock.patch.object(Link, "received", forgetful):
+        yield
+
+
+@planted("what a broken session had on its way is not sent again")
+def nothing_sent_again() -> Iterator[None]:
+    def careless(self: Link) -> None:
+        while self._in_flight:
+            self._outbox_bytes -= len(self._in_flight.pop().payload)
+        self._flight_bytes = 0
+        self._clear_acks()
+
+    with mock.patch.object(Link, "reset", careless):
+        yield
+
+
+@planted("signatures are not checked")
+def signatures_not_checked() -> Iterator[None]:
+    def trusting(frame: bytes, key: bytes, context: bytes) -> bytes | None:
+        return frame[:-80] + b"}"
+
+    with mock.patch.object(session, "open_frame", trusting):
+        yield
+
+
+@planted("orders with a lower fence are obeyed")
+def lower_fences_obeyed() -> Iterator[None]:
+    with mock.patch.object(FenceGuard, "admits", lambda self, fence, epoch="": True):
+        yield
+
+
+# ---------------------------------------------------------------- attempts
+
+
+@planted("a report counts whatever its attempt")
+def no_attempt_check() -> Iterator[None]:
+    report = Outcomes.report
+
+    def gullible(self: Outcomes, worker: Any, item: Any, now: Now) -> None:
+        task = self._memory.live.get(item.get("task_id"))
+        if task is not None and task.phase is RUNNING:
+            worker = self._memory.workers.get(task.worker, worker)
+            item = {**item, "attempt": task.attempt}
+        report(self, worker, item, now)
+
+    with mock.patch.object(Outcomes, "report", gullible):
+        yield
+
+
+@planted("a task taken over keeps its attempt number")
+def no_new_attempt() -> Iterator[None]:
+    def same(self: Recovery, task: LiveTask) -> None:
+        self._outcomes.store_next(task, task.recorded + 1)
+        self._journal.backlog.append(task)
+
+    with mock.patch.object(Recovery, "_queue_again", same):
+        yield
+
+
+@planted("another owner's attempt is taken for one's own result")
+def stale_results_kept() -> Iterator[None]:
+    with mock.patch.object(Journal, "keep_results_of", lambda self, attempts: 0):
+        yield
+
+
+@planted("reports during a take-over are dropped")
+def early_reports_dropped() -> Iterator[None]:
+    def drop(self: Roster, now: Now) -> None:
+        self._early.clear()
+
+    with mock.patch.object(Roster, "owned", drop):
+        yield
+
+
+@planted("a replaced attempt counts as cancelled")
+def replaced_is_cancelled() -> Iterator[None]:
+    report = Outcomes.report
+
+    def confused(self: Outcomes, worker: Any, item: Any, now: Now) -> None:
+        if item.get("error_kind") == "replaced":
+            item = {**item, "error_kind": "cancelled"}
+        report(self, worker, item, now)
+
+    with mock.patch.object(Outcomes, "report", confused):
+        yield
+
+
+# ---------------------------------------------------------------- the hunt
+
+
+class Found(NamedTuple):
+    """What gave a bug away; ``seeds`` is 0 if nothing did."""
+
+    bug: str
+    seeds: int
+    seed: int
+    violation: str
+
+
+def hunt(bug: str, most: int, mode: str | None) -> Found:
+    """Run seeds with this bug until one tells."""
+    with BUGS[bug]():
+        for seed in range(most):
+            try:
+                violations = run_seed(seed, mode).violations
+            except Exception as error:
+                violations = (f"{type(error).__name__}: {error}",)
+            if violations:
+                return Found(bug, seed + 1, seed, violations[0])
+    return Found(bug, 0, 0, "SURVIVED")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description="Plant bugs and find them.")
+    parser.add_argument("--seeds", type=int, default=MOST_SEEDS, help="at most, for each bug")
+    parser.add_argument("--only", default="", help="bugs whose name has this in it")
+    parser.add_argument("--mode", choices=sorted(KINDS), help="of all seeds; by default each seed chooses")
+    args = parser.parse_args(argv)
+    bugs = [name for name in BUGS if args.only in name]
+    survived = 0
+    print(f"{'planted bug':60} {'seeds':>5} {'in seed':>7}  found by")
+    with ProcessPoolExecutor(2) as pool:
+        for found in pool.map(hunt, bugs, repeat(args.seeds), repeat(args.mode)):
+            survived += not found.seeds
+            print(f"{found.bug:60} {found.seeds:5} {found.seed:7}  {found.violation[:110]}", flush=True)
+    print(f"{len(bugs) - survived} of {len(bugs)} planted bugs were found")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

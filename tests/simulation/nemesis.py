@@ -1,0 +1,170 @@
+"""Makes a plan's events happen to a fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+
+from tests.simulation.fleet import Fleet
+from tests.simulation.network import Faults
+from tests.simulation.plan import Event
+
+
+async def perform(fleet: Fleet, events: Iterable[Event]) -> None:
+    """Let everything happen at its time, and end what lasts; returns when all is over."""
+    nemesis, began, running = Nemesis(fleet), fleet.loop.time(), []
+    for event in events:
+        await asyncio.sleep(max(0.0, began + event.at_s - fleet.loop.time()))
+        if not event.kind.startswith("submit"):
+            fleet.note("**", event.kind, *event.args)
+        running.append(asyncio.ensure_future(nemesis.kinds[event.kind](*event.args)))
+    await asyncio.gather(*running)
+    fleet.network.faults = Faults()
+    fleet.note("calm")
+
+
+class Nemesis:
+    """A method for each kind of event; each ends what it began."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.kinds: dict[str, Callable[..., Awaitable[None]]] = {
+            "submit": self.submit,
+            "submit hanging": self.submit_hanging,
+            "bad network": self.bad_network,
+            "crash": self.crash,
+            "several": self.crash,
+            "drain": self.drain,
+            "outage": self.outage,
+            "store cut": self.store_cut,
+            "replies lost": self.replies_lost,
+            "late writes": self.late_writes,
+            "partition": self.partition,
+            "isolation": self.isolation,
+            "freeze": self.freeze,
+            "zombie": self.zombie,
+            "wipe": self.wipe,
+            "rollback": self.rollback,
+            "clock": self.clock,
+            "cancel": self.cancel,
+            "again": self.again,
+            "retry": self.retry,
+        }
+
+    # ------------------------------------------------------------ users
+
+    async def submit(self, task_id: str, seconds: float, fail_times: int) -> None:
+        self._fleet.user.submit(task_id, seconds=seconds, fail_times=fail_times)
+
+    async def submit_hanging(self, task_id: str, attempts: int, timeout_s: float, priority: int) -> None:
+        metadata = {"max_attempts": attempts, "timeout_s": timeout_s, "priority": priority}
+        self._fleet.user.submit(task_id, metadata=metadata, hang=True)
+
+    async def cancel(self, *ids: str) -> None:
+        self._fleet.user.cancel(list(ids))
+
+    async def again(self, choice: int) -> None:
+        known = sorted(self._fleet.user.accepted_ids)
+        for task_id in random.Random(choice).sample(known, min(3, len(known))):
+            self._fleet.user.submit_again(task_id)
+
+    async def retry(self) -> None:
+        ended = [(task_id, outcomes[0]) for task_id, outcomes in sorted(self._fleet.user.outcomes.items())]
+        ids = [task_id for task_id, end in ended if isinstance(end, dict) and end["status"] != "completed"][:5]
+        if ids:
+            self._fleet.user.retry(ids)
+
+    async def clock(self, seconds: float) -> None:
+        self._fleet.wall_offset += seconds
+
+    # ------------------------------------------------------------ processes
+
+    async def crash(self, *places: str) -> None:
+        for place in places:
+            self._fleet.agents[place].crash()
+
+    async def drain(self, place: str) -> None:
+        self._fleet.agents[place].drain()
+
+    async def freeze(self, place: str, seconds: float) -> None:
+        agent = self._fleet.agents[place]
+        agent.freeze()
+        await asyncio.sleep(seconds)
+        self._fleet.note("thaw", place)
+        agent.thaw()
+
+    async def zombie(self, place: str, how: str, seconds: float, both_s: float, flips: int) -> None:
+        """A second process of an agent takes its place while the first is frozen, or cut off from the store, or from
+        everything but the store. Then the first is back: both live for a while, and connections lead to the one or
+        the other. In the end the second leaves."""
+        fleet = self._fleet
+        agent = fleet.agents[place]
+        outage = {"frozen": self.freeze, "no store": self.store_cut, "alone": self.isolation}[how]
+        trouble = asyncio.ensure_future(outage(place, seconds))
+        await asyncio.sleep(0.1)
+        twin = fleet.add_twin(place)
+        await asyncio.sleep(seconds - 0.1 - 0.2)
+        if how != "frozen" and flips:
+            fleet.network.flip(agent.address)  # some meet the first one while it does not know yet
+            await asyncio.sleep(0.1)
+        await trouble
+        for _ in range(flips):
+            fleet.network.flip(agent.address)
+            await asyncio.sleep(both_s / flips)
+        if flips % 2:
+            agent.crash()
+            await asyncio.sleep(both_s)
+        fleet.remove(twin)
+
+    # ------------------------------------------------------------ the network
+
+    async def bad_network(self, *faults: tuple[str, float]) -> None:
+        self._fleet.network.faults = Faults(**dict(faults))
+
+    async def partition(self, one: str, other: str, seconds: float, one_way: bool) -> None:
+        await self._cut([(one, other)] if one_way else [(one, other), (other, one)], seconds)
+
+    async def isolation(self, place: str, seconds: float) -> None:
+        """From everything but the store."""
+        others = [each for each in (*self._fleet.agents, "client") if each != place]
+        await self._cut([pair for each in others for pair in ((place, each), (each, place))], seconds)
+
+    async def _cut(self, pairs: list[tuple[str, str]], seconds: float) -> None:
+        network = self._fleet.network
+        for pair in pairs:
+            network.cut(*pair)
+        await asyncio.sleep(seconds)
+        for pair in pairs:
+            network.mend(*pair)
+
+    # ------------------------------------------------------------ the store
+
+    async def outage(self, seconds: float) -> None:
+        await self.store_cut("", seconds)
+
+    async def store_cut(self, place: str, seconds: float) -> None:
+        self._fleet.take_away(place)
+        await asyncio.sleep(seconds)
+        self._fleet.give_back(place)
+
+    async def replies_lost(self, place: str, count: int, applied: bool) -> None:
+        self._fleet.redis.lose_replies(place, count, applied=applied)
+
+    async def late_writes(self, place: str, seconds: float) -> None:
+        """For a moment, what it sends to the store arrives so much later."""
+        agent = self._fleet.agents[place]
+        agent.late_s = seconds
+        await asyncio.sleep(0.2)
+        agent.late_s = 0.0
+
+    async def wipe(self) -> None:
+        self._fleet.wipe()
+
+    async def rollback(self, seconds: float) -> None:
+        """A replica that fell behind takes over. (One that follows a state which is lost itself begins anew.)"""
+        fleet = self._fleet
+        copy, losses = fleet.redis.copy(), fleet.losses
+        await asyncio.sleep(seconds)
+        if losses == fleet.losses:
+            fleet.restore(copy)

@@ -1,0 +1,171 @@
+"""What happens in a run, as a list of timed events that is drawn from the seed before the run begins. A plan that fails
+can be cut down event by event (see :mod:`tests.simulation.shrink`)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+TASKS = 40
+LOAD_S = 3.0
+COORDINATOR = "coordinator-1"
+CLIENT = "client"
+WORKERS_EACH = 2
+
+# Kinds of events by mode; a kind that is named twice comes twice as often.
+_FAULTS = (
+    "crash worker",
+    "crash worker",
+    "crash distributor",
+    "crash coordinator",
+    "outage",
+    "outage",
+    "store cut",
+    "replies lost",
+    "replies lost",
+    "late writes",
+    "partition",
+    "partition",
+    "isolation",
+    "drain",
+    "freeze",
+    "freeze",
+    "zombie",
+)
+_USERS = ("cancel", "cancel", "cancel", "cancel", "again", "again", "clock", "freeze", "several", "long outage")
+KINDS: dict[str, tuple[str, ...]] = {
+    "faults": _FAULTS,
+    "loss": (*_FAULTS, "wipe", "wipe", "rollback", "rollback"),
+    "users": (*_FAULTS, *_USERS),
+    "limits": (*_FAULTS, *_USERS),
+    "retry": (
+        *("cancel", "cancel", "retry", "retry"),
+        *("crash worker", "crash distributor", "crash coordinator", "outage", "replies lost", "freeze"),
+    ),
+}
+# How many of a hundred seeds run in each mode.
+SHARES = {"faults": 40, "loss": 20, "users": 15, "limits": 15, "retry": 10}
+
+
+class Event(NamedTuple):
+    """``kind`` with ``args`` happens ``at_s`` seconds after the fleet was ready."""
+
+    at_s: float
+    kind: str
+    args: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.at_s:.3f} {self.kind} {' '.join(map(str, self.args))}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Attributes:
+        limits: everything is bounded so tightly that every bound is met.
+    """
+
+    seed: int
+    mode: str
+    distributors: int
+    limits: bool
+    events: tuple[Event, ...]
+
+
+def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
+    """The plan of a seed. The seed chooses the mode, too, unless one is given."""
+    rng = random.Random(f"plan {seed}")
+    drawn = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    mode = mode or drawn
+    distributors = rng.choice((1, 1, 2))
+    events = [*_network(rng), *_faults(rng, mode, distributors)]
+    last = max((event.at_s for event in events), default=0.0)
+    if any(event.kind == "zombie" for event in events):
+        last += 5.0  # so that something is done while both live
+    events += _load(rng, mode, tasks, max(LOAD_S, last))
+    return Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)))
+
+
+def _load(rng: random.Random, mode: str, tasks: int, span_s: float) -> list[Event]:
+    events = []
+    for number in range(tasks):
+        at_s = rng.uniform(0, span_s)
+        if mode in ("users", "limits", "retry") and number % 8 == 7:
+            args: tuple[Any, ...] = (rng.choice((1, 2)), rng.choice((0.05, 0.3)), rng.choice((0, 5, -5)))
+            events.append(Event(at_s, "submit hanging", (f"task-{number}", *args)))
+        else:
+            seconds = rng.choice((0.0005, 0.001, 0.005, 0.05, 0.3, 1.0))
+            events.append(Event(at_s, "submit", (f"task-{number}", seconds, rng.choice((0, 0, 0, 0, 1, 2)))))
+    return events
+
+
+def _network(rng: random.Random) -> list[Event]:
+    if rng.random() < 0.5:
+        return []
+    faults = {
+        "drop": rng.choice((0, 0, 0.01, 0.05)),
+        "duplicate": rng.choice((0, 0.02, 0.1)),
+        "reorder": rng.choice((0, 0, 0.02)),
+        "tamper": rng.choice((0, 0, 0.01)),
+        "delay_max_s": rng.choice((0.002, 0.02, 0.1)),
+    }
+    return [Event(0.0, "bad network", tuple(faults.items()))]
+
+
+def _faults(rng: random.Random, mode: str, distributors: int) -> list[Event]:
+    owners = [COORDINATOR, *(f"distributor-{number}" for number in range(1, distributors + 1))]
+    workers = [f"worker-{d}{w}" for d in range(1, distributors + 1) for w in range(1, WORKERS_EACH + 1)]
+    draw_args = _Args(rng, owners, workers)
+    events = []
+    at_s, zombies = 0.0, 0
+    while (at_s := at_s + rng.uniform(0.05, 0.8)) < LOAD_S:
+        kind = rng.choice(KINDS[mode])
+        zombies += kind == "zombie"
+        if kind != "zombie" or zombies == 1:  # one is enough for a run of bounded length
+            events.append(Event(round(at_s, 3), *draw_args.of(kind)))
+    return events
+
+
+class _Args:
+    """Draws what an event needs to be told."""
+
+    def __init__(self, rng: random.Random, owners: list[str], workers: list[str]) -> None:
+        self._rng = rng
+        self._owners = owners
+        self._workers = workers
+
+    def of(self, kind: str) -> tuple[str, tuple[Any, ...]]:
+        rng, owners = self._rng, self._owners
+        everybody = [*owners, *self._workers]
+        if kind.startswith("crash "):
+            return "crash", (rng.choice([each for each in everybody if each.startswith(kind[6:])]),)
+        args: tuple[Any, ...] = ()
+        if kind == "outage":
+            args = (round(rng.uniform(0.05, 1.5), 3),)
+        elif kind == "long outage":
+            kind, args = "outage", (10.0,)
+        elif kind in ("store cut", "isolation", "late writes"):
+            args = (rng.choice(owners), rng.choice((0.3, 1.0, 2.0, 4.0, 6.0)))
+        elif kind == "replies lost":
+            args = (rng.choice(owners), rng.randint(1, 3), rng.random() < 0.5)
+        elif kind == "partition":
+            args = (*rng.sample([*everybody, CLIENT], 2), round(rng.uniform(0.1, 1.5), 3), rng.random() < 0.5)
+        elif kind == "drain":
+            args = (rng.choice(everybody[1:]),)
+        elif kind == "freeze":
+            args = (rng.choice(everybody), rng.choice((0.1, 0.6, 1.0, 2.0, 6.0)))
+        elif kind == "zombie":
+            args = (rng.choice((*owners, *everybody)), rng.choice(("frozen", "no store", "alone")))
+            args += (rng.choice((6.0, 7.0)), rng.choice((0.5, 2.0)), rng.randrange(4))
+        elif kind == "several":
+            args = tuple(rng.sample(everybody, rng.choice((2, 3, len(everybody)))))
+        elif kind == "rollback":
+            args = (rng.choice((0.05, 0.3, 1.0)),)
+        elif kind == "clock":
+            args = (rng.choice((-3600, -40, -5, 5, 40, 3600)),)
+        elif kind == "cancel":
+            args = tuple(sorted({f"task-{rng.randrange(TASKS)}" for _ in range(rng.choice((1, 3, 10)))}))
+        elif kind == "again":
+            args = (rng.randrange(1 << 16),)
+        return kind, args

@@ -1,0 +1,244 @@
+"""What must hold at every moment of a run, judged by what is seen from outside: writes as they are applied, frames as
+they are sent, runs as they begin. Nothing here asks the code under test for its opinion.
+
+1. Nothing is applied twice, and no lower fence is applied after a higher one was granted or applied.
+2. A write is decided on only while its process holds the lease.
+3. A result is recorded once, and it is the result of the attempt that it names, the newest that was stored.
+4. Persist, then send: assignments, attempts after the first, results and acceptances are stored before they are sent.
+5. An acknowledged report is durable: recorded, or replaced by a later attempt that is stored.
+6. An attempt begins at most once; a message is handled at most once by a process.
+7. Orders of an owner that was replaced are refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from a2a_zmq.interfaces import INBOX, Section, SectionWrite
+from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.ports import PeerUp, Received
+from daemons.runtime.contract import Send
+from tests.simulation.network import Connection
+
+FENCED_ACTIONS = frozenset({"assign_tasks", "assign_task"})
+
+
+class Ended(NamedTuple):
+    """A result as it was recorded."""
+
+    section: Section
+    status: str
+    attempt: int
+    mutation: str
+
+
+@dataclass(slots=True)
+class Report:
+    """A worker's results that are not acknowledged yet."""
+
+    session: str
+    number: int
+    results: list[tuple[str, int]]
+
+
+def role_of(identity: str) -> str:
+    return identity.partition("-")[0].partition("~")[0]
+
+
+class Witness:
+    """Sees everything, forgets nothing but what the world lost.
+
+    Attributes:
+        violations: what should not have been.
+        stored: task id → highest attempt in a live record that was ever stored (0: none named).
+        ended: task id → every result that was ever recorded.
+        runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
+        uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
+        retried: tasks that an operator sent around again: they may have a result for each life.
+    """
+
+    def __init__(self, violate: Callable[[str], None], note: Callable[..., None]) -> None:
+        self._violate = violate
+        self._note = note
+        self.on_stored: Callable[[str, str], None] = lambda task_id, writer: None
+        self.lease_pid: Callable[[Section], int | None] = lambda section: None
+        self.stored: dict[str, int] = {}
+        self.ended: dict[str, list[Ended]] = {}
+        self.retried: set[str] = set()
+        self.runs: dict[str, list[int]] = {}
+        self.given: dict[str, set[int]] = {}
+        self.uncounted: set[str] = set()
+        self.unordered: set[str] = set()
+        self.having_result: set[str] = set()  # tasks with a result in the present state
+        self._mutations: set[str] = set()
+        self._fences: dict[Section, int] = {}
+        self._without_lease: dict[str, int] = {}
+        self._reports: dict[bytes, list[Report]] = defaultdict(list)
+        self._handled: set[tuple[int, str, str]] = set()
+        self._shown: dict[int, tuple[str, int]] = {}
+
+    # ------------------------------------------------------------ the store
+
+    def granted(self, section: Section, fence: int) -> None:
+        self._fences[section] = max(fence, self._fences.get(section, 0))
+
+    def decided(self, write: SectionWrite, pid: int) -> None:
+        """A process begins a write, believing that it may."""
+        section = write.section if write.section.writer == "distributor" else Section(INBOX, "coordinator")
+        if self.lease_pid(section) != pid:
+            self._without_lease[write.mutation_id] = pid
+        else:
+            self._without_lease.pop(write.mutation_id, None)
+
+    def applied(self, write: SectionWrite, version: int, found_fence: int) -> None:
+        section, mutation = write.section, write.mutation_id
+        where = f"{section.distributor_id or 'inbox'}/{section.writer}"
+        if mutation in self._mutations:
+            self._violate(f"a write to {where} was applied twice")
+        self._mutations.add(mutation)
+        highest = max(found_fence, self._fences.get(section, 0))
+        if write.fence < highest:
+            self._violate(f"a write to {where} was applied with fence {write.fence} after {highest}")
+        self._fences[section] = max(write.fence, highest)
+        if mutation in self._without_lease:
+            self._violate(f"a write to {where} was begun without the lease")
+        for task_id, raw in write.put_tasks.items():
+            attempt = (orjson.loads(raw).get("metadata") or {}).get("attempt") or 0
+            self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+        for task_id in (*write.put_tasks, *write.results):
+            self.on_stored(task_id, section.writer)
+        for task_id, raw in write.results.items():
+            self._recorded(section, task_id, orjson.loads(raw), mutation)
+        self._note("wrote", where, version, len(write.put_tasks), len(write.results))
+
+    def _recorded(self, section: Section, task_id: str, record: dict[str, Any], mutation: str) -> None:
+        attempt = (record.get("metadata") or {}).get("attempt") or 0
+        doubtful = section.distributor_id in self.unordered
+        if doubtful:
+            self.uncounted.add(task_id)
+        if task_id in self.having_result and task_id not in self.retried and not doubtful:
+            self._violate(f"a second result of {task_id} was recorded")
+        self.having_result.add(task_id)
+        self.ended.setdefault(task_id, []).append(Ended(section, record["status"], attempt, mutation))
+        result = record.get("result")
+        ran = result.get("attempt") if isinstance(result, dict) else None
+        if ran is not None and ran != attempt:
+            self._violate(f"{task_id}: the result of attempt {ran} was recorded as that of attempt {attempt}")
+        if ran is not None and task_id not in self.uncounted and ran < self.stored.get(task_id, 0):
+            self._violate(f"{task_id}: attempt {ran} was recorded although attempt {self.stored[task_id]} was stored")
+
+    def lost_state(self, results: set[str], fences: dict[Section, int]) -> None:
+        """The store went back to a state in which these tasks have results, and these fences hold."""
+        self.having_result = results
+        self._fences = fences
+        self._mutations = set()
+
+    def forget(self, task_id: str) -> None:
+        """Nobody remembers how often it was tried: its attempts are counted anew, and former ones may still run."""
+        self.uncounted.add(task_id)
+        self.stored[task_id] = 0
+
+    # ------------------------------------------------------------ the network
+
+    def sent(self, connection: Connection, direction: str, frame: bytes) -> None:
+        spoke, hub = role_of(connection.spoke.identity), role_of(connection.hub.identity)
+        if direction == "up":
+            if b'"task_results"' in frame:
+                if spoke == "worker":
+                    self._worker_reports(connection, orjson.loads(frame))
+                elif spoke == "distributor":
+                    self._must_be_recorded(orjson.loads(frame)["payload"])
+            return
+        if b'"assign_tasks"' in frame:
+            tasks = orjson.loads(frame)["payload"].get("tasks") or ()
+            if hub == "coordinator":
+                self._must_be_stored(tasks)
+            else:
+                self._attempts_must_be_stored(tasks)
+        if self._reports.get(connection.route):
+            self._acknowledges(connection, orjson.loads(frame)["metadata"])
+
+    def _worker_reports(self, connection: Connection, message: dict[str, Any]) -> None:
+        results = [(item["task_id"], item["attempt"]) for item in message["payload"]["results"]]
+        metadata = message["metadata"]
+        report = Report(metadata["session"], metadata["sequence_number"], results)
+        self._reports[connection.route].append(report)
+
+    def _acknowledges(self, connection: Connection, metadata: dict[str, Any]) -> None:
+        ack, session = metadata.get("ack") or 0, metadata.get("session")
+        waiting = self._reports[connection.route]
+        for report in [each for each in waiting if each.session == session and each.number <= ack]:
+            waiting.remove(report)
+            for task_id, attempt in report.results:
+                if (
+                    task_id not in self.ended
+                    and task_id not in self.uncounted
+                    and self.stored.get(task_id, 0) <= attempt
+                ):
+                    self._violate(f"the result of attempt {attempt} of {task_id} was acknowledged, and is not durable")
+
+    def _must_be_recorded(self, payload: dict[str, Any]) -> None:
+        for record in payload.get("results") or ():
+            if record["task_id"] not in self.ended:
+                self._violate(f"the result of {record['task_id']} was sent before it was recorded")
+
+    def _must_be_stored(self, tasks: list[dict[str, Any]]) -> None:
+        for task in tasks:
+            if task["task_id"] not in self.stored:
+                self._violate(f"{task['task_id']} was assigned to a distributor before it was stored")
+
+    def _attempts_must_be_stored(self, tasks: list[dict[str, Any]]) -> None:
+        for task in tasks:
+            self.given.setdefault(task["task_id"], set()).add(task["attempt"])
+            if task["attempt"] > self.stored.get(task["task_id"], -1) + 1:
+                self._violate(f"attempt {task['attempt']} of {task['task_id']} was sent before it was stored")
+
+    def accepted(self, task_id: str) -> None:
+        """The client was told that this task is durable."""
+        if task_id not in self.stored and task_id not in self.ended:
+            self._violate(f"{task_id} was accepted before it was stored")
+
+    # ------------------------------------------------------------ the processes
+
+    def begun(self, task_id: str, attempt: int) -> None:
+        """A worker begins a run."""
+        runs = self.runs.setdefault(task_id, [])
+        if attempt in runs and task_id not in self.uncounted:
+            self._violate(f"attempt {attempt} of {task_id} was begun twice")
+        runs.append(attempt)
+
+    def handled(self, pid: int, event: Any, effects: list[Any]) -> None:
+        """A process has handled this event with these effects."""
+        if isinstance(event, PeerUp):
+            details = event.peer.details
+            self._is_shown(pid, details.get("fence"), details.get("epoch"))
+        elif isinstance(event, Received) and event.message.type not in (MessageType.HEARTBEAT, MessageType.ACK):
+            message = event.message
+            key = (pid, event.peer, message.metadata.request_id)
+            if key in self._handled:
+                self._violate(f"a message {message.action!r} was handled twice by {message.recipient}")
+            self._handled.add(key)
+            if message.action in FENCED_ACTIONS:
+                payload = message.payload
+                stale = self._is_shown(pid, payload.get("fence"), payload.get("epoch"))
+                refused = any(isinstance(each, Send) and each.type is MessageType.ERROR for each in effects)
+                if stale and not refused:
+                    self._violate(f"{message.recipient} obeyed the lower fence {payload['fence']} of {event.peer}")
+
+    def _is_shown(self, pid: int, fence: Any, epoch: Any) -> bool:
+        """Whether the process was shown a higher fence of the same epoch before."""
+        if not isinstance(fence, int) or not isinstance(epoch, str):
+            return False
+        known_epoch, known = self._shown.get(pid, ("", 0))
+        if epoch and epoch != known_epoch:
+            self._shown[pid] = (epoch, fence)
+            return False
+        if fence < known:
+            return True
+        self._shown[pid] = (known_epoch, fence)
+        return False
