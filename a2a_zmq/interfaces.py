@@ -30,6 +30,31 @@ class Section(NamedTuple):
     writer: str  # "coordinator" | "distributor"
 
 
+class KeyFact(NamedTuple):
+    """What a look at the keys found of one of them.
+
+    Attributes:
+        key: its name.
+        type: as Redis names types.
+        ttl_ms: milliseconds until it ends by itself; -1 if it does not.
+        lease: the value, of a lease (``owner|fence``).
+        size: members, of a hash of live tasks.
+    """
+
+    key: str
+    type: str
+    ttl_ms: int
+    lease: str = ""
+    size: int = 0
+
+
+class Survey(NamedTuple):
+    """The keys of the shared state, and what looks like one; ``whole`` is False if there were too many keys to see."""
+
+    keys: list[KeyFact]
+    whole: bool
+
+
 @dataclass(slots=True)
 class SectionWrite:
     """One atomic write to one section; cost O(what is in it).
@@ -154,6 +179,15 @@ class StateStore(Protocol):
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         """Live records of those ids; the others are absent."""
+
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        """Some of the live records, and where to go on ("" for the end, and to begin with).
+
+        What is live from the first page to the last is in one of them; what comes or goes meanwhile may be.
+        """
+
+    async def survey(self) -> Survey:
+        """All keys of the shared state, in steps that hold nobody up."""
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         """Newest first, at most ``limit`` events (as in :attr:`SectionWrite.history`)."""

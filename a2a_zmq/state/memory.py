@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Final
 
 from a2a_zmq.errors import StoreUnavailable
-from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Wanted
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
@@ -35,6 +36,9 @@ from a2a_zmq.state.section import (
 )
 
 __all__ = ["MemoryHints", "MemoryLeases", "MemoryRedis", "MemoryStore"]
+
+# Live records of one page.
+_PAGE_STEP: Final = 500
 
 
 class MemoryStore:
@@ -173,6 +177,16 @@ class MemoryStore:
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         live = self._world.data(self._client).hashes.get(keys.tasks(distributor_id), {})
         return {task_id: live[task_id] for task_id in task_ids if task_id in live}
+
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        """Pages go by the ids' order, so that records that come and go between them move no others."""
+        live = self._world.data(self._client).hashes.get(keys.tasks(distributor_id), {})
+        ids = sorted(task_id for task_id in live if task_id > cursor)
+        part = ids[:_PAGE_STEP]
+        return (part[-1] if len(ids) > len(part) else ""), {task_id: live[task_id] for task_id in part}
+
+    async def survey(self) -> Survey:
+        return Survey(self._world.facts(self._client), whole=True)
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         stream = self._world.data(self._client).streams.get(keys.history(distributor_id), deque())

@@ -41,6 +41,9 @@ class CoordinatorConfig:
         list_limit: records in one answer to ``list_tasks``.
         list_scan: live tasks that one ``list_tasks`` looks at, so that its cost does not grow with what waits.
         history_limit: events in one answer to ``history``.
+        audit_interval_s: pause between two audits of all tasks by ourselves; 0 for none.
+        audit_pace_s: pause between two pages (of some 500 records) of such an audit.
+        audit_again_s: what seems wrong is looked at again after so long; what was on its way has come by then.
         audit_per_s: refusals that are written to the history each second; more would let an attacker fill it.
     """
 
@@ -70,4 +73,7 @@ class CoordinatorConfig:
     list_limit: int = 1_000
     list_scan: int = 20_000
     history_limit: int = 1_000
+    audit_interval_s: float = 60.0
+    audit_pace_s: float = 0.5
+    audit_again_s: float = 0.3
     audit_per_s: float = 5.0

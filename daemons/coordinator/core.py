@@ -123,6 +123,7 @@ class CoordinatorCore:
             "cancel_tasks": commands.cancel,
             "retry_tasks": commands.retry,
             "drain_agent": self._drain_agent,
+            "audit": self.supervision.reconciler.request,
         }
         self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
             "task_results": results.task_results,
@@ -130,6 +131,7 @@ class CoordinatorCore:
             "explain": explaining.told,
             "workers_changed": results.workers_changed,
             "heartbeat": results.heartbeat,
+            "audit": self.supervision.reconciler.said,
         }
         self._local_calls: dict[str, Callable[[LocalCall, Now], None]] = {
             "assign_task_to_distributor": self._assign,

@@ -31,14 +31,16 @@ class Distributor:
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
             not.
         blocked_until: its outbox was full.
+        suite: version of the software that it runs, "" if it did not say.
+        clock_off_s: its clock minus ours, when its last heartbeat came; a slow way makes it lower.
         changed_at: monotonic time at which it came or went.
     """
 
     __slots__ = (
-        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "dropped", "held_version",
-        "in_progress", "live", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered",
-        "registering", "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version",
-        "up", "workers",
+        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "clock_off_s", "draining",
+        "dropped", "held_version", "in_progress", "live", "needs_sync", "offers", "pending", "queue",
+        "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
+        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -70,6 +72,8 @@ class Distributor:
         self.short_since: float | None = None
         self.blocked_until = float("-inf")
         self.changed_at = 0.0
+        self.suite = ""
+        self.clock_off_s = 0.0
 
     def forget_tasks(self) -> None:
         """The tasks are about to be loaded anew."""
@@ -86,6 +90,7 @@ class Distributor:
         self.blocked_until = float("-inf")
         self.changed_at = now
         self.describe(details)
+        self.suite = str(details.get("version") or "")[:64]
         workers = details.get("live")
         if not self.workers and isinstance(workers, int) and workers > 0:
             self.slots = workers  # until it says more: one slot each

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 import orjson
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import COMPLETED
 from daemons.coordinator.desk import Desk
@@ -88,3 +89,5 @@ class Results:
 
     def heartbeat(self, home: Distributor, message: Message, now: Now) -> None:
         home.beat(message.payload, now.mono)
+        with contextlib.suppress(ValueError):  # its own affair; nothing depends on it
+            home.clock_off_s = parse_iso(message.metadata.timestamp) - now.wall

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, iso
 from a2a_zmq.models import AgentStatus, LocalAgentState, Task
 from daemons.coordinator.desk import Desk
+from daemons.coordinator.reconciler import Reconciler
 from daemons.coordinator.sync import Sync
 from daemons.runtime.contract import QueryAnswer
 
@@ -29,6 +30,7 @@ class Supervision:
     def __init__(self, desk: Desk, sync: Sync) -> None:
         self._desk = desk
         self._sync = sync
+        self.reconciler = Reconciler(desk, sync)
         self._reported: dict[str, float] = {}
         self._started: Now | None = None
         self._count_at = -math.inf
@@ -54,6 +56,7 @@ class Supervision:
         if self._started is None:
             self._started = now
         self._desk.questions.expire(now)
+        self.reconciler.tick(now)
 
     def detect(self, now: Now) -> None:
         """Distributors that stay away with work, and tasks that nobody can take."""
@@ -158,6 +161,7 @@ class Supervision:
                 "draining": desk.draining is not None,
                 "fence": desk.fence,
                 "epoch": desk.epoch,
+                "time": iso(now.wall),
                 "uptime_s": round(now.mono - started.mono, 1),
                 "clients": len(desk.clients.connected),
                 "inbox": ledger.held_count,
@@ -172,6 +176,8 @@ class Supervision:
                     "up": home.up,
                     "status": ("draining" if home.draining else home.status) if home.up else "down",
                     "version": home.held_version,
+                    "suite": home.suite,
+                    "clock_off_s": round(home.clock_off_s, 3),
                     "workers": home.workers,
                     "pending": home.live - min(home.in_progress, home.sent),
                     "in_progress": min(home.in_progress, home.sent),

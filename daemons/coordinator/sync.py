@@ -139,7 +139,7 @@ class Sync:
                 old.batch = 0
                 ledger.accept(old)
         for home, entries in lost.items():
-            self._put_back(home, entries)
+            self.put_back(home, entries)
 
     def _keep_cancels(self, task_ids: set[str], now: Now) -> None:
         """Asked to be cancelled before: again, or ended here if no distributor has it."""
@@ -150,7 +150,7 @@ class Sync:
             elif entry is not None:
                 self._desk.end_here(entry, "request", now)
 
-    def _put_back(self, home: Distributor, entries: list[Entry]) -> None:
+    def put_back(self, home: Distributor, entries: list[Entry]) -> None:
         """The store has lost these records: our copies go there again, and the distributor is told."""
         desk = self._desk
         for entry in entries:
@@ -281,6 +281,13 @@ class Sync:
         self._callers.setdefault(agent_id, []).append(then)
         self._register(home, now)
 
+    def enter(self, agent_id: str, now: Now) -> None:
+        """The registry lacks it: enter it, and take in its tasks if we did not know it."""
+        if self._desk.ledger.distributor(agent_id).registered:
+            self._desk.ask("register", {"distributor_id": agent_id}, lambda _answer, _now: None, now)
+        else:
+            self.registered(agent_id, lambda _new, _now: None, now)
+
     def _register(self, home: Distributor, now: Now) -> None:
         if not home.registering:
             home.registering = True
@@ -351,7 +358,7 @@ class Sync:
         if lost:
             for entry in lost:
                 desk.ledger.rewrite(entry, restored_record(entry.record))
-            self._put_back(home, lost)
+            self.put_back(home, lost)
             desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))
             detail = {"distributor": home.agent_id, "tasks": len(lost)}
             desk.staging.history(INBOX_SECTION, now, "", "store_lost_tasks", detail)

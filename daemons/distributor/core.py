@@ -17,6 +17,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from daemons.distributor.auditing import AUDIT, Auditing
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.explaining import Explaining
@@ -83,6 +84,7 @@ class DistributorCore:
         self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
         self._roster = Roster(memory, journal, dispatcher, outcomes, recovery=recovery, outgoing=self._outgoing)
         self._intake = Intake(memory, journal, dispatcher, outcomes, recovery)
+        self._auditing = Auditing(memory, journal, self._oversight, recovery)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
             BatchApplied: self._batch_applied,
@@ -106,6 +108,7 @@ class DistributorCore:
             (Role.COORDINATOR, "resync"): self._resync,
             (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps).explain,
             (Role.COORDINATOR, "drain"): self._drain,
+            (Role.COORDINATOR, "audit"): self._auditing.asked,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,
             (Role.WORKER, "task_results"): self._roster.results,
             (Role.WORKER, "task_started"): self._roster.started,
@@ -243,6 +246,9 @@ class DistributorCore:
         self._journal.note(now, "", name, {"reason": event.reason, "unrecorded": self._journal.unrecorded()})
 
     def _query_answer(self, event: QueryAnswer, now: Now) -> None:
+        if event.tag == AUDIT:
+            self._auditing.loaded(event, now)
+            return
         answered = self._recovery.looked_up if event.tag == RESULTS else self._recovery.resynced
         answered(event.value, event.error, now)
         self._intake.cancel_read(now)

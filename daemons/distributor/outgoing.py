@@ -132,6 +132,7 @@ class Outgoing:
                 "slots": worker.slots,
                 "task_types": sorted(worker.task_types),
                 "labels": worker.labels,
+                "version": worker.version,
             }
             for worker in memory.workers.values()
         ]

@@ -191,7 +191,8 @@ class Query:
     letters, and id → result record by now), ``count_letters`` (``distributor_ids``; value: int),
     ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
-    (``distributor_id``).
+    (``distributor_id``), ``page`` (``distributor_id``, ``cursor``; value: (next cursor, records)), ``survey`` (value:
+    (Survey, ids of registered distributors)).
     """
 
     tag: str

@@ -152,7 +152,7 @@ class Daemon:
                 new_id=self.new_id,
                 random_bytes=os.urandom,
                 config=self._port_config,
-                announce=core.announce,
+                announce=lambda now: {**core.announce(now), "version": suite_version()},
                 heartbeat=self._counted(core.heartbeat),
             )
         )
