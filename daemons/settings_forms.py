@@ -69,7 +69,12 @@ def _secret(value: Any) -> Any:
 
 
 def _home(value: Any) -> Any:
-    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+    if not isinstance(value, (str, Path)):
+        return value
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:  # "~nobody-of-this-name"
+        raise ValueError(f"no such home directory: {value}") from error
 
 
 AgentIdText = Annotated[str, BeforeValidator(_agent_id)]

@@ -53,11 +53,18 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
     """Where the fleet keeps its files on this host."""
     given = environ.get("A2A_STATE_DIR")
     if given:
-        return Path(given).expanduser()
+        return _home(given)
     if SYSTEM_CONFIG_DIR.is_dir():
         return SYSTEM_STATE_DIR
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "a2a-zmq"
+
+
+def _home(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"no such home directory: {path}") from error
 
 
 def client_settings(
@@ -91,6 +98,6 @@ def client_settings(
         addresses=tuple(address_list(where if isinstance(where, str) else list(where))),
         client_id=name,
         coordinator_id=coordinator_id or env.get("COORDINATOR_ID") or DEFAULT_COORDINATOR_ID,
-        key_dir=Path(directory).expanduser() if directory else default_state_dir(env) / "keys",
+        key_dir=_home(directory) if directory else default_state_dir(env) / "keys",
         token_secret=secret,
     )

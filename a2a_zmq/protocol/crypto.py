@@ -24,6 +24,8 @@ from a2a_zmq.protocol.message import Role
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
+# The form of HELLO and its answer, which never changes: so that also peers that share no version can say so.
+HELLO_FORM = 1
 KEY_BYTES = 32
 NONCE_BYTES = 16
 HELLO_CONTEXT = "hello"
@@ -81,8 +83,8 @@ def hkdf(key: bytes, *, salt: bytes, info: bytes, length: int = KEY_BYTES) -> by
     return out[:length]
 
 
-def mac_context(sender: str, recipient: str, key_id: str, session: str, version: int = PROTOCOL_MIN) -> bytes:
-    """What a MAC covers besides the frame. HELLO and its answer have the lowest version: nothing is negotiated yet."""
+def mac_context(sender: str, recipient: str, key_id: str, session: str, version: int = HELLO_FORM) -> bytes:
+    """What a MAC covers besides the frame. In HELLO and its answer nothing is negotiated yet."""
     return f"a2a-zmq/{version}|{sender}>{recipient}|{key_id}|{session}|".encode()
 
 

@@ -174,7 +174,7 @@ def read_hello(frame: bytes, keys: KeySource, config: PortConfig, now: Now, user
         if message.sender != sender or message.metadata.origin != sender or message.recipient != me:
             raise Refused("identity", "sender, origin or recipient")
         check_skew(message.metadata.timestamp, now, config.max_skew_s)
-        hello.version = _negotiated(payload.get("protocol"))
+        hello.version = _negotiated(payload.get("protocol"), sender, me)
         keys.verify_peer(sender, peer.role, token, user_id, now.wall)
         if not authz.may_join(peer.role, keys.role):
             raise Refused("forbidden", f"a {peer.role} may not join a {keys.role}")
@@ -274,7 +274,7 @@ def read_welcome(
         if message.type is not MessageType.RESPONSE:
             raise MalformedMessage("neither RESPONSE nor ERROR")
         check_skew(metadata.timestamp, now, config.max_skew_s)
-        version = _negotiated([payload.get("protocol")] * 2)
+        version = _negotiated([payload.get("protocol")] * 2, peer, keys.agent_id)
         info = _peer_info(peer, payload)
         sid = _text(payload, "session")
         if not re.fullmatch(r"[0-9a-f]{8,64}", sid) or payload.get("key_id") != greeting.key_id:
@@ -350,7 +350,7 @@ def _peer_info(agent_id: str, payload: dict[str, Any]) -> PeerInfo:
     )
 
 
-def _negotiated(offer: Any) -> int:
+def _negotiated(offer: Any, peer: str, me: str) -> int:
     """The highest version that both ends speak.
 
     Raises:
@@ -360,5 +360,10 @@ def _negotiated(offer: Any) -> int:
         raise Refused("version", "protocol is not [min, max]")
     chosen = min(offer[1], PROTOCOL_MAX)
     if chosen < max(offer[0], PROTOCOL_MIN):
-        raise Refused("version", f"peer speaks {offer[0]} to {offer[1]}, we {PROTOCOL_MIN} to {PROTOCOL_MAX}")
+        theirs, ours = _versions(*offer), _versions(PROTOCOL_MIN, PROTOCOL_MAX)
+        raise Refused("version", f"{peer} speaks protocol version {theirs}, {me} {ours}: update the older one")
     return chosen
+
+
+def _versions(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"

@@ -97,7 +97,8 @@ class Outcomes:
         if isinstance(started, (int, float)) and isinstance(took, (int, float)):
             completed_at = stamps.peer_iso(started + took)  # both by the worker's clock: their difference is true
         completed_at = completed_at or stamps.iso(now.wall)
-        agent_id, held = self._memory.agent_id, held_s(task, now)
+        # Not rounded: that would cost more than its digits, and nearly all tasks come this way.
+        agent_id, held = self._memory.agent_id, now.mono - task.dispatched_at
         raw = completed_record(task, agent_id, item, started_at=begun, completed_at=completed_at, held_s=held)
         self._end(task, COMPLETED, raw)
 

@@ -44,6 +44,8 @@ from daemons.runtime.contract import (
 # well within three seconds, rare enough to leave a starting Redis alone.
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
+# Of so many peers with an unfit protocol version it is remembered that the log names them.
+MAX_TOLD = 256
 # While nothing may be written, whatever is due for writing stays due; it is looked at this often instead of for ever.
 HELD_BACK_S = 0.05
 
@@ -96,6 +98,7 @@ class Engine:
         self._owns_state = owns_state
         self._owner = not owns_state
         self._port_of: dict[str, int] = {}
+        self._told: dict[str, str] = {}  # peers whose protocol version does not fit, and what was logged of them
         self._inbox: list[Event | Undelivered] = []
         self._out = Outputs()
         self._pending: PendingBatch | None = None
@@ -278,7 +281,14 @@ class Engine:
                 self._meter.count("signature_failures_total", reason=item.reason)
             else:
                 self._meter.count("routing_errors_total", reason=item.reason)
+            if item.reason == "version" and self._told.get(item.agent_id) != item.detail:
+                # It greets again and again; only an update mends it, so saying it once is enough.
+                if len(self._told) >= MAX_TOLD:
+                    self._told.clear()
+                self._told[item.agent_id] = item.detail
+                self._out.logs.append(Log("error", "version_refused", {"peer": item.agent_id, "why": item.detail}))
         elif isinstance(item, PeerUp):
+            self._told.pop(item.peer.agent_id, None)
             self._port_of[item.peer.agent_id] = index
             self._out.exceptional = True
         elif isinstance(item, PeerDown):

@@ -10,7 +10,7 @@ import pytest
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.errors import Refused
-from a2a_zmq.protocol import Message, MessageType, Metadata, Received, Refusal, Role, StaticKeys, seal
+from a2a_zmq.protocol import Message, MessageType, Metadata, Received, Refusal, Role, StaticKeys, handshake, seal
 from a2a_zmq.protocol.crypto import hello_key, mac_context
 
 HUB, WORKER = "distributor-1", "worker-1"
@@ -240,6 +240,30 @@ def test_a_hello_that_is_authentic_but_wrong_is_refused(pipe: Any, payload: dict
     answered = [orjson.loads(frame)["payload"] for _, frame in pipe.hub.port.outgoing]
     assert [answer["reason"] for answer in answered] == ([] if reason == "malformed" else [reason])
     assert pipe.hub.port.peer(WORKER).boot_id == "spoke-boot"
+
+
+@pytest.mark.parametrize(("low", "high", "common"), [(1, 2, True), (2, 3, False)])
+def test_a_peer_of_another_release_shares_a_version_or_both_ends_say_which_they_speak(
+    kit: Any, monkeypatch: pytest.MonkeyPatch, low: int, high: int, common: bool
+) -> None:
+    """The newer end greets: the older one reads its HELLO whatever it speaks afterwards."""
+    pipe = kit.pipe(connect=False)
+    pipe.route[WORKER] = b"route"
+    with monkeypatch.context() as newer:
+        newer.setattr(handshake, "PROTOCOL_MIN", low)
+        newer.setattr(handshake, "PROTOCOL_MAX", high)
+        pipe.spoke.port.connected(pipe.now)
+    pipe.pump()
+    told = pipe.hub.of(Refusal) + pipe.spoke.of(Refusal)
+    if common:
+        assert pipe.hub.ups() == 1
+        assert not told
+        return
+    text = f"{WORKER} speaks protocol version 2 to 3, {HUB} 1: update the older one"
+    assert [(refusal.reason, refusal.detail) for refusal in told] == [
+        ("version", text),
+        ("version", f"refused by {HUB}: {text}"),
+    ]
 
 
 def test_a_large_hello_is_not_looked_at(kit: Any, pipe: Any) -> None:

@@ -157,8 +157,8 @@ class PlainPort:
         payload = {"action": "note", "text": text}
         self.events.append(Received(peer, Role.WORKER, Message(type_, peer, "agent-1", payload, metadata)))
 
-    def refuse(self, kind: str, reason: str) -> None:
-        self.events.append(Refusal(kind, reason))
+    def refuse(self, kind: str, reason: str, peer: str = "", detail: str = "") -> None:
+        self.events.append(Refusal(kind, reason, peer, detail))
 
     # ------------------------------------------------------------ Port
 

@@ -214,3 +214,22 @@ def test_a_renewed_lease_does_not_make_a_store_that_refuses_writes_available(sta
     stage.apply(pending)
     stage.turn()
     assert stage.core.of(StoreChanged)[-1].available
+
+
+# ---------------------------------------------------------------- refused peers
+
+
+def test_a_peer_that_shares_no_protocol_version_is_named_in_the_log_once(stage: Stage) -> None:
+    """However often it greets, until what it speaks changes or it came in."""
+    for _ in range(3):
+        stage.down.refuse("routing", "version", "worker-1", "worker-1 speaks 2")
+        stage.down.refuse("routing", "forbidden", "worker-2", "another matter")
+    (line,) = stage.turn().logs
+    assert (line.level, line.event) == ("error", "version_refused")
+    assert line.fields == {"peer": "worker-1", "why": "worker-1 speaks 2"}
+    stage.down.refuse("routing", "version", "worker-1", "worker-1 speaks 3")
+    assert len(stage.turn().logs) == 1
+    stage.down.up("worker-1")
+    stage.turn()
+    stage.down.refuse("routing", "version", "worker-1", "worker-1 speaks 3")
+    assert len(stage.turn().logs) == 1

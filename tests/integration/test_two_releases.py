@@ -1,0 +1,168 @@
+"""An older and a newer release of the suite in one fleet: upgraded and rolled back under load, unnoticed by clients.
+
+The older one is what is installed. The newer one is made from it, laid out as its wheel would be installed: with
+another version number, a further protocol version, and members that the older one does not know in every message,
+every handshake, every record and every result.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemons.cli.fleet import LocalFleet
+from daemons.settings_sources import suite_version
+from tests.integration.rig import (
+    REPOSITORY,
+    Load,
+    check_recorded_once,
+    clean_environment,
+    client_of,
+    complaints,
+    log_events,
+    runs,
+    scrape,
+    user_fleet,
+    wait_until,
+)
+
+NEWER = "99.1.0"
+HELLO = '''        "action": "hello",
+        "protocol"'''
+# file: (text of ours, text of the newer release)
+NOVELTIES = {
+    "a2a_zmq/protocol/crypto.py": [("PROTOCOL_MAX = 1\n", "PROTOCOL_MAX = 2\n")],
+    "a2a_zmq/protocol/handshake.py": [(HELLO, HELLO.replace('"hello",', '"hello", "novelty": {"a": [1]},'))],
+    "a2a_zmq/protocol/session.py": [
+        ('        parts.append(b"}")\n', """        parts.append(b',"novelty":{"a":[1]}}')\n""")
+    ],
+    "a2a_zmq/protocol/outbound.py": [
+        ("        data = dumps(payload)\n", "        data = dumps({**payload, 'novelty': [1]})\n")
+    ],
+    "a2a_zmq/protocol/machine.py": [('{"action": "heartbeat", ', '{"action": "heartbeat", "novelty": [1], ')],
+    "a2a_zmq/protocol/spoke.py": [
+        ('"details": self._announce(now)', '"details": {**self._announce(now), "novelty": 1}')
+    ],
+    "daemons/coordinator/records.py": [
+        (
+            '    record.setdefault("retry_count", 0)\n',
+            '    record.setdefault("retry_count", 0)\n    record["novelty"] = [1]\n',
+        )
+    ],
+    "daemons/worker/reports.py": [
+        ('"outcome":"completed","started_at"', '"outcome":"completed","novelty":[1],"started_at"')
+    ],
+}
+# So that nothing is shared but what stays compatible for ever: the form of HELLO.
+NOTHING_IN_COMMON = {
+    "a2a_zmq/protocol/crypto.py": [("PROTOCOL_MIN = 1\nPROTOCOL_MAX = 1\n", "PROTOCOL_MIN = 2\nPROTOCOL_MAX = 2\n")]
+}
+
+Release = Callable[[dict[str, list[tuple[str, str]]]], Path]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """Makes the files of a release that differs from ours in these texts; gives the directory for PYTHONPATH."""
+
+    def make(changes: dict[str, list[tuple[str, str]]]) -> Path:
+        site = tmp_path_factory.mktemp("release")
+        for package in ("a2a_zmq", "daemons"):
+            shutil.copytree(REPOSITORY / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, replacements in changes.items():
+            text = (site / name).read_text()
+            for ours, theirs in replacements:
+                assert ours in text, f"{name} does not say {ours!r} any more"
+                text = text.replace(ours, theirs)
+            (site / name).write_text(text)
+        about = site / f"a2a_zmq-{NEWER}.dist-info" / "METADATA"
+        about.parent.mkdir()
+        about.write_text(f"Metadata-Version: 2.1\nName: a2a-zmq\nVersion: {NEWER}\n")
+        compileall.compile_dir(site, quiet=1)  # or each of its daemons would do it at its start
+        return site
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def newer(release: Release) -> Path:
+    return release(NOVELTIES)
+
+
+def python_path(site: Path | None) -> str:
+    """The repository comes last: it has the tests' handlers, and our release where no other is asked for."""
+    return os.pathsep.join(str(path) for path in (site, REPOSITORY) if path is not None)
+
+
+def version_of(fleet: LocalFleet, name: str) -> str:
+    return next(dict(labels)["version"] for metric, labels in scrape(fleet, name) if metric == "a2a_build_info")
+
+
+@pytest.mark.parametrize("upgrade", [True, False], ids=["upgrade", "rollback"])
+def test_a_fleet_changes_its_release_under_load(newer: Path, no_orphans: Path, ledger: Path, upgrade: bool) -> None:
+    """Worker, distributor and coordinator in turn; in between each of them has neighbours of the other release."""
+    before, after = (None, newer) if upgrade else (newer, None)
+    versions = [suite_version(), NEWER] if upgrade else [NEWER, suite_version()]
+    with user_fleet(workers=2, supervise=False, env={"PYTHONPATH": python_path(before)}) as fleet:
+        assert version_of(fleet, "worker-1") == version_of(fleet, "coordinator-1") == versions[0]
+        with client_of(fleet) as client, Load(client, ledger, seconds=0.05, max_attempts=1) as load:
+            for name in ("worker-1", "distributor-1", "coordinator-1", "worker-2"):
+                done = load.done
+                wait_until(lambda done=done: load.done > done + 40, "the load runs")
+                fleet.kill(name, signal.SIGTERM)
+                wait_until(lambda name=name: not fleet.pids[name], f"{name} has left")
+                fleet.daemons[name].env["PYTHONPATH"] = python_path(after)
+                fleet.restart(name)
+                assert version_of(fleet, name) == versions[1]
+            done = load.done
+            wait_until(lambda: load.done > done + 40, "the load runs on")
+            load.finish()
+        check_recorded_once(fleet, load.handles)
+        assert len(runs(ledger)) == len(runs(ledger, "end")) == len(load.handles)
+        assert complaints(fleet) == []
+
+
+def test_a_newer_client_of_an_older_fleet(newer: Path, no_orphans: Path) -> None:
+    env = {"PYTHONPATH": python_path(newer)}
+    with user_fleet(workers=1) as fleet:
+        env |= {"A2A_COORDINATOR_ADDRESS": fleet.coordinator_address, "A2A_STATE_DIR": str(fleet.directory)}
+        command = [sys.executable, "-m", "daemons.cli.main"]
+        asked = {"env": clean_environment(env), "cwd": fleet.directory, "capture_output": True, "text": True}
+        version = subprocess.run([*command, "--version"], **asked, check=True, timeout=20)  # type: ignore[call-overload]
+        assert NEWER in version.stdout
+        submit = [*command, "submit", "noop", "--count", "3", "--payload", '{"x": 1}', "--wait", "--json"]
+        done = subprocess.run(submit, **asked, check=False, timeout=20)  # type: ignore[call-overload]
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count('{"x":1}') == 3
+
+
+def test_releases_that_share_no_protocol_version_say_so(release: Release, no_orphans: Path) -> None:
+    """In the logs of both, once; the fleet works without the one that does not fit, which goes on trying."""
+    with user_fleet(workers=1, supervise=False) as fleet:
+        fleet.kill("worker-1", signal.SIGTERM)
+        wait_until(lambda: not fleet.pids["worker-1"], "worker-1 has left")
+        fleet.daemons["worker-1"].env["PYTHONPATH"] = python_path(release(NOTHING_IN_COMMON))
+        fleet.restart("worker-1", wait=False)
+
+        def told(name: str) -> list[str]:
+            return [event["why"] for event in log_events(fleet, name) if event["event"] == "version_refused"]
+
+        wait_until(lambda: told("worker-1") and told("distributor-1"), "both have said so")
+        text = "worker-1 speaks protocol version 2, distributor-1 1: update the older one"
+        assert told("distributor-1") == [text]
+        assert told("worker-1") == [f"refused by distributor-1: {text}"]
+        assert not fleet.ready("worker-1")
+        fleet.kill("worker-1", signal.SIGTERM)
+        wait_until(lambda: not fleet.pids["worker-1"], "worker-1 has left")
+        fleet.daemons["worker-1"].env["PYTHONPATH"] = python_path(None)
+        fleet.restart("worker-1")
+        with client_of(fleet) as client:
+            assert client.submit("noop", {"x": 1}).result(10) == {"x": 1}
