@@ -218,6 +218,7 @@ def slim(record: dict[str, Any] | None) -> dict[str, Any] | None:
         "status": record.get("status"),
         "attempt": metadata.get("attempt"),
         "worker": metadata.get("worker"),
+        "distributor": metadata.get("distributor"),
         "started_at": record.get("started_at"),
         "completed_at": record.get("completed_at"),
         "retry_count": record.get("retry_count"),
