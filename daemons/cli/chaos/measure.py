@@ -66,6 +66,10 @@ class Measure:
         ledger.read()
         return [run for run in ledger.running.values() if ledger.next_run(run) is None]
 
+    def backlog(self) -> int:
+        """Accepted tasks that do not run yet, about; 0 where nobody tells what runs."""
+        return 0 if self._ledger is None else self._load.waiting - len(self.running())
+
     def child_runs(self) -> list[Run]:
         return [run for run in self.running() if run.task_type == CHILD]
 
