@@ -113,7 +113,8 @@ class Queries:
         runs = desk.result_messages(watch.client.agent_id, watch.results)
         first = runs[0].payload["results"] if runs else []
         answer = {"results": first, "live": watch.live, "unknown": watch.unknown}
-        out = desk.staging.after if watch.early else desk.out
+        # That a task is unknown ends it for the client: only who certainly leads may say so, as it may write.
+        out = desk.staging.after if watch.early or watch.unknown else desk.out
         out.append(desk.reply(watch.message, answer))
         out.extend(runs[1:])
 

@@ -27,7 +27,7 @@ from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
 from daemons.distributor.oversight import Oversight
 from daemons.distributor.records import Stamps
-from daemons.distributor.recovery import Recovery
+from daemons.distributor.recovery import RESULTS, Recovery
 from daemons.distributor.roster import Roster
 from daemons.runtime.contract import (
     Batch,
@@ -243,7 +243,8 @@ class DistributorCore:
         self._journal.note(now, "", name, {"reason": event.reason, "unrecorded": self._journal.unrecorded()})
 
     def _query_answer(self, event: QueryAnswer, now: Now) -> None:
-        self._recovery.resynced(event.value, event.error, now)
+        answered = self._recovery.looked_up if event.tag == RESULTS else self._recovery.resynced
+        answered(event.value, event.error, now)
         self._intake.cancel_read(now)
 
     def _hinted(self, event: Hint, _now: Now) -> None:

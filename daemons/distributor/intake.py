@@ -74,7 +74,10 @@ class Intake:
     def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int) -> None:
         memory = self._memory
         task_id = record["task_id"]
-        if task_id in memory.live or memory.recent.ended(record):
+        if task_id in memory.live:
+            return
+        if memory.recent.ended(record):
+            self._recovery.assigned_again(task_id)
             return
         memory.refused.pop(task_id, None)
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)

@@ -204,6 +204,11 @@ class RecentIds:
         life = _life_of(record)
         return found >> _AGAIN_BITS == life >> _AGAIN_BITS and found >= life
 
+    def forget(self, task_id: str) -> None:
+        """It is to run again."""
+        self._young.pop(task_id, None)
+        self._old.pop(task_id, None)
+
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 

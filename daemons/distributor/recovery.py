@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import orjson
+from orjson import JSONDecodeError, loads
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section
+from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import IN_PROGRESS, TERMINAL
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import RESTORED, RUNNING, STORING, LiveTask, Memory, as_pairs, parse_record
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
-from daemons.runtime.contract import Log, OwnershipGained, Query
+from daemons.runtime.contract import Log, OwnershipGained, Query, Send
 
-RESYNC = "resync"  # tag of our only query
+# Tags of our queries.
+RESYNC = "resync"
+RESULTS = "results"
 
 
 class Recovery:
@@ -39,6 +42,9 @@ class Recovery:
         self._resyncing = False
         self._resync_again = False
         self._seen_version = 0
+        self._lost_before = False
+        self._doubted: dict[str, None] = {}
+        self._recorded: set[str] = set()  # doubted since the state was lost, and found to have a result
         self.assigned_unowned = False
 
     # ------------------------------------------------------------ ownership
@@ -50,6 +56,9 @@ class Recovery:
         memory.owner = memory.ever_owner = True
         memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
         journal.ground()
+        if event.state_lost:
+            self._lost_before = True
+            self._recorded.clear()
         records = _parse_all(loaded.tasks)
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
@@ -119,7 +128,10 @@ class Recovery:
             self._end_grace(now)
         if now.mono >= self._resync_at and self._memory.owner:
             self._resync_at = math.inf
-            self.resync()
+            if self._doubted:
+                self._look_up()
+            else:
+                self.resync()
 
     def next_deadline(self) -> float:
         return min(self._grace_until, self._resync_at)
@@ -230,6 +242,33 @@ class Recovery:
         self._resyncing = True
         self._memory.out.append(Query(RESYNC, "load", {"section": self._section}))
 
+    def assigned_again(self, task_id: str) -> None:
+        """A task that ended here is live for the coordinator. Where the store has lost state its result may be gone."""
+        if self._lost_before and task_id not in self._recorded and not self._journal.holds_result(task_id):
+            self._doubted[task_id] = None
+            self._resync_at = 0.0
+
+    def _look_up(self) -> None:
+        if self._doubted:
+            args = {"distributor_ids": [self._memory.agent_id], "task_ids": list(self._doubted)}
+            self._memory.out.append(Query(RESULTS, "results", args))
+
+    def looked_up(self, found: Any, error: str | None, now: Now) -> None:
+        """What has no result is to run again, from its record; of the rest the coordinator is told once more."""
+        memory = self._memory
+        if error is not None or not isinstance(found, dict):
+            self._resync_at = now.mono + memory.config.resync_retry_s
+            return
+        asked, self._doubted = self._doubted, {}
+        for task_id in (each for each in asked if each in found):
+            self._recorded.add(task_id)
+            payload = {"action": "task_results", "results": [loads(found[task_id])], "version": memory.version}
+            memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
+        for task_id in asked.keys() - found.keys():
+            if not self._journal.holds_result(task_id):
+                memory.recent.forget(task_id)
+        self.resync()
+
     def resynced(self, loaded: Any, error: str | None, now: Now) -> None:
         """Take in what the store has and we do not."""
         memory = self._memory
@@ -244,7 +283,10 @@ class Recovery:
             return
         taken = 0
         for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
-            if task_id in memory.live or memory.recent.ended(record) or memory.refuses(record, now.mono):
+            if task_id in memory.live or memory.refuses(record, now.mono):
+                continue
+            if memory.recent.ended(record):
+                self.assigned_again(task_id)
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task
@@ -262,8 +304,8 @@ def _parse_all(tasks: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], dict[
     out: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {}
     for task_id, raw in tasks.items():
         try:
-            parsed = parse_record(orjson.loads(raw))
-        except orjson.JSONDecodeError:
+            parsed = parse_record(loads(raw))
+        except JSONDecodeError:
             continue
         if parsed is not None and parsed[0]["task_id"] == task_id and parsed[0].get("status") not in TERMINAL:
             out[task_id] = parsed
@@ -273,7 +315,7 @@ def _parse_all(tasks: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], dict[
 def _names(text: str) -> set[str]:
     """The header's ``assigned_workers``: a JSON list of ids."""
     try:
-        value = orjson.loads(text) if text else []
-    except orjson.JSONDecodeError:
+        value = loads(text) if text else []
+    except JSONDecodeError:
         return set()
     return {name for name in value if isinstance(name, str)} if isinstance(value, list) else set()

@@ -55,6 +55,7 @@ class Roster:
             memory.coordinator = peer.agent_id
             memory.coordinator_up = memory.coordinator_was_up = True
             memory.coordinator_seen = now.wall
+            memory.coordinator_guard.hears(peer.boot_id)
             fence, epoch = peer.details.get("fence"), peer.details.get("epoch", "")
             if isinstance(fence, int) and isinstance(epoch, str):
                 memory.coordinator_guard.admits(fence, epoch)

@@ -52,6 +52,7 @@ class Uplink:
         """A session is there; returns how many results are sent again."""
         details = event.peer.details
         fence, epoch = details.get("fence"), details.get("epoch")
+        self.guard.hears(event.peer.boot_id)
         if isinstance(fence, int) and isinstance(epoch, str):
             self.guard.admits(fence, epoch)
         self.connected = True

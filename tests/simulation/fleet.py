@@ -83,6 +83,7 @@ class Agent:
     alive: bool = False
     frozen: int = 0
     late_s: float = 0.0
+    freezes_at_write: bool = False
     missed: list[tuple[Callable[..., Any], tuple[Any, ...]]] = field(default_factory=list)
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
 

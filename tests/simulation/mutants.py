@@ -1,5 +1,5 @@
-"""Does the simulation notice when the protocol is broken? Each planted bug takes one safeguard away; seeds run until one
-tells.
+"""Does the simulation notice when the protocol is broken? Each planted bug takes one safeguard away; seeds run until
+one tells.
 
 ``python -m tests.simulation.mutants`` prints the table; exit status 1 if a bug survives.
 """
@@ -35,6 +35,8 @@ from tests.simulation.scenario import run_seed
 
 Bug = Callable[[], AbstractContextManager[None]]
 BUGS: dict[str, Bug] = {}
+# Where the rarer ones were found last: looked at first.
+KNOWN_SEEDS: dict[str, int] = {}
 # More than any of them needs, by a wide margin.
 MOST_SEEDS = 1000
 
@@ -97,7 +99,7 @@ def blind_retries() -> Iterator[None]:
 def loss_not_noticed() -> Iterator[None]:
     with ExitStack() as stack:
         for module in (memory, section):
-            stack.enter_context(mock.patch.object(module, "check_not_lost", lambda *args: None))
+            stack.enter_context(mock.patch.object(module, "check_not_lost", return_value=None))
         yield
 
 
@@ -150,7 +152,7 @@ def acknowledged_early() -> Iterator[None]:
 
 @planted("no acknowledgement is sent")
 def acknowledgements_skipped() -> Iterator[None]:
-    with mock.patch.object(Outbound, "acknowledge", lambda self, marks, now: None):
+    with mock.patch.object(Outbound, "acknowledge", return_value=None):
         yield
 
 
@@ -166,18 +168,6 @@ def no_duplicate_check() -> Iterator[None]:
         yield
 
 
-@planted("what a broken session had on its way is not sent again")
-def nothing_sent_again() -> Iterator[None]:
-    def careless(self: Link) -> None:
-        while self._in_flight:
-            self._outbox_bytes -= len(self._in_flight.pop().payload)
-        self._flight_bytes = 0
-        self._clear_acks()
-
-    with mock.patch.object(Link, "reset", careless):
-        yield
-
-
 @planted("signatures are not checked")
 def signatures_not_checked() -> Iterator[None]:
     def trusting(frame: bytes, key: bytes, context: bytes) -> bytes | None:
@@ -189,7 +179,7 @@ def signatures_not_checked() -> Iterator[None]:
 
 @planted("orders with a lower fence are obeyed")
 def lower_fences_obeyed() -> Iterator[None]:
-    with mock.patch.object(FenceGuard, "admits", lambda self, fence, epoch="": True):
+    with mock.patch.object(FenceGuard, "admits", return_value=True):
         yield
 
 
@@ -223,7 +213,7 @@ def no_new_attempt() -> Iterator[None]:
 
 @planted("another owner's attempt is taken for one's own result")
 def stale_results_kept() -> Iterator[None]:
-    with mock.patch.object(Journal, "keep_results_of", lambda self, attempts: 0):
+    with mock.patch.object(Journal, "keep_results_of", return_value=0):
         yield
 
 
@@ -262,15 +252,17 @@ class Found(NamedTuple):
 
 
 def hunt(bug: str, most: int, mode: str | None) -> Found:
-    """Run seeds with this bug until one tells."""
-    with BUGS[bug]():
-        for seed in range(most):
+    """Run seeds with this bug until one tells that does not fail without it."""
+    known = KNOWN_SEEDS.get(bug)
+    first = [] if known is None or mode else [known]
+    for count, seed in enumerate([*first, *range(most)], 1):
+        with BUGS[bug]():
             try:
                 violations = run_seed(seed, mode).violations
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a crash of the code under test gives it away, too
                 violations = (f"{type(error).__name__}: {error}",)
-            if violations:
-                return Found(bug, seed + 1, seed, violations[0])
+        if violations and not run_seed(seed, mode).violations:
+            return Found(bug, count, seed, violations[0])
     return Found(bug, 0, 0, "SURVIVED")
 
 

@@ -100,22 +100,35 @@ class Nemesis:
         the other. In the end the second leaves."""
         fleet = self._fleet
         agent = fleet.agents[place]
-        outage = {"frozen": self.freeze, "no store": self.store_cut, "alone": self.isolation}[how]
-        trouble = asyncio.ensure_future(outage(place, seconds))
+        trouble = {"frozen": self._freeze_at_a_write, "no store": self.store_cut, "alone": self.isolation}[how]
+        lasts = asyncio.ensure_future(trouble(place, seconds))
         await asyncio.sleep(0.1)
         twin = fleet.add_twin(place)
-        await asyncio.sleep(seconds - 0.1 - 0.2)
-        if how != "frozen" and flips:
-            fleet.network.flip(agent.address)  # some meet the first one while it does not know yet
-            await asyncio.sleep(0.1)
-        await trouble
-        for _ in range(flips):
-            fleet.network.flip(agent.address)
+        if how == "no store":  # some meet the new owner, and then the former one before it knows
+            await asyncio.sleep(seconds - 1.5)
+            fleet.network.point(agent.address, twin.place)
+            await asyncio.sleep(0.6)
+            fleet.network.point(agent.address, place)
+        await lasts
+        for flip in range(flips):
+            fleet.network.point(agent.address, (place, twin.place)[flip % 2])
             await asyncio.sleep(both_s / flips)
         if flips % 2:
             agent.crash()
             await asyncio.sleep(both_s)
         fleet.remove(twin)
+
+    async def _freeze_at_a_write(self, place: str, seconds: float) -> None:
+        """Between the decision to write and the writing: the pause that a fence is for."""
+        agent = self._fleet.agents[place]
+        agent.freezes_at_write = True
+        await asyncio.sleep(0.1)
+        if agent.freezes_at_write:  # it had nothing to write
+            agent.freezes_at_write = False
+            agent.freeze()
+        await asyncio.sleep(seconds)
+        self._fleet.note("thaw", place)
+        agent.thaw()
 
     # ------------------------------------------------------------ the network
 

@@ -60,12 +60,12 @@ class Network:
         hubs = self._hubs.get(address)
         return hubs[-1] if hubs else None
 
-    def flip(self, address: str) -> None:
-        """The address leads to another one of the hubs that listen there; connections are made anew."""
+    def point(self, address: str, host: str) -> None:
+        """The address leads to the hub on this host, of all that listen there; connections to others end."""
         hubs = self._hubs.get(address, [])
-        if len(hubs) > 1:
-            hubs.insert(0, hubs.pop())
-            for connection in list(hubs[0].connections.values()):
+        hubs.sort(key=lambda hub: hub.host == host)
+        for hub in hubs[:-1]:
+            for connection in list(hub.connections.values()):
                 connection.close()
 
     # ------------------------------------------------------------ partitions

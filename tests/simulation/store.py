@@ -28,6 +28,10 @@ class Process(Protocol):
     place: str
     pid: int
     late_s: float
+    freezes_at_write: bool
+
+    def freeze(self) -> None:
+        """Stop it."""
 
     async def awake(self) -> None:
         """Return when the process is not frozen."""
@@ -86,6 +90,9 @@ class Wire:
         async def call(*args: Any, **kwargs: Any) -> Any:
             if writes:
                 self._witness.decided(args[0], self._process.pid)
+                if self._process.freezes_at_write:
+                    self._process.freezes_at_write = False
+                    self._process.freeze()
             await self._pause()
             if writes and self._process.late_s:
                 self._send_late(args[0], self._process.late_s)
