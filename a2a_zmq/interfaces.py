@@ -218,6 +218,7 @@ class LeaseStore(Protocol):
         steal_from: str | None = None,
         min_fence: int = 0,
         new_epoch: bool = False,
+        expect_fence: int = 0,
     ) -> Held | None:
         """Take the lease if it is free (or is ours already, after a lost reply); None if somebody else holds it.
 
@@ -226,6 +227,11 @@ class LeaseStore(Protocol):
             steal_from: take it although held, if the holder's owner text equals this one (proof of its death was had).
             min_fence: highest fence known from elsewhere (own memory, workers); the new fence is larger.
             new_epoch: write a new epoch although there is one (after StateLost).
+            expect_fence: what the section's fence must have reached: a lease that is free because the state was lost
+                is not taken.
+
+        Raises:
+            StateLost: the lease is free and the section's fence is below ``expect_fence``; nothing was written.
         """
 
     async def holder(self, section: Section) -> tuple[str, int, int] | None:

@@ -81,6 +81,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "shared_state_write_seconds", (), "Time that one write to the shared state took, retries included.", FAST
     ),
     _gauge("store_up", (), "1 while Redis can be read and written, else 0."),
+    _gauge("leading", (), "1 while this agent owns its shared state (a coordinator: leads), 0 while it stands by."),
     _histogram("lease_acquire_seconds", (), "Time from wanting the lease of a section to holding it.", RECOVERY),
     _counter("lease_failures_total", ("reason",), "Leases that were not obtained or were lost, by reason."),
     _counter(

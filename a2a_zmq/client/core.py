@@ -61,7 +61,8 @@ class ClientCore:
         tasks: tasks that somebody waits for; the shell hands out its ``accepted`` and ``finished``.
         calls: requests that are not submissions; the shell hands out its ``answered``.
         peer: id of the coordinator that we have a session with, or "".
-        wants_other: the coordinator says that another one leads: the shell should try the next address.
+        wants_other: the coordinator says that it does not lead.
+        others: the shell knows further coordinators: one that does not lead is asked nothing, and left.
         max_payload_bytes: largest body of one task that the coordinator takes.
         task_types: task types that the fleet knew at the last welcome.
         trouble: why there is no session, as far as known; set by the shell too.
@@ -82,7 +83,7 @@ class ClientCore:
         self._audit_s = AUDIT_MIN_S
         self._boot_id = ""
         self.peer = ""
-        self.wants_other = False
+        self.wants_other = self.others = False
         self.max_payload_bytes = DEFAULT_MAX_PAYLOAD_BYTES
         self.task_types: tuple[str, ...] = ()
 
@@ -108,6 +109,15 @@ class ClientCore:
     def request(self, call: Call, now: Now) -> None:
         self._note_deadline(call.deadline, now)
         self.calls.add(call)
+
+    @property
+    def elsewhere(self) -> bool:
+        """The present coordinator stands by, and another one is to be found."""
+        return self.wants_other and self.others
+
+    @property
+    def _within_reach(self) -> bool:
+        return bool(self.peer) and not self.elsewhere
 
     def queued(self) -> int:
         """How many tasks are not sent yet."""
@@ -187,6 +197,8 @@ class ClientCore:
         self.trouble = ""
         self.no_longer_locked_out()
         details = peer.details
+        if details.get("leading") is False:
+            self._stands_by(f"{peer.agent_id} stands by")
         self.max_payload_bytes = _bounded(details.get("max_payload_bytes"), DEFAULT_MAX_PAYLOAD_BYTES)
         self._submits.max_batch = min(_bounded(details.get("max_batch"), MAX_BATCH_TASKS), MAX_BATCH_TASKS)
         types = details.get("task_types")
@@ -262,10 +274,9 @@ class ClientCore:
         code = str(payload.get("code", "UNKNOWN_ACTION"))
         text = str(payload.get("message", ""))
         wait = _seconds(payload.get("retry_after_s"), DEFAULT_RETRY_AFTER_S)
-        if code == "NOT_LEADER":
-            self.wants_other = True
         batch = self._submits.answered(request_id)
         if batch is not None:
+            self._refused_by(code, text)
             waiting = [entry for entry in batch if entry.phase == SENT]
             if code in TRANSIENT:
                 self._put_off(waiting, code, self._later(wait, now), hold=True)
@@ -274,11 +285,23 @@ class ClientCore:
                     self.tasks.finish(one, RequestRefused(code, text))
             return
         again_at = self._later(wait, now) if code in TRANSIENT else None
-        if not self.calls.refuse(request_id, code, text, again_at):
+        if self.calls.refuse(request_id, code, text, again_at):
+            self._refused_by(code, text)
+        elif request_id in self._watches:
+            self._refused_by(code, text)
             for task_id in self._watches.refused(request_id, code, again_at):
                 entry = self.tasks.get(task_id)
                 if entry is not None:
                     self.tasks.finish(entry, RequestRefused(code, text))
+
+    def _refused_by(self, code: str, text: str) -> None:
+        """A request of this session was refused. (What was asked in an earlier one may have led since.)"""
+        if code == "NOT_LEADER":
+            self._stands_by(text)
+
+    def _stands_by(self, why: str) -> None:
+        self.wants_other = True
+        self.trouble = why
 
     def _put_off(self, batch: list[Entry], code: str, again_at: float, *, hold: bool) -> None:
         """Nothing of a submission was taken; it is sent again later."""
@@ -301,7 +324,7 @@ class ClientCore:
         for table in (self.calls, self._watches, self._submits):
             table.release(now)
         out: list[Outbound] = []
-        if not self.peer:
+        if not self._within_reach:
             return out
         while len(out) < room and (call := self.calls.next(now, self._new_id())) is not None:
             out.append(call)
@@ -347,7 +370,7 @@ class ClientCore:
         deadline = min(self._next_scan, self._audit_at)
         if not self.peer and not self._gave_up:
             deadline = min(deadline, self._give_up_at)
-        if self.peer:  # else nothing can be sent: what is due waits for the session, which wakes us
+        if self._within_reach:  # else what is due waits for the next session, which wakes us
             for table in (self.calls, self._watches, self._submits):
                 deadline = min(deadline, table.next_deadline())
         return deadline
@@ -361,14 +384,14 @@ class ClientCore:
             self._give_up(lockout)
         if now.mono < self._next_scan:
             return
-        earliest = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)
+        earliest = self.calls.expire(now, None if self._within_reach else self._out_of_reach(), self.peer)
         watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
         for entry in [*self._submits.entries(), *(e for e in watched if e.phase == WATCHED)]:
             earliest = min(earliest, self.tasks.expire(entry, now, self._too_late))
         self._next_scan = max(earliest, now.mono + DEADLINE_SCAN_S)
 
     def _too_late(self, trouble: str) -> FleetError:
-        if not self.peer:
+        if not self._within_reach:
             return self._out_of_reach()
         if trouble:
             return RequestRefused(trouble, "the task was refused until the caller's deadline passed")

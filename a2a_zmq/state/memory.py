@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
-from a2a_zmq.errors import StoreUnavailable
+from a2a_zmq.errors import StateLost, StoreUnavailable
 from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys
@@ -255,6 +255,7 @@ class MemoryLeases:
         steal_from: str | None = None,
         min_fence: int = 0,
         new_epoch: bool = False,
+        expect_fence: int = 0,
     ) -> Held | None:
         world, key = self._world, keys.lease(section)
         data, now = world.data(self._client), world.clock()
@@ -269,6 +270,8 @@ class MemoryLeases:
         )
         if grant is None:
             return None
+        if key not in data.leases and found.fence < expect_fence:
+            raise StateLost(keys.section_name(section), expect_fence, found.fence, "its fence")
         fault = world.coming_fault(self._client)
         if fault is False:
             raise StoreUnavailable("timeout", "simulated: the request never arrived")

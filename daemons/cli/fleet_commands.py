@@ -27,11 +27,13 @@ def _print_status(fleet: dict[str, Any]) -> None:
 
     coordinator = fleet.get("coordinator") or {}
     store = fleet.get("store") or {}
-    leads = "leads" if coordinator.get("leading", True) else "stands by"
+    leads = "leads" if coordinator.get("leading", True) else f"stands by for {coordinator.get('leader') or 'nobody'}"
     print(
         f"coordinator {coordinator.get('id', '?')} {leads}, up {float(coordinator.get('uptime_s') or 0):.0f} s, "
         f"store {'available' if store.get('available', True) else 'away: ' + str(store.get('reason'))}"
     )
+    if standbys := fleet.get("standbys"):
+        print("standing by: " + ", ".join(str(one.get("id")) for one in standbys))
     rows: list[tuple[Any, ...]] = []
     for one in fleet.get("distributors") or ():
         state = one.get("status") if one.get("up") else "down"

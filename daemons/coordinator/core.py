@@ -50,6 +50,7 @@ from daemons.runtime.contract import (
     OwnershipLost,
     QueryAnswer,
     Send,
+    StandsBy,
     StoreChanged,
     Undelivered,
 )
@@ -106,6 +107,7 @@ class CoordinatorCore:
             Hint: self.sync.hinted,
             OwnershipGained: self.sync.gained,
             OwnershipLost: self._ownership_lost,
+            StandsBy: self._stands_by,
             Refusal: self._refused,
             DrainRequested: self._drain_requested,
             LocalCall: self._local_call,
@@ -130,7 +132,7 @@ class CoordinatorCore:
             "task_unknown": results.task_unknown,
             "explain": explaining.told,
             "workers_changed": results.workers_changed,
-            "heartbeat": results.heartbeat,
+            "heartbeat": self.sync.beat,
             "audit": self.supervision.reconciler.said,
         }
         self._local_calls: dict[str, Callable[[LocalCall, Now], None]] = {
@@ -190,11 +192,10 @@ class CoordinatorCore:
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
         desk = self.desk
+        leads = {"leading": desk.leading, "leader": desk.leader, **desk.mark()}
         if peer in desk.ledger.distributors:
-            return {"fence": desk.fence, "epoch": desk.epoch}
-        return {
-            "fence": desk.fence,
-            "leading": desk.leading,
+            return leads
+        return leads | {
             "task_types": sorted(desk.known_types)[:WELCOME_TYPES],
             "max_payload_bytes": self.config.max_payload_bytes,
             "max_batch": self._max_batch,
@@ -202,12 +203,9 @@ class CoordinatorCore:
 
     def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
         desk = self.desk
-        return {
-            "action": "heartbeat",
-            "status": "busy" if desk.ledger.live else "idle",
-            "leading": desk.leading,
-            "draining": desk.draining is not None,
-        }
+        status, draining = "busy" if desk.ledger.live else "idle", desk.draining is not None
+        beat = {"action": "heartbeat", "status": status, "leading": desk.leading, "draining": draining}
+        return beat | desk.mark() if peer in desk.ledger.distributors else beat
 
     def local_state(self, now: Now) -> LocalAgentState:
         return self.supervision.local_state(now)
@@ -215,7 +213,7 @@ class CoordinatorCore:
     def ready(self) -> tuple[bool, str]:
         desk = self.desk
         if not desk.leading:
-            return False, "another coordinator leads, or the state is not loaded yet"
+            return False, f"standing by: {desk.leader} leads" if desk.leader else "the state is not loaded yet"
         if not desk.store_available:
             return False, f"the store is not available: {desk.store_reason}"
         if desk.draining is not None:
@@ -246,7 +244,7 @@ class CoordinatorCore:
         handler = self._client_requests.get(action)
         if handler is None:
             self.desk.refuse(message, "UNKNOWN_ACTION", f"a coordinator does not know {action!r}")
-        elif not self.desk.leading:
+        elif not self.desk.leading and action != "fleet_status":
             self._refuse_standby(message)
         else:
             handler(self.desk.clients.came(event.peer, event.role), message, now)
@@ -270,7 +268,8 @@ class CoordinatorCore:
     def _refuse_standby(self, message: Message) -> None:
         desk = self.desk
         if desk.store_available:
-            desk.refuse(message, "NOT_LEADER", f"{self.agent_id} does not lead (yet)")
+            who = f": {desk.leader} leads" if desk.leader else " (yet)"
+            desk.refuse(message, "NOT_LEADER", f"{self.agent_id} does not lead{who}")
         else:
             desk.refuse(message, "UNAVAILABLE", f"the store is not available: {desk.store_reason}")
 
@@ -335,6 +334,11 @@ class CoordinatorCore:
         desk.store_reason = event.reason
         if event.available:
             desk.place_held = True
+
+    def _stands_by(self, event: StandsBy, now: Now) -> None:
+        desk = self.desk
+        desk.leader = event.holder
+        desk.log("info", "standing_by", leader=event.holder)
 
     def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
         """Somebody else leads, and our memory ages from now on: start again as a standby with none."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 
 import orjson
 
-from a2a_zmq.clock import Now, parse_iso
+from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import COMPLETED
 from daemons.coordinator.desk import Desk
@@ -86,8 +85,3 @@ class Results:
         if home.describe(message.payload):
             desk.place_held = True
         desk.learn_types(home.task_types)
-
-    def heartbeat(self, home: Distributor, message: Message, now: Now) -> None:
-        home.beat(message.payload, now.mono)
-        with contextlib.suppress(ValueError):  # its own affair; nothing depends on it
-            home.clock_off_s = parse_iso(message.metadata.timestamp) - now.wall

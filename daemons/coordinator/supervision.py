@@ -127,6 +127,7 @@ class Supervision:
         desk = self._desk
         for status, count in self.counts().items():
             desk.meter.gauge("tasks", count, status=status)
+        desk.meter.gauge("leading", int(desk.leading))
         desk.meter.gauge("agent_up", 1, agent=desk.agent_id, role="coordinator")
         for home in desk.ledger.distributors.values():
             desk.meter.gauge("agent_up", 1 if home.up else 0, agent=home.agent_id, role="distributor")
@@ -158,6 +159,7 @@ class Supervision:
             "coordinator": {
                 "id": desk.agent_id,
                 "leading": desk.leading,
+                "leader": desk.leader,
                 "draining": desk.draining is not None,
                 "fence": desk.fence,
                 "epoch": desk.epoch,
@@ -170,6 +172,7 @@ class Supervision:
                 "late_results": desk.late,
                 "task_types": sorted(desk.known_types),
             },
+            "standbys": self._standbys(),
             "distributors": [
                 {
                     "id": home.agent_id,
@@ -194,6 +197,16 @@ class Supervision:
                 "batches": desk.staging.applied,
             },
         }
+
+    def _standbys(self) -> list[dict[str, Any]]:
+        """Further coordinators, as the distributors see them: each has a session with all that it was told of."""
+        seen: dict[str, int] = {}
+        homes = [home for home in self._desk.ledger.distributors.values() if home.up]
+        for home in homes:
+            for agent_id, _ in home.coordinators:
+                seen[agent_id] = seen.get(agent_id, 0) + 1
+        seen.pop(self._desk.agent_id, None)
+        return [{"id": agent_id, "distributors": count} for agent_id, count in sorted(seen.items())]
 
     def status(self) -> AgentStatus:
         desk = self._desk

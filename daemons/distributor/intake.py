@@ -63,6 +63,7 @@ class Intake:
         """A coordinator that was replaced may still be talking: its lower fence shows."""
         memory = self._memory
         guard = memory.coordinator_guard
+        guard.hears(memory.coordinator_boots.get(message.sender, ""))
         fence, epoch = message.payload.get("fence", guard.fence), message.payload.get("epoch", "")
         if not isinstance(fence, int) or not isinstance(epoch, str) or not guard.admits(fence, epoch):
             memory.meter.count("routing_errors_total", reason="stale_fence")

@@ -33,8 +33,9 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
         rng=random.random,
         meter=daemon.meter,
     )
-    daemon.add_spoke(core, settings.coordinator_id, settings.spoke_addresses()[0])
-    daemon.add_hub(core, settings.hub_address())
+    for address in settings.spoke_addresses():  # a session with each coordinator: who leads may change at any time
+        daemon.add_spoke(core, settings.coordinator_id, [address], core.claim)
+    daemon.add_hub(core, settings.hub_address(), core.closed)
     await daemon.assemble(core, graph.supervisor(daemon.meter), store)
     section = Section(settings.distributor_id, "distributor")
     daemon.own(section, leases, lambda _held: load_own(store, section))

@@ -234,13 +234,16 @@ class Memory:
         self.awaited: set[str] = set()  # workers of an earlier owner that may come back within the grace
         self.workers_changed = False
 
-        self.coordinator = coordinator_id
+        self.coordinator = coordinator_id  # whom we follow: who leads, or led last
+        self.coordinators: dict[str, bool | None] = {}  # id → says that it leads; None without a session
+        self.coordinator_boots: dict[str, str] = {}  # id → its process, as of its last session
         self.coordinator_up = False
         self.coordinator_was_up = False
         self.coordinator_seen: float | None = None  # wall time of its last message
         self.coordinator_guard = FenceGuard()
 
         self.owner = False
+        self.holder = ""  # while we stand by: who has the lease of our section
         self.ever_owner = False
         self.fence = 0
         self.epoch = ""

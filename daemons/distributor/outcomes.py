@@ -71,7 +71,11 @@ class Outcomes:
             self._failed(task, item, now)
 
     def _claims(self, worker: Worker, task: LiveTask, attempt: Any, now: Now) -> bool:
-        """A result may come for a restored task that the worker finished while we were away: it was held there."""
+        """A result may come for a restored task that the worker finished while we were away: it was held there. The
+        same goes for one that waits, which an earlier owner sent without our knowing."""
+        if task.phase is QUEUED and task.attempt == attempt:
+            self.hold(task, worker, attempt, now)
+            return True
         if task.phase is not RESTORED or not isinstance(attempt, int):
             return False
         if not max(task.recorded, task.floor + 1) <= attempt <= task.recorded + 1:

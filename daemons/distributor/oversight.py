@@ -232,7 +232,9 @@ class Oversight:
             gauge("agent_up", 0, agent=worker_id, role="worker")
         for worker in memory.workers.values():
             gauge("agent_up", 0 if worker.suspect else 1, agent=worker.agent_id, role="worker")
-        gauge("agent_up", 1 if memory.coordinator_up else 0, agent=memory.coordinator, role="coordinator")
+        for coordinator_id, leads in memory.coordinators.items():
+            gauge("agent_up", 0 if leads is None else 1, agent=coordinator_id, role="coordinator")
+        gauge("leading", int(memory.owner))
         if memory.owner:
             self._journal.show(now, "status", memory.status().value, urgent=False)
 

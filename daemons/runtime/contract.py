@@ -54,6 +54,16 @@ class OwnershipLost:
 
 
 @dataclass(slots=True)
+class StandsBy:
+    """Somebody else holds the lease: we wait for it. Comes again when the holder changes.
+
+    ``holder``: agent id of who acts instead of us (our own where another process of our name is meant).
+    """
+
+    holder: str
+
+
+@dataclass(slots=True)
 class BatchApplied:
     """The batch with this id is durable. ``versions``: section → new version."""
 
@@ -153,6 +163,7 @@ Event = (
     | Refusal
     | OwnershipGained
     | OwnershipLost
+    | StandsBy
     | BatchApplied
     | StoreChanged
     | Hint

@@ -34,6 +34,7 @@ from daemons.runtime.contract import (
     OwnershipLost,
     Query,
     Send,
+    StandsBy,
     StartRun,
     StopRun,
     StoreChanged,
@@ -109,6 +110,7 @@ class Engine:
         self._failing = False  # the batch in flight was tried in vain: only its success shows that the store is back
         self._not_before = -math.inf
         self._core_owns = False  # what the core was told last
+        self._holder = ""
         if owns_state:
             meter.gauge("store_up", 1)
 
@@ -123,6 +125,7 @@ class Engine:
         loads."""
         self.fence = event.fence
         self._owner = self._core_owns = True
+        self._holder = ""
         self._void()
         self._inbox.append(event)
 
@@ -137,6 +140,12 @@ class Engine:
         if self._core_owns:
             self._core_owns = False
             self._inbox.append(OwnershipLost(reason))
+
+    def stands_by(self, holder: str) -> None:
+        """The lease is with another process; the core is told once for each holder."""
+        if holder != self._holder and not self._core_owns:
+            self._holder = holder
+            self._inbox.append(StandsBy(holder))
 
     def _void(self) -> None:
         """Forget the batch in flight; whatever becomes of it is not told to the core any more."""
@@ -227,7 +236,8 @@ class Engine:
         if out.apply is not None:
             for write in out.apply.batch.writes:
                 write.fence = self.fence  # ours now: it may have moved since the batch was cut
-        if self.exiting is not None and self._pending is None:
+        # Who was replaced (a status other than 0) must not write any more, and has nothing to wait for.
+        if self.exiting is not None and (self._pending is None or self.exiting.status):
             out.exit = self.exiting
         return out
 

@@ -14,7 +14,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -43,6 +43,7 @@ from daemons.runtime.listening import Listener
 from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
+from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell, read_clock
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
@@ -125,8 +126,8 @@ class Daemon:
 
     # ------------------------------------------------------------ ports
 
-    def add_hub(self, core: Core, address: str) -> None:
-        """Listen for peers at this address."""
+    def add_hub(self, core: Core, address: str, closed: Callable[[], str] = lambda: "") -> None:
+        """Listen for peers at this address; while ``closed()`` says why, nobody may join."""
         self._ports.append(
             Hub(
                 self.identity,
@@ -136,27 +137,31 @@ class Daemon:
                 config=self._port_config,
                 welcome=core.welcome,
                 heartbeat=self._counted(core.heartbeat),
+                closed=closed,
             )
         )
         self._wire.append(lambda index: self._open_router(index, address))
 
-    def add_spoke(self, core: Core, peer: str, address: str) -> None:
-        """Connect to this peer's hub; ``address`` may name another peer as ``NAME@ADDRESS``."""
-        name, plain = split_address(address)
-        peer = name or peer
-        self._ports.append(
-            Spoke(
-                self.identity,
-                peer,
-                boot=self.boot,
-                new_id=self.new_id,
-                random_bytes=os.urandom,
-                config=self._port_config,
-                announce=lambda now: {**core.announce(now), "version": suite_version()},
-                heartbeat=self._counted(core.heartbeat),
-            )
+    def add_spoke(
+        self, core: Core, peer: str, addresses: Sequence[str], claim: Callable[[], int | None] = lambda: 0
+    ) -> None:
+        """Connect to this peer's hub, at whichever address it is; an address may name another peer as
+        ``NAME@ADDRESS``. It is greeted with the fence that ``claim()`` gives, and not while that is None."""
+        split = [split_address(address) for address in addresses]
+        peer = split[0][0] or peer
+        spoke = Spoke(
+            self.identity,
+            peer,
+            boot=self.boot,
+            new_id=self.new_id,
+            random_bytes=os.urandom,
+            config=self._port_config,
+            announce=lambda now: {**core.announce(now), "version": suite_version()},
+            heartbeat=self._counted(core.heartbeat),
+            claim=claim,
         )
-        self._wire.append(lambda index: self._open_dealer(index, peer, plain))
+        self._ports.append(spoke)
+        self._wire.append(lambda index: self._open_dealer(index, peer, spoke, [plain for _, plain in split]))
 
     def _counted(self, heartbeat: Heartbeat) -> Heartbeat:
         """Ports send heartbeats by themselves, so they are counted where their payload is asked for."""
@@ -200,22 +205,31 @@ class Daemon:
         self._hubs.append(socket)
         return socket
 
-    def _open_dealer(self, index: int, peer: str, address: str) -> DealerSocket:
+    def _open_dealer(self, index: int, peer: str, spoke: Spoke, addresses: list[str]) -> DealerSocket:
+        disconnected = self.shell.on_disconnected(index)
         socket = DealerSocket(
             self._context,
             on_frames=self.shell.on_frames(index),
             on_connected=self.shell.on_connected(index),
-            on_disconnected=self.shell.on_disconnected(index),
-            on_failed=lambda reason: self._connect_failed(socket, peer, reason),
+            on_disconnected=disconnected,
+            on_failed=lambda reason: self._connect_failed(socket, peer, reason, rotation),
             curve=self.identity.curve_pair if self.settings.use_mtls else None,
             options=self._options(),
         )
-        port = self._ports[index]
-        assert isinstance(port, Spoke)
-        tell = self.shell.on_disconnected(index)
-        self.standing.watch(peer, port, lambda: keys.connect_anew(socket, tell))
-        self._own_keys.connecting(socket, tell)
-        socket.connect(address, self._server_keys(peer))
+        server_keys = self._server_keys(peer)
+        rotation = Rotation(
+            spoke,
+            addresses,
+            connect=lambda address: socket.connect(address, server_keys),
+            left=lambda: disconnected(b""),
+            clock=lambda: read_clock().mono,
+            log=lambda why: self.log.warning("address_not_usable", peer=peer, why=why),
+        )
+        self.standing.watch(peer, spoke, lambda: keys.connect_anew(socket, disconnected))
+        self._own_keys.connecting(socket, disconnected)
+        socket.connect(addresses[0], server_keys)
+        if len(addresses) > 1:
+            self.shell.services.append(rotation.run)
         return socket
 
     def _server_keys(self, peer: str) -> Callable[[], list[bytes]] | None:
@@ -228,7 +242,8 @@ class Daemon:
             raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
         return lambda: self.identity.server_keys(peer)
 
-    def _connect_failed(self, socket: DealerSocket, peer: str, reason: str) -> None:
+    def _connect_failed(self, socket: DealerSocket, peer: str, reason: str, rotation: Rotation) -> None:
+        rotation.failed()
         self.standing.failed(peer, socket.address, reason)
         if reason == "handshake":
             # A wrong server key looks like this: it may have been changed since we started.
@@ -295,7 +310,8 @@ class Daemon:
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""
-        listener = Listener(hints, store, ids, self.shell.event, random.random, writers=(writer,), lost=self.shell.state_lost)
+        told = self.shell.event
+        listener = Listener(hints, store, ids, told, random.random, writers=(writer,), lost=self.shell.state_lost)
         self.shell.services.append(listener.run)
 
     def _reload(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import StateError, StoreUnavailable
+from a2a_zmq.errors import StateError, StateLost, StoreUnavailable
 from a2a_zmq.interfaces import Held, LeaseStore, Loaded, Section
 from daemons.runtime.contract import Meter, OwnershipGained
 from daemons.runtime.engine import Engine
@@ -62,6 +63,8 @@ class Ownership:
         self._lost = asyncio.Event()
         self._fence = 0
         self._state_lost = False
+        self._shown_fence = 0  # of the holder that we wait for
+        self._patient_until = math.inf
         self.held: Held | None = None
         self.waiting_for = ""
 
@@ -133,27 +136,44 @@ class Ownership:
                     self._owner,
                     self._ttl_ms,
                     steal_from=steal_from,
-                    min_fence=self._fence,
+                    min_fence=max(self._fence, self._shown_fence),
                     new_epoch=self._state_lost,
+                    expect_fence=self._expected(),
                 )
                 self._engine.store_available(available=True, reason="")
                 if held is not None:
                     self.waiting_for = ""
+                    self._shown_fence, self._patient_until = 0, math.inf
                     return held
                 holder = await self._leases.holder(self._section)
                 steal_from = None
                 if holder is not None:
+                    self._shown_fence, self._patient_until = holder[1], math.inf
                     self.waiting_for = holder[0].partition("|")[0]
                     dead = self._is_dead(holder[0], self._identity)
                     self._held_by_another(holder[1], dead=dead)
                     if dead:
                         steal_from = holder[0]
                         continue
+                    self._engine.stands_by(self.waiting_for)
+                    self._turned()
                 self._meter.count("lease_failures_total", reason="held")
+            except StateLost:
+                self._meter.count("lease_failures_total", reason="state_lost")
+                if self._patient_until == math.inf:
+                    self._patient_until = self._clock().mono + self._ttl_ms / 1000
             except StateError as error:
                 self._meter.count("lease_failures_total", reason="unavailable")
                 self._failed_to_read(error)
             await asyncio.sleep(ASK_AGAIN_S)
+
+    def _expected(self) -> int:
+        """The fence without which we do not take the lease.
+
+        Where the holder that we waited for lost its lease because the state was lost, it has the best memory of it: it
+        is given the time of a lease to come back.
+        """
+        return 0 if self._clock().mono >= self._patient_until else self._shown_fence
 
     def _held_by_another(self, fence: int, *, dead: bool) -> None:
         """Somebody else has, or had, the lease since we held it.

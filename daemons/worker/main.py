@@ -41,7 +41,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
         labels=settings.worker_labels,
         meter=daemon.meter,
     )
-    daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses()[0])
+    daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter))
     executor = Executor(registry, config, daemon.shell.events)
     daemon.shell.runner = executor

@@ -249,6 +249,7 @@ def test_what_the_distributor_says_of_itself(site: Site) -> None:
     now = site.now
     assert site.core.announce(now) == {
         "task_types": ["noop", "sleep"], "fence": 2, "live": 2, "workers": 1, "address": "",
+        "follows": COORDINATOR,
     }  # fmt: skip
     assert site.core.welcome("w2", now) == {"fence": 2, "epoch": "epoch"}
     beat = site.core.heartbeat(COORDINATOR, now)
