@@ -268,7 +268,7 @@ class Shell:
             self.event(QueryAnswer(query.tag, value))
 
     def state_lost(self, why: str) -> None:
-        """A read found our sections older than what we wrote: take the lease anew, with our memory as the better copy."""
+        """A read found our sections older than what we wrote: take the lease anew; our memory is the better copy."""
         if self.engine.owner and self.ownership is not None:
             self._log.warning("state_lost", why=why)
             self.engine.state_lost()

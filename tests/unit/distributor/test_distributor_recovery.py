@@ -349,7 +349,7 @@ def test_the_reconciler_repairs_a_task_without_a_holder(site: Site) -> None:
 
 
 def test_a_result_that_comes_while_the_state_is_read_counts(make_site: Callable[..., Site], site: Site) -> None:
-    """Found by simulation: nothing was known of its task yet, so it was dropped, acknowledged, and the task run again."""
+    """Found by simulation: its task was not known yet, so it was dropped, acknowledged, and the task run again."""
     site.worker_up("w1", limit=5)
     site.assign("a")
     new = restart(make_site, site)
@@ -363,8 +363,8 @@ def test_a_result_that_comes_while_the_state_is_read_counts(make_site: Callable[
 
 
 def test_an_attempt_that_was_replaced_does_not_cancel_its_task(make_site: Callable[..., Site], site: Site) -> None:
-    """Found by simulation: the worker had been told to end a replaced attempt, the distributor died before it had stored
-    the next one, and its successor took the report for a cancellation."""
+    """Found by simulation: the worker had been told to end a replaced attempt, the distributor died before it had
+    stored the next one, and its successor took the report for a cancellation."""
     site.worker_up("w1", limit=5)
     site.assign("a")
     new = restart(make_site, site)
