@@ -8,7 +8,7 @@ PYTHON_BIN := $(BIN)/python
 # PYTHON=/path/to/python3 chooses the interpreter; by default the first from 3.11 on that can make an environment.
 SEEDS ?= 1000
 
-.PHONY: help venv demo test check lint format bench simulate chaos soak clean
+.PHONY: help venv demo test check lint format bench simulate mutants chaos soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lint      the same without tests"
 	@echo "make bench     what the parts cost, and throughput, latency, memory, idle cost, recovery of a fleet here"
 	@echo "make simulate  whole fleets on simulated clocks, networks and disks: SEEDS=$(SEEDS) schedules of faults"
+	@echo "make mutants   takes one safeguard of the protocol away after the other: the simulation must notice each"
 	@echo "make chaos     ten minutes of kills, freezes, partitions and Redis outages under load, each promise measured"
 	@echo "make soak      half an hour at half of the highest rate: memory of each daemon and of Redis, every key's retention"
 	@echo "make format    format the code and fix what can be fixed"
@@ -55,7 +56,10 @@ bench: $(STAMP)
 	$(PYTHON_BIN) -m benchmarks.fleet $(ARGS)
 
 simulate: $(STAMP)
-	$(PYTHON_BIN) -m tests.simulation.scenario --seeds $(SEEDS) $(ARGS)
+	$(PYTHON_BIN) -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+mutants: $(STAMP)
+	$(PYTHON_BIN) -m tests.simulation.mutants $(ARGS)
 
 chaos: $(STAMP)
 	$(BIN)/a2actl chaos --duration 600 $(ARGS)

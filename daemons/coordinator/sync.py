@@ -70,7 +70,7 @@ class Sync:
         inbox = event.loaded.get(INBOX_SECTION)
         if inbox is not None:
             self._adopt_inbox(inbox, ended, now)
-        self._keep(before, applied, state_lost=event.state_lost)
+        self._keep(before, applied, now, state_lost=event.state_lost)
         ledger.floors.update((task_id, floor) for task_id, floor in floors.items() if task_id in ledger.live)
         self._keep_cancels(cancels, now)
         desk.staging.after.extend(effect for effect in waiting if not isinstance(effect, Assignment))
@@ -117,12 +117,12 @@ class Sync:
                 if found[1]:
                     ledger.floors[task_id] = found[1]
 
-    def _keep(self, before: dict[str, Entry], applied: int, *, state_lost: bool) -> None:
+    def _keep(self, before: dict[str, Entry], applied: int, now: Now, *, state_lost: bool) -> None:
         """Carry over subscribers, and tasks that no load can know: their write was under way, or the store has lost
         it.
         """
         ledger = self._desk.ledger
-        lost: dict[Distributor, list[Entry]] = {}
+        lost: dict[Distributor, None] = {}
         for task_id, old in before.items():
             entry = ledger.live.get(task_id)
             if entry is not None:
@@ -135,14 +135,14 @@ class Sync:
                 # Ended meanwhile, or lost: the comparison with the store, which follows, tells.
                 ledger.adopt(old, home)
                 if state_lost:
-                    lost.setdefault(home, []).append(old)
+                    lost[home] = None
             else:
                 old.home = None
                 old.state = FRESH
                 old.batch = 0
                 ledger.accept(old)
-        for home, entries in lost.items():
-            self.put_back(home, entries)
+        for home in lost:
+            self.reconcile(home, now, lost=True)
 
     def _keep_cancels(self, task_ids: set[str], now: Now) -> None:
         """Asked to be cancelled before: again, or ended here if no distributor has it."""
@@ -333,8 +333,13 @@ class Sync:
 
     # ------------------------------------------------------------ comparison with the store
 
-    def reconcile(self, home: Distributor, now: Now) -> None:
-        """Find tasks of ours that its section no longer has: they ended, and the message was lost."""
+    def reconcile(self, home: Distributor, now: Now, *, lost: bool = False) -> None:
+        """Find tasks of ours that its section no longer has: they ended, and the message was lost.
+
+        Args:
+            lost: the whole state was lost, which the distributor notices, too. Then records that go back do not say
+                that they were restored: what ended there it is about to record once more.
+        """
         if home.reconciling:
             return
         desk = self._desk
@@ -342,9 +347,11 @@ class Sync:
         home.reconciled_at = now.mono
         home.short_since = None
         args = {"section": Section(home.agent_id, "coordinator")}
-        desk.ask("load", args, partial(self._compare, home, desk.staging.applied, now.mono), now)
+        desk.ask("load", args, partial(self._compare, home, desk.staging.applied, now.mono, lost=lost), now)
 
-    def _compare(self, home: Distributor, applied: int, started: float, answer: QueryAnswer, now: Now) -> None:
+    def _compare(
+        self, home: Distributor, applied: int, started: float, answer: QueryAnswer, now: Now, *, lost: bool
+    ) -> None:
         desk = self._desk
         home.reconciling = False
         if answer.error is not None or not isinstance(answer.value, Loaded):
@@ -360,10 +367,12 @@ class Sync:
         for start in range(0, len(missing), READ_CHUNK):
             ids = missing[start : start + READ_CHUNK]
             args = {"distributor_ids": [home.agent_id], "task_ids": ids}
-            desk.ask("results", args, partial(self._resolve, home, applied, ids), now)
+            desk.ask("results", args, partial(self._resolve, home, applied, ids, all_lost=lost), now)
         desk.meter.observe("reconciliation_seconds", now.mono - started)
 
-    def _resolve(self, home: Distributor, applied: int, ids: list[str], answer: QueryAnswer, now: Now) -> None:
+    def _resolve(
+        self, home: Distributor, applied: int, ids: list[str], answer: QueryAnswer, now: Now, *, all_lost: bool
+    ) -> None:
         """Missing tasks have a result; or the store has lost them, then our copy of the record goes there again."""
         desk = self._desk
         if answer.error is not None:
@@ -378,7 +387,7 @@ class Sync:
             if stored is None or not desk.finish_stored(entry, stored):
                 lost.append(entry)
         if lost:
-            for entry in lost:
+            for entry in lost if not all_lost else ():
                 desk.ledger.rewrite(entry, restored_record(entry.record))
             self.put_back(home, lost)
             desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))

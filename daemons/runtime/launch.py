@@ -310,8 +310,8 @@ class Daemon:
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""
-        told = self.shell.event
-        listener = Listener(hints, store, ids, told, random.random, writers=(writer,), lost=self.shell.state_lost)
+        shell = self.shell
+        listener = Listener(hints, store, ids, shell.event, random.random, writers=(writer,), lost=shell.state_lost)
         self.shell.services.append(listener.run)
 
     def _reload(self) -> None:

@@ -30,7 +30,7 @@ class Listener:
         rng: Callable[[], float],
         *,
         writers: tuple[str, ...] = ("coordinator", "distributor"),
-        lost: Callable[[str], None] = lambda _: None,
+        lost: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """
         Args:

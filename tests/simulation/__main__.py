@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -14,9 +13,6 @@ from itertools import repeat
 from tests.simulation import shrink
 from tests.simulation.plan import KINDS, draw
 from tests.simulation.scenario import Result, run, run_seed
-
-# A worker process of ours lives for so many seeds: memory that a run leaves behind is given back with it.
-SEEDS_A_PROCESS = 500
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -62,7 +58,6 @@ def results(args: argparse.Namespace) -> Iterator[Result]:
     if args.processes == 1:
         yield from map(run_seed, seeds, repeat(args.mode))
         return
-    gc.freeze()
     with ProcessPoolExecutor(args.processes) as pool:
         yield from pool.map(partial(run_seed, mode=args.mode), seeds, chunksize=8)
 

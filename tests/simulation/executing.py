@@ -13,7 +13,7 @@ from daemons.runtime.contract import Effect, RunFinished, RunStarted, StartRun, 
 from daemons.runtime.supervision import run_plain
 
 if TYPE_CHECKING:
-    from tests.simulation.fleet import Agent
+    from tests.simulation.agent import Agent
 
 
 class Plain:

@@ -20,7 +20,8 @@ from daemons.coordinator.core import CoordinatorCore
 from daemons.distributor.core import DistributorCore
 
 if TYPE_CHECKING:
-    from tests.simulation.fleet import Agent, Fleet
+    from tests.simulation.agent import Agent
+    from tests.simulation.fleet import Fleet
 
 
 def remembers(agent: Agent, task_id: str) -> bool:

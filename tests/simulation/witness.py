@@ -155,7 +155,7 @@ class Witness:
                     self._must_be_recorded(orjson.loads(frame)["payload"])
             return
         if b'"assign_tasks"' in frame:
-            tasks = orjson.loads(frame)["payload"].get("tasks") or ()
+            tasks: list[dict[str, Any]] = orjson.loads(frame)["payload"].get("tasks") or []
             if hub == "coordinator":
                 self._must_be_stored(tasks)
             else:

@@ -349,7 +349,7 @@ def test_the_reconciler_repairs_a_task_without_a_holder(site: Site) -> None:
 
 
 def test_a_result_that_comes_while_the_state_is_read_counts(make_site: Callable[..., Site], site: Site) -> None:
-    """Found by simulation: nothing was known of its task, so it was dropped, acknowledged, and the task run again."""
+    """Found by simulation: its task was not known yet, so it was dropped, acknowledged, and the task run again."""
     site.worker_up("w1", limit=5)
     site.assign("a")
     new = restart(make_site, site)
