@@ -152,6 +152,9 @@ class StateStore(Protocol):
         Versions written later still continue above every version that this store object has seen.
         """
 
+    def advance(self, section: Section, version: int) -> None:
+        """Versions written later are above this one too; for writes that were promised a version before."""
+
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         """(coordinator_version, distributor_version) now.
 

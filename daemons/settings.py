@@ -225,6 +225,14 @@ class OwnerSettings(DaemonSettings, RedisUser):
         description="address to listen on; default coordinator-n tcp://127.0.0.1:5549+n, distributor-n tcp://127.0.0.1:5559+n",
     )
     lease_ttl_ms: int = Field(5000, ge=500, description="time to live of the lease on the shared state")
+    spool: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="keep what Redis cannot take while it is away on the local disk, and go on: auto, on or off; "
+        "auto is off on a coordinator that has standbys",
+    )
+    spool_max_mb: int = Field(
+        256, ge=1, le=65_536, description="bound of that in MB; above three quarters no new work is taken"
+    )
     result_ttl_s: int = Field(86_400, ge=60, description="seconds for which results stay readable")
 
     @model_validator(mode="after")

@@ -108,6 +108,9 @@ class MemoryStore:
     def rebase(self, section: Section) -> None:
         self._known.pop(section, None)
 
+    def advance(self, section: Section, version: int) -> None:
+        self._floor[section] = max(self._floor.get(section, 0), version)
+
     async def load(self, section: Section) -> Loaded:
         data = self._world.data(self._client)
         snapshot = self._world.snapshot(data, section)

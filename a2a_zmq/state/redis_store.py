@@ -272,6 +272,9 @@ class RedisStore:
     def rebase(self, section: Section) -> None:
         self._known.pop(section, None)
 
+    def advance(self, section: Section, version: int) -> None:
+        self._floor[section] = max(self._floor.get(section, 0), version)
+
     # ------------------------------------------------------------ reading
 
     async def load(self, section: Section) -> Loaded:

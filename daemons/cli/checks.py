@@ -6,8 +6,11 @@ import os
 import resource
 import shutil
 import socket
+import sqlite3
 import sys
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from a2a_zmq.clock import parse_iso
@@ -50,6 +53,7 @@ def run_checks(run: Invocation, *, repair: bool = False) -> list[Check]:
     else:
         checks.append(not_checked("no coordinator is in reach"))
     checks += redis_checks(run)
+    checks += _spools(settings.state_dir / "spool")
     return checks
 
 
@@ -157,9 +161,10 @@ def _store_of(fleet: dict[str, Any]) -> list[Check]:
     store = fleet.get("store") or {}
     if store.get("available", True):
         return [Check("store", True, "the coordinator can write it")]
-    return [
-        Check("store", False, f"away for the coordinator: {store.get('reason')}", "start Redis, or correct REDIS_HOST")
-    ]
+    text = f"away for the coordinator: {store.get('reason')}"
+    if store.get("spooling"):
+        text += "; meanwhile it goes on with its local spool"
+    return [Check("store", False, text, "start Redis, or correct REDIS_HOST")]
 
 
 def _workers(fleet: dict[str, Any]) -> Check:
@@ -214,3 +219,23 @@ def _clocks(fleet: dict[str, Any], here: float, error_s: float) -> Check:
         return Check("clocks", False, text, "run an NTP client (chrony, systemd-timesyncd) on these hosts and on this")
     widest = max(abs(off) for off in offs.values())
     return Check("clocks", True, f"coordinator and distributors within {max(widest, error_s):.2f} s of this host's")
+
+
+def _spools(directory: Path) -> list[Check]:
+    """What agents of this host keep for Redis. It is there during an outage, and afterwards for a second or so."""
+    checks: list[Check] = []
+    for path in sorted(directory.glob("*.db")):
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=CONNECT_TIMEOUT_S)) as connection:
+                (rows,) = connection.execute("SELECT COUNT(*) FROM writes").fetchone()
+        except sqlite3.Error as error:
+            checks.append(Check("spool", False, f"{path}: {error}", "its agent sets it aside at its next start"))
+            continue
+        if rows:
+            text = f"{path.stem} keeps {rows} writes that the shared state does not have yet"
+            fix = f"start Redis and {path.stem}; it hands them in as soon as it owns its section again"
+            checks.append(Check("spool", False, text, fix))
+    for path in sorted(directory.glob("*.damaged-*[0-9]")):
+        fix = "it holds what its agent took in an outage of Redis; keep it for whoever can read it, or remove it"
+        checks.append(Check("spool", False, f"{path} could not be read and was set aside", fix))
+    return checks

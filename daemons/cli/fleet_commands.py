@@ -31,6 +31,7 @@ def _print_status(fleet: dict[str, Any]) -> None:
     print(
         f"coordinator {coordinator.get('id', '?')} {leads}, up {float(coordinator.get('uptime_s') or 0):.0f} s, "
         f"store {'available' if store.get('available', True) else 'away: ' + str(store.get('reason'))}"
+        f"{', on the local spool' if store.get('spooling') else ''}"
     )
     if standbys := fleet.get("standbys"):
         print("standing by: " + ", ".join(str(one.get("id")) for one in standbys))

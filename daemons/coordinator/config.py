@@ -14,6 +14,8 @@ class CoordinatorConfig:
             payload, so the default is about 250 MiB: what a small host can give.
         max_live_bytes: encoded records of all unfinished tasks together.
         max_client_tasks: unfinished tasks of one client identity, so that one client cannot take all room.
+        client_share: one identity's tasks (and their bytes) may be so many times what is still free. Alone it gets four
+            fifths, two greedy ones get four ninths each, and there is always room left for whoever comes next.
         max_staged_tasks: accepted tasks that wait for the store; more only means that Redis is slower than the
             clients, and a later answer.
         max_batch: tasks of one submission; larger ones would hold up everybody else's messages.
@@ -50,6 +52,7 @@ class CoordinatorConfig:
     max_live_tasks: int = 500_000
     max_live_bytes: int = 512 * 1024 * 1024
     max_client_tasks: int = 300_000
+    client_share: float = 4.0
     max_staged_tasks: int = 20_000
     max_batch: int = 2_000
     max_payload_bytes: int = 256 * 1024

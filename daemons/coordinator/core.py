@@ -330,7 +330,7 @@ class CoordinatorCore:
 
     def _store_changed(self, event: StoreChanged, now: Now) -> None:
         desk = self.desk
-        desk.store_available = event.available
+        desk.store_available, desk.spooling = event.available, event.spooling
         desk.store_reason = event.reason
         if event.available:
             desk.place_held = True

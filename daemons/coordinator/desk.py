@@ -69,6 +69,7 @@ class Desk:
         self.fence = 0
         self.epoch = ""
         self.store_available = True
+        self.spooling = False
         self.store_reason = ""
         self.draining: DrainRequested | None = None
         self.drain_until = math.inf

@@ -34,7 +34,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     async def load(held: Held) -> dict[Section, Loaded]:
         return await load_all(store, core.distributors(), held.fence, daemon.new_id)
 
-    daemon.own(Section(INBOX, "coordinator"), leases, load)
+    daemon.own(Section(INBOX, "coordinator"), leases, load, store)
     hints = RedisHints(settings.redis_config(), name=settings.coordinator_id)
     daemon.listen(hints, store, core.distributors, "distributor")
     return daemon

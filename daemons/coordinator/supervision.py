@@ -89,7 +89,7 @@ class Supervision:
         desk = self._desk
         if not desk.leading:
             return
-        if desk.store_available:
+        if desk.store_available and not desk.spooling:
             for home in desk.ledger.distributors.values():
                 if home.up and (home.needs_sync or not home.registered) and not home.reconciling:
                     self._sync.meet(home, now)
@@ -108,7 +108,7 @@ class Supervision:
         config = desk.config
         for home in desk.ledger.distributors.values():
             rested = now.mono - home.reconciled_at > config.reconcile_pause_s
-            if rested and desk.store_available and home.lags(now.mono, config.version_lag_s):
+            if rested and desk.store_available and not desk.spooling and home.lags(now.mono, config.version_lag_s):
                 desk.log(
                     "warning",
                     "tasks_missing",
@@ -191,7 +191,8 @@ class Supervision:
             ],
             "tasks": self.counts(),
             "store": {
-                "available": desk.store_available,
+                "available": desk.store_available and not desk.spooling,
+                "spooling": desk.spooling and desk.store_available,
                 "reason": desk.store_reason,
                 "unpersisted": desk.staging.unpersisted,
                 "batches": desk.staging.applied,

@@ -270,7 +270,8 @@ class DistributorCore:
 
     def _store_changed(self, event: StoreChanged, now: Now) -> None:
         memory = self._memory
-        memory.store_available = event.available
+        memory.store_available, memory.spooling = event.available, event.spooling
+        self._intake.cancel_read(now)
         name = "store_back" if event.available else "store_away"
         self._journal.note(now, "", name, {"reason": event.reason, "unrecorded": self._journal.unrecorded()})
 

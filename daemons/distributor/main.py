@@ -38,7 +38,7 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
     daemon.add_hub(core, settings.hub_address(), core.closed)
     await daemon.assemble(core, graph.supervisor(daemon.meter), store)
     section = Section(settings.distributor_id, "distributor")
-    daemon.own(section, leases, lambda _held: load_own(store, section))
+    daemon.own(section, leases, lambda _held: load_own(store, section), store)
     hints = RedisHints(settings.redis_config(), name=settings.distributor_id)
     daemon.listen(hints, store, lambda: [settings.distributor_id], "coordinator")
     return daemon

@@ -226,6 +226,7 @@ class Memory:
         self.restored: dict[str, LiveTask] = {}
         self.adopted: list[LiveTask] = []  # in this wake-up
         self.recent = RecentIds(config.recent_ids)
+        self.strangers: dict[str, int] = {}  # ids that workers named and we did not know → highest attempt
         self.refused: dict[str, float] = {}  # cancelled before we knew them → until when they are not to be read in
 
         self.workers: dict[str, Worker] = {}
@@ -249,6 +250,7 @@ class Memory:
         self.epoch = ""
         self.version = 0
         self.store_available = True
+        self.spooling = False  # what we record is not in the store yet, but on our disk
 
         self.draining = ""
         self.drain_until = math.inf
@@ -258,6 +260,15 @@ class Memory:
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}
         self.accepted = 0  # since the last history line
+
+    def stranger(self, task_id: str, attempt: int) -> None:
+        """A worker has, or had, this attempt of a task that we do not know (yet).
+
+        An earlier owner may have been told of it by a coordinator whose record still stands in its local spool.
+        """
+        self.strangers[task_id] = max(attempt, self.strangers.get(task_id, 0))
+        if len(self.strangers) > self.config.recent_ids:
+            del self.strangers[next(iter(self.strangers))]
 
     def refuses(self, record: Record, mono: float) -> bool:
         """Was the task of this record, read from the store, cancelled before we knew it? (One that an operator sent

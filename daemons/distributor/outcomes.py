@@ -58,6 +58,8 @@ class Outcomes:
             (task.attempt == attempt and task.phase is RUNNING and task.worker == worker.agent_id)
             or self._claims(worker, task, attempt, now)
         ):
+            if task is None and isinstance(task_id, str) and isinstance(attempt, int):
+                memory.stranger(task_id, attempt)
             worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
             memory.late_results += 1
             memory.meter.count("late_results_total")
@@ -237,6 +239,16 @@ class Outcomes:
         self._release(task)
         self.store_next(task, task.attempt + 1, not_before=not_before, front=front)
         self._journal.put(task)
+
+    def met_before(self, task: LiveTask) -> bool:
+        """A worker was given this task, which is new to us, by an earlier owner. That attempt's number is used up: the
+        next one is staged, and sent when it is stored."""
+        attempt = self._memory.strangers.pop(task.task_id, 0)
+        if attempt <= task.recorded:
+            return False
+        self.store_next(task, attempt + 1)
+        self._journal.put(task)
+        return True
 
     def store_next(self, task: LiveTask, attempt: int, *, not_before: float = 0.0, front: bool = False) -> None:
         """Give the task its next attempt, which the caller stages; it is sent when it is stored."""

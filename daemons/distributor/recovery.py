@@ -186,6 +186,19 @@ class Recovery:
             self.resync()
         return current
 
+    def adopted(self, task: LiveTask, now: Now) -> bool:
+        """Whether a worker showed a run of this task, which we are told of only now, and goes on with it."""
+        claims = self._claims.pop(task.task_id, None) if self._claims else None
+        if claims is None:
+            return False
+        task.phase = RESTORED
+        if self._claimed(task, claims, now):
+            self._adopted += 1
+            return True
+        for _, attempt in claims:
+            self._memory.stranger(task.task_id, attempt)
+        return False
+
     def _claimed(self, task: LiveTask, claims: list[tuple[Worker, int]], now: Now) -> bool:
         """Whether a worker that showed a run of this task, before we knew it, has its current attempt."""
         held = False
@@ -328,6 +341,7 @@ class Recovery:
                 if known is not None:
                     self._claimed(known, [(worker, attempt)], now)
                 else:
+                    memory.stranger(task_id, attempt)  # its record may be with a coordinator that has no store now
                     worker.disown(task_id, attempt, now.mono)
         if taken:
             memory.accepted += taken

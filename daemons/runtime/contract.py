@@ -73,10 +73,14 @@ class BatchApplied:
 
 @dataclass(slots=True)
 class StoreChanged:
-    """Availability of the store: a core refuses new work that it could not persist (BUSY)."""
+    """Availability of the store: a core refuses new work that it could not persist (BUSY).
+
+    ``spooling``: Redis is away, and what is written is durable on the local spool; reads fail all the same.
+    """
 
     available: bool
     reason: str = ""
+    spooling: bool = False
 
 
 @dataclass(slots=True)

@@ -41,10 +41,13 @@ from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
 from daemons.runtime.orphans import hide_marks, take_over
+from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell, read_clock
+from daemons.runtime.spool import SpoolBroken
+from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
 from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
@@ -52,6 +55,7 @@ from daemons.settings_sources import suite_version
 
 EX_OK: Final = 0
 EX_SOFTWARE: Final = 70
+EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
 
@@ -271,7 +275,7 @@ class Daemon:
             *settings.metrics_address,
             exposition=self.meter.exposition,
             ready=lambda: self.standing.ready(*core.ready()),
-            state=lambda: core.local_state(read_clock()).model_dump(mode="json"),
+            state=lambda: self._state(core, store),
             live_after_s=settings.live_after_ms / 1000,
         )
         try:
@@ -288,10 +292,15 @@ class Daemon:
         self.health.start(self._loop)
         self.shell.on_beat = self.health.beat
 
-    def own(self, section: Section, leases: LeaseStore, load: Load) -> None:
-        """Keep the lease of this section; ``load`` reads what a new owner is given."""
+    def _state(self, core: Core, store: StateStore | None) -> dict[str, Any]:
+        found: dict[str, Any] = core.local_state(read_clock()).model_dump(mode="json")
+        return found | ({"store": store.state()} if isinstance(store, SpoolingStore) else {})
+
+    def own(self, section: Section, leases: LeaseStore, load: Load, store: SpoolingStore | None = None) -> None:
+        """Keep the lease of this section; ``load`` reads what a new owner is given, ``store`` rides out outages."""
         settings = self.settings
         assert isinstance(settings, OwnerSettings)
+        outage = OutageKeeper(store, self.shell, self.meter, lambda: read_clock().mono) if store is not None else None
         ownership = self.shell.ownership = Ownership(
             self.shell.engine,
             leases,
@@ -305,6 +314,7 @@ class Daemon:
             rng=lambda: int.from_bytes(os.urandom(4), "big") / 2**32,
             meter=self.meter,
             turned=self.shell.wake,
+            outage=outage,
         )
         self.standing.lease_holder = lambda: ownership.waiting_for
 
@@ -404,6 +414,8 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
         redis = settings.redis_config().url(mask=True) if isinstance(settings, RedisUser) else "?"
         status = EX_CONFIG if error.fatal else EX_TEMPFAIL
         return _fail(role, status, f"Redis at {redis} cannot be used: {error}")
+    except SpoolBroken as error:
+        return _fail(role, EX_IOERR, f"the local spool fails, what it holds is read at the next start: {error}")
     except KeyboardInterrupt:
         return EX_OK
     except Exception as error:
