@@ -6,14 +6,18 @@ from typing import Final
 
 # Epochs that were replaced and are remembered. A state is lost once in a blue moon.
 _FORMER_KEPT: Final = 16
+# So often a former epoch is refused. What its owner wants is repeated after seconds, and safe to do: the fences in the
+# store and attempt numbers decide what counts.
+_REFUSALS: Final = 3
 
 
 class FenceGuard:
     """Refuses an owner that was replaced.
 
     Fences only compare within one *epoch* of the state. Where it was lost (Redis was wiped) together with the owner's
-    memory, fences begin anew in a new epoch. Epochs have no order of their own, so one that was replaced does not come
-    back; unless the very process that replaced it says so: it was behind, and has caught up.
+    memory, fences begin anew in a new epoch. Epochs have no order of their own, so one that was replaced is refused;
+    unless the very process that replaced it says so (it was behind, and has caught up), or it is said again and again:
+    an owner that was replaced learns of it at its next write.
 
     Attributes:
         epoch, fence: of the owner whose word counts; "" and 0 before anybody showed one.
@@ -24,7 +28,7 @@ class FenceGuard:
     def __init__(self) -> None:
         self.epoch = ""
         self.fence = 0
-        self._former: dict[str, None] = {}
+        self._former: dict[str, int] = {}  # → how often it was refused
         self._speaker = ""
         self._set_by = ""
 
@@ -40,11 +44,13 @@ class FenceGuard:
         """
         if epoch and epoch != self.epoch:
             if epoch in self._former:
-                if not self._speaker or self._set_by != self._speaker:
+                caught_up = self._speaker and self._set_by == self._speaker
+                if not caught_up and self._former[epoch] < _REFUSALS:
+                    self._former[epoch] += 1
                     return False
                 del self._former[epoch]
             if self.epoch:
-                self._former[self.epoch] = None
+                self._former[self.epoch] = 0
                 if len(self._former) > _FORMER_KEPT:
                     del self._former[next(iter(self._former))]
             self.epoch, self.fence, self._set_by = epoch, fence, self._speaker

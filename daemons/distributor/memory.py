@@ -15,6 +15,7 @@ ENDED     no longer live: its result is staged, or somebody else finished it
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
@@ -25,6 +26,9 @@ from a2a_zmq.tasks import IN_PROGRESS, PENDING, Record
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Effect, Meter
+
+# A worker is given no more than this at a time, by far.
+MAX_STRAYS: Final = 1_000
 
 
 class Phase(Enum):
@@ -204,6 +208,9 @@ class RecentIds:
         life = _life_of(record)
         return found >> _AGAIN_BITS == life >> _AGAIN_BITS and found >= life
 
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._young or task_id in self._old
+
     def forget(self, task_id: str) -> None:
         """It is to run again."""
         self._young.pop(task_id, None)
@@ -256,6 +263,8 @@ class Memory:
         self.drain_until = math.inf
         self.ended_total = {"completed": 0, "failed": 0, "abandoned": 0}
         self.late_results = 0
+        # Reports of unknown tasks, with their workers: another owner may have given them, which we do not know of yet.
+        self.strays: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_STRAYS)
         self.reports_dropped = 0
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}

@@ -61,6 +61,8 @@ class Outcomes:
             if task is None and isinstance(task_id, str) and isinstance(attempt, int):
                 memory.stranger(task_id, attempt)
             worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
+            if task is None and isinstance(task_id, str) and task_id not in memory.recent:
+                memory.strays.append((worker.agent_id, item))
             memory.late_results += 1
             memory.meter.count("late_results_total")
             return

@@ -167,6 +167,10 @@ class Roster:
         early, self._early = self._early, []
         for message in early:
             (self.results if message.action == "task_results" else self.handback)(message, now)
+        for worker_id, item in list(self._memory.strays):
+            if (worker := self._memory.workers.get(worker_id)) is not None:
+                self._outcomes.report(worker, item, now)
+        self._memory.strays.clear()
 
     def results(self, message: Message, now: Now) -> None:
         if not self._memory.owner:

@@ -60,6 +60,7 @@ class Fleet:
         self.network = Network(loop, self.rng)
         self.redis = MemoryRedis(self.now)
         self.witness = Witness(self.violate, self.note)
+        self.witness.clock = loop.time
         self.witness.lease_pid = self._lease_pid
         self.network.sent = self.witness.sent
         self.user = User(self)

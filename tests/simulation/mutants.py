@@ -234,19 +234,6 @@ def early_reports_dropped() -> Iterator[None]:
         yield
 
 
-@planted("a replaced attempt counts as cancelled")
-def replaced_is_cancelled() -> Iterator[None]:
-    report = Outcomes.report
-
-    def confused(self: Outcomes, worker: Any, item: Any, now: Now) -> None:
-        if item.get("error_kind") == "replaced":
-            item = {**item, "error_kind": "cancelled"}
-        report(self, worker, item, now)
-
-    with mock.patch.object(Outcomes, "report", confused):
-        yield
-
-
 # ---------------------------------------------------------------- the hunt
 
 

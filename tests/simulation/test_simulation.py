@@ -27,8 +27,17 @@ def test_no_promise_is_broken(seed: int) -> None:
 @pytest.mark.parametrize(
     ("mode", "seed"),
     [
-        *(("faults", 5), ("faults", 27), ("faults", 45), ("faults", 78), ("users", 52), ("retry", 82), ("limits", 79)),
-        *(("loss", 4), ("loss", 63), ("loss", 83), ("loss", 150), ("loss", 182)),
+        *(
+            ("faults", 5),
+            ("faults", 27),
+            ("faults", 45),
+            ("faults", 78),
+            ("users", 52),
+            ("retry", 82),
+            ("limits", 79),
+            ("faults", 1506),
+        ),
+        *(("loss", 4), ("loss", 63), ("loss", 83), ("loss", 150), ("loss", 182), ("loss", 400), ("loss", 958)),
     ],
 )
 def test_what_was_found_before(mode: str, seed: int) -> None:

@@ -28,3 +28,22 @@ def test_what_is_remembered_of_former_epochs_is_bounded() -> None:
     for number in range(1_000):
         assert guard.admits(1, f"e{number}")
     assert len(guard._former) < 20
+
+
+def test_a_process_that_was_behind_may_catch_up() -> None:
+    """Found by simulation: a worker that met the former owner after the new one refused the state's epoch for ever."""
+    guard = FenceGuard()
+    guard.hears("new owner")
+    assert guard.admits(1, "e2")
+    guard.hears("former owner")
+    assert guard.admits(9, "e1")
+    assert guard.admits(3, "e2"), "it has the lease again, and with it the present epoch"
+    guard.hears("its next process")
+    assert guard.admits(4, "e2")
+
+
+def test_who_insists_on_a_former_epoch_is_believed_in_the_end() -> None:
+    guard = FenceGuard()
+    assert guard.admits(1, "e2")
+    assert guard.admits(9, "e1")
+    assert [guard.admits(2, "e2") for _ in range(4)] == [False, False, False, True]
