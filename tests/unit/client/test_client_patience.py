@@ -7,7 +7,7 @@ import pytest
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.submission import value_of
 from a2a_zmq.client.submits import MAX_BATCH_TASKS, MAX_SUBMITS_IN_FLIGHT
-from a2a_zmq.errors import FleetUnavailable, KeyRefused
+from a2a_zmq.errors import FleetUnavailable, KeyRefused, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType, Metadata
 from a2a_zmq.protocol.ports import Refusal
 from tests.unit.client.scripted import Scripted, ids_of, no_one
@@ -131,3 +131,64 @@ def test_a_stranger_that_answers_locks_nobody_out(world: Scripted) -> None:
     world.core.handle(Refusal("signature", "signature"), world.now)
     world.pass_time(10.0)
     assert entry.outcome is None
+
+
+def test_busy_is_repeated_after_the_time_it_names(world: Scripted) -> None:
+    world.up()
+    entry = world.entry("a")
+    [sent] = world.flush()
+    world.answer(sent, MessageType.ERROR, code="BUSY", message="full", retry_after_s=1.5)
+    assert world.flush() == []
+    world.pass_time(1.4)
+    assert world.flush() == []
+    assert world.core.next_deadline() == pytest.approx(101.5)
+    world.pass_time(0.2)
+    [again] = world.flush()
+    assert ids_of(again) == ["a"]
+    world.answer(again, accepted=1)
+    assert world.core.tasks.accepted == [entry]
+
+
+def test_busy_until_the_deadline_is_what_the_caller_sees(world: Scripted) -> None:
+    world.up()
+    entry = world.entry("a", deadline=101.0)
+    [sent] = world.flush()
+    world.answer(sent, MessageType.ERROR, code="BUSY", message="full", retry_after_s=5)
+    world.pass_time(1.2)
+    assert world.core.tasks.finished == [entry]
+    with pytest.raises(RequestRefused, match="BUSY"):
+        value_of("a", entry.outcome or {})
+    world.pass_time(10)
+    assert world.flush() == []
+
+
+def test_without_a_coordinator_a_submission_ends_at_its_deadline(world: Scripted) -> None:
+    entry = world.entry("a", deadline=101.0)
+    world.pass_time(0.5)
+    assert world.core.tasks.finished == []
+    world.pass_time(0.6)
+    assert world.core.tasks.finished == [entry]
+    with pytest.raises(FleetUnavailable):
+        value_of("a", entry.outcome or {})
+    world.up()
+    assert world.flush() == []
+
+
+def test_after_a_long_silence_everything_under_way_is_asked_for_again(world: Scripted) -> None:
+    world.up()
+    world.entry("a")
+    world.answer(world.flush()[0], accepted=1)
+    world.pass_time(19)
+    assert world.flush() == []
+    world.pass_time(2)
+    [watch] = world.flush()
+    assert watch.payload["task_ids"] == ["a"]
+    world.answer(watch, results=[], live=[["a", "in_progress"]], unknown=[])
+    world.pass_time(30)
+    assert world.flush() == []
+    world.pass_time(11)
+    assert [sent.payload["task_ids"] for sent in world.flush()] == [["a"]]
+    world.results("a")
+    world.pass_time(1000)
+    assert world.flush() == []
+    assert world.core.next_deadline() == float("inf")

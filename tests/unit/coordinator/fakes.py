@@ -10,8 +10,10 @@ import orjson
 from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.state import keys
+from daemons.runtime.contract import Query
 
 Json = dict[str, Any]
+COORDINATOR = "coordinator-1"
 
 
 class Gauges:
@@ -124,6 +126,41 @@ class Store:
 
     def events(self, name: str) -> list[list[Any]]:
         return [event for event in self.history if event[2] == name]
+
+    def read(self, query: Query) -> Any:
+        """What the shell would answer."""
+        args = query.args
+        if query.op in ("results", "tasks"):
+            kept = self.results if query.op == "results" else self.live
+            found = {}
+            for name in args["distributor_ids"]:
+                found.update({t: orjson.dumps(kept[name][t]) for t in args["task_ids"] if t in kept.get(name, {})})
+                for task_id in args["task_ids"] if args.get("letters") else ():
+                    if task_id not in found and task_id in self.letters.get(name, {}):
+                        found[task_id] = orjson.dumps(self.letters[name][task_id])
+            return found
+        if query.op == "explain":
+            return self.explain(args["task_id"], args["distributor_ids"])
+        if query.op == "count_letters":
+            return sum(len(self.letters.get(name, {})) for name in args["distributor_ids"])
+        if query.op == "ended":
+            newest = self.newest(args["distributor_ids"], args["wanted"], args["limit"], dead=args["dead"])
+            ids = [record["task_id"] for record in newest]
+            now = self.read(Query("", "results", {"distributor_ids": args["distributor_ids"], "task_ids": ids}))
+            return [orjson.dumps(record) for record in newest], now
+        if query.op == "load":
+            return self.load(args["section"].distributor_id)
+        if query.op == "register":
+            self.register(args["distributor_id"])
+            return self.load(args["distributor_id"])
+        if query.op == "page":
+            return "", self.load(args["distributor_id"]).tasks
+        if query.op == "survey":
+            return self.survey(COORDINATOR), list(self.registered)
+        assert query.op == "history", query.op
+        wanted = args["task_id"]
+        events = [event for event in reversed(self.history) if wanted in (None, event[1])]
+        return [orjson.dumps(event) for event in events[: args["limit"]]]
 
 
 @dataclass

@@ -35,9 +35,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
-from tests.unit.coordinator.fakes import Gauges, Json, Peer, Store, Told, task
-
-COORDINATOR = "coordinator-1"
+from tests.unit.coordinator.fakes import COORDINATOR, Gauges, Json, Peer, Store, Told, task
 
 
 class World:
@@ -161,47 +159,13 @@ class World:
         for query in queries:
             answer = QueryAnswer(query.tag, error=self.query_error)
             if self.query_error is None:
-                answer = QueryAnswer(query.tag, self._read(query))
+                answer = QueryAnswer(query.tag, self.store.read(query))
             self._inbox.append(answer)
 
     def release_queries(self) -> None:
         self.queries_held = False
         self.answer_queries()
         self.turn()
-
-    def _read(self, query: Query) -> Any:
-        args, store = query.args, self.store
-        if query.op in ("results", "tasks"):
-            kept = store.results if query.op == "results" else store.live
-            found = {}
-            for name in args["distributor_ids"]:
-                found.update({t: orjson.dumps(kept[name][t]) for t in args["task_ids"] if t in kept.get(name, {})})
-                for task_id in args["task_ids"] if args.get("letters") else ():
-                    if task_id not in found and task_id in store.letters.get(name, {}):
-                        found[task_id] = orjson.dumps(store.letters[name][task_id])
-            return found
-        if query.op == "explain":
-            return store.explain(args["task_id"], args["distributor_ids"])
-        if query.op == "count_letters":
-            return sum(len(store.letters.get(name, {})) for name in args["distributor_ids"])
-        if query.op == "ended":
-            newest = store.newest(args["distributor_ids"], args["wanted"], args["limit"], dead=args["dead"])
-            ids = [record["task_id"] for record in newest]
-            now = self._read(Query("", "results", {"distributor_ids": args["distributor_ids"], "task_ids": ids}))
-            return [orjson.dumps(record) for record in newest], now
-        if query.op == "load":
-            return store.load(args["section"].distributor_id)
-        if query.op == "register":
-            store.register(args["distributor_id"])
-            return store.load(args["distributor_id"])
-        if query.op == "page":
-            return "", store.load(args["distributor_id"]).tasks
-        if query.op == "survey":
-            return store.survey(COORDINATOR), list(store.registered)
-        assert query.op == "history", query.op
-        wanted = args["task_id"]
-        events = [event for event in reversed(store.history) if wanted in (None, event[1])]
-        return [orjson.dumps(event) for event in events[: args["limit"]]]
 
     def _deliver(self, effect: Send) -> None:
         peer = self.peers.get(effect.to)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from daemons.distributor.config import DistributorConfig
-from tests.unit.distributor.harness import Site, Store
+from tests.unit.distributor.fakes import Store
+from tests.unit.distributor.harness import Site
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from a2a_zmq.clock import Now
-from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.interfaces import Loaded, SectionWrite
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
 from daemons.distributor.config import DistributorConfig
@@ -35,76 +35,10 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from tests.unit.distributor.fakes import DISTRIBUTOR, SECTION, CountingMeter, Store
 
-DISTRIBUTOR = "site-1"
 COORDINATOR = "coordinator-1"
-SECTION = Section(DISTRIBUTOR, "distributor")
 CREATED = "2025-11-28T10:00:00.000000Z"
-
-
-class CountingMeter:
-    """Keeps what was counted, by name and labels."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, float] = {}
-        self.observed: dict[str, list[float]] = {}
-        self.gauges: dict[str, float] = {}
-
-    @staticmethod
-    def _key(name: str, labels: dict[str, str]) -> str:
-        return name + "".join(f"/{labels[label]}" for label in sorted(labels))
-
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        key = self._key(name, labels)
-        self.counts[key] = self.counts.get(key, 0) + amount
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        self.observed.setdefault(self._key(name, labels), []).append(value)
-
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        self.gauges[self._key(name, labels)] = value
-
-
-class Store:
-    """The section's shared state, as much of it as a distributor can see or break."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.fence = 1
-        self.header: dict[str, str] = {}
-        self.live: dict[str, dict[str, Any]] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-        self.history: list[list[Any]] = []
-        self.recorded: dict[str, list[int]] = {}  # task id → attempts whose result was recorded
-        self.accepted: set[str] = set()
-        self.dispatched: set[tuple[str, int]] = set()  # by every process that ever owned the section
-
-    def apply(self, write: SectionWrite) -> int:
-        assert write.section == SECTION
-        assert write.fence >= self.fence, "a fenced writer must not write"
-        self.header.update(write.header)
-        for task_id, raw in write.put_tasks.items():
-            record = orjson.loads(raw)
-            assert record["task_id"] == task_id
-            old = self.live.get(task_id, {}).get("metadata", {}).get("attempt", 0)
-            assert record["metadata"]["attempt"] >= old, f"attempt of {task_id} went back"
-            self.live[task_id] = record
-        for task_id in write.drop_tasks:
-            self.live.pop(task_id, None)
-        for task_id, raw in write.results.items():
-            record = orjson.loads(raw)
-            self.results[task_id] = record
-            self.recorded.setdefault(task_id, []).append(record["metadata"]["attempt"])
-        self.history.extend(orjson.loads(raw) for raw in write.history)
-        self.version += 1
-        return self.version
-
-    def loaded(self) -> Loaded:
-        tasks = {task_id: orjson.dumps(record) for task_id, record in self.live.items()}
-        return Loaded(self.version, self.fence, "epoch", dict(self.header), tasks)
-
-    def events(self, name: str) -> list[list[Any]]:
-        return [event for event in self.history if event[2] == name]
 
 
 class Site:

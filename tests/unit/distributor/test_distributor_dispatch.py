@@ -7,7 +7,8 @@ from collections.abc import Callable
 import orjson
 
 from daemons.distributor.config import DistributorConfig
-from tests.unit.distributor.harness import COORDINATOR, SECTION, Site
+from tests.unit.distributor.fakes import SECTION
+from tests.unit.distributor.harness import COORDINATOR, Site
 
 
 def test_a_task_goes_out_at_once_and_its_result_is_recorded_before_it_is_reported(site: Site) -> None:
