@@ -3,7 +3,6 @@
 A setting has one name everywhere: field ``state_dir`` is TOML key ``state_dir``, flag ``--state-dir`` and environment
 variable ``A2A_STATE_DIR``; only the names in :data:`UNPREFIXED` come without the prefix. Precedence: flags,
 environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources` reads them).
-``python -m daemons.settings`` prints the table of ``docs/configuration.md``.
 """
 
 from __future__ import annotations
@@ -386,23 +385,3 @@ def default_text(field: FieldInfo) -> str:
     if isinstance(field.default, dict):
         return ",".join(f"{name}={value}" for name, value in field.default.items())
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-
-
-def reference() -> str:
-    """The reference table as Markdown (``docs/configuration.md`` holds it)."""
-    users: dict[str, list[str]] = {}
-    fields: dict[str, FieldInfo] = {}
-    for model in MODELS:
-        for name, field in model.model_fields.items():
-            users.setdefault(name, []).append(model.role)
-            fields.setdefault(name, field)
-    lines = ["| TOML key | environment | default | read by | meaning |", "| --- | --- | --- | --- | --- |"]
-    for name, field in fields.items():
-        default = f"`{default_text(field)}`" if default_text(field) else ""
-        readers = "all" if len(users[name]) == len(MODELS) else ", ".join(users[name])
-        lines.append(f"| `{name}` | `{env_name(name)}` | {default} | {readers} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

@@ -12,7 +12,8 @@ from a2a_zmq.state.hints import RedisHints
 from daemons.coordinator import graph
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
-from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.launch import Daemon
+from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_all, open_store
 from daemons.settings import CoordinatorSettings
 from daemons.settings_sources import load_or_exit

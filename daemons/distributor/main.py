@@ -12,7 +12,8 @@ from a2a_zmq.state.hints import RedisHints
 from daemons.distributor import graph
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
-from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.launch import Daemon
+from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_own, open_store
 from daemons.settings import DistributorSettings
 from daemons.settings_sources import load_or_exit

@@ -7,21 +7,16 @@ rest is the same for every role and stands here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import gc
 import os
 import random
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
-
-import uvloop
+from typing import Any, Final
 
 from a2a_zmq.clock import Now
 from a2a_zmq.config import split_address
-from a2a_zmq.errors import ConfigError, StoreUnavailable
+from a2a_zmq.errors import ConfigError
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.interfaces import Hints, LeaseStore, Section, StateStore
 from a2a_zmq.protocol.config import BootInfo, PortConfig
@@ -40,35 +35,25 @@ from daemons.runtime import keys
 from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
-from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell, read_clock
-from daemons.runtime.spool import SpoolBroken
 from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
-from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
+from daemons.settings import DaemonSettings, OwnerSettings
 from daemons.settings_sources import suite_version
 
 EX_OK: Final = 0
-EX_SOFTWARE: Final = 70
-EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
-EX_CONFIG: Final = 78
-
-# Objects made before the youngest are collected (Python's default is 700). What tasks are kept in has no cycles and
-# lives for milliseconds, so looking at it early only finds it alive: a twelfth of the processor time under load.
-GC_THRESHOLD: Final = 25_000
 
 # Key files are read again for an unknown key no more often than this, however many strangers knock.
 RELOAD_PAUSE_S: Final = 0.2
 # A daemon whose place in the fleet another process has to take leaves after this long even if Redis does not answer.
 LEAVE_S: Final = 2.0
 
-S = TypeVar("S", bound=DaemonSettings)
 Heartbeat = Callable[[str, Now], dict[str, Any]]
 
 
@@ -389,41 +374,3 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain, number.name)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-
-
-def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
-    """Run a daemon process to its end; returns its exit status, with one clear line where it could not run."""
-    logs.configure(
-        role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
-    )
-    gc.set_threshold(GC_THRESHOLD, 10, 10)
-    log = logs.get_logger("launch")
-    take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
-    hide_marks()
-
-    async def main() -> int:
-        daemon = await open_daemon(settings)
-        daemon.on_signals()
-        return await daemon.run()
-
-    try:
-        return uvloop.run(main())
-    except ConfigError as error:
-        return _fail(role, EX_CONFIG, str(error))
-    except StoreUnavailable as error:
-        redis = settings.redis_config().url(mask=True) if isinstance(settings, RedisUser) else "?"
-        status = EX_CONFIG if error.fatal else EX_TEMPFAIL
-        return _fail(role, status, f"Redis at {redis} cannot be used: {error}")
-    except SpoolBroken as error:
-        return _fail(role, EX_IOERR, f"the local spool fails, what it holds is read at the next start: {error}")
-    except KeyboardInterrupt:
-        return EX_OK
-    except Exception as error:
-        log.exception("crashed")
-        return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
-
-
-def _fail(role: Role, status: int, text: str) -> int:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"a2a-{role.value}: {text}\n")
-    return status

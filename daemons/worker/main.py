@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from a2a_zmq.protocol.message import Role
-from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.launch import Daemon
+from daemons.runtime.serving import serve
 from daemons.settings import WorkerSettings
 from daemons.settings_sources import load_or_exit
 from daemons.worker import graph
