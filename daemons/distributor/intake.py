@@ -46,15 +46,18 @@ class Intake:
             records = [payload.get("task")]
         if not isinstance(records, list):
             records = []
-        bad = 0
+        bad, verify = 0, self._recovery.verifies(now)
         for record in records:
             parsed = parse_record(record)
             if parsed is None:
                 bad += 1
                 continue
-            self._admit(*parsed, now)
+            if not verify:
+                self._admit(*parsed, now)
         if not memory.owner:
             self._recovery.assigned_unowned = True
+        elif verify:
+            self._recovery.resync()
         if bad:
             memory.out.append(Log("error", "assignment_malformed", {"records": bad, "from": message.sender}))
             self._refuse(message, "INVALID_TASK", f"{bad} of {len(records)} records are not task records")

@@ -43,6 +43,7 @@ class Recovery:
         self._resync_again = False
         self._seen_version = 0
         self._lost_before = False
+        self._verify_until = -math.inf
         self._doubted: dict[str, None] = {}
         self._recorded: set[str] = set()  # doubted since the state was lost, and found to have a result
         self._claims: dict[str, list[tuple[Worker, int]]] = {}  # runs of tasks that we do not know (yet)
@@ -53,6 +54,8 @@ class Recovery:
     def gained(self, event: OwnershipGained, now: Now) -> None:
         """We own the section: bring memory and store together, then wait for workers that may hold more."""
         memory, journal = self._memory, self._journal
+        if memory.ever_owner and event.fence != memory.fence + 1:  # somebody else had it meanwhile
+            self._verify_until = now.mono + memory.config.adoption_grace_s
         loaded = event.loaded.get(self._section) or Loaded(0, 0, "", {}, {})
         memory.owner = memory.ever_owner = True
         memory.holder = ""
@@ -276,6 +279,11 @@ class Recovery:
             return
         self._resyncing = True
         self._memory.out.append(Query(RESYNC, "load", {"section": self._section}))
+
+    def verifies(self, now: Now) -> bool:
+        """Whether assignments may be old: while another owner had the section they waited on the link to us, and their
+        tasks may have ended there. What is in the store counts then."""
+        return now.mono < self._verify_until
 
     def assigned_again(self, task_id: str) -> None:
         """A task that ended here is live for the coordinator. Where the store has lost state its result may be gone."""
