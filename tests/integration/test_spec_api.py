@@ -248,7 +248,7 @@ def test_every_agent_has_its_local_state(agents: Agents) -> None:
             "updated_at",
         }
         assert document["created_at"] <= document["updated_at"]
-    assert agents.worker.state.last_heartbeat is not None
+    wait_until(lambda: agents.worker.state.last_heartbeat is not None, "the distributor's first heartbeat has come")
 
 
 def test_a_worker_without_its_distributor_is_not_initialized(no_orphans: Path) -> None:
