@@ -25,13 +25,16 @@ from daemons.distributor.core import DistributorCore
 from daemons.runtime.contract import Core, DrainRequested, NoMeter
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
+from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import ProcessIdentity
 from daemons.runtime.shell import Shell
+from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.stores import load_all, load_own
 from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
 from tests.simulation import limits
+from tests.simulation.disk import Disk
 from tests.simulation.executing import Plain, SimRunner
 from tests.simulation.network import HubSocket, SpokeSocket
 from tests.simulation.store import WatchedLeases
@@ -56,6 +59,7 @@ class Agent:
         name: the agent id, which two processes may have at a time.
         place: the host that it runs on, unique; it names it in networks, stores and plans.
         elsewhere: on another machine than the rest, so nobody can ask the kernel whether it lives.
+        disk: where an owner keeps what the store cannot take; it outlives its processes.
         late_s: what it sends to the store now arrives so much later (0: at once).
     """
 
@@ -80,6 +84,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.place = self.place or self.name
+        self.disk = Disk(self.fleet.rng, awake=self.awake, kept=self.fleet.witness.kept)
 
     @property
     def host_id(self) -> str:
@@ -223,13 +228,13 @@ class Agent:
 
     # ------------------------------------------------------------ parts
 
-    def _core(self) -> tuple[Core, Any]:
+    def _core(self) -> tuple[Core, SpoolingStore | None]:
         fleet, rng, new_id = self.fleet, self.fleet.rng, self._id_factory()
         if self.role is Role.COORDINATOR:
             core: Core = CoordinatorCore(
                 self.name, config=CoordinatorConfig(), new_id=new_id, rng=rng.random, meter=NoMeter()
             )
-            return self._tight(core), fleet.store(self)
+            return self._tight(core), self._store()
         if self.role is Role.DISTRIBUTOR:
             core = DistributorCore(
                 self.name,
@@ -239,11 +244,21 @@ class Agent:
                 rng=rng.random,
                 meter=NoMeter(),
             )
-            return self._tight(core), fleet.store(self)
+            return self._tight(core), self._store()
         types = ["noop", "work"]
         config = WorkerConfig() if fleet.limits is None else limits.worker_config(fleet.limits)
         core = WorkerCore(self.name, self.upstream, config=config, task_types=types, rng=rng, meter=NoMeter())
         return core, None
+
+    def _store(self) -> SpoolingStore:
+        fleet = self.fleet
+        return SpoolingStore(
+            fleet.store(self),
+            self.disk,
+            enabled=lambda: fleet.spools(self),
+            new_id=self._id_factory(),
+            rng=fleet.rng.random,
+        )
 
     def _tight(self, core: Core) -> Core:
         if self.fleet.limits is not None:
@@ -289,7 +304,7 @@ class Agent:
             shell.attach(socket)
         return sockets
 
-    def _own(self, shell: Shell, store: Any) -> None:
+    def _own(self, shell: Shell, store: SpoolingStore) -> None:
         fleet, core = self.fleet, shell.engine.core
         leader = core if isinstance(core, CoordinatorCore) else None
         section = Section(INBOX, "coordinator") if leader is not None else Section(self.name, "distributor")
@@ -320,4 +335,5 @@ class Agent:
             meter=NoMeter(),
             turned=shell.wake,
             is_dead=fleet.owner_is_dead,
+            outage=OutageKeeper(store, shell, NoMeter(), fleet.loop.time),
         )

@@ -49,10 +49,12 @@ class Fleet:
         distributors: int = 1,
         workers: int = 2,
         limits: random.Random | None = None,
+        spool: bool = False,
     ) -> None:
         self.loop = loop
         self.rng = random.Random(seed)
         self.limits = limits
+        self.spool = spool
         self.wall_offset = 0.0
         self.violations: list[str] = []
         self.notes: list[str] = []
@@ -140,6 +142,10 @@ class Fleet:
 
     def store(self, agent: Agent) -> Any:
         return self.wire(WatchedStore(self.redis, agent.place, self.witness), agent)
+
+    def spools(self, agent: Agent) -> bool:
+        """Whether this owner keeps on its disk what the store cannot take, and goes on."""
+        return self.spool
 
     def _lease_pid(self, section: Section) -> int | None:
         """Which process has the lease of this section now."""

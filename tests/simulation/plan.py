@@ -39,13 +39,19 @@ KINDS: dict[str, tuple[str, ...]] = {
     "loss": (*_FAULTS, "wipe", "wipe", "rollback", "rollback"),
     "users": (*_FAULTS, *_USERS),
     "limits": (*_FAULTS, *_USERS),
+    "outages": (
+        *("crash worker", "crash worker", "crash distributor", "crash coordinator", "several"),
+        *("long outage", "disk", "disk", "outage", "store cut", "replies lost", "late writes"),
+        *("outage with crashes", "outage with crashes", "outage with crashes"),
+        *("partition", "isolation", "drain", "freeze", "cancel", "again"),
+    ),
     "retry": (
         *("cancel", "cancel", "retry", "retry"),
         *("crash worker", "crash distributor", "crash coordinator", "outage", "replies lost", "freeze"),
     ),
 }
 # How many of a hundred seeds run in each mode.
-SHARES = {"faults": 40, "loss": 20, "users": 15, "limits": 15, "retry": 10}
+SHARES = {"faults": 30, "loss": 20, "users": 15, "limits": 15, "retry": 10, "outages": 10}
 
 
 class Event(NamedTuple):
@@ -64,6 +70,7 @@ class Plan:
     """
     Attributes:
         limits: everything is bounded so tightly that every bound is met.
+        spool: owners keep on their disks what the store cannot take.
     """
 
     seed: int
@@ -71,6 +78,7 @@ class Plan:
     distributors: int
     limits: bool
     events: tuple[Event, ...]
+    spool: bool = False
 
 
 def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
@@ -84,7 +92,7 @@ def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     if any(event.kind == "zombie" for event in events):
         last += 5.0  # so that something is done while both live
     events += _load(rng, mode, tasks, max(LOAD_S, last))
-    return Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)))
+    return Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)), spool=mode == "outages")
 
 
 def _load(rng: random.Random, mode: str, tasks: int, span_s: float) -> list[Event]:
@@ -145,6 +153,12 @@ class _Args:
             args = (round(rng.uniform(0.05, 1.5), 3),)
         elif kind == "long outage":
             kind, args = "outage", (10.0,)
+        elif kind == "outage with crashes":
+            crashes = [(round(rng.uniform(0.02, 2.0), 3), rng.choice(owners)) for _ in range(rng.choice((1, 1, 2, 3)))]
+            # The last of them perhaps in the midst of handing in.
+            args = (rng.choice((0.5, 2.0, 8.0)), rng.choice((*owners, "")), round(rng.uniform(0.0, 0.7), 3), *crashes)
+        elif kind == "disk":
+            args = (rng.choice(owners), rng.choice((0, 0, 2_000, 10_000)), rng.choice((0.5, 2.0, 6.0)))
         elif kind in ("store cut", "isolation", "late writes"):
             args = (rng.choice(owners), rng.choice((0.3, 1.0, 2.0, 4.0, 6.0)))
         elif kind == "replies lost":

@@ -54,7 +54,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
 
     async def main(loop: VirtualLoop) -> Result:
         limits = random.Random(f"limits {plan.seed}") if plan.limits else None
-        fleet = Fleet(loop, plan.seed, distributors=plan.distributors, limits=limits)
+        fleet = Fleet(loop, plan.seed, distributors=plan.distributors, limits=limits, spool=plan.spool)
         try:
             await fleet.start()
             await nemesis.perform(fleet, plan.events)
@@ -80,6 +80,8 @@ async def settle(fleet: Fleet) -> None:
     await fleet.until(lambda: user.outcomes.keys() >= user.submitted, QUIET_S, "every task has an outcome")
     recorded, excused = fleet.witness.ended.keys(), fleet.loss.excused
     await fleet.until(lambda: not user.accepted_ids - recorded - excused, QUIET_S, "what was accepted is recorded")
+    spools = [each.disk for each in fleet.agents.values()]
+    await fleet.until(lambda: not any(disk.rows for disk in spools), QUIET_S, "every spool is empty")
     if not await fleet.until(lambda: not fleet.live(), QUIET_S, "no live task is left in the store"):
         fleet.violate(f"still live in the store: {fleet.live()}")
     if not await fleet.until(lambda: not unacknowledged(fleet), 10.0, "every message is acknowledged"):
