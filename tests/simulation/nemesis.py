@@ -37,6 +37,7 @@ class Nemesis:
             "crash": self.crash,
             "several": self.crash,
             "drain": self.drain,
+            "acting": self.acting,
             "outage": self.outage,
             "outage with crashes": self.outage_with_crashes,
             "disk": self.disk,
@@ -96,6 +97,22 @@ class Nemesis:
         await asyncio.sleep(seconds)
         self._fleet.note("thaw", place)
         agent.thaw()
+
+    async def acting(self, name: str, how: str, seconds: float) -> None:
+        """Whoever acts under this name at that moment ("": the leader) is killed, drained, frozen, or cut off from the
+        store."""
+        fleet = self._fleet
+        agent = fleet.acting(name) if name else fleet.leader()
+        if agent is None:
+            return
+        if how == "killed":
+            agent.crash()
+        elif how == "drained":
+            agent.drain()
+        elif how == "frozen":
+            await self._freeze_at_a_write(agent.place, seconds)
+        else:
+            await self.store_cut(agent.place, seconds)
 
     async def zombie(self, place: str, how: str, seconds: float, both_s: float, flips: int) -> None:
         """A second process of an agent takes its place while the first is frozen, or cut off from the store, or from

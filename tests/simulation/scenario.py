@@ -54,7 +54,16 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
 
     async def main(loop: VirtualLoop) -> Result:
         limits = random.Random(f"limits {plan.seed}") if plan.limits else None
-        fleet = Fleet(loop, plan.seed, distributors=plan.distributors, limits=limits, spool=plan.spool)
+        fleet = Fleet(
+            loop,
+            plan.seed,
+            distributors=plan.distributors,
+            limits=limits,
+            spool=plan.spool,
+            coordinators=plan.coordinators,
+            twins=plan.twins,
+            provable=plan.provable,
+        )
         try:
             await fleet.start()
             await nemesis.perform(fleet, plan.events)
