@@ -23,8 +23,9 @@ from tests.simulation.fleet import Fleet
 from tests.simulation.plan import Plan, draw
 from tests.simulation.virtual import VirtualLoop, run_virtual
 
-# Virtual seconds that all retries, leases and audits together may need to settle.
-QUIET_S = 60.0
+# Virtual seconds that all retries, leases and audits together may need to settle. (A task whose cancelling was lost
+# with the coordinator comes back to its distributor after 60 s.)
+QUIET_S = 75.0
 
 
 @dataclass(frozen=True, slots=True)
