@@ -99,14 +99,17 @@ async def settle(fleet: Fleet) -> None:
 
 
 def unacknowledged(fleet: Fleet) -> list[str]:
-    """Links between living agents that still hold messages."""
+    """Links between living agents that still hold messages. (A coordinator that stands by acknowledges nothing,
+    nor what it was sent when it led.)"""
+    leader = fleet.leader()
+    standing_by = {each for each in fleet.coordinators if leader is not None and each != leader.name}
     return [
         f"{agent.place} to {peer.agent_id}: {backlog}"
         for agent in fleet.agents.values()
         if agent.alive and agent.shell is not None
         for port in agent.shell.engine.ports
         for peer in port._peers.values()  # type: ignore[attr-defined]
-        if peer.up and (backlog := peer.link.backlog()).messages
+        if peer.up and peer.agent_id not in standing_by and (backlog := peer.link.backlog()).messages
     ]
 
 
