@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from a2a_zmq.clock import Now
 from a2a_zmq.ids import make_id_factory
@@ -25,13 +25,17 @@ from daemons.distributor.core import DistributorCore
 from daemons.runtime.contract import Core, DrainRequested, NoMeter
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
+from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import ProcessIdentity
+from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell
+from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.stores import load_all, load_own
 from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
 from tests.simulation import limits
+from tests.simulation.disk import Disk
 from tests.simulation.executing import Plain, SimRunner
 from tests.simulation.network import HubSocket, SpokeSocket
 from tests.simulation.store import WatchedLeases
@@ -48,6 +52,13 @@ LEASE_TTL_MS = 5000
 MAX_TURNS_AT_ONCE = 300
 
 
+class Upstream(NamedTuple):
+    """A peer to connect to, and the addresses of its processes: only one of them takes anybody in."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
 @dataclass
 class Agent:
     """One simulated process and its restarts.
@@ -55,7 +66,8 @@ class Agent:
     Attributes:
         name: the agent id, which two processes may have at a time.
         place: the host that it runs on, unique; it names it in networks, stores and plans.
-        elsewhere: on another machine than the rest, so nobody can ask the kernel whether it lives.
+        elsewhere: on another machine than the rest, so nobody there can ask the kernel whether it lives.
+        disk: where an owner keeps what the store cannot take; it outlives its processes.
         late_s: what it sends to the store now arrives so much later (0: at once).
     """
 
@@ -63,8 +75,7 @@ class Agent:
     name: str
     role: Role
     address: str = ""  # where its hub listens
-    upstream: str = ""  # whom its spoke talks to
-    upstream_address: str = ""
+    upstreams: tuple[Upstream, ...] = ()  # whom its spokes talk to
     place: str = ""
     elsewhere: bool = False
     shell: Shell | None = None
@@ -80,6 +91,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.place = self.place or self.name
+        self.disk = Disk(self.fleet.rng, awake=self.awake, kept=self.fleet.witness.kept)
 
     @property
     def host_id(self) -> str:
@@ -223,27 +235,38 @@ class Agent:
 
     # ------------------------------------------------------------ parts
 
-    def _core(self) -> tuple[Core, Any]:
+    def _core(self) -> tuple[Core, SpoolingStore | None]:
         fleet, rng, new_id = self.fleet, self.fleet.rng, self._id_factory()
         if self.role is Role.COORDINATOR:
             core: Core = CoordinatorCore(
                 self.name, config=CoordinatorConfig(), new_id=new_id, rng=rng.random, meter=NoMeter()
             )
-            return self._tight(core), fleet.store(self)
+            return self._tight(core), self._store()
         if self.role is Role.DISTRIBUTOR:
             core = DistributorCore(
                 self.name,
-                self.upstream,
+                self.upstreams[0].name,
                 config=DistributorConfig(),
                 new_id=new_id,
                 rng=rng.random,
                 meter=NoMeter(),
             )
-            return self._tight(core), fleet.store(self)
+            return self._tight(core), self._store()
         types = ["noop", "work"]
         config = WorkerConfig() if fleet.limits is None else limits.worker_config(fleet.limits)
-        core = WorkerCore(self.name, self.upstream, config=config, task_types=types, rng=rng, meter=NoMeter())
+        hub = self.upstreams[0].name
+        core = WorkerCore(self.name, hub, config=config, task_types=types, rng=rng, meter=NoMeter())
         return core, None
+
+    def _store(self) -> SpoolingStore:
+        fleet = self.fleet
+        return SpoolingStore(
+            fleet.store(self),
+            self.disk,
+            enabled=lambda: fleet.spools(self),
+            new_id=self._id_factory(),
+            rng=fleet.rng.random,
+        )
 
     def _tight(self, core: Core) -> Core:
         if self.fleet.limits is not None:
@@ -264,11 +287,12 @@ class Agent:
             "config": PortConfig(),
             "heartbeat": core.heartbeat,
         }
-        ports: list[Port] = []
-        if self.upstream:
-            ports.append(Spoke(keys, self.upstream, announce=core.announce, **common))
+        up, down = dict(common), dict(common)
+        if isinstance(core, DistributorCore):
+            up["claim"], down["closed"] = core.claim, core.closed
+        ports: list[Port] = [Spoke(keys, each.name, announce=core.announce, **up) for each in self.upstreams]
         if self.address:
-            ports.append(Hub(keys, welcome=core.welcome, **common))
+            ports.append(Hub(keys, welcome=core.welcome, **down))
         if fleet.limits is not None:
             for port in ports:
                 limits.tighten_port(port, fleet.limits)
@@ -277,10 +301,12 @@ class Agent:
     def _open_sockets(self, shell: Shell) -> list[Any]:
         network = self.fleet.network
         sockets: list[Any] = []
-        if self.upstream:
-            spoke = SpokeSocket(network, self.upstream_address, self.place, self.name)
-            spoke.on_connected = self._gate(shell.on_connected(0), shell)
+        for index, upstream in enumerate(self.upstreams):
+            spoke = SpokeSocket(network, upstream.addresses[0], self.place, self.name)
+            spoke.on_connected = self._gate(shell.on_connected(index), shell)
             sockets.append(spoke)
+            if len(upstream.addresses) > 1:
+                shell.services.append(self._rotation(shell, index, spoke, upstream.addresses).run)
         if self.address:
             sockets.append(HubSocket(network, self.address, self.place, self.name))
         for index, socket in enumerate(sockets):
@@ -289,7 +315,23 @@ class Agent:
             shell.attach(socket)
         return sockets
 
-    def _own(self, shell: Shell, store: Any) -> None:
+    def _rotation(self, shell: Shell, index: int, socket: SpokeSocket, addresses: tuple[str, ...]) -> Rotation:
+        port = shell.engine.ports[index]
+        assert isinstance(port, Spoke)
+        rotation = Rotation(
+            port,
+            addresses,
+            connect=socket.connect,
+            left=lambda: shell.on_disconnected(index)(b""),
+            clock=self.fleet.loop.time,
+            log=self.fleet.violate,
+        )
+        look = rotation.look
+        rotation.look = lambda: None if self.frozen else look()  # type: ignore[method-assign]
+        socket.on_failed = rotation.failed
+        return rotation
+
+    def _own(self, shell: Shell, store: SpoolingStore) -> None:
         fleet, core = self.fleet, shell.engine.core
         leader = core if isinstance(core, CoordinatorCore) else None
         section = Section(INBOX, "coordinator") if leader is not None else Section(self.name, "distributor")
@@ -320,4 +362,5 @@ class Agent:
             meter=NoMeter(),
             turned=shell.wake,
             is_dead=fleet.owner_is_dead,
+            outage=OutageKeeper(store, shell, NoMeter(), fleet.loop.time),
         )

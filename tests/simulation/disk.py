@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+from a2a_zmq.interfaces import SectionWrite
 from daemons.runtime.spool import Kept, SpoolRefused, decode, encode
+
+LIMIT_BYTES = 1 << 20
+
+
+async def always_awake() -> None:
+    """The process is never frozen."""
 
 
 class Disk:
     """Implements :class:`daemons.runtime.spool.Spool`; one for each agent, and it outlives the agent's processes.
 
     Attributes:
-        full: nothing more is taken.
+        limit: bytes that it takes.
+        full: it takes nothing more, and does not even let go of what it has.
     """
 
-    def __init__(self, rng: random.Random, limit: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        awake: Callable[[], Awaitable[None]] = always_awake,
+        kept: Callable[[SectionWrite], None] = lambda write: None,
+        limit: int = LIMIT_BYTES,
+    ) -> None:
+        """
+        Args:
+            awake: returns when the agent's process is not frozen.
+            kept: told of every write that was forced.
+        """
         self.limit = limit
         self.full = False
+        self._awake = awake
+        self._told = kept
         self._rng = rng
         self._kept: list[Kept] = []
         self._seq = 0
@@ -34,6 +56,7 @@ class Disk:
 
     async def _force(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0001, 0.003))
+        await self._awake()
 
     async def append(self, kept: Sequence[Kept]) -> None:
         copies = [decode(encode(each)) for each in kept]
@@ -43,6 +66,7 @@ class Disk:
         for each in copies:
             self._seq += 1
             self._kept.append(replace(each, seq=self._seq))
+            self._told(each.write)
         await self._force()
 
     async def read(self, after: int, max_bytes: int) -> list[Kept]:
@@ -52,6 +76,8 @@ class Disk:
 
     async def remove(self, upto: int) -> None:
         await self._force()
+        if self.full:
+            raise SpoolRefused("simulated")
         self._kept = [each for each in self._kept if each.seq > upto]
         await self._force()
 

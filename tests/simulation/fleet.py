@@ -18,7 +18,7 @@ from a2a_zmq.state import keys
 from a2a_zmq.state.lease_rules import parse_lease_value
 from a2a_zmq.state.memory_world import MemoryRedis
 from daemons.runtime.procs import ProcessIdentity
-from tests.simulation.agent import Agent
+from tests.simulation.agent import Agent, Upstream
 from tests.simulation.loss import Loss
 from tests.simulation.network import Network
 from tests.simulation.store import WatchedStore, Wire
@@ -29,12 +29,17 @@ from tests.simulation.witness import Witness
 COORDINATOR = "coordinator-1"
 
 
+def twin_of(name: str) -> str:
+    """The place of the process that stands by for this distributor."""
+    return f"{name}/twin"
+
+
 class Fleet:
     """The world of one run.
 
     Attributes:
         agents: place → process; a twin of an agent has a place of its own.
-        distributors: ids of all distributors.
+        coordinators, distributors: ids of all of them.
         witness: judges what happens while it happens.
         loss: what a lost state excuses.
         violations: what should not have been.
@@ -49,10 +54,22 @@ class Fleet:
         distributors: int = 1,
         workers: int = 2,
         limits: random.Random | None = None,
+        spool: bool = False,
+        coordinators: int = 1,
+        twins: bool = False,
+        provable: bool = True,
     ) -> None:
+        """
+        Args:
+            limits: makes everything small.
+            spool: owners keep on their disks what the store cannot take.
+            coordinators, twins: of them one leads; each distributor has a second process that stands by.
+            provable: whether who stands by is on the same host, and sees that the owner was killed.
+        """
         self.loop = loop
         self.rng = random.Random(seed)
         self.limits = limits
+        self.spool = spool
         self.wall_offset = 0.0
         self.violations: list[str] = []
         self.notes: list[str] = []
@@ -73,11 +90,18 @@ class Fleet:
         self._pid = 100
         self.agents: dict[str, Agent] = {}
         self.distributors = [f"distributor-{number}" for number in range(1, distributors + 1)]
-        self._add(Agent(self, COORDINATOR, Role.COORDINATOR, address="coordinator"))
+        self.coordinators = [f"coordinator-{number}" for number in range(1, coordinators + 1)]
+        for name in self.coordinators:
+            elsewhere = not provable and name != COORDINATOR
+            self._add(Agent(self, name, Role.COORDINATOR, name, elsewhere=elsewhere))
+        leaders = tuple(Upstream(name, (name,)) for name in self.coordinators)
         for number, name in enumerate(self.distributors, 1):
-            self._add(Agent(self, name, Role.DISTRIBUTOR, name, COORDINATOR, "coordinator"))
+            places = (name, twin_of(name)) if twins else (name,)
+            for place in places:
+                elsewhere = not provable and place != name
+                self._add(Agent(self, name, Role.DISTRIBUTOR, place, leaders, place, elsewhere))
             for w in range(1, workers + 1):
-                self._add(Agent(self, f"worker-{number}{w}", Role.WORKER, "", name, name))
+                self._add(Agent(self, f"worker-{number}{w}", Role.WORKER, "", (Upstream(name, places),)))
 
     def _add(self, agent: Agent) -> None:
         self.agents[agent.place] = agent
@@ -85,7 +109,7 @@ class Fleet:
     def add_twin(self, name: str) -> Agent:
         """Start a second process of this agent on another host; where it listens it is found from now on."""
         first = self.agents[name]
-        twin = Agent(self, name, first.role, first.address, first.upstream, first.upstream_address)
+        twin = Agent(self, name, first.role, first.address, first.upstreams)
         twin.place, twin.elsewhere = f"{name}/{self._pid}", True
         self._add(twin)
         twin.start()
@@ -132,7 +156,8 @@ class Fleet:
         """This process has the lease now: what others of the same name remember does not count any more."""
         name, _, pid, *_ = owner.split("|")
         for agent in self.agents.values():
-            if agent.name == name and agent.pid != int(pid):
+            same = agent.name == name or {agent.name, name} <= set(self.coordinators)
+            if same and agent.pid != int(pid):
                 self.loss.replaced(agent)
 
     def wire(self, inner: Any, agent: Agent) -> Any:
@@ -140,6 +165,11 @@ class Fleet:
 
     def store(self, agent: Agent) -> Any:
         return self.wire(WatchedStore(self.redis, agent.place, self.witness), agent)
+
+    def spools(self, agent: Agent) -> bool:
+        """Whether this owner keeps on its disk what the store cannot take, and goes on."""
+        standbys = agent.role is Role.COORDINATOR and len(self.coordinators) > 1
+        return self.spool and not standbys
 
     def _lease_pid(self, section: Section) -> int | None:
         """Which process has the lease of this section now."""
@@ -183,7 +213,23 @@ class Fleet:
         for agent in self.agents.values():
             agent.start()
         self.user.connect()
-        await self.until(lambda: all(map(is_ready, self.agents.values())), 10.0, "the fleet is ready")
+        await self.until(self.ready, 10.0, "the fleet is ready")
+
+    def ready(self) -> bool:
+        """One coordinator leads, and one process of each other agent works."""
+        able = [agent.name for agent in self.agents.values() if is_ready(agent)]
+        agents = {agent.name for agent in self.agents.values()}
+        return len(set(able) & set(self.coordinators)) == 1 and set(able) | set(self.coordinators) == agents
+
+    def leader(self) -> Agent | None:
+        """The coordinator that may act now."""
+        able = [each for name in self.coordinators if is_ready(each := self.agents[name])]
+        return able[0] if able else None
+
+    def acting(self, name: str) -> Agent | None:
+        """The process of this distributor that may act now."""
+        able = [each for each in self.agents.values() if each.name == name and is_ready(each)]
+        return able[0] if able else None
 
     async def until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> bool:
         deadline = self.loop.time() + timeout_s

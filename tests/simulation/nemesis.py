@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 
+from tests.simulation.disk import LIMIT_BYTES
 from tests.simulation.fleet import Fleet
 from tests.simulation.network import Faults
 from tests.simulation.plan import Event
@@ -36,7 +37,10 @@ class Nemesis:
             "crash": self.crash,
             "several": self.crash,
             "drain": self.drain,
+            "acting": self.acting,
             "outage": self.outage,
+            "outage with crashes": self.outage_with_crashes,
+            "disk": self.disk,
             "store cut": self.store_cut,
             "replies lost": self.replies_lost,
             "late writes": self.late_writes,
@@ -93,6 +97,22 @@ class Nemesis:
         await asyncio.sleep(seconds)
         self._fleet.note("thaw", place)
         agent.thaw()
+
+    async def acting(self, name: str, how: str, seconds: float) -> None:
+        """Whoever acts under this name at that moment ("": the leader) is killed, drained, frozen, or cut off from the
+        store."""
+        fleet = self._fleet
+        agent = fleet.acting(name) if name else fleet.leader()
+        if agent is None:
+            return
+        if how == "killed":
+            agent.crash()
+        elif how == "drained":
+            agent.drain()
+        elif how == "frozen":
+            await self._freeze_at_a_write(agent.place, seconds)
+        else:
+            await self.store_cut(agent.place, seconds)
 
     async def zombie(self, place: str, how: str, seconds: float, both_s: float, flips: int) -> None:
         """A second process of an agent takes its place while the first is frozen, or cut off from the store, or from
@@ -155,6 +175,27 @@ class Nemesis:
 
     async def outage(self, seconds: float) -> None:
         await self.store_cut("", seconds)
+
+    async def outage_with_crashes(
+        self, seconds: float, last: str, last_after_s: float, *crashes: tuple[float, str]
+    ) -> None:
+        """Owners are killed meanwhile, and one when the store is back."""
+        self._fleet.take_away()
+        for after_s, place in crashes:
+            await asyncio.sleep(after_s)
+            self._fleet.agents[place].crash()
+        await asyncio.sleep(seconds)
+        self._fleet.give_back()
+        if last:
+            await asyncio.sleep(last_after_s)
+            self._fleet.agents[last].crash()
+
+    async def disk(self, place: str, limit: int, seconds: float) -> None:
+        """Its disk has room for so many bytes only (0: it is full)."""
+        disk = self._fleet.agents[place].disk
+        disk.limit, disk.full = limit or disk.limit, not limit
+        await asyncio.sleep(seconds)
+        disk.limit, disk.full = LIMIT_BYTES, False
 
     async def store_cut(self, place: str, seconds: float) -> None:
         self._fleet.take_away(place)

@@ -196,19 +196,31 @@ class SpokeSocket:
         self.on_frames: Callable[[FrameBatch], None] = lambda batch: None
         self.on_connected: Callable[[], None] = lambda: None
         self.on_disconnected: Callable[[bytes], None] = lambda route: None
+        self.on_failed: Callable[[], None] = lambda: None
         self.closed = False
+        self._moves = 0
+        self._again(0.001)
+
+    def connect(self, address: str) -> None:
+        """Talk to another hub from now on; the end of this connection is not told."""
+        connection = self.connection
+        if connection is not None:
+            connection.close(notify_spoke=False)
+        self.address = address
+        self._moves += 1
         self._again(0.001)
 
     def _again(self, delay_s: float) -> None:
-        self.network.loop.call_later(delay_s * (1 + self.network.rng.random()), self._connect)
+        self.network.loop.call_later(delay_s * (1 + self.network.rng.random()), self._connect, self._moves)
 
-    def _connect(self) -> None:
-        if self.closed or self.connection is not None:
+    def _connect(self, moves: int) -> None:
+        if self.closed or self.connection is not None or moves != self._moves:
             return
         network = self.network
         hub = network.hub_at(self.address)
         if hub is None or network.is_cut(self.host, hub.host) or network.is_cut(hub.host, self.host):
             self._again(network.RECONNECT_S)
+            self.on_failed()
             return
         self.connection = Connection(network, self, hub)
         network.loop.call_later(0.001, self._established, self.connection)

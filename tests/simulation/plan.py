@@ -3,6 +3,7 @@ can be cut down event by event (see :mod:`tests.simulation.shrink`)."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,13 +40,25 @@ KINDS: dict[str, tuple[str, ...]] = {
     "loss": (*_FAULTS, "wipe", "wipe", "rollback", "rollback"),
     "users": (*_FAULTS, *_USERS),
     "limits": (*_FAULTS, *_USERS),
+    "outages": (
+        *("crash worker", "crash worker", "crash distributor", "crash coordinator", "several"),
+        *("long outage", "disk", "disk", "outage", "store cut", "replies lost", "late writes"),
+        *("outage with crashes", "outage with crashes", "outage with crashes"),
+        *("partition", "isolation", "drain", "freeze", "cancel", "again"),
+    ),
+    "standbys": (
+        *("leader killed", "leader killed", "leader drained", "leader frozen", "leader frozen", "leader cut off"),
+        *("acting killed", "acting killed", "acting drained", "acting frozen", "acting frozen", "acting cut off"),
+        *("crash worker", "crash distributor", "crash coordinator", "several", "outage", "replies lost"),
+        *("late writes", "partition", "drain", "freeze", "cancel", "again"),
+    ),
     "retry": (
         *("cancel", "cancel", "retry", "retry"),
         *("crash worker", "crash distributor", "crash coordinator", "outage", "replies lost", "freeze"),
     ),
 }
 # How many of a hundred seeds run in each mode.
-SHARES = {"faults": 40, "loss": 20, "users": 15, "limits": 15, "retry": 10}
+SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "outages": 10, "standbys": 10}
 
 
 class Event(NamedTuple):
@@ -64,6 +77,8 @@ class Plan:
     """
     Attributes:
         limits: everything is bounded so tightly that every bound is met.
+        spool: owners keep on their disks what the store cannot take.
+        coordinators, twins, provable: see :class:`tests.simulation.fleet.Fleet`.
     """
 
     seed: int
@@ -71,6 +86,10 @@ class Plan:
     distributors: int
     limits: bool
     events: tuple[Event, ...]
+    spool: bool = False
+    coordinators: int = 1
+    twins: bool = False
+    provable: bool = True
 
 
 def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
@@ -84,7 +103,10 @@ def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     if any(event.kind == "zombie" for event in events):
         last += 5.0  # so that something is done while both live
     events += _load(rng, mode, tasks, max(LOAD_S, last))
-    return Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)))
+    plan = Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)), spool=mode == "outages")
+    if mode == "standbys":
+        return dataclasses.replace(plan, coordinators=2, twins=True, provable=rng.random() < 0.5)
+    return plan
 
 
 def _load(rng: random.Random, mode: str, tasks: int, span_s: float) -> list[Event]:
@@ -114,9 +136,12 @@ def _network(rng: random.Random) -> list[Event]:
 
 
 def _faults(rng: random.Random, mode: str, distributors: int) -> list[Event]:
-    owners = [COORDINATOR, *(f"distributor-{number}" for number in range(1, distributors + 1))]
+    sites = [f"distributor-{number}" for number in range(1, distributors + 1)]
+    owners = [COORDINATOR, *sites]
+    if mode == "standbys":
+        owners += ["coordinator-2", *(f"{each}/twin" for each in sites)]
     workers = [f"worker-{d}{w}" for d in range(1, distributors + 1) for w in range(1, WORKERS_EACH + 1)]
-    draw_args = _Args(rng, owners, workers)
+    draw_args = _Args(rng, owners, workers, sites)
     events = []
     at_s, zombies = 0.0, 0
     while (at_s := at_s + rng.uniform(0.05, 0.8)) < LOAD_S:
@@ -130,10 +155,11 @@ def _faults(rng: random.Random, mode: str, distributors: int) -> list[Event]:
 class _Args:
     """Draws what an event needs to be told."""
 
-    def __init__(self, rng: random.Random, owners: list[str], workers: list[str]) -> None:
+    def __init__(self, rng: random.Random, owners: list[str], workers: list[str], sites: list[str]) -> None:
         self._rng = rng
         self._owners = owners
         self._workers = workers
+        self._sites = sites
 
     def of(self, kind: str) -> tuple[str, tuple[Any, ...]]:
         rng, owners = self._rng, self._owners
@@ -145,6 +171,12 @@ class _Args:
             args = (round(rng.uniform(0.05, 1.5), 3),)
         elif kind == "long outage":
             kind, args = "outage", (10.0,)
+        elif kind == "outage with crashes":
+            crashes = [(round(rng.uniform(0.02, 2.0), 3), rng.choice(owners)) for _ in range(rng.choice((1, 1, 2, 3)))]
+            # The last of them perhaps in the midst of handing in.
+            args = (rng.choice((0.5, 2.0, 8.0)), rng.choice((*owners, "")), round(rng.uniform(0.0, 0.7), 3), *crashes)
+        elif kind == "disk":
+            args = (rng.choice(owners), rng.choice((0, 0, 2_000, 10_000)), rng.choice((0.5, 2.0, 6.0)))
         elif kind in ("store cut", "isolation", "late writes"):
             args = (rng.choice(owners), rng.choice((0.3, 1.0, 2.0, 4.0, 6.0)))
         elif kind == "replies lost":
@@ -153,6 +185,10 @@ class _Args:
             args = (*rng.sample([*everybody, CLIENT], 2), round(rng.uniform(0.1, 1.5), 3), rng.random() < 0.5)
         elif kind == "drain":
             args = (rng.choice(everybody[1:]),)
+        elif kind.startswith(("leader", "acting")):
+            who, _, how = kind.partition(" ")
+            seconds = rng.choice((1.0, 6.0, 12.0)) if how in ("frozen", "cut off") else 0.0
+            kind, args = "acting", ("" if who == "leader" else rng.choice(self._sites), how, seconds)
         elif kind == "freeze":
             args = (rng.choice(everybody), rng.choice((0.1, 0.6, 1.0, 2.0, 6.0)))
         elif kind == "zombie":

@@ -23,8 +23,9 @@ from tests.simulation.fleet import Fleet
 from tests.simulation.plan import Plan, draw
 from tests.simulation.virtual import VirtualLoop, run_virtual
 
-# Virtual seconds that all retries, leases and audits together may need to settle.
-QUIET_S = 60.0
+# Virtual seconds that all retries, leases and audits together may need to settle. (A task whose cancelling was lost
+# with the coordinator comes back to its distributor after 60 s.)
+QUIET_S = 75.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,16 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
 
     async def main(loop: VirtualLoop) -> Result:
         limits = random.Random(f"limits {plan.seed}") if plan.limits else None
-        fleet = Fleet(loop, plan.seed, distributors=plan.distributors, limits=limits)
+        fleet = Fleet(
+            loop,
+            plan.seed,
+            distributors=plan.distributors,
+            limits=limits,
+            spool=plan.spool,
+            coordinators=plan.coordinators,
+            twins=plan.twins,
+            provable=plan.provable,
+        )
         try:
             await fleet.start()
             await nemesis.perform(fleet, plan.events)
@@ -80,6 +90,8 @@ async def settle(fleet: Fleet) -> None:
     await fleet.until(lambda: user.outcomes.keys() >= user.submitted, QUIET_S, "every task has an outcome")
     recorded, excused = fleet.witness.ended.keys(), fleet.loss.excused
     await fleet.until(lambda: not user.accepted_ids - recorded - excused, QUIET_S, "what was accepted is recorded")
+    spools = [each.disk for each in fleet.agents.values()]
+    await fleet.until(lambda: not any(disk.rows for disk in spools), QUIET_S, "every spool is empty")
     if not await fleet.until(lambda: not fleet.live(), QUIET_S, "no live task is left in the store"):
         fleet.violate(f"still live in the store: {fleet.live()}")
     if not await fleet.until(lambda: not unacknowledged(fleet), 10.0, "every message is acknowledged"):
@@ -87,14 +99,17 @@ async def settle(fleet: Fleet) -> None:
 
 
 def unacknowledged(fleet: Fleet) -> list[str]:
-    """Links between living agents that still hold messages."""
+    """Links between living agents that still hold messages. (A coordinator that stands by acknowledges nothing,
+    nor what it was sent when it led.)"""
+    leader = fleet.leader()
+    standing_by = {each for each in fleet.coordinators if leader is not None and each != leader.name}
     return [
         f"{agent.place} to {peer.agent_id}: {backlog}"
         for agent in fleet.agents.values()
         if agent.alive and agent.shell is not None
         for port in agent.shell.engine.ports
         for peer in port._peers.values()  # type: ignore[attr-defined]
-        if peer.up and (backlog := peer.link.backlog()).messages
+        if peer.up and peer.agent_id not in standing_by and (backlog := peer.link.backlog()).messages
     ]
 
 

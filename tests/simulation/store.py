@@ -80,6 +80,9 @@ class Wire:
     def rebase(self, section: Section) -> None:
         self._inner.rebase(section)
 
+    def advance(self, section: Section, version: int) -> None:
+        self._inner.advance(section, version)
+
     async def close(self) -> None:
         """The world goes on."""
 

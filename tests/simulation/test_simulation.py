@@ -22,6 +22,12 @@ def test_no_promise_is_broken(seed: int) -> None:
     assert run_seed(seed).violations == ()
 
 
+@pytest.mark.parametrize("mode", ["outages", "standbys"])
+@pytest.mark.parametrize("seed", range(8))
+def test_outages_and_standbys(mode: str, seed: int) -> None:
+    assert run_seed(seed, mode).violations == ()
+
+
 # Each was found with one of these: a take-over that dropped reports, took another's attempt for its own or counted
 # anew; a replaced attempt that cancelled its task; a lost state that nobody noticed, or that brought ended tasks back.
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class User:
     def connect(self) -> None:
         fleet = self._fleet
         core = ClientCore(make_id_factory(fleet.rng.randbytes), fleet.rng.random)
-        self._connection = Connection(core, ["coordinator"], _Opener(self._open_link), fleet.now)
+        self._connection = Connection(core, list(fleet.coordinators), _Opener(self._open_link), fleet.now)
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -86,7 +86,7 @@ class User:
         socket = SpokeSocket(fleet.network, address, PLACE, NAME)
         port = Spoke(
             StaticKeys(NAME, self.role, "simulated fleet, sixteen bytes and more"),
-            "coordinator-1",
+            address,
             boot=BootInfo("boot-client", "elsewhere"),
             new_id=make_id_factory(fleet.rng.randbytes),
             random_bytes=fleet.rng.randbytes,

@@ -63,6 +63,9 @@ class Witness:
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
+        kept_results: tasks whose result is, or was, in a local spool.
+        kept_assignments: tasks whose only record was in the coordinator's spool: a distributor that was restarted
+            cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
@@ -79,6 +82,8 @@ class Witness:
         self.retried: set[str] = set()
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
+        self.kept_results: set[str] = set()
+        self.kept_assignments: set[str] = set()
         self.uncounted: set[str] = set()
         self.unordered: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
@@ -116,14 +121,29 @@ class Witness:
         self._fences[section] = max(write.fence, highest)
         if mutation in self._without_lease:
             self._violate(f"a write to {where} was begun without the lease")
-        for task_id, raw in write.put_tasks.items():
-            attempt = (orjson.loads(raw).get("metadata") or {}).get("attempt") or 0
-            self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+        self._stored(write)
+        if section.writer == "distributor":
+            self.kept_assignments.difference_update(write.put_tasks)
         for task_id in (*write.put_tasks, *write.results):
             self.on_stored(task_id, section.writer)
         for task_id, raw in write.results.items():
             self._recorded(section, task_id, orjson.loads(raw), mutation)
         self._note("wrote", where, version, len(write.put_tasks), len(write.results))
+
+    def _stored(self, write: SectionWrite) -> None:
+        for task_id, raw in write.put_tasks.items():
+            attempt = (orjson.loads(raw).get("metadata") or {}).get("attempt") or 0
+            self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+
+    def kept(self, write: SectionWrite) -> None:
+        """It stands on a local disk, from where it must come into the store: as good as stored, if not recorded."""
+        if write.section.writer == "coordinator":
+            self.kept_assignments.update(write.put_tasks.keys() - self.stored.keys())
+        else:
+            self.kept_assignments.difference_update(write.put_tasks)
+        self._stored(write)
+        self.kept_results.update(write.results)
+        self._note("kept", write.section.distributor_id or "inbox", len(write.put_tasks), len(write.results))
 
     def _recorded(self, section: Section, task_id: str, record: dict[str, Any], mutation: str) -> None:
         attempt = (record.get("metadata") or {}).get("attempt") or 0
@@ -186,15 +206,19 @@ class Witness:
             waiting.remove(report)
             for task_id, attempt in report.results:
                 if (
-                    task_id not in self.ended
-                    and task_id not in self.uncounted
+                    not self._is_durable(task_id)
+                    and task_id not in self.uncounted | self.kept_assignments
                     and self.stored.get(task_id, 0) <= attempt
                 ):
                     self._violate(f"the result of attempt {attempt} of {task_id} was acknowledged, and is not durable")
 
+    def _is_durable(self, task_id: str) -> bool:
+        """Whether its result is."""
+        return task_id in self.ended or task_id in self.kept_results
+
     def _must_be_recorded(self, payload: dict[str, Any]) -> None:
         for record in payload.get("results") or ():
-            if record["task_id"] not in self.ended:
+            if not self._is_durable(record["task_id"]):
                 self._violate(f"the result of {record['task_id']} was sent before it was recorded")
 
     def _must_be_stored(self, tasks: list[dict[str, Any]]) -> None:
@@ -211,7 +235,7 @@ class Witness:
 
     def accepted(self, task_id: str) -> None:
         """The client was told that this task is durable."""
-        if task_id not in self.stored and task_id not in self.ended:
+        if task_id not in self.stored and not self._is_durable(task_id):
             self._violate(f"{task_id} was accepted before it was stored")
 
     # ------------------------------------------------------------ the processes
