@@ -30,6 +30,31 @@ class Section(NamedTuple):
     writer: str  # "coordinator" | "distributor"
 
 
+class KeyFact(NamedTuple):
+    """What a look at the keys found of one of them.
+
+    Attributes:
+        key: its name.
+        type: as Redis names types.
+        ttl_ms: milliseconds until it ends by itself; -1 if it does not.
+        lease: the value, of a lease (``owner|fence``).
+        size: members, of a hash of live tasks.
+    """
+
+    key: str
+    type: str
+    ttl_ms: int
+    lease: str = ""
+    size: int = 0
+
+
+class Survey(NamedTuple):
+    """The keys of the shared state, and what looks like one; ``whole`` is False if there were too many keys to see."""
+
+    keys: list[KeyFact]
+    whole: bool
+
+
 @dataclass(slots=True)
 class SectionWrite:
     """One atomic write to one section; cost O(what is in it).
@@ -127,6 +152,9 @@ class StateStore(Protocol):
         Versions written later still continue above every version that this store object has seen.
         """
 
+    def advance(self, section: Section, version: int) -> None:
+        """Versions written later are above this one too; for writes that were promised a version before."""
+
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         """(coordinator_version, distributor_version) now.
 
@@ -154,6 +182,15 @@ class StateStore(Protocol):
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         """Live records of those ids; the others are absent."""
+
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        """Some of the live records, and where to go on ("" for the end, and to begin with).
+
+        What is live from the first page to the last is in one of them; what comes or goes meanwhile may be.
+        """
+
+    async def survey(self) -> Survey:
+        """All keys of the shared state, in steps that hold nobody up."""
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         """Newest first, at most ``limit`` events (as in :attr:`SectionWrite.history`)."""
@@ -184,6 +221,7 @@ class LeaseStore(Protocol):
         steal_from: str | None = None,
         min_fence: int = 0,
         new_epoch: bool = False,
+        expect_fence: int = 0,
     ) -> Held | None:
         """Take the lease if it is free (or is ours already, after a lost reply); None if somebody else holds it.
 
@@ -192,6 +230,11 @@ class LeaseStore(Protocol):
             steal_from: take it although held, if the holder's owner text equals this one (proof of its death was had).
             min_fence: highest fence known from elsewhere (own memory, workers); the new fence is larger.
             new_epoch: write a new epoch although there is one (after StateLost).
+            expect_fence: what the section's fence must have reached: a lease that is free because the state was lost
+                is not taken.
+
+        Raises:
+            StateLost: the lease is free and the section's fence is below ``expect_fence``; nothing was written.
         """
 
     async def holder(self, section: Section) -> tuple[str, int, int] | None:

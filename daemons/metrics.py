@@ -81,6 +81,17 @@ METRICS: Final[tuple[Metric, ...]] = (
         "shared_state_write_seconds", (), "Time that one write to the shared state took, retries included.", FAST
     ),
     _gauge("store_up", (), "1 while Redis can be read and written, else 0."),
+    _gauge("leading", (), "1 while this agent owns its shared state (a coordinator: leads), 0 while it stands by."),
+    _gauge("store_circuit", (), "Circuit to Redis: 0 closed, 1 half-open (the spool is being handed in), 2 open."),
+    _gauge(
+        "spool_writes", (), "Writes that wait in the local spool for Redis, or for this agent to own its section again."
+    ),
+    _gauge("spool_bytes", (), "Bytes of these writes."),
+    _counter(
+        "spool_dropped_total",
+        (),
+        "Spooled records and results that were dropped because another owner had been faster.",
+    ),
     _histogram("lease_acquire_seconds", (), "Time from wanting the lease of a section to holding it.", RECOVERY),
     _counter("lease_failures_total", ("reason",), "Leases that were not obtained or were lost, by reason."),
     _counter(

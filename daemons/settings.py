@@ -3,7 +3,6 @@
 A setting has one name everywhere: field ``state_dir`` is TOML key ``state_dir``, flag ``--state-dir`` and environment
 variable ``A2A_STATE_DIR``; only the names in :data:`UNPREFIXED` come without the prefix. Precedence: flags,
 environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources` reads them).
-``python -m daemons.settings`` prints the table of ``docs/configuration.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from daemons.settings_forms import (
     AgentIdText,
     FilePath,
     Labels,
-    NamedAddress,
     NamedAddresses,
     Port,
     Secret,
@@ -45,7 +43,7 @@ UNPREFIXED: Final = frozenset(
 )
 
 # Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
-# ids without a number get the base. The coordinators' counted range would run into the distributors' after ten.
+# ids without a number get the base. The coordinators' range ends where the distributors' begins.
 COORDINATOR_PORT: Final = 5550
 DISTRIBUTOR_PORT: Final = 5560
 METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570}
@@ -197,7 +195,7 @@ class DaemonSettings(Settings):
     )
     metrics_port: Port | None = Field(
         None,
-        description="its port, 0 for any free one; default coordinator 9550, distributor-n 9559+n, worker-n 9569+n",
+        description="its port, 0 for any free one; default coordinator-n 9549+n, distributor-n 9559+n, worker-n 9569+n",
     )
     supervision_interval_ms: int = Field(
         1000,
@@ -223,9 +221,17 @@ class OwnerSettings(DaemonSettings, RedisUser):
 
     bind: Address | None = Field(
         None,
-        description="address to listen on; default coordinator tcp://127.0.0.1:5550, distributor-n tcp://127.0.0.1:5559+n",
+        description="address to listen on; default coordinator-n tcp://127.0.0.1:5549+n, distributor-n tcp://127.0.0.1:5559+n",
     )
     lease_ttl_ms: int = Field(5000, ge=500, description="time to live of the lease on the shared state")
+    spool: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="keep what Redis cannot take while it is away on the local disk, and go on: auto, on or off; "
+        "auto is off on a coordinator that has standbys",
+    )
+    spool_max_mb: int = Field(
+        256, ge=1, le=65_536, description="bound of that in MB; above three quarters no new work is taken"
+    )
     result_ttl_s: int = Field(86_400, ge=60, description="seconds for which results stay readable")
 
     @model_validator(mode="after")
@@ -249,7 +255,8 @@ class CoordinatorSettings(OwnerSettings):
     )
 
     def hub_address(self) -> str:
-        return self.bind or f"tcp://127.0.0.1:{COORDINATOR_PORT}"
+        offset = number_of(self.coordinator_id) - 1
+        return self.bind or f"tcp://127.0.0.1:{COORDINATOR_PORT + (offset if offset < 10 else 0)}"
 
 
 class DistributorSettings(OwnerSettings):
@@ -270,6 +277,13 @@ class DistributorSettings(OwnerSettings):
     )
     max_attempts: int = Field(3, ge=1, le=100, description="attempts of a task that names no number itself")
 
+    @model_validator(mode="after")
+    def _coordinators(self) -> Self:
+        names = [split_address(text)[0] or self.coordinator_id for text in self.coordinator_address]
+        if len(set(names)) < len(names):
+            raise ValueError("coordinator_address: each of several coordinators needs its name, as NAME@ADDRESS")
+        return self
+
     def hub_address(self) -> str:
         return self.bind or f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}"
 
@@ -283,8 +297,9 @@ class WorkerSettings(DaemonSettings):
     role = "worker"
     worker_id: AgentIdText = Field("worker-1", description="id of this worker")
     distributor_id: AgentIdText = Field("distributor-1", description="id of the distributor it works for")
-    distributor_address: NamedAddress | None = Field(
-        None, description="address of that distributor; default tcp://127.0.0.1:(5559+n) for distributor-n"
+    distributor_address: NamedAddresses | None = Field(
+        None,
+        description="its address, several where standbys of it run; default tcp://127.0.0.1:(5559+n) for distributor-n",
     )
     worker_slots: int = Field(
         default_factory=lambda: max(1, min(os.cpu_count() or 1, 32)),
@@ -305,8 +320,16 @@ class WorkerSettings(DaemonSettings):
     )
     worker_labels: Labels = Field({}, description="labels that tasks may ask for, as name=value, comma-separated")
 
+    @model_validator(mode="after")
+    def _one_distributor(self) -> Self:
+        for name, address in map(split_address, self.distributor_address or ()):
+            if name not in (None, self.distributor_id):
+                raise ValueError(f"distributor_address: {address} is {name}'s, not {self.distributor_id}'s")
+        return self
+
     def spoke_addresses(self) -> tuple[str, ...]:
-        return (self.distributor_address or f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}",)
+        default = f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}"
+        return self.distributor_address or (default,)
 
 
 class ClientSettings(RedisUser):
@@ -362,23 +385,3 @@ def default_text(field: FieldInfo) -> str:
     if isinstance(field.default, dict):
         return ",".join(f"{name}={value}" for name, value in field.default.items())
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-
-
-def reference() -> str:
-    """The reference table as Markdown (``docs/configuration.md`` holds it)."""
-    users: dict[str, list[str]] = {}
-    fields: dict[str, FieldInfo] = {}
-    for model in MODELS:
-        for name, field in model.model_fields.items():
-            users.setdefault(name, []).append(model.role)
-            fields.setdefault(name, field)
-    lines = ["| TOML key | environment | default | read by | meaning |", "| --- | --- | --- | --- | --- |"]
-    for name, field in fields.items():
-        default = f"`{default_text(field)}`" if default_text(field) else ""
-        readers = "all" if len(users[name]) == len(MODELS) else ", ".join(users[name])
-        lines.append(f"| `{name}` | `{env_name(name)}` | {default} | {readers} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

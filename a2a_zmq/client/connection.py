@@ -23,6 +23,8 @@ from a2a_zmq.protocol.ports import Port
 TRY_ADDRESS_S = 2.0
 # … and how long after an attempt that failed at once.
 NEXT_ADDRESS_S = 0.2
+# How long a coordinator that stands by is kept, so that nobody goes round and round while none leads.
+STANDBY_PAUSE_S = 0.15
 # What the transport's reasons mean to a user.
 CONNECT_TROUBLE = {
     "unreachable": "nothing answers at that address",
@@ -119,6 +121,8 @@ class Connection:
         self._try_until = math.inf
         self._connected = False
         self._session_until = math.inf
+        self._switch_at = math.inf
+        core.others = len(addresses) > 1
         self._link = self._open(clock())
 
     # ------------------------------------------------------------ for callers
@@ -280,14 +284,20 @@ class Connection:
     # ------------------------------------------------------------ sessions and addresses
 
     def _look_at_session(self, now: Now) -> None:
-        if self.core.peer:
+        if self.core.peer and not self.core.elsewhere:
             self.lost_at = None
-            self._try_until = self._session_until = math.inf
-            if self.core.wants_other and len(self.addresses) > 1:
-                self._next_address(now)
+            self._try_until = self._switch_at = self._session_until = math.inf
             return
         if self.lost_at is None:
             self.lost_at = now.mono
+        if self.core.peer:
+            self._try_until = math.inf
+            if self._switch_at == math.inf:
+                self._switch_at = now.mono + STANDBY_PAUSE_S
+            elif now.mono >= self._switch_at:
+                self._next_address(now)
+            return
+        self._switch_at = math.inf
         if len(self.addresses) == 1:
             self._renew_connection(now)
             return
@@ -306,6 +316,7 @@ class Connection:
             self._link.socket.reconnect()
 
     def _next_address(self, now: Now) -> None:
+        self._switch_at = math.inf
         self._link.port.close(now)
         self._transmit()
         self._link.socket.close()
@@ -326,7 +337,13 @@ class Connection:
     def _arm(self, now: Now) -> None:
         if self._closed:
             return
-        deadline = min(self._link.port.next_deadline(), self.core.next_deadline(), self._try_until, self._session_until)
+        deadline = min(
+            self._link.port.next_deadline(),
+            self.core.next_deadline(),
+            self._try_until,
+            self._switch_at,
+            self._session_until,
+        )
         if self._unsent:
             self._push()
             if self._unsent:

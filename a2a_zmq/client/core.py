@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from a2a_zmq.client.calls import CallTable
 from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.quantities import bounded, seconds
+from a2a_zmq.client.silence import Silence
 from a2a_zmq.client.submits import MAX_BATCH_TASKS, SubmitTable
 from a2a_zmq.client.tasktable import TaskTable
 from a2a_zmq.client.watches import WatchTable
@@ -35,10 +37,6 @@ DEFAULT_RETRY_AFTER_S: Final = 0.2
 # How often deadlines of unanswered requests are looked at; a caller's deadline is kept to this precision.
 DEADLINE_SCAN_S: Final = 0.1
 
-# When nothing has come for so long although tasks are under way, all of them are asked for again: a coordinator drops
-# results of a client that does not take them in time. The pause doubles up to its bound while nothing comes.
-AUDIT_MIN_S: Final = 20.0
-AUDIT_MAX_S: Final = 300.0
 # What a task's body has besides its payload at most (ids, metadata); the coordinator judges the payload itself.
 BODY_OVERHEAD_BYTES: Final = 8 * 1024
 
@@ -61,7 +59,8 @@ class ClientCore:
         tasks: tasks that somebody waits for; the shell hands out its ``accepted`` and ``finished``.
         calls: requests that are not submissions; the shell hands out its ``answered``.
         peer: id of the coordinator that we have a session with, or "".
-        wants_other: the coordinator says that another one leads: the shell should try the next address.
+        wants_other: the coordinator says that it does not lead.
+        others: the shell knows further coordinators: one that does not lead is asked nothing, and left.
         max_payload_bytes: largest body of one task that the coordinator takes.
         task_types: task types that the fleet knew at the last welcome.
         trouble: why there is no session, as far as known; set by the shell too.
@@ -78,11 +77,10 @@ class ClientCore:
         self.trouble = ""
         self._give_up_at = math.inf
         self._gave_up = False
-        self._audit_at = math.inf
-        self._audit_s = AUDIT_MIN_S
+        self._silence = Silence()
         self._boot_id = ""
         self.peer = ""
-        self.wants_other = False
+        self.wants_other = self.others = False
         self.max_payload_bytes = DEFAULT_MAX_PAYLOAD_BYTES
         self.task_types: tuple[str, ...] = ()
 
@@ -108,6 +106,15 @@ class ClientCore:
     def request(self, call: Call, now: Now) -> None:
         self._note_deadline(call.deadline, now)
         self.calls.add(call)
+
+    @property
+    def elsewhere(self) -> bool:
+        """The present coordinator stands by, and another one is to be found."""
+        return self.wants_other and self.others
+
+    @property
+    def _within_reach(self) -> bool:
+        return bool(self.peer) and not self.elsewhere
 
     def queued(self) -> int:
         """How many tasks are not sent yet."""
@@ -140,16 +147,14 @@ class ClientCore:
                 self.locked_out(now.mono + LOCKED_OUT_S)
 
     def _heard(self, now: Now) -> None:
-        """Results or acceptances came: the next audit can wait."""
-        self._audit_s = AUDIT_MIN_S
-        self._audit_at = now.mono + AUDIT_MIN_S if self.tasks else math.inf
+        """Results or acceptances came."""
+        self._silence.ended(now, waiting=bool(self.tasks))
 
     def _audit(self, now: Now) -> None:
         """Nothing came for a while: ask for everything that is under way."""
         if self.tasks and self.peer and self._watches.idle():
             self._watch_all()
-        self._audit_s = min(self._audit_s * 2, AUDIT_MAX_S)
-        self._audit_at = now.mono + self._audit_s if self.tasks else math.inf
+        self._silence.goes_on(now, waiting=bool(self.tasks))
 
     def locked_out(self, give_up_at: float) -> None:
         """Keys do not fit: unless that changes until this monotonic time, all waiting for the coordinator ends."""
@@ -187,8 +192,10 @@ class ClientCore:
         self.trouble = ""
         self.no_longer_locked_out()
         details = peer.details
-        self.max_payload_bytes = _bounded(details.get("max_payload_bytes"), DEFAULT_MAX_PAYLOAD_BYTES)
-        self._submits.max_batch = min(_bounded(details.get("max_batch"), MAX_BATCH_TASKS), MAX_BATCH_TASKS)
+        if details.get("leading") is False:
+            self._stands_by(f"{peer.agent_id} stands by")
+        self.max_payload_bytes = bounded(details.get("max_payload_bytes"), DEFAULT_MAX_PAYLOAD_BYTES)
+        self._submits.max_batch = min(bounded(details.get("max_batch"), MAX_BATCH_TASKS), MAX_BATCH_TASKS)
         types = details.get("task_types")
         if isinstance(types, list):
             self.task_types = tuple(str(name) for name in types)
@@ -222,7 +229,7 @@ class ClientCore:
             return
         if not self.calls.answer(request_id, payload) and self._watches.answered(request_id):
             self._take_watch(payload)
-            if self._audit_at == math.inf:
+            if self._silence.ask_at == math.inf:
                 self._heard(now)
 
     def _reject(self, batch: list[Entry], rejected: Any, now: Now) -> None:
@@ -238,7 +245,7 @@ class ClientCore:
             if code in TRANSIENT:
                 entry.trouble = code
                 patient.append(entry)
-                wait = max(wait, _seconds(refusal.get("retry_after_s"), DEFAULT_RETRY_AFTER_S))
+                wait = max(wait, seconds(refusal.get("retry_after_s"), DEFAULT_RETRY_AFTER_S))
             else:
                 self.tasks.finish(entry, RequestRefused(code, str(refusal.get("message", ""))))
         if patient:
@@ -261,11 +268,10 @@ class ClientCore:
         payload = message.payload
         code = str(payload.get("code", "UNKNOWN_ACTION"))
         text = str(payload.get("message", ""))
-        wait = _seconds(payload.get("retry_after_s"), DEFAULT_RETRY_AFTER_S)
-        if code == "NOT_LEADER":
-            self.wants_other = True
+        wait = seconds(payload.get("retry_after_s"), DEFAULT_RETRY_AFTER_S)
         batch = self._submits.answered(request_id)
         if batch is not None:
+            self._refused_by(code, text)
             waiting = [entry for entry in batch if entry.phase == SENT]
             if code in TRANSIENT:
                 self._put_off(waiting, code, self._later(wait, now), hold=True)
@@ -274,11 +280,23 @@ class ClientCore:
                     self.tasks.finish(one, RequestRefused(code, text))
             return
         again_at = self._later(wait, now) if code in TRANSIENT else None
-        if not self.calls.refuse(request_id, code, text, again_at):
+        if self.calls.refuse(request_id, code, text, again_at):
+            self._refused_by(code, text)
+        elif request_id in self._watches:
+            self._refused_by(code, text)
             for task_id in self._watches.refused(request_id, code, again_at):
                 entry = self.tasks.get(task_id)
                 if entry is not None:
                     self.tasks.finish(entry, RequestRefused(code, text))
+
+    def _refused_by(self, code: str, text: str) -> None:
+        """A request of this session was refused. (What was asked in an earlier one may have led since.)"""
+        if code == "NOT_LEADER":
+            self._stands_by(text)
+
+    def _stands_by(self, why: str) -> None:
+        self.wants_other = True
+        self.trouble = why
 
     def _put_off(self, batch: list[Entry], code: str, again_at: float, *, hold: bool) -> None:
         """Nothing of a submission was taken; it is sent again later."""
@@ -301,7 +319,7 @@ class ClientCore:
         for table in (self.calls, self._watches, self._submits):
             table.release(now)
         out: list[Outbound] = []
-        if not self.peer:
+        if not self._within_reach:
             return out
         while len(out) < room and (call := self.calls.next(now, self._new_id())) is not None:
             out.append(call)
@@ -344,31 +362,31 @@ class ClientCore:
 
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`tick` and :meth:`flush` want to be called again (inf: never)."""
-        deadline = min(self._next_scan, self._audit_at)
+        deadline = min(self._next_scan, self._silence.ask_at)
         if not self.peer and not self._gave_up:
             deadline = min(deadline, self._give_up_at)
-        if self.peer:  # else nothing can be sent: what is due waits for the session, which wakes us
+        if self._within_reach:  # else what is due waits for the next session, which wakes us
             for table in (self.calls, self._watches, self._submits):
                 deadline = min(deadline, table.next_deadline())
         return deadline
 
     def tick(self, now: Now) -> None:
         """Give up on requests whose deadline has passed. O(what is not answered), which the windows bound."""
-        if now.mono >= self._audit_at:
+        if now.mono >= self._silence.ask_at:
             self._audit(now)
         lockout = self.lockout(now)
         if lockout is not None:
             self._give_up(lockout)
         if now.mono < self._next_scan:
             return
-        earliest = self.calls.expire(now, None if self.peer else self._out_of_reach(), self.peer)
+        earliest = self.calls.expire(now, None if self._within_reach else self._out_of_reach(), self.peer)
         watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
         for entry in [*self._submits.entries(), *(e for e in watched if e.phase == WATCHED)]:
             earliest = min(earliest, self.tasks.expire(entry, now, self._too_late))
         self._next_scan = max(earliest, now.mono + DEADLINE_SCAN_S)
 
     def _too_late(self, trouble: str) -> FleetError:
-        if not self.peer:
+        if not self._within_reach:
             return self._out_of_reach()
         if trouble:
             return RequestRefused(trouble, "the task was refused until the caller's deadline passed")
@@ -377,12 +395,3 @@ class ClientCore:
     def _out_of_reach(self) -> FleetUnavailable:
         why = f" ({self.trouble})" if self.trouble else ""
         return FleetUnavailable(f"no coordinator was reachable before the deadline{why}")
-
-
-def _bounded(value: Any, limit: int) -> int:
-    """A positive number from a welcome, or the limit that we assume."""
-    return value if isinstance(value, int) and value > 0 else limit
-
-
-def _seconds(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and value >= 0 else default

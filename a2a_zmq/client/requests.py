@@ -85,6 +85,10 @@ def drain(agent_id: str) -> Ask:
     return Ask("drain_agent", {"agent_id": agent_id})
 
 
+def audit(*, repair: bool) -> Ask:
+    return Ask("audit", {"repair": repair})
+
+
 def _chunks(task_ids: Sequence[str]) -> Iterator[list[str]]:
     ids = [checked_task_id(task_id) for task_id in task_ids]
     for start in range(0, len(ids), MAX_IDS):

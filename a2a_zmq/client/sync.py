@@ -375,3 +375,8 @@ class FleetClient:
     def drain(self, agent_id: str) -> dict[str, Any]:
         """Let an agent finish what it has and take nothing new (operators only)."""
         return requests.without_action(self._ask(requests.drain(agent_id)))
+
+    def audit(self, *, repair: bool = False) -> dict[str, Any]:
+        """Compare store, coordinator and distributors, and mend what has one right answer (operators only): ``checked``
+        tasks, ``findings``, their ``total``, how many were ``repaired``, and what is ``unchecked``."""
+        return requests.without_action(self._ask(requests.audit(repair=repair)))

@@ -41,6 +41,10 @@ class WatchTable:
         self._asked.clear()
         self._delayed.clear()
 
+    def __contains__(self, request_id: str) -> bool:
+        """Whether this request is not answered."""
+        return request_id in self._asked
+
     def idle(self) -> bool:
         return not (self._waiting or self._asked or self._delayed)
 

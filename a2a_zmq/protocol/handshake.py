@@ -103,7 +103,15 @@ def is_hello(frame: bytes) -> bool:
 
 
 def make_hello(
-    keys: KeySource, peer: str, boot: BootInfo, now: Now, *, attempt: int, new_id: Callable[[], str], nonce: bytes
+    keys: KeySource,
+    peer: str,
+    boot: BootInfo,
+    now: Now,
+    *,
+    attempt: int,
+    new_id: Callable[[], str],
+    nonce: bytes,
+    fence: int = 0,
 ) -> Greeting | None:
     """A HELLO; None if there is no key for the peer.
 
@@ -124,6 +132,8 @@ def make_hello(
         "pid": boot.pid,
         "start_time": boot.start_time,
     }
+    if fence:
+        payload["fence"] = fence
     token = keys.token(now.wall)
     if token is not None:
         payload["token"] = token
@@ -347,6 +357,7 @@ def _peer_info(agent_id: str, payload: dict[str, Any]) -> PeerInfo:
         _text(payload, "host_id", _MAX_TEXT),
         _count(payload, "pid"),
         _count(payload, "start_time"),
+        fence=_count(payload, "fence") if "fence" in payload else 0,
     )
 
 

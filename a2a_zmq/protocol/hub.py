@@ -27,7 +27,8 @@ _SESSION_ID_BYTES = 8
 class Hub(Machine):
     """See :class:`~a2a_zmq.protocol.ports.Port`.
 
-    ``welcome(peer, now)`` gives what a joining peer is told of us, ``heartbeat(peer, now)`` the payload of heartbeats.
+    ``welcome(peer, now)`` gives what a joining peer is told of us, ``heartbeat(peer, now)`` the payload of heartbeats,
+    ``closed()`` why nobody is let in now ("" if peers may join): another process of our name does the work.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Hub(Machine):
         config: PortConfig,
         welcome: Callable[[str, Now], dict[str, Any]],
         heartbeat: Callable[[str, Now], dict[str, Any]],
+        closed: Callable[[], str] = lambda: "",
     ) -> None:
         super().__init__(keys, boot=boot, new_id=new_id, random_bytes=random_bytes, config=config, heartbeat=heartbeat)
         self._welcome = welcome
+        self._shut = closed
         self._former: dict[bytes, tuple[Session, float]] = {}  # route → session that we ended, and when we told so
         self._routes: dict[bytes, Peer] = {}  # connections of peers that are, or were, authenticated on them
         self._gone: dict[str, None] = {}  # peers that are down, longest first
@@ -166,11 +169,17 @@ class Hub(Machine):
 
     def _obstacle(self, info: PeerInfo) -> Refused | None:
         """Why this peer cannot join now. If the table of peers is full, the one that is down longest makes room."""
+        why = self._shut()
+        if why:
+            return Refused("standby", why)
         known = self._peers.get(info.agent_id)
         if known is not None and known.info is not None:
-            if known.session is not None and known.info.boot_id != info.boot_id:
+            if known.session is not None and known.info.boot_id != info.boot_id and info.fence <= known.info.fence:
+                if 0 < info.fence < known.info.fence:
+                    return Refused("replaced", f"a process with fence {known.info.fence} has this name")
                 # A process that was restarted has no live session: its connection ended, or its silence ends it soon.
                 # So this is a second process of the same name, and two would take the session from each other for ever.
+                # (One with a higher fence has replaced the first, which may not know yet.)
                 where = "the same host" if known.info.host_id == info.host_id else "another host"
                 return Refused("identity", f"a live process has this name: pid {known.info.pid} on {where}")
             return None

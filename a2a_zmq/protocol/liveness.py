@@ -23,6 +23,8 @@ from enum import Enum
 from typing import NamedTuple
 
 _HOLDS_IN_A_ROW = 5
+# After a long pause of ours peers have given our connection up, and wait up to 2 s (transport) before the next attempt.
+_LONGEST_HOLD_S = 2.5
 
 
 class AttentiveClock:
@@ -30,7 +32,8 @@ class AttentiveClock:
 
     Whoever drives us wants to come back every ``interval_s`` (there is always a deadline so soon). A gap of half as
     much again is our own lateness: the excess counts for nobody's silence, and no verdict falls for one more
-    interval, so that what waits in the sockets can be read first. Where every gap is late (an overloaded host),
+    interval, so that what waits in the sockets can be read first; or for as long as we were away, within a bound, so
+    that those can come back who broke the connection because we were. Where every gap is late (an overloaded host),
     holding back would never end; after a few in a row verdicts fall again, by attentive time.
     """
 
@@ -51,7 +54,7 @@ class AttentiveClock:
             self._lost_s += late_s
             self._late_in_a_row += 1
             if self._late_in_a_row <= _HOLDS_IN_A_ROW:
-                self.hold_until = mono + self._interval_s
+                self.hold_until = mono + max(self._interval_s, min(late_s, _LONGEST_HOLD_S))
         elif mono >= self.hold_until:
             self._late_in_a_row = 0
         self._seen = max(mono, self._seen)
@@ -148,6 +151,14 @@ class Liveness:
         grace_ends = broken_at + self.timing.grace_s
         return max(grace_ends, self._heard_at + self.timing.dead_s) if settled_by_probe else grace_ends
 
+    def look(self, at: float) -> list[Verdict]:
+        """Whether it is time to look for the process: proof of its end may be had at any time."""
+        if self.health is Health.DEAD or self._broken_at is None or at < self._probe_at:
+            return []
+        self._probe_at = math.inf
+        self._probe_out = True
+        return [Verdict("probe", "disconnect", self.silent_s(at))]
+
     def check(self, at: float) -> list[Verdict]:
         """What time alone says."""
         if self.health is Health.DEAD:
@@ -155,11 +166,7 @@ class Liveness:
         if self._broken_at is not None:
             if at >= self._grace_ends(self._broken_at):
                 return [self.died(at, "disconnect")]
-            if at >= self._probe_at:
-                self._probe_at = math.inf
-                self._probe_out = True
-                return [Verdict("probe", "disconnect", self.silent_s(at))]
-            return []
+            return self.look(at)
         silent_s = self.silent_s(at)
         if at >= self._heard_at + self.timing.dead_s:
             return [self.died(at, "silence")]
@@ -168,6 +175,10 @@ class Liveness:
             if not self.timing.quiet:
                 return [Verdict("suspect", "silence", silent_s)]
         return []
+
+    def look_due(self) -> float:
+        """Attentive time at which :meth:`look` has something to say."""
+        return self._probe_at
 
     def due(self) -> float:
         """Attentive time at which :meth:`check` has something to say if nothing happens until then."""

@@ -178,7 +178,9 @@ class Machine(Outbound, ABC):
 
     def _check_life(self, peer: Peer, now: Now) -> None:
         if now.mono < self._clock.hold_until:
-            self._timers.arm(("life", peer.agent_id), self._clock.hold_until)
+            self._judge(peer, peer.life.look(self._at), now)
+            look_in_s = max(_SOON_S, peer.life.look_due() - self._at)
+            self._timers.arm(("life", peer.agent_id), min(self._clock.hold_until, now.mono + look_in_s))
             return
         self._judge(peer, peer.life.check(self._at), now)
         self._watch(peer, now)

@@ -27,6 +27,7 @@ class PeerInfo:
         boot_id: fresh for every start of the peer's process.
         host_id: equal for processes between which a pid is meaningful (kernel boot id and pid namespace).
         pid, start_time: the peer's process and its start time in clock ticks (``/proc/PID/stat``), 0 if unknown.
+        fence: with which it acts in its name, 0 if it has none.
         details: what the peer said of itself: a spoke's ``announce`` payload, or a hub's ``welcome`` payload.
         restarted: True if this agent was known before with another boot id; its unacknowledged outbox was
             dropped then, because the new process has no memory of what the old one handled.
@@ -38,6 +39,7 @@ class PeerInfo:
     host_id: str = ""
     pid: int = 0
     start_time: int = 0
+    fence: int = 0
     details: dict[str, Any] = field(default_factory=dict)
     restarted: bool = False
 
@@ -98,8 +100,8 @@ class Refusal:
     Attributes:
         kind: ``signature`` (counts in ``a2a_signature_failures_total``) or ``routing`` (``a2a_routing_errors_total``).
         reason: kind ``signature``: ``signature``, ``identity``, ``sequence``, ``skew``, ``revoked``, ``token``,
-            ``malformed``; kind ``routing``: ``frames``, ``size``, ``no_session``, ``forbidden``, ``version``, ``busy``,
-            ``overflow``, ``unroutable``.
+            ``malformed``; kind ``routing``: ``frames``, ``size``, ``no_session``, ``forbidden``, ``version``,
+            ``standby``, ``replaced``, ``busy``, ``overflow``, ``unroutable``.
         agent_id: who, as far as authenticated; else empty.
     """
 

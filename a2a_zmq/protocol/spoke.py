@@ -23,16 +23,22 @@ from a2a_zmq.protocol.strict import dumps
 # Answers to HELLOs that we gave up on are recognised, so that a hub that wakes from a pause does not look like a
 # forger.
 _GREETINGS_KEPT = 8
+# How soon we look again whether we may greet.
+_SHUT_S = 0.1
 
 
 class Spoke(Machine):
     """See :class:`~a2a_zmq.protocol.ports.Port`.
 
+    ``announce(now)`` gives what the hub is told of us in every new session, ``heartbeat(peer, now)`` the payload of
+    heartbeats. Reliable messages may be sent before there is a session; they wait in the outbox. ``claim()`` is
+    the fence with which we act in our name, 0 where there is none; while it is None the hub is not greeted, because
+    another process of our name acts.
+
     Attributes:
         obstacle: why the hub, or we, refused the last attempt to make a session on this connection; else "".
-
-    ``announce(now)`` gives what the hub is told of us in every new session, ``heartbeat(peer, now)`` the payload of
-    heartbeats. Reliable messages may be sent before there is a session; they wait in the outbox.
+        shut: we greet nobody now (see ``claim``).
+        refused: the reason's name where the hub refused our last HELLO, "" if it did not.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Spoke(Machine):
         config: PortConfig,
         announce: Callable[[Now], dict[str, Any]],
         heartbeat: Callable[[str, Now], dict[str, Any]],
+        claim: Callable[[], int | None] = lambda: 0,
         peer_role: Role = Role.COORDINATOR,
     ) -> None:
         """
@@ -55,7 +62,9 @@ class Spoke(Machine):
         """
         super().__init__(keys, boot=boot, new_id=new_id, random_bytes=random_bytes, config=config, heartbeat=heartbeat)
         self.phase = Phase.IDLE
+        self.refused = ""
         self._announce = announce
+        self._claim = claim
         timing = self._timing(peer_role, config.heartbeat_s)
         self._hub = Peer(peer, peer_role, Link(config), Liveness(timing, 0.0))
         self._peers[peer] = self._hub
@@ -64,6 +73,7 @@ class Spoke(Machine):
         self._greeted_at = float("-inf")
         self._former: Session | None = None
         self.obstacle = ""
+        self.shut = False
 
     # ------------------------------------------------------------ receiving
 
@@ -99,7 +109,7 @@ class Spoke(Machine):
             except Rejected as rejected:
                 if age == 0:
                     self.obstacle = rejected.detail or rejected.reason
-                    self._refuse(rejected.reason, rejected.agent_id, rejected.detail)
+                    self._rejected(rejected, now)
                 return True
             if welcome is not None:
                 if age == 0:
@@ -107,16 +117,29 @@ class Spoke(Machine):
                 return True
         return False
 
+    def _rejected(self, rejected: Rejected, now: Now) -> None:
+        self.refused = rejected.reason
+        self._refuse(rejected.reason, rejected.agent_id, rejected.detail)
+        if rejected.reason == "standby":  # it may take the work over at any moment
+            self._attempt = 0
+            self._timers.arm(("hello", self._hub.agent_id), now.mono + self.config.hello_retry_min_s)
+
     # ------------------------------------------------------------ handshake
 
     def _say_hello(self, now: Now) -> None:
         hub = self._hub.agent_id
+        fence = self._claim()
+        self.shut = fence is None
+        if fence is None:
+            self._timers.arm(("hello", hub), now.mono + _SHUT_S)
+            return
         greeting = make_hello(
             self._keys,
             hub,
             self._boot,
             now,
             attempt=self._attempt,
+            fence=fence,
             new_id=self._new_id,
             nonce=self._random_bytes(NONCE_BYTES),
         )
@@ -149,7 +172,7 @@ class Spoke(Machine):
         self.phase = step(self.phase, Input.WELCOMED)
         self._greetings.clear()
         self._attempt = 0
-        self.obstacle = ""
+        self.obstacle = self.refused = ""
         self._timers.cancel(("hello", hub.agent_id))
         self._replaced(hub, welcome.peer, now)
         hub.life.timing = self._timing(welcome.peer.role, welcome.heartbeat_s)

@@ -151,3 +151,11 @@ def classify(key: str) -> KeyClass | None:
     if (match["bucket"] is not None) != (prefix == "results"):
         return None
     return _BY_NAME[_PREFIX_KIND.get(prefix, prefix)]
+
+
+def distributor_of(key: str) -> str | None:
+    """Id of the distributor that one of our keys belongs to ("" for the coordinator's own); None for other keys."""
+    if classify(key) is None:
+        return None
+    tag = key[key.index("{") + 1 : key.index("}")] if "{" in key else key
+    return INBOX if tag == base(INBOX) else tag.removeprefix(base("x")[:-1])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
-from a2a_zmq.errors import StoreUnavailable, VersionConflict
+from a2a_zmq.errors import StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import Held, Section
 from a2a_zmq.state import keys
 from a2a_zmq.state.lease_rules import (
@@ -72,6 +72,7 @@ class RedisLeases:
         steal_from: str | None = None,
         min_fence: int = 0,
         new_epoch: bool = False,
+        expect_fence: int = 0,
     ) -> Held | None:
         async with self._turn:
             replies_lost = 0
@@ -86,6 +87,8 @@ class RedisLeases:
                 grant = decide(lease, fence, owner, steal_from=steal_from, min_fence=min_fence, new_epoch=new_epoch)
                 if grant is None:
                     return None
+                if lease is None and fence < expect_fence:
+                    raise StateLost(keys.section_name(section), expect_fence, fence, "its fence")
                 held = Held(keys.lease(section), owner, grant.fence, safe_until(asked_at, ttl_ms), found_fence)
                 if not grant.write:
                     if await self.renew(section, held, ttl_ms):

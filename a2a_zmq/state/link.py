@@ -66,13 +66,16 @@ class Link:
                 self._generation += 1
             packed = pack(commands)
             try:
-                return await wire.exchange(packed, len(commands), self._timeout_s + len(packed) / _BYTES_PER_S)
+                replies = await wire.exchange(packed, len(commands), self._timeout_s + len(packed) / _BYTES_PER_S)
             except (OSError, hiredis.ProtocolError) as error:
                 wire.close()
                 raise to_state_error(error) from error
             except BaseException:
                 wire.close()
                 raise
+            if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):
+                wire.close()  # a replica now: the name may lead to the new primary already
+            return replies
 
     async def ask(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
         """As :meth:`exchange`, for commands of which none may fail.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Final
 
-from a2a_zmq.errors import StoreUnavailable
-from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Wanted
+from a2a_zmq.errors import StateLost, StoreUnavailable
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
@@ -35,6 +36,9 @@ from a2a_zmq.state.section import (
 )
 
 __all__ = ["MemoryHints", "MemoryLeases", "MemoryRedis", "MemoryStore"]
+
+# Live records of one page.
+_PAGE_STEP: Final = 500
 
 
 class MemoryStore:
@@ -103,6 +107,9 @@ class MemoryStore:
 
     def rebase(self, section: Section) -> None:
         self._known.pop(section, None)
+
+    def advance(self, section: Section, version: int) -> None:
+        self._floor[section] = max(self._floor.get(section, 0), version)
 
     async def load(self, section: Section) -> Loaded:
         data = self._world.data(self._client)
@@ -174,6 +181,16 @@ class MemoryStore:
         live = self._world.data(self._client).hashes.get(keys.tasks(distributor_id), {})
         return {task_id: live[task_id] for task_id in task_ids if task_id in live}
 
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        """Pages go by the ids' order, so that records that come and go between them move no others."""
+        live = self._world.data(self._client).hashes.get(keys.tasks(distributor_id), {})
+        ids = sorted(task_id for task_id in live if task_id > cursor)
+        part = ids[:_PAGE_STEP]
+        return (part[-1] if len(ids) > len(part) else ""), {task_id: live[task_id] for task_id in part}
+
+    async def survey(self) -> Survey:
+        return Survey(self._world.facts(self._client), whole=True)
+
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         stream = self._world.data(self._client).streams.get(keys.history(distributor_id), deque())
         events: list[bytes] = []
@@ -241,6 +258,7 @@ class MemoryLeases:
         steal_from: str | None = None,
         min_fence: int = 0,
         new_epoch: bool = False,
+        expect_fence: int = 0,
     ) -> Held | None:
         world, key = self._world, keys.lease(section)
         data, now = world.data(self._client), world.clock()
@@ -255,6 +273,8 @@ class MemoryLeases:
         )
         if grant is None:
             return None
+        if key not in data.leases and found.fence < expect_fence:
+            raise StateLost(keys.section_name(section), expect_fence, found.fence, "its fence")
         fault = world.coming_fault(self._client)
         if fault is False:
             raise StoreUnavailable("timeout", "simulated: the request never arrived")

@@ -14,7 +14,7 @@ from typing import Final
 
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import StoreUnavailable
-from a2a_zmq.interfaces import Section
+from a2a_zmq.interfaces import KeyFact, Section
 from a2a_zmq.state import keys
 from a2a_zmq.state.section import FIELDS, Snapshot
 
@@ -126,6 +126,29 @@ class MemoryRedis:
     def snapshot(self, data: MemoryData, section: Section) -> Snapshot:
         header = data.headers.get(keys.header(section), {})
         return Snapshot.parse([header[name].encode() if name in header else None for name in FIELDS])
+
+    def facts(self, client: str) -> list[KeyFact]:
+        """What a look at all keys finds."""
+        data, now = self.data(client), self.clock().mono
+        found: list[KeyFact] = []
+
+        def add(key: str, type_: str, *, lease: str = "", size: int = 0) -> None:
+            end = data.expiry.get(key)
+            found.append(KeyFact(key, type_, -1 if end is None else round((end - now) * 1000), lease, size))
+
+        for key in data.headers:
+            add(key, "hash")
+        for key, members in data.hashes.items():
+            kind = keys.classify(key)
+            if members:  # Redis has no empty hashes
+                add(key, "hash", size=len(members) if kind is not None and kind.name == "tasks" else 0)
+        for key in data.streams:
+            add(key, "stream")
+        for key, value in data.leases.items():
+            add(key, "string", lease=value)
+        if data.registry:
+            add(keys.registry(), "hash")
+        return found
 
     # ---------------------------------------------------------------- hints
 

@@ -22,6 +22,8 @@ _SCAN_STEP: Final = 1000
 _IDS_STEP: Final = 500
 _BUCKETS_STEP: Final = 8
 _HISTORY_STEP: Final = 100
+# Whoever pages does so beside work that must not wait for it.
+_PAGE_STEP: Final = 500
 _LETTERS_STEP: Final = 50  # they have their payloads
 
 
@@ -63,6 +65,12 @@ class Reads:
             if cursor == b"0" or (at_most is not None and len(found) >= at_most):
                 return found
             await asyncio.sleep(0)
+
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        """One step through the live records."""
+        command: Command = ("HSCAN", keys.tasks(distributor_id), cursor or "0", "COUNT", _PAGE_STEP)
+        ((following, flat),) = await self._ask([command])
+        return ("" if following == b"0" else following.decode()), _pairs(flat)
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         sections = keys.sections(distributor_id)

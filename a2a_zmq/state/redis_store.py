@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
-from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Wanted
+from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys, letters
 from a2a_zmq.state.link import Link
@@ -39,6 +39,7 @@ from a2a_zmq.state.section import (
     judge,
     plan_write,
 )
+from a2a_zmq.state.survey import survey
 from a2a_zmq.state.wire import Command, first_error, to_state_error
 
 # A conflict means that another writer got in between; with a handful of writers eight attempts always suffice,
@@ -271,13 +272,19 @@ class RedisStore:
     def rebase(self, section: Section) -> None:
         self._known.pop(section, None)
 
+    def advance(self, section: Section, version: int) -> None:
+        self._floor[section] = max(self._floor.get(section, 0), version)
+
     # ------------------------------------------------------------ reading
 
     async def load(self, section: Section) -> Loaded:
+        # A write of ours may be carried out while we read: what we read is older than that then, not lost.
+        known = self._known.get(section)
         snapshot, header = await self._reads.header(section)
-        check_not_lost(keys.section_name(section), snapshot, self._known.get(section))
+        check_not_lost(keys.section_name(section), snapshot, known)
         tasks = await self._reads.all_tasks(section.distributor_id)
-        self._remember(section, snapshot)
+        if self._known.get(section) is known:
+            self._remember(section, snapshot)
         return Loaded(snapshot.version, snapshot.fence, snapshot.epoch, header, tasks)
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
@@ -310,6 +317,12 @@ class RedisStore:
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         return await self._reads.tasks(distributor_id, task_ids)
+
+    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
+        return await self._reads.page(distributor_id, cursor)
+
+    async def survey(self) -> Survey:
+        return await survey(self._reads.link)
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         return await self._reads.history(distributor_id, limit, task_id)

@@ -6,13 +6,20 @@ import os
 import resource
 import shutil
 import socket
+import sqlite3
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+from a2a_zmq.clock import parse_iso
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import A2AError, ConfigError
+from daemons.cli.findings import Check
 from daemons.cli.invocation import Invocation
+from daemons.cli.redis_checks import redis_checks
+from daemons.cli.state_checks import not_checked, state_check
 
 # What PROTOCOL asks of unit files: silent connections must not be able to fill the table.
 WANTED_FILES = 65_536
@@ -21,19 +28,16 @@ ENOUGH_FILES = 4_096
 MIN_FREE_BYTES = 256 * 1024 * 1024
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 3.0
+# Times of different hosts' records are compared by people, so a second is enough.
+MAX_CLOCK_OFF_S = 1.0
 
 
-class Check(NamedTuple):
-    """One check: what was looked at, what was found, and what would mend it."""
+def run_checks(run: Invocation, *, repair: bool = False) -> list[Check]:
+    """All checks; later ones are left out where an earlier one explains them.
 
-    name: str
-    ok: bool
-    text: str
-    fix: str = ""
-
-
-def run_checks(run: Invocation) -> list[Check]:
-    """All checks; later ones are left out where an earlier one explains them."""
+    Args:
+        repair: let the coordinator mend what is wrong with the state.
+    """
     checks = [_python(), _files()]
     try:
         settings = run.settings
@@ -45,8 +49,11 @@ def run_checks(run: Invocation) -> list[Check]:
     ports = [_port(text) for text in settings.coordinator_address]
     checks += [keys, *ports]
     if keys.ok and any(port.ok for port in ports):
-        checks += _fleet(run)
-    checks.append(_redis(run))
+        checks += _fleet(run, repair=repair)
+    else:
+        checks.append(not_checked("no coordinator is in reach"))
+    checks += redis_checks(run)
+    checks += _spools(settings.state_dir / "spool")
     return checks
 
 
@@ -118,7 +125,7 @@ def _port(text: str) -> Check:
         return Check(name, False, f"nothing listens: {error.strerror or error}", fix)
 
 
-def _fleet(run: Invocation) -> list[Check]:
+def _fleet(run: Invocation, *, repair: bool) -> list[Check]:
     from a2a_zmq.client.links import LinkOpener
     from a2a_zmq.client.sync import FleetClient
 
@@ -131,11 +138,14 @@ def _fleet(run: Invocation) -> list[Check]:
             request_timeout_s=timeout_s,
             opener=LinkOpener(settings.a2a_config(), settings.coordinator_id),
         ) as client:
+            asked, began = time.time(), time.monotonic()
             fleet = client.status()
+            took_s = time.monotonic() - began
     except A2AError as error:
         fix = "`a2actl keys list` on both sides shows whether they know each other; see the coordinator's log"
-        return [Check("coordinator", False, str(error), fix)]
-    return [_coordinator(fleet), *_store_of(fleet), _workers(fleet)]
+        return [Check("coordinator", False, str(error), fix), not_checked("the coordinator does not answer")]
+    found = [_coordinator(fleet), *_store_of(fleet), _workers(fleet), _versions(fleet)]
+    return [*found, _clocks(fleet, asked + took_s / 2, took_s / 2), state_check(run, repair=repair)]
 
 
 def _coordinator(fleet: dict[str, Any]) -> Check:
@@ -151,9 +161,10 @@ def _store_of(fleet: dict[str, Any]) -> list[Check]:
     store = fleet.get("store") or {}
     if store.get("available", True):
         return [Check("store", True, "the coordinator can write it")]
-    return [
-        Check("store", False, f"away for the coordinator: {store.get('reason')}", "start Redis, or correct REDIS_HOST")
-    ]
+    text = f"away for the coordinator: {store.get('reason')}"
+    if store.get("spooling"):
+        text += "; meanwhile it goes on with its local spool"
+    return [Check("store", False, text, "start Redis, or correct REDIS_HOST")]
 
 
 def _workers(fleet: dict[str, Any]) -> Check:
@@ -165,51 +176,66 @@ def _workers(fleet: dict[str, Any]) -> Check:
     return Check("workers", False, text, "start a2a-distributor and a2a-worker; their logs say what keeps them")
 
 
-def _redis(run: Invocation) -> Check:
-    """Reachable from here, and does it keep what it is told?"""
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
+def _versions(fleet: dict[str, Any]) -> Check:
+    """All agents should run the same release; others are tolerated, not tested."""
+    from daemons.settings_sources import suite_version
 
-    config = run.settings.redis_config()
-    connection = redis.Redis.from_url(
-        config.url(),
-        socket_timeout=CONNECT_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        **({"ssl_ca_certs": str(config.ca_path)} if config.ca_path else {}),
-    )
-    where = config.url(mask=True)
+    ours = suite_version()
+    others: dict[str, list[str]] = {}
+    for one in fleet.get("distributors") or ():
+        for agent, version in ((one, one.get("suite")), *((each, each.get("version")) for each in one["workers"])):
+            if agent.get("up") and version and version != ours:
+                others.setdefault(version, []).append(str(agent.get("id")))
+    coordinator = fleet.get("coordinator") or {}
+    if coordinator.get("version", ours) != ours:
+        others.setdefault(coordinator["version"], []).insert(0, str(coordinator.get("id")))
+    if not others:
+        return Check("versions", True, f"all agents run {ours}, as does this command")
+    text = "; ".join(f"{version}: {', '.join(agents[:10])}" for version, agents in sorted(others.items()))
+    return Check("versions", False, f"here {ours}, elsewhere {text}", "install one release on all hosts")
+
+
+def _clocks(fleet: dict[str, Any], here: float, error_s: float) -> Check:
+    """Times in records come from the hosts' clocks.
+
+    Args:
+        here: our wall time when the coordinator answered, and ``error_s`` how far that may be wrong.
+    """
+    coordinator = fleet.get("coordinator") or {}
+    offs: dict[str, float] = {}
     try:
-        return _redis_findings(where, connection.info, connection.config_get)
-    except redis.AuthenticationError as error:
-        return Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD")
-    except redis.RedisError as error:
-        return Check(
-            "redis",
-            False,
-            f"{where}: {error}",
-            "start a2a-redis or your own Redis, or correct REDIS_HOST and REDIS_PORT",
+        own = parse_iso(str(coordinator.get("time"))) - here
+    except ValueError:
+        return Check("clocks", True, "not checked: the coordinator does not tell its time")
+    offs[str(coordinator.get("id"))] = own
+    for one in fleet.get("distributors") or ():
+        if one.get("up"):
+            offs[str(one.get("id"))] = own + float(one.get("clock_off_s") or 0)
+    far = {agent: off for agent, off in offs.items() if abs(off) > MAX_CLOCK_OFF_S + error_s}
+    if far:
+        text = ", ".join(
+            f"{agent} is {abs(off):.1f} s {'ahead' if off > 0 else 'behind'}" for agent, off in far.items()
         )
-    finally:
-        connection.close()
+        return Check("clocks", False, text, "run an NTP client (chrony, systemd-timesyncd) on these hosts and on this")
+    widest = max(abs(off) for off in offs.values())
+    return Check("clocks", True, f"coordinator and distributors within {max(widest, error_s):.2f} s of this host's")
 
 
-def _redis_findings(where: str, info: Callable[..., Any], config_get: Callable[..., Any]) -> Check:
-    found: dict[str, Any] = info()
-    version = f"{found.get('server_name', 'redis')} {found.get('valkey_version') or found.get('redis_version')}"
-    if not found.get("aof_enabled"):
-        fix = (
-            "`appendonly yes` in its configuration; without it a crash loses what was accepted since the last snapshot"
-        )
-        return Check("redis", False, f"{where}: {version} keeps no append-only file", fix)
-    policy = config_get("maxmemory-policy").get("maxmemory-policy")
-    if policy not in (None, "noeviction"):
-        return Check(
-            "redis",
-            False,
-            f"{where}: evicts keys ({policy})",
-            "`maxmemory-policy noeviction`: state must not be evicted",
-        )
-    sync = config_get("appendfsync").get("appendfsync", "?")
-    return Check("redis", True, f"{where}: {version}, append-only file, fsync {sync}")
+def _spools(directory: Path) -> list[Check]:
+    """What agents of this host keep for Redis. It is there during an outage, and afterwards for a second or so."""
+    checks: list[Check] = []
+    for path in sorted(directory.glob("*.db")):
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=CONNECT_TIMEOUT_S)) as connection:
+                (rows,) = connection.execute("SELECT COUNT(*) FROM writes").fetchone()
+        except sqlite3.Error as error:
+            checks.append(Check("spool", False, f"{path}: {error}", "its agent sets it aside at its next start"))
+            continue
+        if rows:
+            text = f"{path.stem} keeps {rows} writes that the shared state does not have yet"
+            fix = f"start Redis and {path.stem}; it hands them in as soon as it owns its section again"
+            checks.append(Check("spool", False, text, fix))
+    for path in sorted(directory.glob("*.damaged-*[0-9]")):
+        fix = "it holds what its agent took in an outage of Redis; keep it for whoever can read it, or remove it"
+        checks.append(Check("spool", False, f"{path} could not be read and was set aside", fix))
+    return checks

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +39,7 @@ RESTART_PAUSE_S = 0.5
 COORDINATOR = "coordinator-1"
 DISTRIBUTOR = "distributor-1"
 REDIS = "redis"
+TWIN = "-twin"
 
 
 class FleetStartError(A2AError):
@@ -80,6 +81,8 @@ class LocalFleet:
 
     Args:
         workers, distributors: how many; workers are spread over the distributors.
+        coordinators: how many; one leads, the others stand by.
+        twins: a second process of each distributor, ``distributor-1-twin`` …, stands by for it.
         env: further variables for all daemons.
         env_of: further variables for single daemons, by name.
         supervise: start a daemon again that ends by itself or is killed.
@@ -98,6 +101,8 @@ class LocalFleet:
         *,
         workers: int = 2,
         distributors: int = 1,
+        coordinators: int = 1,
+        twins: bool = False,
         env: Mapping[str, str] | None = None,
         env_of: Mapping[str, Mapping[str, str]] | None = None,
         supervise: bool = True,
@@ -111,6 +116,7 @@ class LocalFleet:
         self._keep = directory is not None
         self._workers = workers
         self._distributors = distributors
+        self._twins = twins
         self._env = dict(env or {})
         self._env_of = env_of or {}
         self._networks = networks or {}
@@ -123,10 +129,14 @@ class LocalFleet:
         host, _, port = (redis or "").partition(":")
         self._own_redis = redis is None
         self.redis_host = host or "127.0.0.1"
-        ports = free_ports(3 + 2 * distributors + workers)
+        ports = free_ports(1 + 2 * coordinators + (4 if twins else 2) * distributors + workers)
         self.redis_port = int(port) if port else ports[0]
         self._ports = iter(ports[1:])
-        self.coordinator_address = f"tcp://127.0.0.1:{next(self._ports)}"
+        self._binds = {
+            f"coordinator-{number + 1}": f"tcp://127.0.0.1:{next(self._ports)}" for number in range(coordinators)
+        }
+        named = [f"{name}@{address}" for name, address in self._binds.items()]
+        self.coordinator_address = ",".join(named) if len(named) > 1 else self._binds[COORDINATOR]
 
     # ------------------------------------------------------------ life
 
@@ -231,10 +241,22 @@ class LocalFleet:
                 time.sleep(PROBE_INTERVAL_S)
 
     def ready(self, name: str) -> bool:
-        """Whether the daemon answers, and says that it can do work."""
+        """Whether the daemon answers, and says that it can do work, or that it stands by for another one that can."""
         if name == REDIS:
             return self._redis_answers()
-        return bool(self.daemons[name].pid) and self.get(name, "/readyz")[0] == 200
+        if not self.daemons[name].pid:
+            return False
+        status, text = self.get(name, "/readyz")
+        others = self._binds if name in self._binds else (name.removesuffix(TWIN), name.removesuffix(TWIN) + TWIN)
+        return status == 200 or (status == 503 and "standing by" in text and self.acting(others) not in ("", name))
+
+    def leader(self) -> str:
+        """The coordinator that leads, "" if none says so."""
+        return self.acting(self._binds)
+
+    def acting(self, names: Iterable[str]) -> str:
+        """Which of these daemons says that it can do work, "" if none."""
+        return next((name for name in names if name in self.daemons and self.get(name, "/readyz")[0] == 200), "")
 
     def get(self, name: str, path: str) -> tuple[int, str]:
         """(status, body) of a page of the daemon's health server; (0, why) if it does not answer."""
@@ -290,17 +312,19 @@ class LocalFleet:
         logs.mkdir(parents=True, exist_ok=True)
         workers = [f"worker-{number + 1}" for number in range(self._workers)]
         distributors = [f"distributor-{number + 1}" for number in range(self._distributors)]
-        roles = {COORDINATOR: "coordinator", "client": "client", "operator": "operator"}
+        roles = dict.fromkeys(self._binds, "coordinator") | {"client": "client", "operator": "operator"}
         roles |= dict.fromkeys(distributors, "distributor") | dict.fromkeys(workers, "worker")
         KeyDirectory(self.key_dir).init(roles)
         if self._own_redis:
             self._add(REDIS, "daemons.redis.main", {}, logs, metrics=False)
-        self._add(COORDINATOR, "daemons.coordinator.main", {"A2A_BIND": self.coordinator_address}, logs)
-        addresses = {}
+        for name, address in self._binds.items():
+            self._add(name, "daemons.coordinator.main", {"COORDINATOR_ID": name, "A2A_BIND": address}, logs)
+        addresses: dict[str, str] = {}
         for name in distributors:
-            addresses[name] = f"tcp://127.0.0.1:{next(self._ports)}"
-            own = {"DISTRIBUTOR_ID": name, "A2A_BIND": addresses[name]}
-            self._add(name, "daemons.distributor.main", own, logs)
+            for process in (name, name + TWIN) if self._twins else (name,):
+                address = f"tcp://127.0.0.1:{next(self._ports)}"
+                addresses[name] = ",".join(filter(None, (addresses.get(name), address)))
+                self._add(process, "daemons.distributor.main", {"DISTRIBUTOR_ID": name, "A2A_BIND": address}, logs)
         for number, name in enumerate(workers):
             above = distributors[number % len(distributors)]
             own = {"WORKER_ID": name, "DISTRIBUTOR_ID": above, "A2A_DISTRIBUTOR_ADDRESS": addresses[above]}

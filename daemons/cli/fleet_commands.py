@@ -27,11 +27,14 @@ def _print_status(fleet: dict[str, Any]) -> None:
 
     coordinator = fleet.get("coordinator") or {}
     store = fleet.get("store") or {}
-    leads = "leads" if coordinator.get("leading", True) else "stands by"
+    leads = "leads" if coordinator.get("leading", True) else f"stands by for {coordinator.get('leader') or 'nobody'}"
     print(
         f"coordinator {coordinator.get('id', '?')} {leads}, up {float(coordinator.get('uptime_s') or 0):.0f} s, "
         f"store {'available' if store.get('available', True) else 'away: ' + str(store.get('reason'))}"
+        f"{', on the local spool' if store.get('spooling') else ''}"
     )
+    if standbys := fleet.get("standbys"):
+        print("standing by: " + ", ".join(str(one.get("id")) for one in standbys))
     rows: list[tuple[Any, ...]] = []
     for one in fleet.get("distributors") or ():
         state = one.get("status") if one.get("up") else "down"
@@ -62,17 +65,26 @@ def drain(
         raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
 
 
-def doctor(ctx: typer.Context) -> None:
-    """Look for what is wrong on this host and between it and the fleet, and say how to mend it."""
-    from daemons.cli.checks import Check, run_checks
+def doctor(
+    ctx: typer.Context,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is wrong with the fleet's state and has one right answer.")
+    ] = False,
+) -> None:
+    """Look for what is wrong on this host, between it and the fleet, and in the fleet's state; say how to mend it."""
+    from daemons.cli import state_checks
+    from daemons.cli.checks import run_checks
 
     run = invocation(ctx)
-    checks: list[Check] = run_checks(run)
+    checks = run_checks(run, repair=repair)
     bad = [check for check in checks if not check.ok]
 
     def lines() -> None:
         for check in checks:
             print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
+            for line in state_checks.lines(check):
+                print(f"      {line}")
             if not check.ok:
                 print(f"      fix: {check.fix}")
 

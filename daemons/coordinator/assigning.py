@@ -169,9 +169,7 @@ class Assigner:
 
     def _message(self, home: Distributor, entries: list[Entry]) -> Assignment:
         tasks = orjson.Fragment(b"[" + b",".join([entry.record for entry in entries]) + b"]")
-        payload = {
-            "action": "assign_tasks", "tasks": tasks, "fence": self._desk.fence, "epoch": self._desk.epoch,
-        }  # fmt: skip
+        payload = {"action": "assign_tasks", "tasks": tasks, **self._desk.mark()}
         return Assignment(home.agent_id, MessageType.REQUEST, payload, entries=entries)
 
     def undelivered(self, effect: Assignment, reason: str, now: Now) -> None:

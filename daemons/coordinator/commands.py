@@ -102,7 +102,7 @@ class Commands:
         """
         home.cancels.update(task_ids)
         if home.up:
-            payload = {"action": "cancel_tasks", "task_ids": task_ids}
+            payload = {"action": "cancel_tasks", "task_ids": task_ids, **self._desk.mark()}
             self._desk.staging.after.append(Send(home.agent_id, MessageType.REQUEST, payload))
 
     def _ended(self, order: Cancellation, task_id: str, stored: bytes | None) -> None:

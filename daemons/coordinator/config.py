@@ -14,6 +14,8 @@ class CoordinatorConfig:
             payload, so the default is about 250 MiB: what a small host can give.
         max_live_bytes: encoded records of all unfinished tasks together.
         max_client_tasks: unfinished tasks of one client identity, so that one client cannot take all room.
+        client_share: one identity's tasks (and their bytes) may be so many times what is still free. Alone it gets four
+            fifths, two greedy ones get four ninths each, and there is always room left for whoever comes next.
         max_staged_tasks: accepted tasks that wait for the store; more only means that Redis is slower than the
             clients, and a later answer.
         max_batch: tasks of one submission; larger ones would hold up everybody else's messages.
@@ -41,12 +43,16 @@ class CoordinatorConfig:
         list_limit: records in one answer to ``list_tasks``.
         list_scan: live tasks that one ``list_tasks`` looks at, so that its cost does not grow with what waits.
         history_limit: events in one answer to ``history``.
+        audit_interval_s: pause between two audits of all tasks by ourselves; 0 for none.
+        audit_pace_s: pause between two pages (of some 500 records) of such an audit.
+        audit_again_s: what seems wrong is looked at again after so long; what was on its way has come by then.
         audit_per_s: refusals that are written to the history each second; more would let an attacker fill it.
     """
 
     max_live_tasks: int = 500_000
     max_live_bytes: int = 512 * 1024 * 1024
     max_client_tasks: int = 300_000
+    client_share: float = 4.0
     max_staged_tasks: int = 20_000
     max_batch: int = 2_000
     max_payload_bytes: int = 256 * 1024
@@ -70,4 +76,7 @@ class CoordinatorConfig:
     list_limit: int = 1_000
     list_scan: int = 20_000
     history_limit: int = 1_000
+    audit_interval_s: float = 60.0
+    audit_pace_s: float = 0.5
+    audit_again_s: float = 0.3
     audit_per_s: float = 5.0

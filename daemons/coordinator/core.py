@@ -28,6 +28,7 @@ from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.explaining import Explaining
+from daemons.coordinator.leaving import Leaving
 from daemons.coordinator.lists import Lists
 from daemons.coordinator.queries import Queries
 from daemons.coordinator.results import Results
@@ -50,6 +51,7 @@ from daemons.runtime.contract import (
     OwnershipLost,
     QueryAnswer,
     Send,
+    StandsBy,
     StoreChanged,
     Undelivered,
 )
@@ -86,7 +88,6 @@ class CoordinatorCore:
         self.supervision = Supervision(desk, self.sync)
         self._audit_tokens = config.audit_per_s
         self._audited_at = -math.inf
-        self._exited = False
         # A submission is taken whole or not at all, so a quarter of what is taken in all must hold it.
         room = min(config.max_live_tasks, config.max_client_tasks, config.max_staged_tasks)
         self._max_batch = min(config.max_batch, max(1, room // 4))
@@ -94,6 +95,7 @@ class CoordinatorCore:
         results = Results(desk)
         queries, lists, explaining = Queries(desk, self.supervision), Lists(desk, self.supervision), Explaining(desk)
         commands = Commands(desk)
+        self.leaving = Leaving(desk, commands)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
             BatchApplied: self._batch_applied,
@@ -106,8 +108,9 @@ class CoordinatorCore:
             Hint: self.sync.hinted,
             OwnershipGained: self.sync.gained,
             OwnershipLost: self._ownership_lost,
+            StandsBy: self._stands_by,
             Refusal: self._refused,
-            DrainRequested: self._drain_requested,
+            DrainRequested: self.leaving.requested,
             LocalCall: self._local_call,
         }
         self._client_requests: dict[str, Callable[[Client, Message, Now], None]] = {
@@ -122,21 +125,22 @@ class CoordinatorCore:
             "history": queries.history,
             "cancel_tasks": commands.cancel,
             "retry_tasks": commands.retry,
-            "drain_agent": self._drain_agent,
+            "drain_agent": self.leaving.drain_agent,
+            "audit": self.supervision.reconciler.request,
         }
         self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
             "task_results": results.task_results,
             "task_unknown": results.task_unknown,
             "explain": explaining.told,
             "workers_changed": results.workers_changed,
-            "heartbeat": results.heartbeat,
+            "heartbeat": self.sync.beat,
+            "audit": self.supervision.reconciler.said,
         }
         self._local_calls: dict[str, Callable[[LocalCall, Now], None]] = {
             "assign_task_to_distributor": self._assign,
             "register_distributor": self._register,
             "status": self._local_status,
         }
-        self._commands = commands
         self._submissions = submissions
 
     # ------------------------------------------------------------ the contract
@@ -153,8 +157,7 @@ class CoordinatorCore:
             self.assigner.settle(now)
         desk.out.extend(desk.clients.flush(now))
         desk.questions.expire(now)
-        if desk.draining is not None:
-            self._leave_if_done(now)
+        self.leaving.settle(now)
         return self._take()
 
     def cut(self, now: Now) -> Batch | None:
@@ -188,11 +191,10 @@ class CoordinatorCore:
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
         desk = self.desk
+        leads = {"leading": desk.leading, "leader": desk.leader, **desk.mark()}
         if peer in desk.ledger.distributors:
-            return {"fence": desk.fence, "epoch": desk.epoch}
-        return {
-            "fence": desk.fence,
-            "leading": desk.leading,
+            return leads
+        return leads | {
             "task_types": sorted(desk.known_types)[:WELCOME_TYPES],
             "max_payload_bytes": self.config.max_payload_bytes,
             "max_batch": self._max_batch,
@@ -200,12 +202,9 @@ class CoordinatorCore:
 
     def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
         desk = self.desk
-        return {
-            "action": "heartbeat",
-            "status": "busy" if desk.ledger.live else "idle",
-            "leading": desk.leading,
-            "draining": desk.draining is not None,
-        }
+        status, draining = "busy" if desk.ledger.live else "idle", desk.draining is not None
+        beat = {"action": "heartbeat", "status": status, "leading": desk.leading, "draining": draining}
+        return beat | desk.mark() if peer in desk.ledger.distributors else beat
 
     def local_state(self, now: Now) -> LocalAgentState:
         return self.supervision.local_state(now)
@@ -213,7 +212,7 @@ class CoordinatorCore:
     def ready(self) -> tuple[bool, str]:
         desk = self.desk
         if not desk.leading:
-            return False, "another coordinator leads, or the state is not loaded yet"
+            return False, f"standing by: {desk.leader} leads" if desk.leader else "the state is not loaded yet"
         if not desk.store_available:
             return False, f"the store is not available: {desk.store_reason}"
         if desk.draining is not None:
@@ -222,11 +221,11 @@ class CoordinatorCore:
 
     def next_deadline(self) -> float:
         desk = self.desk
-        drain_at = math.inf
-        if desk.draining is not None and not self._exited:
-            drain_at = 0.0 if self._flushed() else desk.drain_until
         return min(
-            self.assigner.next_deadline(), desk.clients.next_deadline(), desk.questions.next_deadline(), drain_at
+            self.assigner.next_deadline(),
+            desk.clients.next_deadline(),
+            desk.questions.next_deadline(),
+            self.leaving.next_deadline(),
         )
 
     # ------------------------------------------------------------ messages
@@ -244,7 +243,7 @@ class CoordinatorCore:
         handler = self._client_requests.get(action)
         if handler is None:
             self.desk.refuse(message, "UNKNOWN_ACTION", f"a coordinator does not know {action!r}")
-        elif not self.desk.leading:
+        elif not self.desk.leading and action != "fleet_status":
             self._refuse_standby(message)
         else:
             handler(self.desk.clients.came(event.peer, event.role), message, now)
@@ -268,7 +267,8 @@ class CoordinatorCore:
     def _refuse_standby(self, message: Message) -> None:
         desk = self.desk
         if desk.store_available:
-            desk.refuse(message, "NOT_LEADER", f"{self.agent_id} does not lead (yet)")
+            who = f": {desk.leader} leads" if desk.leader else " (yet)"
+            desk.refuse(message, "NOT_LEADER", f"{self.agent_id} does not lead{who}")
         else:
             desk.refuse(message, "UNAVAILABLE", f"the store is not available: {desk.store_reason}")
 
@@ -329,10 +329,15 @@ class CoordinatorCore:
 
     def _store_changed(self, event: StoreChanged, now: Now) -> None:
         desk = self.desk
-        desk.store_available = event.available
+        desk.store_available, desk.spooling = event.available, event.spooling
         desk.store_reason = event.reason
         if event.available:
             desk.place_held = True
+
+    def _stands_by(self, event: StandsBy, now: Now) -> None:
+        desk = self.desk
+        desk.leader = event.holder
+        desk.log("info", "standing_by", leader=event.holder)
 
     def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
         """Somebody else leads, and our memory ages from now on: start again as a standby with none."""
@@ -342,34 +347,6 @@ class CoordinatorCore:
         desk.questions.forget()
         desk.log("error", "ownership_lost", reason=event.reason)
         desk.out.append(Exit(EX_TEMPFAIL, f"no longer the leader: {event.reason}"))
-
-    # ------------------------------------------------------------ leaving
-
-    def _drain_requested(self, event: DrainRequested, now: Now) -> None:
-        desk = self.desk
-        if desk.draining is None:
-            desk.draining = event
-            desk.drain_until = now.mono + event.deadline_s
-            desk.log("info", "draining", reason=event.reason, live=len(desk.ledger.live))
-
-    def _leave_if_done(self, now: Now) -> None:
-        """Distributors and workers go on without us; all we owe is what was accepted and not made durable yet."""
-        desk = self.desk
-        if not self._exited and (self._flushed() or now.mono >= desk.drain_until):
-            self._exited = True
-            desk.out.append(Exit(0, desk.draining.reason if desk.draining is not None else ""))
-
-    def _flushed(self) -> bool:
-        desk = self.desk
-        return not desk.leading or (desk.staging.empty() and not desk.ledger.fresh and not desk.checks)
-
-    def _drain_agent(self, client: Client, message: Message, now: Now) -> None:
-        if message.payload.get("agent_id") != self.agent_id or not client.operator:
-            self._commands.drain(client, message, now)
-            return
-        self._drain_requested(DrainRequested(f"asked by {client.agent_id}", self.config.question_timeout_s), now)
-        answer = {"draining": True, "message": f"{self.agent_id} drains; distributors and workers go on without it"}
-        self.desk.staging.after.append(self.desk.reply(message, answer))
 
     # ------------------------------------------------------------ in-process API
 

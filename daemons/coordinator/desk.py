@@ -33,6 +33,7 @@ class Desk:
         out: effects of the call that is being handled.
         leading_since: monotonic time at which we began to lead; who was away before may have come and gone unseen.
         leading: we own the sections; only then anything is taken or placed.
+        leader: who leads, as far as known.
         draining: why and until when we leave, once asked to.
         known_types: every task type that a distributor's workers ever offered.
         place_held: something changed that may let tasks out of the inbox.
@@ -64,9 +65,11 @@ class Desk:
         self.out: list[Effect] = []
         self.leading = False
         self.leading_since = -math.inf
+        self.leader = ""
         self.fence = 0
         self.epoch = ""
         self.store_available = True
+        self.spooling = False
         self.store_reason = ""
         self.draining: DrainRequested | None = None
         self.drain_until = math.inf
@@ -91,6 +94,10 @@ class Desk:
         if code in ("BUSY", "NOT_LEADER", "UNAVAILABLE", "DRAINING"):
             payload["retry_after_s"] = round(self.retry_after_s(), 3)
         self.out.append(Send(message.sender, MessageType.ERROR, payload, reply_to=message.metadata.request_id))
+
+    def mark(self) -> dict[str, Any]:
+        """What shows a distributor that it is the present leader who asks."""
+        return {"fence": self.fence, "epoch": self.epoch}
 
     def retry_after_s(self) -> float:
         """The configured pause ± 25 %."""

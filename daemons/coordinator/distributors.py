@@ -16,6 +16,8 @@ class Distributor:
 
     Attributes:
         registered: in the store's registry, so that its section will be loaded by the next coordinator.
+        follows: it reports its results to us; from then on we hear of all of them.
+        coordinators: those that it has a session with, as (id, leads).
         up, suspect: its session; a suspect one may still come back within the grace.
         draining: it was told to; it gets no new tasks.
         needs_sync: its memory and ours may differ: tell it to read the store, and compare with the store ourselves.
@@ -31,14 +33,16 @@ class Distributor:
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
             not.
         blocked_until: its outbox was full.
+        suite: version of the software that it runs, "" if it did not say.
+        clock_off_s: its clock minus ours, when its last heartbeat came; a slow way makes it lower.
         changed_at: monotonic time at which it came or went.
     """
 
     __slots__ = (
-        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "draining", "dropped", "held_version",
-        "in_progress", "live", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered",
-        "registering", "section", "sent", "short_since", "slots", "status", "suspect", "task_types", "told_version",
-        "up", "workers",
+        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "clock_off_s", "coordinators", "draining",
+        "dropped", "follows", "held_version", "in_progress", "live", "needs_sync", "offers", "pending", "queue",
+        "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
+        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -48,6 +52,8 @@ class Distributor:
         self.registering = False
         self.up = False
         self.suspect = False
+        self.follows = False
+        self.coordinators: list[tuple[str, bool]] = []
         self.draining = False
         self.needs_sync = True
         self.reconciling = False
@@ -70,6 +76,8 @@ class Distributor:
         self.short_since: float | None = None
         self.blocked_until = float("-inf")
         self.changed_at = 0.0
+        self.suite = ""
+        self.clock_off_s = 0.0
 
     def forget_tasks(self) -> None:
         """The tasks are about to be loaded anew."""
@@ -86,6 +94,7 @@ class Distributor:
         self.blocked_until = float("-inf")
         self.changed_at = now
         self.describe(details)
+        self.suite = str(details.get("version") or "")[:64]
         workers = details.get("live")
         if not self.workers and isinstance(workers, int) and workers > 0:
             self.slots = workers  # until it says more: one slot each
@@ -93,6 +102,8 @@ class Distributor:
     def went_down(self, now: float) -> None:
         self.up = False
         self.suspect = False
+        self.follows = False
+        self.coordinators = []
         self.changed_at = now
         self.needs_sync = True
         self.short_since = None
@@ -107,6 +118,13 @@ class Distributor:
         types = details.get("task_types")
         if isinstance(types, list):
             self.task_types = _names(types)
+        coordinators = details.get("coordinators")
+        if isinstance(coordinators, list):
+            self.coordinators = [
+                (each[0], each[1] is True)
+                for each in coordinators
+                if isinstance(each, list) and len(each) == 2 and isinstance(each[0], str)
+            ]
         draining = details.get("draining")
         if isinstance(draining, bool):
             self.draining = draining

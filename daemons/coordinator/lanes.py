@@ -67,20 +67,57 @@ class Lane:
         return (entry for entry in self._entries if entry.lane is self)
 
 
+class SharedLane:
+    """A lane for each owner of tasks, served in turn: whoever waits with few tasks does not wait behind a flood."""
+
+    __slots__ = ("_lanes", "_turns")
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self._turns: deque[str] = deque()  # owners with a lane, the next one first
+
+    def _lane(self, owner: str) -> Lane:
+        lane = self._lanes.get(owner)
+        if lane is None:
+            lane = self._lanes[owner] = Lane()
+            self._turns.append(owner)
+        return lane
+
+    def push(self, entry: Entry) -> None:
+        self._lane(entry.owner).push(entry)
+
+    def push_front(self, entry: Entry) -> None:
+        """Before all others of its owner."""
+        self._lane(entry.owner).push_front(entry)
+
+    def pop(self) -> Entry | None:
+        turns = self._turns
+        while turns:
+            owner = turns[0]
+            entry = self._lanes[owner].pop()
+            if entry is not None:
+                if len(turns) > 1:
+                    turns.rotate(-1)
+                return entry
+            del self._lanes[owner]
+            turns.popleft()
+        return None
+
+
 class PriorityLanes:
     """A lane for each priority that occurs; higher ones are served first."""
 
     __slots__ = ("_lanes", "_order", "size")
 
     def __init__(self) -> None:
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, SharedLane] = {}
         self._order: list[int] = []  # negated priorities, so that the highest is first
         self.size = 0
 
-    def _lane(self, priority: int) -> Lane:
+    def _lane(self, priority: int) -> SharedLane:
         lane = self._lanes.get(priority)
         if lane is None:
-            lane = self._lanes[priority] = Lane()
+            lane = self._lanes[priority] = SharedLane()
             insort(self._order, -priority)
         return lane
 

@@ -20,7 +20,7 @@ class Ledger:
         fresh: accepted in this wake-up, to be placed in ``settle``.
         held: the inbox, one queue for each need; ``held_count`` entries in all.
         distributors: all that are known, up or not.
-        owners: unfinished tasks by client identity.
+        owners, owner_bytes: unfinished tasks by client identity, and the bytes of their records.
         live_bytes: of all records.
         floors: former lives of retried tasks; late copies of their old results do not count.
     """
@@ -32,6 +32,7 @@ class Ledger:
         self.held_count = 0
         self.distributors: dict[str, Distributor] = {}
         self.owners: dict[str, int] = {}
+        self.owner_bytes: dict[str, int] = {}
         self.live_bytes = 0
         self.needs = Needs()
         self.floors: dict[str, Floor] = {}
@@ -43,6 +44,7 @@ class Ledger:
         self.held = {}
         self.held_count = 0
         self.owners = {}
+        self.owner_bytes = {}
         self.live_bytes = 0
         self.floors = {}
         for distributor in self.distributors.values():
@@ -58,8 +60,10 @@ class Ledger:
 
     def _add(self, entry: Entry) -> None:
         self.live[entry.task_id] = entry
-        self.live_bytes += len(entry.record)
-        self.owners[entry.owner] = self.owners.get(entry.owner, 0) + 1
+        owner, size = entry.owner, len(entry.record)
+        self.live_bytes += size
+        self.owners[owner] = self.owners.get(owner, 0) + 1
+        self.owner_bytes[owner] = self.owner_bytes.get(owner, 0) + size
 
     def accept(self, entry: Entry) -> None:
         """A new task, to be placed with the next ``settle``."""
@@ -146,7 +150,9 @@ class Ledger:
 
     def rewrite(self, entry: Entry, record: bytes) -> None:
         """Its record is another one from now on; its write is staged by the caller."""
-        self.live_bytes += len(record) - len(entry.record)
+        more = len(record) - len(entry.record)
+        self.live_bytes += more
+        self.owner_bytes[entry.owner] += more
         entry.record = record
 
     # ------------------------------------------------------------ out
@@ -158,8 +164,9 @@ class Ledger:
         left = self.owners[entry.owner] - 1
         if left:
             self.owners[entry.owner] = left
+            self.owner_bytes[entry.owner] -= len(entry.record)
         else:
-            del self.owners[entry.owner]
+            del self.owners[entry.owner], self.owner_bytes[entry.owner]
         home = entry.home
         state = entry.state
         if home is not None:
@@ -197,6 +204,8 @@ class Ledger:
         placed = sum(each.live for each in self.distributors.values())
         if placed + self.held_count + sum(1 for each in self.fresh if each.state == FRESH) != len(self.live):
             problems.append(f"{len(self.live)} live, but {placed} placed and {self.held_count} held")
+        if sum(self.owner_bytes.values()) != self.live_bytes:
+            problems.append(f"{self.live_bytes} bytes, but {sum(self.owner_bytes.values())} owned")
         if sum(self.owners.values()) != len(self.live):
             problems.append(f"{len(self.live)} live, but {sum(self.owners.values())} owned")
         if sum(lane.size for lane in self.held.values()) != self.held_count:
@@ -231,11 +240,12 @@ class Ledger:
     def recount(self) -> None:
         """Set the counts from the entries, which are the truth. O(tasks)."""
         self.live_bytes = sum(len(each.record) for each in self.live.values())
-        self.owners = {}
+        self.owners, self.owner_bytes = {}, {}
         for home in self.distributors.values():
             home.live = home.sent = 0
         for entry in self.live.values():
             self.owners[entry.owner] = self.owners.get(entry.owner, 0) + 1
+            self.owner_bytes[entry.owner] = self.owner_bytes.get(entry.owner, 0) + len(entry.record)
             if entry.home is not None:
                 entry.home.live += 1
                 entry.home.sent += entry.state == SENT

@@ -12,7 +12,8 @@ from a2a_zmq.state.hints import RedisHints
 from daemons.coordinator import graph
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
-from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.launch import Daemon
+from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_all, open_store
 from daemons.settings import CoordinatorSettings
 from daemons.settings_sources import load_or_exit
@@ -34,7 +35,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     async def load(held: Held) -> dict[Section, Loaded]:
         return await load_all(store, core.distributors(), held.fence, daemon.new_id)
 
-    daemon.own(Section(INBOX, "coordinator"), leases, load)
+    daemon.own(Section(INBOX, "coordinator"), leases, load, store)
     hints = RedisHints(settings.redis_config(), name=settings.coordinator_id)
     daemon.listen(hints, store, core.distributors, "distributor")
     return daemon

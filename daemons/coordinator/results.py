@@ -85,6 +85,3 @@ class Results:
         if home.describe(message.payload):
             desk.place_held = True
         desk.learn_types(home.task_types)
-
-    def heartbeat(self, home: Distributor, message: Message, now: Now) -> None:
-        home.beat(message.payload, now.mono)

@@ -104,6 +104,12 @@ class Submissions:
                 "BUSY",
                 f"{owner} has {ledger.owners.get(owner, 0)} unfinished tasks, the limit is {config.max_client_tasks}",
             )
+        free, free_bytes = config.max_live_tasks - len(ledger.live), config.max_live_bytes - ledger.live_bytes
+        if (
+            ledger.owners.get(owner, 0) + count > config.client_share * free
+            or ledger.owner_bytes.get(owner, 0) > config.client_share * free_bytes
+        ):
+            return "BUSY", f"{owner} has its share of the room with {ledger.owners.get(owner, 0)} unfinished tasks"
         if desk.staging.unpersisted + len(ledger.fresh) + count > config.max_staged_tasks:
             return "BUSY", "too many accepted tasks wait for the store"
         if check and (desk.checks >= config.max_pending_checks or not desk.questions.room()):

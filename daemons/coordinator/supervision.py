@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, iso
 from a2a_zmq.models import AgentStatus, LocalAgentState, Task
 from daemons.coordinator.desk import Desk
+from daemons.coordinator.reconciler import Reconciler
 from daemons.coordinator.sync import Sync
 from daemons.runtime.contract import QueryAnswer
 
@@ -29,6 +30,7 @@ class Supervision:
     def __init__(self, desk: Desk, sync: Sync) -> None:
         self._desk = desk
         self._sync = sync
+        self.reconciler = Reconciler(desk, sync)
         self._reported: dict[str, float] = {}
         self._started: Now | None = None
         self._count_at = -math.inf
@@ -54,6 +56,7 @@ class Supervision:
         if self._started is None:
             self._started = now
         self._desk.questions.expire(now)
+        self.reconciler.tick(now)
 
     def detect(self, now: Now) -> None:
         """Distributors that stay away with work, and tasks that nobody can take."""
@@ -86,7 +89,7 @@ class Supervision:
         desk = self._desk
         if not desk.leading:
             return
-        if desk.store_available:
+        if desk.store_available and not desk.spooling:
             for home in desk.ledger.distributors.values():
                 if home.up and (home.needs_sync or not home.registered) and not home.reconciling:
                     self._sync.meet(home, now)
@@ -105,7 +108,7 @@ class Supervision:
         config = desk.config
         for home in desk.ledger.distributors.values():
             rested = now.mono - home.reconciled_at > config.reconcile_pause_s
-            if rested and desk.store_available and home.lags(now.mono, config.version_lag_s):
+            if rested and desk.store_available and not desk.spooling and home.lags(now.mono, config.version_lag_s):
                 desk.log(
                     "warning",
                     "tasks_missing",
@@ -124,6 +127,7 @@ class Supervision:
         desk = self._desk
         for status, count in self.counts().items():
             desk.meter.gauge("tasks", count, status=status)
+        desk.meter.gauge("leading", int(desk.leading))
         desk.meter.gauge("agent_up", 1, agent=desk.agent_id, role="coordinator")
         for home in desk.ledger.distributors.values():
             desk.meter.gauge("agent_up", 1 if home.up else 0, agent=home.agent_id, role="distributor")
@@ -155,9 +159,11 @@ class Supervision:
             "coordinator": {
                 "id": desk.agent_id,
                 "leading": desk.leading,
+                "leader": desk.leader,
                 "draining": desk.draining is not None,
                 "fence": desk.fence,
                 "epoch": desk.epoch,
+                "time": iso(now.wall),
                 "uptime_s": round(now.mono - started.mono, 1),
                 "clients": len(desk.clients.connected),
                 "inbox": ledger.held_count,
@@ -166,12 +172,15 @@ class Supervision:
                 "late_results": desk.late,
                 "task_types": sorted(desk.known_types),
             },
+            "standbys": self._standbys(),
             "distributors": [
                 {
                     "id": home.agent_id,
                     "up": home.up,
                     "status": ("draining" if home.draining else home.status) if home.up else "down",
                     "version": home.held_version,
+                    "suite": home.suite,
+                    "clock_off_s": round(home.clock_off_s, 3),
                     "workers": home.workers,
                     "pending": home.live - min(home.in_progress, home.sent),
                     "in_progress": min(home.in_progress, home.sent),
@@ -182,12 +191,23 @@ class Supervision:
             ],
             "tasks": self.counts(),
             "store": {
-                "available": desk.store_available,
+                "available": desk.store_available and not desk.spooling,
+                "spooling": desk.spooling and desk.store_available,
                 "reason": desk.store_reason,
                 "unpersisted": desk.staging.unpersisted,
                 "batches": desk.staging.applied,
             },
         }
+
+    def _standbys(self) -> list[dict[str, Any]]:
+        """Further coordinators, as the distributors see them: each has a session with all that it was told of."""
+        seen: dict[str, int] = {}
+        homes = [home for home in self._desk.ledger.distributors.values() if home.up]
+        for home in homes:
+            for agent_id, _ in home.coordinators:
+                seen[agent_id] = seen.get(agent_id, 0) + 1
+        seen.pop(self._desk.agent_id, None)
+        return [{"id": agent_id, "distributors": count} for agent_id, count in sorted(seen.items())]
 
     def status(self) -> AgentStatus:
         desk = self._desk

@@ -4,14 +4,15 @@ something was lost.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
 import orjson
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.interfaces import INBOX, Loaded, Section
-from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo
 from daemons.coordinator.assigning import Assignment
 from daemons.coordinator.desk import Desk
@@ -57,13 +58,14 @@ class Sync:
             then(False, now)
         if not desk.leading:
             desk.leading_since = now.mono
-        desk.leading = True
+        desk.leading, desk.leader = True, desk.agent_id
         desk.fence, desk.epoch = event.fence, event.epoch
         ledger.clear()
         for section, loaded in event.loaded.items():
             if section.distributor_id != INBOX and section.writer == "coordinator":
                 home = ledger.distributor(section.distributor_id)
                 home.registered = True
+                home.changed_at = home.changed_at or now.mono  # one that never came is away since we began to look
                 self._adopt_all(home, loaded, ended, now)
         inbox = event.loaded.get(INBOX_SECTION)
         if inbox is not None:
@@ -76,6 +78,7 @@ class Sync:
         for home in ledger.distributors.values():
             if home.up:
                 desk.learn_types(home.task_types)
+                self._tell_fence(home)
                 self.meet(home, now)
         desk.stage_types()
         desk.place_held = True
@@ -150,7 +153,7 @@ class Sync:
             elif entry is not None:
                 self._desk.end_here(entry, "request", now)
 
-    def _put_back(self, home: Distributor, entries: list[Entry]) -> None:
+    def put_back(self, home: Distributor, entries: list[Entry]) -> None:
         """The store has lost these records: our copies go there again, and the distributor is told."""
         desk = self._desk
         for entry in entries:
@@ -196,6 +199,8 @@ class Sync:
         away_s = now.mono - home.changed_at if home.boot_id and not home.up else 0.0
         first = not home.up
         home.came_up(info.boot_id, info.details, now.mono)
+        # What it reported before to somebody else is read from the store when it says that it follows us.
+        home.follows = info.details.get("follows") in (desk.agent_id, None)
         desk.place_held = True
         desk.learn_types(home.task_types)
         if first and desk.leading:
@@ -242,16 +247,33 @@ class Sync:
         home.needs_sync = False
         if not home.live:
             return
-        desk.out.append(Send(home.agent_id, MessageType.REQUEST, {"action": "resync"}))
+        self._tell_fence(home)
         self._mark_read(home)
         # What is not durable yet is not assigned yet, and no cancellation must overtake that: later then.
         live = desk.ledger.live
         ids = sorted(each for each in home.cancels if each in live and desk.durable(live[each]))
         home.needs_sync = len(ids) < len(home.cancels)
         for start in range(0, len(ids), READ_CHUNK):
-            payload = {"action": "cancel_tasks", "task_ids": ids[start : start + READ_CHUNK]}
+            payload = {"action": "cancel_tasks", "task_ids": ids[start : start + READ_CHUNK], **desk.mark()}
             desk.out.append(Send(home.agent_id, MessageType.REQUEST, payload))
         self.reconcile(home, now)
+
+    def _tell_fence(self, home: Distributor) -> None:
+        """Have it read its section, and know by our fence that we lead."""
+        desk = self._desk
+        desk.out.append(Send(home.agent_id, MessageType.REQUEST, {"action": "resync", **desk.mark()}))
+
+    def beat(self, home: Distributor, message: Message, now: Now) -> None:
+        """A distributor's heartbeat. One that follows us from now on reported to another coordinator before: what it
+        told that one we find in the store."""
+        home.beat(message.payload, now.mono)
+        with contextlib.suppress(ValueError):  # its own affair; nothing depends on it
+            home.clock_off_s = parse_iso(message.metadata.timestamp) - now.wall
+        follows = message.payload.get("follows") is not False
+        turned, home.follows = follows and not home.follows, follows
+        if turned and self._desk.leading and home.registered and home.live:
+            home.needs_sync = home.needs_sync or home.reconciling  # what is read now may have been read too early
+            self.reconcile(home, now)
 
     def _mark_read(self, home: Distributor) -> None:
         """It reads its section: what is durable and queued for it will be known to it."""
@@ -280,6 +302,13 @@ class Sync:
             return
         self._callers.setdefault(agent_id, []).append(then)
         self._register(home, now)
+
+    def enter(self, agent_id: str, now: Now) -> None:
+        """The registry lacks it: enter it, and take in its tasks if we did not know it."""
+        if self._desk.ledger.distributor(agent_id).registered:
+            self._desk.ask("register", {"distributor_id": agent_id}, lambda _answer, _now: None, now)
+        else:
+            self.registered(agent_id, lambda _new, _now: None, now)
 
     def _register(self, home: Distributor, now: Now) -> None:
         if not home.registering:
@@ -360,7 +389,7 @@ class Sync:
         if lost:
             for entry in lost if not all_lost else ():
                 desk.ledger.rewrite(entry, restored_record(entry.record))
-            self._put_back(home, lost)
+            self.put_back(home, lost)
             desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))
             detail = {"distributor": home.agent_id, "tasks": len(lost)}
             desk.staging.history(INBOX_SECTION, now, "", "store_lost_tasks", detail)

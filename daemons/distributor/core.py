@@ -17,6 +17,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from daemons.distributor.auditing import AUDIT, Auditing
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.explaining import Explaining
@@ -35,19 +36,25 @@ from daemons.runtime.contract import (
     DrainRequested,
     Effect,
     Event,
+    Exit,
     Hint,
     LocalCall,
+    Log,
     Meter,
     OwnershipGained,
     OwnershipLost,
     QueryAnswer,
     Send,
+    StandsBy,
     StoreChanged,
     Undelivered,
 )
 
 # What is said wrongly is answered only where somebody waits for an answer.
 _ANSWERED = frozenset({MessageType.REQUEST})
+
+
+EX_TEMPFAIL = 75  # sysexits.h: the supervisor starts us again, as a standby
 
 
 class DistributorCore:
@@ -83,6 +90,7 @@ class DistributorCore:
         self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
         self._roster = Roster(memory, journal, dispatcher, outcomes, recovery=recovery, outgoing=self._outgoing)
         self._intake = Intake(memory, journal, dispatcher, outcomes, recovery)
+        self._auditing = Auditing(memory, journal, self._oversight, recovery)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
             BatchApplied: self._batch_applied,
@@ -91,6 +99,7 @@ class DistributorCore:
             PeerDown: self._roster.down,
             OwnershipGained: self._ownership_gained,
             OwnershipLost: self._ownership_lost,
+            StandsBy: self._stands_by,
             StoreChanged: self._store_changed,
             QueryAnswer: self._query_answer,
             Hint: self._hinted,
@@ -106,6 +115,7 @@ class DistributorCore:
             (Role.COORDINATOR, "resync"): self._resync,
             (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps).explain,
             (Role.COORDINATOR, "drain"): self._drain,
+            (Role.COORDINATOR, "audit"): self._auditing.asked,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,
             (Role.WORKER, "task_results"): self._roster.results,
             (Role.WORKER, "task_started"): self._roster.started,
@@ -156,6 +166,7 @@ class DistributorCore:
             "live": len(memory.live),
             "workers": len(memory.workers),
             "address": memory.config.address,
+            "follows": memory.coordinator if memory.coordinator_was_up else "",
         }
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
@@ -176,7 +187,19 @@ class DistributorCore:
             "version": memory.version,
             "draining": bool(memory.draining),
             "dropped": memory.reports_dropped,
+            "follows": memory.coordinator_up and memory.coordinator == peer,
         }
+
+    def claim(self) -> int | None:
+        """The fence with which we act in our name; None while we do not: then nobody is greeted."""
+        return self._memory.fence if self._memory.owner else None
+
+    def closed(self) -> str:
+        """Why nobody is to join us: only who owns the section acts in its name."""
+        memory = self._memory
+        if memory.owner:
+            return ""
+        return f"standing by: {memory.holder} has the lease" if memory.holder else "does not own its shared state"
 
     def local_state(self, now: Now) -> LocalAgentState:
         return self._oversight.local_state(now)
@@ -184,11 +207,11 @@ class DistributorCore:
     def ready(self) -> tuple[bool, str]:
         memory = self._memory
         if not memory.owner:
-            return False, "does not own its shared state"
+            return False, self.closed()
         if not memory.store_available:
             return False, "the store is not available"
         if not memory.coordinator_was_up:
-            return False, f"no session with coordinator {memory.coordinator} yet"
+            return False, f"no session with a coordinator that leads yet ({', '.join(memory.coordinators) or 'none'})"
         if memory.draining:
             return False, f"draining: {memory.draining}"
         return True, ""
@@ -236,13 +259,26 @@ class DistributorCore:
     def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
         self._recovery.lost(event.reason, now)
 
+    def _stands_by(self, event: StandsBy, now: Now) -> None:
+        """Another process of our name owns the section. If we did before, our memory is of no use any more, and our
+        workers must find the other one: start again, with none."""
+        memory = self._memory
+        memory.holder = event.holder
+        memory.out.append(Log("info", "standing_by", {"holder": event.holder}))
+        if memory.ever_owner:
+            memory.out.append(Exit(EX_TEMPFAIL, f"replaced: another process ({event.holder}) owns the shared state"))
+
     def _store_changed(self, event: StoreChanged, now: Now) -> None:
         memory = self._memory
-        memory.store_available = event.available
+        memory.store_available, memory.spooling = event.available, event.spooling
+        self._intake.cancel_read(now)
         name = "store_back" if event.available else "store_away"
         self._journal.note(now, "", name, {"reason": event.reason, "unrecorded": self._journal.unrecorded()})
 
     def _query_answer(self, event: QueryAnswer, now: Now) -> None:
+        if event.tag == AUDIT:
+            self._auditing.loaded(event, now)
+            return
         answered = self._recovery.looked_up if event.tag == RESULTS else self._recovery.resynced
         answered(event.value, event.error, now)
         self._intake.cancel_read(now)
@@ -251,17 +287,22 @@ class DistributorCore:
         self._recovery.hinted(event.writer, event.version)
 
     def _refusal(self, event: Refusal, now: Now) -> None:
+        memory = self._memory
         fields = {"kind": event.kind, "reason": event.reason, "agent": event.agent_id, "detail": event.detail[:200]}
         self._journal.note(now, "", "refused", fields)
+        if event.reason == "replaced" and event.agent_id in memory.coordinators and memory.owner:
+            # By a process with a higher fence. That the store did not tell us yet changes nothing.
+            memory.out.append(Exit(EX_TEMPFAIL, f"replaced: {event.detail}"))
 
     def _local_call(self, call: LocalCall, now: Now) -> None:
         self._intake.local_call(call, now)
         self._journal.show_workers(now)
 
     def _coordinator_beat(self, message: Message, now: Now) -> None:
-        """That it came is all that it says; ``coordinator_seen`` has it."""
+        self._roster.coordinator_says(message.sender, message.payload, now)
 
     def _resync(self, message: Message, now: Now) -> None:
+        self._roster.coordinator_says(message.sender, message.payload, now)
         if self._memory.owner:
             self._recovery.resync()
 

@@ -1,8 +1,10 @@
 """Which task goes to which worker next.
 
-Waiting tasks are kept in *lanes*: one for each set of workers that may serve them (task type, required labels, pinned
-worker). A lane holds a deque for each priority, so every operation is O(1), and a task that nobody here can run waits
-in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the older task.
+Waiting tasks are kept in *lanes*: one for each client and set of workers that may serve them (task type, required
+labels, pinned worker). A lane holds a deque for each priority, so every operation is O(1), and a task that nobody here
+can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the lower
+number. A task's number is one above its client's last one, or above that of the task served last if that is higher: so
+clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
 A task goes to the worker with the fewest tasks for each of its slots. Suspects (tasks in whose company several workers
 have died) have lanes of their own, from which a worker gets one at a time.
 """
@@ -26,6 +28,8 @@ Pool = list[tuple[float, int, int, Worker]]
 # Empty lanes are kept for their list of workers, up to about this many: there are few task types, but a client may ask
 # for any combination of labels.
 MAX_EMPTY_LANES = 256
+# Clients' last numbers are looked through for outdated ones when there are twice as many as after the last time.
+MIN_NUMBERED = 256
 
 
 class Lane:
@@ -132,7 +136,9 @@ class Dispatcher:
         self.trial_ends = math.inf
         self._lanes: dict[object, Lane] = {}
         self._active: dict[object, Lane] = {}  # those with tasks and with workers
-        self._seq = 0
+        self._served: dict[int, int] = {}  # priority → number of the task served last
+        self._last: dict[tuple[object, int], int] = {}  # (client, priority) → number of its last task
+        self._forget_at = MIN_NUMBERED
         self._front = 0
         self._numbers = 0
         self._prune_at = MAX_EMPTY_LANES
@@ -157,11 +163,11 @@ class Dispatcher:
     def _lane(self, task: LiveTask, workers: Iterable[Worker]) -> Lane:
         labels = task.metadata.get("labels")
         suspect = task.deaths >= self._config.max_worker_deaths
-        key: object = task.task_type
+        key: object = (task.metadata.get("client"), task.task_type)
         if task.pin or labels or suspect:
             wanted = labels if isinstance(labels, dict) else {}
             named = tuple(sorted((name, repr(value)) for name, value in wanted.items()))
-            key = (task.task_type, task.pin, named, suspect)
+            key = (key, task.pin, named, suspect)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= self._prune_at:
@@ -184,12 +190,21 @@ class Dispatcher:
             task.seq = self._front
             lane.push_front(task)
         else:
-            self._seq += 1
-            task.seq = self._seq
+            task.seq = self._number(task)
             lane.push(task)
         self.queued += 1
         if lane.size == 1 and lane.workers:
             self._active[lane.key] = lane
+
+    def _number(self, task: LiveTask) -> int:
+        who = (task.metadata.get("client"), task.priority)
+        number = max(self._last.get(who, 0), self._served.get(task.priority, 0)) + 1
+        self._last[who] = number
+        if len(self._last) > self._forget_at:
+            served = self._served
+            self._last = {each: last for each, last in self._last.items() if last > served.get(each[1], 0)}
+            self._forget_at = max(MIN_NUMBERED, 2 * len(self._last))
+        return number
 
     def discard(self, task: LiveTask) -> None:
         """Take a QUEUED task out; the caller gives it another phase."""
@@ -258,6 +273,7 @@ class Dispatcher:
     def _serve(self, lane: Lane, pool: Pool, bound: Rank | None, picks: dict[str, list[LiveTask]], mono: float) -> None:
         """Hand out tasks of one lane until it is empty, its workers are full, or another lane's head goes first."""
         given = 0
+        last: LiveTask | None = None
         while pool and (task := lane.head()) is not None:
             if bound is not None and (-task.priority, task.seq) > bound:
                 break
@@ -271,6 +287,7 @@ class Dispatcher:
                 heapreplace(pool, (count / worker.slots, worker.given, number, worker))
                 continue
             lane.pop()
+            last = task
             given += 1
             worker_id = worker.agent_id
             task.lane = None
@@ -286,6 +303,8 @@ class Dispatcher:
             else:
                 picks[worker_id] = [task]
             heapreplace(pool, ((count + 1) / worker.slots, worker.given, number, worker))
+        if last is not None:
+            self._served[last.priority] = max(self._served.get(last.priority, 0), last.seq)
         self.queued -= given
         if lane.size == 0:
             self._active.pop(lane.key, None)

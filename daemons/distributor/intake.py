@@ -53,7 +53,7 @@ class Intake:
                 bad += 1
                 continue
             if not verify:
-                self._admit(*parsed)
+                self._admit(*parsed, now)
         if not memory.owner:
             self._recovery.assigned_unowned = True
         elif verify:
@@ -66,6 +66,7 @@ class Intake:
         """A coordinator that was replaced may still be talking: its lower fence shows."""
         memory = self._memory
         guard = memory.coordinator_guard
+        guard.hears(memory.coordinator_boots.get(message.sender, ""))
         fence, epoch = message.payload.get("fence", guard.fence), message.payload.get("epoch", "")
         if not isinstance(fence, int) or not isinstance(epoch, str) or not guard.admits(fence, epoch):
             memory.meter.count("routing_errors_total", reason="stale_fence")
@@ -74,7 +75,7 @@ class Intake:
             return False
         return True
 
-    def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int) -> None:
+    def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int, now: Now) -> None:
         memory = self._memory
         task_id = record["task_id"]
         if task_id in memory.live:
@@ -86,13 +87,17 @@ class Intake:
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
         memory.live[task_id] = task
         memory.accepted += 1
-        self._dispatcher.add(task, memory.workers.values())
+        if self._recovery.adopted(task, now):
+            return
+        if not (memory.strangers and self._outcomes.met_before(task)):
+            self._dispatcher.add(task, memory.workers.values())
 
     def cancel(self, message: Message, now: Now) -> None:
         """Waiting tasks end at once, running ones when their worker reports; others we say we do not have.
 
         To say so is a promise, because the coordinator then ends the task: what is in the store must have been read
-        before, and must not be taken in by a read that began before the coordinator's write.
+        before, and must not be taken in by a read that began before the coordinator's write. Nor may its result be in
+        our spool only, where the coordinator cannot find it.
         """
         if not self._fence_holds(message, now):
             return
@@ -109,7 +114,7 @@ class Intake:
                 self._cancel(task, now)
             if task is not None or self._journal.holds_result(task_id):
                 del self._unread[task_id]
-        if not self._unread or self._recovery.reading:
+        if not self._unread or self._recovery.reading or memory.spooling:
             return
         unknown, self._unread = list(self._unread), {}
         memory.refused.update(dict.fromkeys(unknown, now.mono + REFUSED_S))

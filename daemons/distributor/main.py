@@ -12,7 +12,8 @@ from a2a_zmq.state.hints import RedisHints
 from daemons.distributor import graph
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
-from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.launch import Daemon
+from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_own, open_store
 from daemons.settings import DistributorSettings
 from daemons.settings_sources import load_or_exit
@@ -33,11 +34,12 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
         rng=random.random,
         meter=daemon.meter,
     )
-    daemon.add_spoke(core, settings.coordinator_id, settings.spoke_addresses()[0])
-    daemon.add_hub(core, settings.hub_address())
+    for address in settings.spoke_addresses():  # a session with each coordinator: who leads may change at any time
+        daemon.add_spoke(core, settings.coordinator_id, [address], core.claim)
+    daemon.add_hub(core, settings.hub_address(), core.closed)
     await daemon.assemble(core, graph.supervisor(daemon.meter), store)
     section = Section(settings.distributor_id, "distributor")
-    daemon.own(section, leases, lambda _held: load_own(store, section))
+    daemon.own(section, leases, lambda _held: load_own(store, section), store)
     hints = RedisHints(settings.redis_config(), name=settings.distributor_id)
     daemon.listen(hints, store, lambda: [settings.distributor_id], "coordinator")
     return daemon

@@ -233,6 +233,7 @@ class Memory:
         self.restored: dict[str, LiveTask] = {}
         self.adopted: list[LiveTask] = []  # in this wake-up
         self.recent = RecentIds(config.recent_ids)
+        self.strangers: dict[str, int] = {}  # ids that workers named and we did not know → highest attempt
         self.refused: dict[str, float] = {}  # cancelled before we knew them → until when they are not to be read in
 
         self.workers: dict[str, Worker] = {}
@@ -241,18 +242,22 @@ class Memory:
         self.awaited: set[str] = set()  # workers of an earlier owner that may come back within the grace
         self.workers_changed = False
 
-        self.coordinator = coordinator_id
+        self.coordinator = coordinator_id  # whom we follow: who leads, or led last
+        self.coordinators: dict[str, bool | None] = {}  # id → says that it leads; None without a session
+        self.coordinator_boots: dict[str, str] = {}  # id → its process, as of its last session
         self.coordinator_up = False
         self.coordinator_was_up = False
         self.coordinator_seen: float | None = None  # wall time of its last message
         self.coordinator_guard = FenceGuard()
 
         self.owner = False
+        self.holder = ""  # while we stand by: who has the lease of our section
         self.ever_owner = False
         self.fence = 0
         self.epoch = ""
         self.version = 0
         self.store_available = True
+        self.spooling = False  # what we record is not in the store yet, but on our disk
 
         self.draining = ""
         self.drain_until = math.inf
@@ -264,6 +269,15 @@ class Memory:
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}
         self.accepted = 0  # since the last history line
+
+    def stranger(self, task_id: str, attempt: int) -> None:
+        """A worker has, or had, this attempt of a task that we do not know (yet).
+
+        An earlier owner may have been told of it by a coordinator whose record still stands in its local spool.
+        """
+        self.strangers[task_id] = max(attempt, self.strangers.get(task_id, 0))
+        if len(self.strangers) > self.config.recent_ids:
+            del self.strangers[next(iter(self.strangers))]
 
     def refuses(self, record: Record, mono: float) -> bool:
         """Was the task of this record, read from the store, cancelled before we knew it? (One that an operator sent

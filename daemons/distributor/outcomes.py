@@ -58,6 +58,8 @@ class Outcomes:
             (task.attempt == attempt and task.phase is RUNNING and task.worker == worker.agent_id)
             or self._claims(worker, task, attempt, now)
         ):
+            if task is None and isinstance(task_id, str) and isinstance(attempt, int):
+                memory.stranger(task_id, attempt)
             worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
             if task is None and isinstance(task_id, str) and task_id not in memory.recent:
                 memory.strays.append((worker.agent_id, item))
@@ -73,7 +75,11 @@ class Outcomes:
             self._failed(task, item, now)
 
     def _claims(self, worker: Worker, task: LiveTask, attempt: Any, now: Now) -> bool:
-        """A result may come for a restored task that the worker finished while we were away: it was held there."""
+        """A result may come for a restored task that the worker finished while we were away: it was held there. The
+        same goes for one that waits, which an earlier owner sent without our knowing."""
+        if task.phase is QUEUED and task.attempt == attempt:
+            self.hold(task, worker, attempt, now)
+            return True
         if task.phase is not RESTORED or not isinstance(attempt, int):
             return False
         if not max(task.recorded, task.floor + 1) <= attempt <= task.recorded + 1:
@@ -235,6 +241,16 @@ class Outcomes:
         self._release(task)
         self.store_next(task, task.attempt + 1, not_before=not_before, front=front)
         self._journal.put(task)
+
+    def met_before(self, task: LiveTask) -> bool:
+        """A worker was given this task, which is new to us, by an earlier owner. That attempt's number is used up: the
+        next one is staged, and sent when it is stored."""
+        attempt = self._memory.strangers.pop(task.task_id, 0)
+        if attempt <= task.recorded:
+            return False
+        self.store_next(task, attempt + 1)
+        self._journal.put(task)
+        return True
 
     def store_next(self, task: LiveTask, attempt: int, *, not_before: float = 0.0, front: bool = False) -> None:
         """Give the task its next attempt, which the caller stages; it is sent when it is stored."""

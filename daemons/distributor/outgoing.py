@@ -117,7 +117,7 @@ class Outgoing:
             self._wake_at = min(self._wake_at, worker.blocked_until)
             return
         tasks = [[*pair, "replaced"] if replaced else list(pair) for pair, replaced in worker.cancels.items()]
-        payload = {"action": "cancel_tasks", "tasks": tasks}
+        payload = {"action": "cancel_tasks", "tasks": tasks, "fence": self._memory.fence, "epoch": self._memory.epoch}
         worker.cancels = {}
         self._memory.out.append(Send(worker.agent_id, MessageType.REQUEST, payload))
 
@@ -132,6 +132,7 @@ class Outgoing:
                 "slots": worker.slots,
                 "task_types": sorted(worker.task_types),
                 "labels": worker.labels,
+                "version": worker.version,
             }
             for worker in memory.workers.values()
         ]
@@ -144,6 +145,7 @@ class Outgoing:
             "workers": here + gone,
             "task_types": memory.task_types(),
             "draining": bool(memory.draining),
+            "coordinators": [[name, leads] for name, leads in memory.coordinators.items() if leads is not None],
         }
         memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
 

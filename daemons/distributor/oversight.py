@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
 from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState, Task
@@ -139,11 +140,17 @@ class Oversight:
             fields = {"task_id": task.task_id, "phase": task.phase.value, "why": why}
             memory.out.append(Log("error", "inconsistent_task", fields))
             self._journal.note(now, task.task_id, "inconsistent_task", fields)
-            if task.phase is RUNNING and why == "no holder":
-                self._outcomes.again(task, now, front=True)
-                self.repaired += 1
+            if self._mendable(task, why):
+                self._mend(task, now)
             else:
                 self.odd += 1
+
+    def _mendable(self, task: LiveTask, why: str) -> bool:
+        return task.phase is RUNNING and why == "no holder"
+
+    def _mend(self, task: LiveTask, now: Now) -> None:
+        self._outcomes.again(task, now, front=True)
+        self.repaired += 1
 
     def _misplaced(self, task: LiveTask) -> str:
         """Why this live task is not where its phase says; "" if all is well. O(1) but for delayed ones."""
@@ -160,6 +167,29 @@ class Oversight:
         if task.phase is RESTORED:
             return "" if memory.restored.get(task.task_id) is task else "not restored"
         return ""
+
+    def audit(self, now: Now, *, repair: bool) -> list[dict[str, Any]]:
+        """The whole memory at once, for ``a2actl doctor``; O(tasks).
+
+        Returns:
+            findings as the coordinator's ``audit`` has them; those that have one right answer were mended, if wanted.
+        """
+        rows: list[dict[str, Any]] = []
+        for task in list(self._memory.live.values()):
+            if task.phase is ENDED or (why := self._misplaced(task)) == "":
+                continue
+            mend = "run_again" if self._mendable(task, why) else ""
+            if repair and mend:
+                self._journal.note(now, task.task_id, "inconsistent_task", {"phase": task.phase.value, "why": why})
+                self._mend(task, now)
+            what = f"{task.phase.value}, but {why}"
+            rows.append({"kind": "misplaced", "task_id": task.task_id, "what": what, "repair": mend,
+                         "repaired": repair and bool(mend)})  # fmt: skip
+        named = {row["task_id"] for row in rows}
+        for line in self.violations():
+            if line.partition(": ")[0] not in named:
+                rows.append({"kind": "distributor_memory", "task_id": "", "what": line, "repair": ""})
+        return rows
 
     def violations(self) -> list[str]:
         """Every broken invariant of the whole memory; O(tasks): for tests, simulations and ``a2actl doctor``."""
@@ -202,7 +232,9 @@ class Oversight:
             gauge("agent_up", 0, agent=worker_id, role="worker")
         for worker in memory.workers.values():
             gauge("agent_up", 0 if worker.suspect else 1, agent=worker.agent_id, role="worker")
-        gauge("agent_up", 1 if memory.coordinator_up else 0, agent=memory.coordinator, role="coordinator")
+        for coordinator_id, leads in memory.coordinators.items():
+            gauge("agent_up", 0 if leads is None else 1, agent=coordinator_id, role="coordinator")
+        gauge("leading", int(memory.owner))
         if memory.owner:
             self._journal.show(now, "status", memory.status().value, urgent=False)
 

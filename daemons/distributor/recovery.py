@@ -17,7 +17,7 @@ from a2a_zmq.interfaces import Loaded, Section
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import IN_PROGRESS, TERMINAL
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import RESTORED, RUNNING, STORING, LiveTask, Memory, as_pairs, parse_record
+from daemons.distributor.memory import QUEUED, RESTORED, RUNNING, STORING, LiveTask, Memory, as_pairs, parse_record
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, OwnershipGained, Query, Send
@@ -46,6 +46,7 @@ class Recovery:
         self._verify_until = -math.inf
         self._doubted: dict[str, None] = {}
         self._recorded: set[str] = set()  # doubted since the state was lost, and found to have a result
+        self._claims: dict[str, list[tuple[Worker, int]]] = {}  # runs of tasks that we do not know (yet)
         self.assigned_unowned = False
 
     # ------------------------------------------------------------ ownership
@@ -53,10 +54,11 @@ class Recovery:
     def gained(self, event: OwnershipGained, now: Now) -> None:
         """We own the section: bring memory and store together, then wait for workers that may hold more."""
         memory, journal = self._memory, self._journal
-        if memory.ever_owner:
+        if memory.ever_owner and event.fence != memory.fence + 1:  # somebody else had it meanwhile
             self._verify_until = now.mono + memory.config.adoption_grace_s
         loaded = event.loaded.get(self._section) or Loaded(0, 0, "", {}, {})
         memory.owner = memory.ever_owner = True
+        memory.holder = ""
         memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
         journal.ground()
         if event.state_lost:
@@ -175,11 +177,41 @@ class Recovery:
         worker.ghosts.clear()
         for task_id, attempt in as_pairs(entries):
             task = live.get(task_id)
-            if task is not None and self._is_current(worker, task, attempt, now):
+            if task is None and not self._journal.holds_result(task_id):
+                # An earlier owner may have been told of it after we read: we look before we have it ended.
+                self._claims.setdefault(task_id, []).append((worker, attempt))
+                worker.ghosts[task_id, attempt] = now.mono
+            elif task is not None and self._is_current(worker, task, attempt, now):
                 current.add(task_id)
-                continue
-            worker.disown(task_id, attempt, now.mono)
+            else:
+                worker.disown(task_id, attempt, now.mono)
+        if self._claims:
+            self.resync()
         return current
+
+    def adopted(self, task: LiveTask, now: Now) -> bool:
+        """Whether a worker showed a run of this task, which we are told of only now, and goes on with it."""
+        claims = self._claims.pop(task.task_id, None) if self._claims else None
+        if claims is None:
+            return False
+        task.phase = RESTORED
+        if self._claimed(task, claims, now):
+            self._adopted += 1
+            return True
+        for _, attempt in claims:
+            self._memory.stranger(task.task_id, attempt)
+        return False
+
+    def _claimed(self, task: LiveTask, claims: list[tuple[Worker, int]], now: Now) -> bool:
+        """Whether a worker that showed a run of this task, before we knew it, has its current attempt."""
+        held = False
+        for worker, attempt in claims:
+            if self._memory.workers.get(worker.agent_id) is worker and self._is_current(worker, task, attempt, now):
+                worker.ghosts.pop((task.task_id, attempt), None)
+                held = True
+            else:
+                worker.disown(task.task_id, attempt, now.mono)
+        return held
 
     def _is_current(self, worker: Worker, task: LiveTask, attempt: int, now: Now) -> bool:
         if task.phase is RUNNING and task.attempt == attempt:
@@ -187,6 +219,9 @@ class Recovery:
         if task.phase is RESTORED and max(task.recorded, task.floor + 1) <= attempt <= task.recorded + 1:
             self._outcomes.hold(task, worker, attempt, now)
             self._adopted += 1
+            return True
+        if task.phase is QUEUED and task.attempt == attempt:
+            self._outcomes.hold(task, worker, attempt, now)  # sent by the earlier owner: as good as sent by us
             return True
         if task.phase is RUNNING and attempt > task.attempt and attempt == task.recorded + 1:
             # Two workers hold a restored task: the later attempt is the one that the earlier owner meant.
@@ -284,9 +319,12 @@ class Recovery:
         if error is not None or not isinstance(loaded, Loaded):
             self._resync_at = now.mono + memory.config.resync_retry_s
             return
+        claims: dict[str, list[tuple[Worker, int]]] = {}
         if self._resync_again:
             self._resync_again = False
             self.resync()
+        elif memory.owner:
+            claims, self._claims = self._claims, {}
         if not memory.owner:
             return
         taken = 0
@@ -298,10 +336,21 @@ class Recovery:
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task
-            # The coordinator may have told an owner before us of it, which was cut off from the store and does not know
-            # that we took over: that one sends the first attempt, we send another.
-            self._queue_again(task)
+            if self._claimed(task, claims.pop(task_id, []), now):
+                self._adopted += 1
+            else:
+                # The coordinator may have told an owner before us of it, which was cut off from the store and does not
+                # know that we took over: that one sends the first attempt, we send another.
+                self._queue_again(task)
             taken += 1
+        for task_id, runs in claims.items():
+            known = memory.live.get(task_id)
+            for worker, attempt in runs:
+                if known is not None:
+                    self._claimed(known, [(worker, attempt)], now)
+                else:
+                    memory.stranger(task_id, attempt)  # its record may be with a coordinator that has no store now
+                    worker.disown(task_id, attempt, now.mono)
         if taken:
             memory.accepted += taken
             self._journal.note(now, "", "resynced", {"taken": taken})

@@ -1,4 +1,4 @@
-"""Peers that come and go, and what workers report."""
+"""Peers that come and go, whom of the coordinators we follow, and what workers report."""
 
 from __future__ import annotations
 
@@ -52,15 +52,11 @@ class Roster:
             self._worker_up(event, now)
         elif peer.role is Role.COORDINATOR:
             memory = self._memory
-            memory.coordinator = peer.agent_id
-            memory.coordinator_up = memory.coordinator_was_up = True
-            memory.coordinator_seen = now.wall
-            memory.coordinator_guard.hears(peer.boot_id)
-            fence, epoch = peer.details.get("fence"), peer.details.get("epoch", "")
-            if isinstance(fence, int) and isinstance(epoch, str):
-                memory.coordinator_guard.admits(fence, epoch)
-            memory.workers_changed = True
-            self._outgoing.coordinator_back()
+            memory.coordinators[peer.agent_id] = None  # what it said in an earlier session counts no more
+            memory.coordinator_boots[peer.agent_id] = peer.boot_id
+            self.coordinator_says(peer.agent_id, peer.details, now)
+            if memory.coordinator_up and memory.coordinator == peer.agent_id:
+                self._outgoing.coordinator_back()
 
     def _worker_up(self, event: PeerUp, now: Now) -> None:
         memory, peer = self._memory, event.peer
@@ -89,9 +85,9 @@ class Roster:
     def down(self, event: PeerDown, now: Now) -> None:
         memory = self._memory
         if event.role is Role.COORDINATOR:
-            if event.agent_id == memory.coordinator:
-                memory.coordinator_up = False
-                self._recovery.coordinator_gone(now)
+            memory.coordinators[event.agent_id] = None
+            memory.workers_changed = True
+            self._unfollow(event.agent_id, now)
             return
         worker = memory.workers.get(event.agent_id)
         if worker is None:
@@ -117,6 +113,42 @@ class Roster:
         self._journal.note(now, "", "worker_down", fields)
         memory.workers_changed = True
         self._journal.show_workers(now)
+
+    # ------------------------------------------------------------ coordinators
+
+    def coordinator_says(self, agent_id: str, says: dict[str, Any], now: Now) -> None:
+        """A welcome, a heartbeat or a resync of a coordinator: does it lead, and with which fence? (One of an earlier
+        release does not say; it has no standbys.)"""
+        memory = self._memory
+        leads = says.get("leading") is not False
+        if memory.coordinators.get(agent_id) is not leads:
+            memory.coordinators[agent_id] = leads
+            memory.workers_changed = True
+        fence, epoch = says.get("fence", memory.coordinator_guard.fence), says.get("epoch", "")
+        memory.coordinator_guard.hears(memory.coordinator_boots.get(agent_id, ""))
+        if not leads:
+            self._unfollow(agent_id, now)
+        elif isinstance(fence, int) and isinstance(epoch, str) and memory.coordinator_guard.admits(fence, epoch):
+            self._follow(agent_id)
+
+    def _follow(self, agent_id: str) -> None:
+        """Results go to this coordinator from now on, also those that could not be sent to another one."""
+        memory = self._memory
+        if memory.coordinator_up and memory.coordinator == agent_id:
+            return
+        if agent_id != memory.coordinator:
+            fields = {"leader": agent_id, "before": memory.coordinator, "fence": memory.coordinator_guard.fence}
+            memory.out.append(Log("info", "coordinator_changed", fields))
+        memory.coordinator = agent_id
+        memory.coordinator_up = memory.coordinator_was_up = True
+        memory.workers_changed = True
+        self._outgoing.coordinator_back()
+
+    def _unfollow(self, agent_id: str, now: Now) -> None:
+        memory = self._memory
+        if memory.coordinator_up and memory.coordinator == agent_id:
+            memory.coordinator_up = False
+            self._recovery.coordinator_gone(now)
 
     def drain(self, agent: Any, now: Now) -> bool:
         """Have one of our workers leave; False if we have no such worker."""

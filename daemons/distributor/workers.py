@@ -55,6 +55,7 @@ class Worker:
         "suspect",
         "task_types",
         "trial",
+        "version",
     )
 
     def __init__(self, agent_id: str, number: int) -> None:
@@ -77,6 +78,7 @@ class Worker:
         self.cancels: dict[tuple[str, int], bool] = {}
         self.given = 0
         self.trial: LiveTask | None = None
+        self.version = ""
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
@@ -90,6 +92,8 @@ class Worker:
         limit = details.get("limit")
         self.limit = limit if isinstance(limit, int) and limit >= 0 else self.slots
         self.draining = details.get("draining") is True
+        version = details.get("version")
+        self.version = version[:64] if isinstance(version, str) else ""
 
     def take_limit(self, limit: Any) -> None:
         """A later word on its credit."""

@@ -54,6 +54,16 @@ class OwnershipLost:
 
 
 @dataclass(slots=True)
+class StandsBy:
+    """Somebody else holds the lease: we wait for it. Comes again when the holder changes.
+
+    ``holder``: agent id of who acts instead of us (our own where another process of our name is meant).
+    """
+
+    holder: str
+
+
+@dataclass(slots=True)
 class BatchApplied:
     """The batch with this id is durable. ``versions``: section → new version."""
 
@@ -63,10 +73,14 @@ class BatchApplied:
 
 @dataclass(slots=True)
 class StoreChanged:
-    """Availability of the store: a core refuses new work that it could not persist (BUSY)."""
+    """Availability of the store: a core refuses new work that it could not persist (BUSY).
+
+    ``spooling``: Redis is away, and what is written is durable on the local spool; reads fail all the same.
+    """
 
     available: bool
     reason: str = ""
+    spooling: bool = False
 
 
 @dataclass(slots=True)
@@ -153,6 +167,7 @@ Event = (
     | Refusal
     | OwnershipGained
     | OwnershipLost
+    | StandsBy
     | BatchApplied
     | StoreChanged
     | Hint
@@ -191,7 +206,8 @@ class Query:
     letters, and id → result record by now), ``count_letters`` (``distributor_ids``; value: int),
     ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
-    (``distributor_id``).
+    (``distributor_id``), ``page`` (``distributor_id``, ``cursor``; value: (next cursor, records)), ``survey`` (value:
+    (Survey, ids of registered distributors)).
     """
 
     tag: str

@@ -34,6 +34,7 @@ from daemons.runtime.contract import (
     OwnershipLost,
     Query,
     Send,
+    StandsBy,
     StartRun,
     StopRun,
     StoreChanged,
@@ -105,10 +106,12 @@ class Engine:
         self._batch_count = 0
         self._retry_at = math.inf
         self._retry_delay_s = RETRY_MIN_S
-        self._store_available = True
+        self._store_told = (True, False)  # what the core knows: (available, spooling)
+        self._spooling = self._room = False
         self._failing = False  # the batch in flight was tried in vain: only its success shows that the store is back
         self._not_before = -math.inf
         self._core_owns = False  # what the core was told last
+        self._holder = ""
         if owns_state:
             meter.gauge("store_up", 1)
 
@@ -123,6 +126,7 @@ class Engine:
         loads."""
         self.fence = event.fence
         self._owner = self._core_owns = True
+        self._holder = ""
         self._void()
         self._inbox.append(event)
 
@@ -137,6 +141,12 @@ class Engine:
         if self._core_owns:
             self._core_owns = False
             self._inbox.append(OwnershipLost(reason))
+
+    def stands_by(self, holder: str) -> None:
+        """The lease is with another process; the core is told once for each holder."""
+        if holder != self._holder and not self._core_owns:
+            self._holder = holder
+            self._inbox.append(StandsBy(holder))
 
     def _void(self) -> None:
         """Forget the batch in flight; whatever becomes of it is not told to the core any more."""
@@ -200,13 +210,22 @@ class Engine:
         """Tell the core when the availability of the store changes.
 
         A lease that can be renewed does not prove that records can be written (think of a Redis that is out of memory):
-        while a batch fails, only its success does.
+        while a batch fails, only its success does. While batches go to the local spool, what counts is its room.
         """
-        if available != self._store_available and not (available and self._failing):
-            self._store_available = available
-            self._meter.gauge("store_up", int(available))
-            self._inbox.append(StoreChanged(available, reason))
+        if self._spooling:
+            available = self._room
+        told = (available, self._spooling)
+        if told != self._store_told and not (available and self._failing):
+            self._store_told = told
+            self._meter.gauge("store_up", int(available and not self._spooling))
+            self._inbox.append(StoreChanged(available, reason, self._spooling))
             self._out.exceptional = True
+
+    def spooling(self, *, active: bool, room: bool, reason: str) -> None:
+        """Whether batches go to the local spool from now on, which needs no lease, and whether it takes new work."""
+        was, self._spooling, self._room = self._spooling, active, room
+        if active or was:
+            self.store_available(available=True, reason=reason)
 
     # ------------------------------------------------------------ the turn
 
@@ -227,7 +246,8 @@ class Engine:
         if out.apply is not None:
             for write in out.apply.batch.writes:
                 write.fence = self.fence  # ours now: it may have moved since the batch was cut
-        if self.exiting is not None and self._pending is None:
+        # Who was replaced (a status other than 0) must not write any more, and has nothing to wait for.
+        if self.exiting is not None and (self._pending is None or self.exiting.status):
             out.exit = self.exiting
         return out
 
@@ -348,7 +368,7 @@ class Engine:
 
     def _commit(self, now: Now) -> None:
         self._not_before = -math.inf
-        if now.mono >= self.safe_until:
+        if now.mono >= self.safe_until and not self._spooling:
             self._not_before = now.mono + HELD_BACK_S
             return
         if self._pending is not None:

@@ -7,21 +7,16 @@ rest is the same for every role and stands here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import gc
 import os
 import random
 import signal
-import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
-
-import uvloop
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from a2a_zmq.clock import Now
 from a2a_zmq.config import split_address
-from a2a_zmq.errors import ConfigError, StoreUnavailable
+from a2a_zmq.errors import ConfigError
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.interfaces import Hints, LeaseStore, Section, StateStore
 from a2a_zmq.protocol.config import BootInfo, PortConfig
@@ -40,30 +35,25 @@ from daemons.runtime import keys
 from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
-from daemons.runtime.orphans import hide_marks, take_over
+from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
+from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell, read_clock
+from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
-from daemons.settings import DaemonSettings, OwnerSettings, RedisUser
+from daemons.settings import DaemonSettings, OwnerSettings
 from daemons.settings_sources import suite_version
 
 EX_OK: Final = 0
-EX_SOFTWARE: Final = 70
 EX_TEMPFAIL: Final = 75
-EX_CONFIG: Final = 78
-
-# Objects made before the youngest are collected (Python's default is 700). What tasks are kept in has no cycles and
-# lives for milliseconds, so looking at it early only finds it alive: a twelfth of the processor time under load.
-GC_THRESHOLD: Final = 25_000
 
 # Key files are read again for an unknown key no more often than this, however many strangers knock.
 RELOAD_PAUSE_S: Final = 0.2
 # A daemon whose place in the fleet another process has to take leaves after this long even if Redis does not answer.
 LEAVE_S: Final = 2.0
 
-S = TypeVar("S", bound=DaemonSettings)
 Heartbeat = Callable[[str, Now], dict[str, Any]]
 
 
@@ -125,8 +115,8 @@ class Daemon:
 
     # ------------------------------------------------------------ ports
 
-    def add_hub(self, core: Core, address: str) -> None:
-        """Listen for peers at this address."""
+    def add_hub(self, core: Core, address: str, closed: Callable[[], str] = lambda: "") -> None:
+        """Listen for peers at this address; while ``closed()`` says why, nobody may join."""
         self._ports.append(
             Hub(
                 self.identity,
@@ -136,27 +126,31 @@ class Daemon:
                 config=self._port_config,
                 welcome=core.welcome,
                 heartbeat=self._counted(core.heartbeat),
+                closed=closed,
             )
         )
         self._wire.append(lambda index: self._open_router(index, address))
 
-    def add_spoke(self, core: Core, peer: str, address: str) -> None:
-        """Connect to this peer's hub; ``address`` may name another peer as ``NAME@ADDRESS``."""
-        name, plain = split_address(address)
-        peer = name or peer
-        self._ports.append(
-            Spoke(
-                self.identity,
-                peer,
-                boot=self.boot,
-                new_id=self.new_id,
-                random_bytes=os.urandom,
-                config=self._port_config,
-                announce=core.announce,
-                heartbeat=self._counted(core.heartbeat),
-            )
+    def add_spoke(
+        self, core: Core, peer: str, addresses: Sequence[str], claim: Callable[[], int | None] = lambda: 0
+    ) -> None:
+        """Connect to this peer's hub, at whichever address it is; an address may name another peer as
+        ``NAME@ADDRESS``. It is greeted with the fence that ``claim()`` gives, and not while that is None."""
+        split = [split_address(address) for address in addresses]
+        peer = split[0][0] or peer
+        spoke = Spoke(
+            self.identity,
+            peer,
+            boot=self.boot,
+            new_id=self.new_id,
+            random_bytes=os.urandom,
+            config=self._port_config,
+            announce=lambda now: {**core.announce(now), "version": suite_version()},
+            heartbeat=self._counted(core.heartbeat),
+            claim=claim,
         )
-        self._wire.append(lambda index: self._open_dealer(index, peer, plain))
+        self._ports.append(spoke)
+        self._wire.append(lambda index: self._open_dealer(index, peer, spoke, [plain for _, plain in split]))
 
     def _counted(self, heartbeat: Heartbeat) -> Heartbeat:
         """Ports send heartbeats by themselves, so they are counted where their payload is asked for."""
@@ -200,22 +194,31 @@ class Daemon:
         self._hubs.append(socket)
         return socket
 
-    def _open_dealer(self, index: int, peer: str, address: str) -> DealerSocket:
+    def _open_dealer(self, index: int, peer: str, spoke: Spoke, addresses: list[str]) -> DealerSocket:
+        disconnected = self.shell.on_disconnected(index)
         socket = DealerSocket(
             self._context,
             on_frames=self.shell.on_frames(index),
             on_connected=self.shell.on_connected(index),
-            on_disconnected=self.shell.on_disconnected(index),
-            on_failed=lambda reason: self._connect_failed(socket, peer, reason),
+            on_disconnected=disconnected,
+            on_failed=lambda reason: self._connect_failed(socket, peer, reason, rotation),
             curve=self.identity.curve_pair if self.settings.use_mtls else None,
             options=self._options(),
         )
-        port = self._ports[index]
-        assert isinstance(port, Spoke)
-        tell = self.shell.on_disconnected(index)
-        self.standing.watch(peer, port, lambda: keys.connect_anew(socket, tell))
-        self._own_keys.connecting(socket, tell)
-        socket.connect(address, self._server_keys(peer))
+        server_keys = self._server_keys(peer)
+        rotation = Rotation(
+            spoke,
+            addresses,
+            connect=lambda address: socket.connect(address, server_keys),
+            left=lambda: disconnected(b""),
+            clock=lambda: read_clock().mono,
+            log=lambda why: self.log.warning("address_not_usable", peer=peer, why=why),
+        )
+        self.standing.watch(peer, spoke, lambda: keys.connect_anew(socket, disconnected))
+        self._own_keys.connecting(socket, disconnected)
+        socket.connect(addresses[0], server_keys)
+        if len(addresses) > 1:
+            self.shell.services.append(rotation.run)
         return socket
 
     def _server_keys(self, peer: str) -> Callable[[], list[bytes]] | None:
@@ -228,7 +231,8 @@ class Daemon:
             raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
         return lambda: self.identity.server_keys(peer)
 
-    def _connect_failed(self, socket: DealerSocket, peer: str, reason: str) -> None:
+    def _connect_failed(self, socket: DealerSocket, peer: str, reason: str, rotation: Rotation) -> None:
+        rotation.failed()
         self.standing.failed(peer, socket.address, reason)
         if reason == "handshake":
             # A wrong server key looks like this: it may have been changed since we started.
@@ -256,7 +260,7 @@ class Daemon:
             *settings.metrics_address,
             exposition=self.meter.exposition,
             ready=lambda: self.standing.ready(*core.ready()),
-            state=lambda: core.local_state(read_clock()).model_dump(mode="json"),
+            state=lambda: self._state(core, store),
             live_after_s=settings.live_after_ms / 1000,
         )
         try:
@@ -273,10 +277,15 @@ class Daemon:
         self.health.start(self._loop)
         self.shell.on_beat = self.health.beat
 
-    def own(self, section: Section, leases: LeaseStore, load: Load) -> None:
-        """Keep the lease of this section; ``load`` reads what a new owner is given."""
+    def _state(self, core: Core, store: StateStore | None) -> dict[str, Any]:
+        found: dict[str, Any] = core.local_state(read_clock()).model_dump(mode="json")
+        return found | ({"store": store.state()} if isinstance(store, SpoolingStore) else {})
+
+    def own(self, section: Section, leases: LeaseStore, load: Load, store: SpoolingStore | None = None) -> None:
+        """Keep the lease of this section; ``load`` reads what a new owner is given, ``store`` rides out outages."""
         settings = self.settings
         assert isinstance(settings, OwnerSettings)
+        outage = OutageKeeper(store, self.shell, self.meter, lambda: read_clock().mono) if store is not None else None
         ownership = self.shell.ownership = Ownership(
             self.shell.engine,
             leases,
@@ -290,6 +299,7 @@ class Daemon:
             rng=lambda: int.from_bytes(os.urandom(4), "big") / 2**32,
             meter=self.meter,
             turned=self.shell.wake,
+            outage=outage,
         )
         self.standing.lease_holder = lambda: ownership.waiting_for
 
@@ -364,39 +374,3 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain, number.name)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-
-
-def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
-    """Run a daemon process to its end; returns its exit status, with one clear line where it could not run."""
-    logs.configure(
-        role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
-    )
-    gc.set_threshold(GC_THRESHOLD, 10, 10)
-    log = logs.get_logger("launch")
-    take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
-    hide_marks()
-
-    async def main() -> int:
-        daemon = await open_daemon(settings)
-        daemon.on_signals()
-        return await daemon.run()
-
-    try:
-        return uvloop.run(main())
-    except ConfigError as error:
-        return _fail(role, EX_CONFIG, str(error))
-    except StoreUnavailable as error:
-        redis = settings.redis_config().url(mask=True) if isinstance(settings, RedisUser) else "?"
-        status = EX_CONFIG if error.fatal else EX_TEMPFAIL
-        return _fail(role, status, f"Redis at {redis} cannot be used: {error}")
-    except KeyboardInterrupt:
-        return EX_OK
-    except Exception as error:
-        log.exception("crashed")
-        return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
-
-
-def _fail(role: Role, status: int, text: str) -> int:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"a2a-{role.value}: {text}\n")
-    return status

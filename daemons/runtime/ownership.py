@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import StateError, StoreUnavailable
+from a2a_zmq.errors import StateError, StateLost, StoreUnavailable
 from a2a_zmq.interfaces import Held, LeaseStore, Loaded, Section
+from daemons.runtime.breaker import Breaker
 from daemons.runtime.contract import Meter, OwnershipGained
 from daemons.runtime.engine import Engine
 from daemons.runtime.procs import ProcessIdentity, owner_is_dead, owner_text
 
 # While somebody else holds the lease, or Redis is away, ask this often: a small part of the lease's TTL.
 ASK_AGAIN_S = 0.25
+
+
+class Outage(Protocol):
+    """What stands in for Redis while it is away (:mod:`daemons.runtime.spooling`)."""
+
+    @property
+    def breaker(self) -> Breaker: ...
+
+    def failed(self, error: StoreUnavailable) -> None:
+        """Redis could not be asked for the lease."""
+
+    def lease_held(self) -> None:
+        """The lease is ours and renewed: what was kept may be handed in. Returns at once."""
+
+    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[object]]) -> None:
+        """We are a new owner: hand in what an earlier one kept, before anything is loaded."""
+
 
 Load = Callable[[Held], Awaitable[dict[Section, Loaded]]]
 
@@ -39,6 +59,7 @@ class Ownership:
         meter: Meter,
         turned: Callable[[], None],
         is_dead: Callable[[str, ProcessIdentity], bool] = owner_is_dead,
+        outage: Outage | None = None,
     ) -> None:
         """
         Args:
@@ -46,6 +67,7 @@ class Ownership:
             load: reads everything that the core is given with OwnershipGained, under the lease that was just acquired.
             turned: called after the engine was told something.
             is_dead: proof that the process behind an owner text is gone.
+            outage: the circuit to Redis and what was kept while it was open.
         """
         self._engine = engine
         self._leases = leases
@@ -59,9 +81,13 @@ class Ownership:
         self._meter = meter
         self._turned = turned
         self._is_dead = is_dead
-        self._lost = asyncio.Event()
+        self._outage = outage
+        self._look = asyncio.Event()
+        self._lost = False
         self._fence = 0
         self._state_lost = False
+        self._shown_fence = 0  # of the holder that we wait for
+        self._patient_until = math.inf
         self.held: Held | None = None
         self.waiting_for = ""
 
@@ -73,7 +99,12 @@ class Ownership:
             better copy.
         """
         self._state_lost = self._state_lost or state_lost
-        self._lost.set()
+        self._lost = True
+        self._look.set()
+
+    def probe(self) -> None:
+        """Redis seems to be away: renew now, and then as often as the circuit says, to see when it is back."""
+        self._look.set()
 
     async def run(self) -> None:
         """For ever: own, keep, and own again. Ends only by cancellation, or by an error that trying cannot mend."""
@@ -93,6 +124,7 @@ class Ownership:
             self._fence = held.fence
             self.held = held
             self._engine.safe_until = held.safe_until
+            self._answered()
             self._turned()
             await self._keep(held)
             self.held = None
@@ -100,6 +132,10 @@ class Ownership:
 
     async def _load_as(self, held: Held) -> bool:
         try:
+            if self._outage is not None:
+                await self._outage.merge(
+                    self._section, held, lambda: self._leases.renew(self._section, held, self._ttl_ms)
+                )
             loaded = await self._load(held)
         except StateError as error:
             self._failed_to_read(error)
@@ -121,6 +157,8 @@ class Ownership:
         if isinstance(error, StoreUnavailable):
             if error.fatal:
                 raise error
+            if self._outage is not None:
+                self._outage.failed(error)
             self._engine.store_available(available=False, reason=error.reason)
             self._turned()
 
@@ -133,27 +171,52 @@ class Ownership:
                     self._owner,
                     self._ttl_ms,
                     steal_from=steal_from,
-                    min_fence=self._fence,
+                    min_fence=max(self._fence, self._shown_fence),
                     new_epoch=self._state_lost,
+                    expect_fence=self._expected(),
                 )
                 self._engine.store_available(available=True, reason="")
                 if held is not None:
                     self.waiting_for = ""
+                    self._shown_fence, self._patient_until = 0, math.inf
                     return held
                 holder = await self._leases.holder(self._section)
                 steal_from = None
                 if holder is not None:
+                    self._shown_fence, self._patient_until = holder[1], math.inf
                     self.waiting_for = holder[0].partition("|")[0]
                     dead = self._is_dead(holder[0], self._identity)
                     self._held_by_another(holder[1], dead=dead)
                     if dead:
                         steal_from = holder[0]
                         continue
+                    self._engine.stands_by(self.waiting_for)
+                    self._turned()
                 self._meter.count("lease_failures_total", reason="held")
+            except StateLost:
+                self._meter.count("lease_failures_total", reason="state_lost")
+                if self._patient_until == math.inf:
+                    self._patient_until = self._clock().mono + self._ttl_ms / 1000
             except StateError as error:
                 self._meter.count("lease_failures_total", reason="unavailable")
                 self._failed_to_read(error)
-            await asyncio.sleep(ASK_AGAIN_S)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Before Redis is asked again. While it is away this is the one prober."""
+        return ASK_AGAIN_S if self._outage is None or self._outage.breaker.closed else self._outage.breaker.pause_s()
+
+    def _answered(self) -> None:
+        if self._outage is not None and not self._outage.breaker.closed:
+            self._outage.lease_held()
+
+    def _expected(self) -> int:
+        """The fence without which we do not take the lease.
+
+        Where the holder that we waited for lost its lease because the state was lost, it has the best memory of it: it
+        is given the time of a lease to come back.
+        """
+        return 0 if self._clock().mono >= self._patient_until else self._shown_fence
 
     def _held_by_another(self, fence: int, *, dead: bool) -> None:
         """Somebody else has, or had, the lease since we held it.
@@ -174,14 +237,16 @@ class Ownership:
         Where Redis is away we stay the owner of our memory (accepted work goes on), but write nothing once the lease
         may have expired (``Engine.safe_until``): what is staged waits until the lease was renewed or taken again.
         """
-        self._lost.clear()
+        self._lost = False
         ttl_s = self._ttl_ms / 1000
         while True:
             # A third of the TTL, ±20 %, so that many agents do not renew in step.
             pause = ttl_s / 3 * (0.8 + 0.4 * self._rng())
+            self._look.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._lost.wait()
+                    await self._look.wait()
+            if self._lost:
                 return
             while True:
                 try:
@@ -189,13 +254,14 @@ class Ownership:
                 except StateError as error:
                     self._meter.count("lease_renewal_failures_total")
                     self._failed_to_read(error)
-                    await asyncio.sleep(ASK_AGAIN_S)
+                    await asyncio.sleep(self._pause_s())
                     continue
                 break
             if not renewed:
                 self._meter.count("lease_renewal_failures_total")
                 return  # to take it again at once, or to learn who has it
             self._engine.safe_until = held.safe_until
+            self._answered()
             self._engine.store_available(available=True, reason="")
             self._turned()
 

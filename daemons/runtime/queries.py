@@ -103,6 +103,10 @@ async def answer_query(store: StateStore, query: Query) -> Any:
     if query.op == "register":
         await store.register_distributor(args["distributor_id"])
         return await store.load(Section(args["distributor_id"], "coordinator"))
+    if query.op == "page":
+        return await store.page(args["distributor_id"], args["cursor"])
+    if query.op == "survey":
+        return await store.survey(), await store.distributors()
     if query.op == "document":
         return await store.document(args["distributor_id"])
     raise ValueError(f"unknown query {query.op!r}")

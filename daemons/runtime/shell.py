@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
-from a2a_zmq.interfaces import StateStore
+from a2a_zmq.interfaces import SectionWrite, StateStore
 from a2a_zmq.protocol.ports import ProbeWanted
 from daemons import logs
 from daemons.runtime.contract import Effect, Event, LocalCall, Log, Meter, QueryAnswer, StartRun, StopRun
@@ -25,6 +25,7 @@ from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import wait_gone
 from daemons.runtime.queries import answer_query
 from daemons.runtime.sending import FULL_RETRY_S, Sender, Socket
+from daemons.runtime.spooling import SpoolingStore
 
 # How long a leaving daemon waits for its last frames to be taken by the sockets.
 LINGER_S = 0.3
@@ -186,9 +187,9 @@ class Shell:
         for port, route, frame in out.transmit:
             self._sender.send(port, route, frame)
         if out.apply is not None:
-            self._spawn(self._apply(out.apply))
+            self.spawn(self._apply(out.apply))
         for query in out.queries:
-            self._spawn(self._answer(query))
+            self.spawn(self._answer(query))
         if self.runner is not None:
             for run in out.runs:
                 if isinstance(run, StartRun):
@@ -196,7 +197,7 @@ class Shell:
                 else:
                     self.runner.stop(run)
         for port, probe in out.probes:
-            self._spawn(self._probe(port, probe))
+            self.spawn(self._probe(port, probe))
         for line in out.logs:
             self._write_log(line)
         for answer in out.answers:
@@ -218,7 +219,8 @@ class Shell:
 
     # ------------------------------------------------------------ store
 
-    def _spawn(self, work: Awaitable[Any]) -> None:
+    def spawn(self, work: Awaitable[Any]) -> None:
+        """Run beside the loop, as long as that runs; an error ends it."""
         task = asyncio.ensure_future(work)
         self._tasks[task] = None
         task.add_done_callback(self._ended)
@@ -232,13 +234,13 @@ class Shell:
         assert self._store is not None
         engine, meter = self.engine, self._meter
         try:
-            for write in pending.batch.writes[pending.done :]:
+            while rest := pending.batch.writes[pending.done :]:
                 started = self._clock().mono
-                version = await self._store.apply(write)
+                for version in await self._apply_some(rest):
+                    meter.count("shared_state_updates_total")
+                    if not engine.write_applied(pending, version):
+                        return
                 meter.observe("shared_state_write_seconds", self._clock().mono - started)
-                meter.count("shared_state_updates_total")
-                if not engine.write_applied(pending, version):
-                    return
         except StoreUnavailable as error:
             if error.fatal:
                 raise
@@ -255,6 +257,13 @@ class Shell:
         else:
             engine.batch_applied(pending, self._clock())
         self.turn()
+
+    async def _apply_some(self, writes: list[SectionWrite]) -> list[int]:
+        """Make the first of these writes durable, or more of them at once; returns their versions."""
+        if isinstance(self._store, SpoolingStore):
+            return await self._store.apply_some(writes)
+        assert self._store is not None
+        return [await self._store.apply(writes[0])]
 
     async def _answer(self, query: Any) -> None:
         assert self._store is not None
@@ -320,10 +329,10 @@ class Shell:
     async def run(self) -> int:
         """Run until the core leaves. Returns the exit status; raises what cannot be mended."""
         if self.ownership is not None:
-            self._spawn(self.ownership.run())
-        self._spawn(self.supervise())
+            self.spawn(self.ownership.run())
+        self.spawn(self.supervise())
         for service in self.services:
-            self._spawn(service())
+            self.spawn(service())
         self.wake()
         try:
             return await self.exit_status

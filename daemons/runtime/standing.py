@@ -73,7 +73,7 @@ class Standing:
         for hub, spoke in self._spokes.items():
             if spoke.phase is not Phase.IDLE:
                 self._failed.pop(hub, None)  # there is a connection
-            if spoke.phase is not Phase.ACTIVE:
+            if spoke.phase is not Phase.ACTIVE and not spoke.shut:
                 text = spoke.obstacle or self._failed.get(hub, "")
                 if spoke.phase is Phase.GREETING:
                     text = text or f"{hub} does not answer our greeting"
@@ -117,7 +117,7 @@ class Standing:
 
     def _greet_anew(self, mono: float) -> None:
         for hub, spoke in self._spokes.items():
-            if spoke.phase is not Phase.GREETING or spoke.obstacle:
+            if spoke.phase is not Phase.GREETING or spoke.obstacle or spoke.shut:
                 self._greeting.pop(hub, None)
             elif mono - self._greeting.setdefault(hub, mono) >= GREETING_S:
                 del self._greeting[hub]

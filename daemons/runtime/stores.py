@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import INBOX, Loaded, Section, StateStore
+from a2a_zmq.protocol.message import Role
+from a2a_zmq.security.identity import Identity
 from a2a_zmq.state.leases import RedisLeases
 from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
 from a2a_zmq.state.takeover import take_section
+from daemons.runtime.breaker import Breaker
 from daemons.runtime.launch import Daemon
 from daemons.runtime.shell import read_clock
+from daemons.runtime.spool import SqliteSpool
+from daemons.runtime.spooling import SpoolingStore
 from daemons.settings import OwnerSettings
 
 
-async def wait_for_store(store: StateStore, wait_s: float, log: Any) -> None:
-    """Wait until Redis answers.
-
-    Raises:
-        StoreUnavailable: it did not within ``wait_s``, or never will (wrong password).
-    """
-    until = read_clock().mono + wait_s
-    while True:
-        try:
-            await store.ping()
-            return
-        except StoreUnavailable as error:
-            if error.fatal or read_clock().mono > until:
-                raise
-            log.warning("waiting_for_redis", why=str(error))
-            await asyncio.sleep(0.1)
-
-
-async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[RedisStore, RedisLeases]:
+async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingStore, RedisLeases]:
     """Store and leases, once Redis answers.
 
     Raises:
         StoreUnavailable: it does not answer in time, or refuses us.
+        SpoolBroken: what an earlier process kept cannot be read.
         ConfigError: our keys are not acceptable, or cannot be made.
     """
     config = settings.redis_config()
@@ -53,7 +43,45 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[RedisStor
         raise
     leases = RedisLeases(config, name=settings.agent_id)
     daemon.on_exit.append(leases.close)
-    return store, leases
+    spool = SqliteSpool(settings.state_dir / "spool" / f"{settings.agent_id}.db", settings.spool_max_mb * 1024 * 1024)
+    await spool.look()
+    if spool.damaged is not None:
+        daemon.log.error("spool_damaged", set_aside=str(spool.damaged))
+    enabled = partial(may_spool, daemon.identity, settings)
+    return SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random), leases
+
+
+def may_spool(identity: Identity, settings: OwnerSettings) -> bool:
+    """The setting ``spool``.
+
+    ``auto``: not where another coordinator is known. It may take over when we cannot renew our lease, and then clients
+    should turn to it instead of leaving work with us that it cannot see.
+    """
+    if settings.spool != "auto":
+        return settings.spool == "on"
+    others = set(identity.agents_of(Role.COORDINATOR)) - {settings.agent_id}
+    return identity.role is not Role.COORDINATOR or not others
+
+
+async def wait_for_store(store: StateStore, wait_s: float, log: Any) -> None:
+    """Wait until Redis answers.
+
+    Raises:
+        StoreUnavailable: it did not within ``wait_s``, or never will (wrong password).
+    """
+    until = read_clock().mono + wait_s
+    breaker = Breaker(random.random)
+    while True:
+        try:
+            await store.ping()
+            return
+        except StoreUnavailable as error:
+            if error.fatal or read_clock().mono > until:
+                raise
+            if breaker.closed:
+                log.warning("waiting_for_redis", why=str(error))
+            breaker.failed(error.reason)
+            await asyncio.sleep(breaker.pause_s())
 
 
 async def load_own(store: StateStore, section: Section) -> dict[Section, Loaded]:

@@ -38,7 +38,7 @@ class WorkerAgent(InProcessAgent):
         values = agent_settings(agent_id, "worker", a2a_config)
         values |= {"distributor_id": distributor_id, "worker_handlers": handlers}
         if a2a_config is not None and a2a_config.connect_addresses:
-            values["distributor_address"] = a2a_config.connect_addresses[0]
+            values["distributor_address"] = a2a_config.connect_addresses
         settings = WorkerSettings.model_validate(values)
         super().__init__(agent_id, lambda: open_worker(settings))
         self.settings = settings

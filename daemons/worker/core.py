@@ -140,20 +140,19 @@ class WorkerCore:
         action = self._actions.get(message.action)
         if action is None:
             return [reports.refusal(event.peer, message, "UNKNOWN_ACTION", f"a worker has no {message.action!r}")]
+        if not self._uplink.admits(message.payload):
+            self._meter.count("routing_errors_total", reason="stale_fence")
+            return [reports.refusal(event.peer, message, "FORBIDDEN", "stale fence")]
         return action(message, now)
 
     # ------------------------------------------------------------ the distributor's requests
 
     def _assign_tasks(self, message: Message, now: Now) -> list[Effect]:
         payload = message.payload
-        guard = self._uplink.guard
-        fence, epoch = payload.get("fence", guard.fence), payload.get("epoch", "")
         tasks = payload.get("tasks", [payload["task"]] if "task" in payload else None)
-        if not isinstance(fence, int) or not isinstance(epoch, str) or not isinstance(tasks, list):
+        fence = payload.get("fence", self._uplink.guard.fence)
+        if not isinstance(fence, int) or not isinstance(tasks, list):
             return [reports.refusal(message.sender, message, "INVALID_TASK", "needs a fence and a list of tasks")]
-        if not guard.admits(fence, epoch):
-            self._meter.count("routing_errors_total", reason="stale_fence")
-            return [reports.refusal(message.sender, message, "FORBIDDEN", "stale fence")]
         effects: list[Effect] = []
         for record in tasks:
             try:

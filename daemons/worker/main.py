@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from a2a_zmq.protocol.message import Role
-from daemons.runtime.launch import Daemon, serve
+from daemons.runtime.launch import Daemon
+from daemons.runtime.serving import serve
 from daemons.settings import WorkerSettings
 from daemons.settings_sources import load_or_exit
 from daemons.worker import graph
@@ -41,7 +42,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
         labels=settings.worker_labels,
         meter=daemon.meter,
     )
-    daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses()[0])
+    daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter))
     executor = Executor(registry, config, daemon.shell.events)
     daemon.shell.runner = executor

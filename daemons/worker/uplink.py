@@ -62,6 +62,12 @@ class Uplink:
         self._lost = False
         return again
 
+    def admits(self, payload: dict[str, Any]) -> bool:
+        """Whether a request comes from the present owner and not from a process that was replaced. (What is not of the
+        right form is for the request's handler to refuse.)"""
+        fence, epoch = payload.get("fence", self.guard.fence), payload.get("epoch", "")
+        return not isinstance(fence, int) or not isinstance(epoch, str) or self.guard.admits(fence, epoch)
+
     def down(self) -> None:
         """The distributor is taken for dead. Runs go on: the next session adopts them by our inventory."""
         self.connected = False

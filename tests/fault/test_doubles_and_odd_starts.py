@@ -83,7 +83,7 @@ class Double:
 
 WHY = {
     "worker-1": "refused by distributor-1: a live process has this name: pid",
-    "distributor-1": "refused by coordinator-1: a live process has this name: pid",
+    "distributor-1": "another process named distributor-1 holds the lease",
     "coordinator-1": "another process named coordinator-1 holds the lease",
 }
 

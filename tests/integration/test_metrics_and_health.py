@@ -142,7 +142,10 @@ def test_a_worker_is_not_ready_without_its_distributor_and_ready_again_with_it(n
         fleet.restart("distributor-1")
         wait_until(lambda: fleet.ready("worker-1"), "worker-1 is ready again")
         assert client.submit("noop", {}).result(PATIENCE_S) == {}
-        # The same for those that own state, when Redis goes away.
+
+
+def test_owners_are_not_ready_without_redis_where_they_have_no_spool(no_orphans: Path) -> None:
+    with user_fleet(workers=1, env={"A2A_SPOOL": "off"}) as fleet:
         fleet.kill("redis", restart=False)
         for name in ("coordinator-1", "distributor-1"):
             wait_until(lambda name=name: fleet.get(name, "/readyz")[0] == 503, f"{name} is not ready without Redis")

@@ -52,10 +52,7 @@ NOVELTIES = {
         ('"details": self._announce(now)', '"details": {**self._announce(now), "novelty": 1}')
     ],
     "daemons/coordinator/records.py": [
-        (
-            '    record.setdefault("retry_count", 0)\n',
-            '    record.setdefault("retry_count", 0)\n    record["novelty"] = [1]\n',
-        )
+        ('            "task_type": task_type,\n', '            "task_type": task_type,\n            "novelty": [1],\n')
     ],
     "daemons/worker/reports.py": [
         ('"outcome":"completed","started_at"', '"outcome":"completed","novelty":[1],"started_at"')

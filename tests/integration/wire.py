@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Self
@@ -23,12 +24,14 @@ def pass_on(body: bytes) -> list[bytes]:
 class _Stream:
     """One direction of a connection, cut into ZMTP frames."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket, tap: Callable[[bytes], list[bytes]]) -> None:
+    def __init__(
+        self, source: socket.socket, sink: socket.socket, tap: Callable[[bytes], list[bytes]], *, plain: bool
+    ) -> None:
         self.source = source
         self.sink = sink
         self._tap = tap
         self._buffer = b""
-        self._greeting = GREETING_BYTES
+        self._greeting = sys.maxsize if plain else GREETING_BYTES
 
     def feed(self, data: bytes) -> bytes:
         """What goes on."""
@@ -73,11 +76,15 @@ class Relay:
         tap: sees (and may change) the message frames from clients to the target.
         back: the same for the other direction.
         opened: connections so far.
+
+    Args:
+        plain: bytes of another protocol than ZeroMQ's go on as they come.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, plain: bool = False) -> None:
         host, port = target.removeprefix("tcp://").rsplit(":", 1)
         self._target = (host, int(port))
+        self._plain = plain
         self.tap: Tap = pass_on
         self.back: Tap = pass_on
         self.opened = 0
@@ -152,8 +159,8 @@ class Relay:
         self.opened += 1
         target.settimeout(None)
         self._pairs.append((client, target))
-        there = _Stream(client, target, self._there)
-        back = _Stream(target, client, self._back)
+        there = _Stream(client, target, self._there, plain=self._plain)
+        back = _Stream(target, client, self._back, plain=self._plain)
         self._selector.register(client, selectors.EVENT_READ, there)
         self._selector.register(target, selectors.EVENT_READ, back)
 

@@ -180,8 +180,8 @@ def _redis_away(stage: Stage, deed: Deed, *, number: int = signal.SIGTERM, wipe:
     try:
         yield
     finally:
-        if wipe:
-            own.wipe()
+        if wipe and not own.wipe():
+            deed.broken.append("there was nothing to wipe: is the server's directory another one?")
         own.fleet.restart(REDIS, wait=False)
         deed.healed = own.wait_store()
 

@@ -134,10 +134,19 @@ class Load:
         with self._lock:
             return [sent for sent in self._waiting if sent.handle is not None]
 
-    def first_result_after(self, moment: float, start: int = 0) -> Sent | None:
-        """The first good result to arrive of a task that was submitted after that moment; tasks from ``start`` on."""
+    def first_result_after(self, moment: float, start: int = 0, distributor: str = "") -> Sent | None:
+        """The first good result to arrive of a task that was submitted after that moment, tasks from ``start`` on.
+
+        Args:
+            distributor: only of tasks that this one had.
+        """
         found = [
-            sent for sent in self.sent[start:] if sent.submitted > moment and sent.arrived and sent.outcome == "ok"
+            sent
+            for sent in self.sent[start:]
+            if sent.submitted > moment
+            and sent.arrived
+            and sent.outcome == "ok"
+            and (not distributor or (sent.record or {}).get("distributor") == distributor)
         ]
         return min(found, key=lambda sent: sent.arrived, default=None)
 
@@ -218,6 +227,7 @@ def slim(record: dict[str, Any] | None) -> dict[str, Any] | None:
         "status": record.get("status"),
         "attempt": metadata.get("attempt"),
         "worker": metadata.get("worker"),
+        "distributor": metadata.get("distributor"),
         "started_at": record.get("started_at"),
         "completed_at": record.get("completed_at"),
         "retry_count": record.get("retry_count"),

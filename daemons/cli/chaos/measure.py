@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from daemons.cli.chaos.faults import Deed
-from daemons.cli.chaos.kinds import EXIT, HEAL, TASKS, WORKER
+from daemons.cli.chaos.kinds import CHILDREN, EXIT, HEAL, TASKS, WORKER
 from daemons.cli.chaos.ledger import Ledger, Run
 from daemons.cli.chaos.load import Load
 from daemons.cli.chaos.plan import Fault
@@ -66,6 +66,10 @@ class Measure:
         ledger.read()
         return [run for run in ledger.running.values() if ledger.next_run(run) is None]
 
+    def backlog(self) -> int:
+        """Accepted tasks that do not run yet, about; 0 where nobody tells what runs."""
+        return 0 if self._ledger is None else self._load.waiting - len(self.running())
+
     def child_runs(self) -> list[Run]:
         return [run for run in self.running() if run.task_type == CHILD]
 
@@ -89,7 +93,8 @@ class Measure:
         elif kind.recovery == WORKER:
             self._wait(lambda: self._works(deed.fault.victim, since, outcome, first), outcome)
         else:
-            self._wait(lambda: self._serves(since, outcome, first), outcome)
+            through = deed.fault.victim if kind.victim == "distributor" else ""
+            self._wait(lambda: self._serves(since, outcome, first, through), outcome)
         self._detection(deed, outcome)
         self._wholeness(outcome)
         return outcome
@@ -149,26 +154,28 @@ class Measure:
         outcome.recovered_ms = [(min(found) - since) * 1000] if found else []
         return bool(found)
 
-    def _serves(self, since: float, outcome: Outcome, first: int) -> bool:
-        sent = self._load.first_result_after(since, first)
+    def _serves(self, since: float, outcome: Outcome, first: int, distributor: str = "") -> bool:
+        sent = self._load.first_result_after(since, first, distributor)
         outcome.recovered_ms = [] if sent is None else [(sent.arrived - since) * 1000]
         return sent is not None
 
     def _detection(self, deed: Deed, outcome: Outcome) -> None:
         kind = deed.fault.kind
-        wanted = kind.detect.p99_ms is not None
+        child = deed.hit[0].task_id if deed.hit and CHILDREN in kind.needs else ""
+        wanted = kind.detect.p99_ms is not None or bool(child)
         until = time.monotonic() + (DETECTION_S if wanted else 0.0)
         while True:
             self._watch.poll()
             death = self._watch.first_death(deed.fault.victim, deed.wall - 0.001)
-            if death is not None:
-                outcome.detected_ms = max(0.0, (death.wall - deed.wall) * 1000)
+            seen = self._watch.killed.get(child) if child else None if death is None else death.wall
+            if seen is not None:
+                outcome.detected_ms = max(0.0, (seen - deed.wall) * 1000)
                 return
             if time.monotonic() >= until:
                 break
             time.sleep(READY_PAUSE_S)
         if wanted:
-            outcome.broken.append("not detected")
+            outcome.broken.append("no record says that it was killed" if child else "not detected")
 
     def _wholeness(self, outcome: Outcome) -> None:
         if not self.wait_whole():

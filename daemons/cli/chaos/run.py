@@ -32,6 +32,9 @@ FINISH_S: Final = 60.0
 WARM_UP_S: Final = 2.0
 PATIENT_S: Final = 120.0  # of a client that waits for a fleet to come back
 WATCH_TIMEOUT_S: Final = 0.2  # for Redis, which may be frozen
+# Tasks that wait to be begun: no more than the load of so many seconds counts as none; and how long that is waited for.
+BACKLOG_S: Final = 0.15
+CAUGHT_UP_S: Final = 10.0
 VICTIM_S: Final = 5.0  # for a task in a child process to run
 
 
@@ -138,6 +141,11 @@ class Nemesis:
         return time.monotonic() - began < self._options.duration_s
 
     def _do(self, fault: Fault, measure: Measure, load: Load) -> None:
+        if fault.kind.recovery == kinds.TASKS:
+            # What is promised for their tasks is promised where a slot is free, not behind a backlog.
+            until = time.monotonic() + CAUGHT_UP_S
+            while measure.backlog() > self._options.rate * BACKLOG_S and time.monotonic() < until:
+                time.sleep(0.05)
         if kinds.CHILDREN in fault.kind.needs:
             until = time.monotonic() + VICTIM_S
             while not measure.child_runs() and time.monotonic() < until:

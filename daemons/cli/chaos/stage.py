@@ -117,10 +117,12 @@ class OwnFleet(Stage):
         self.fleet.wait_ready([REDIS])
         return time.monotonic()
 
-    def wipe(self) -> None:
-        """Remove the server's files; it must not run."""
+    def wipe(self) -> bool:
+        """Remove the server's files; it must not run. False if there were none."""
+        there = (self.disk / "appendonlydir").is_dir()
         shutil.rmtree(self.disk / "appendonlydir", ignore_errors=True)
         (self.disk / "dump.rdb").unlink(missing_ok=True)
+        return there
 
     def let(self, link: str, **directions: bool) -> None:
         self.relays.do(lambda: self.links[link].let(**directions))

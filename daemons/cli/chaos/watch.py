@@ -38,10 +38,12 @@ class Watch(ABC):
 
     Attributes:
         deaths: so far, in the order in which they became known.
+        killed: wall time at which the history says that the process of a task was killed, by task id.
     """
 
     def __init__(self) -> None:
         self.deaths: list[Death] = []
+        self.killed: dict[str, float] = {}
 
     @abstractmethod
     def poll(self) -> None: ...
@@ -96,8 +98,10 @@ class OwnWatch(Watch):
             entries: Any = self._store.xrange(key, b"(" + last if last else b"-", count=EVENTS)
             for entry_id, fields in entries:
                 self._last[key] = entry_id
-                for time, _, name, detail in orjson.loads(fields[b"e"]):
+                for time, task_id, name, detail in orjson.loads(fields[b"e"]):
                     self._note(name, time, detail)
+                    if name == "retry" and detail.get("kind") == "killed":
+                        self.killed[task_id] = parse_iso(time)
             if len(entries) < EVENTS:
                 return
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from a2a_zmq.errors import Fenced
+from a2a_zmq.errors import Fenced, StateLost
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 
 MakeWrite = Callable[..., SectionWrite]
@@ -169,3 +169,16 @@ async def test_after_a_wipe_the_old_fence_is_no_longer_known_to_the_store(backen
     again = await leases.acquire(SECTION, ALICE, 60_000, min_fence=held.fence)
     assert again is not None
     assert again.fence == 8
+
+
+async def test_a_lease_that_is_free_because_the_state_was_lost_is_left_alone(backend: Any) -> None:
+    leases = backend.leases()
+    held = await leases.acquire(SECTION, ALICE, 10_000)
+    await leases.release(SECTION, held)
+    with pytest.raises(StateLost):
+        await leases.acquire(SECTION, BOB, 10_000, expect_fence=held.fence + 1)
+    assert await leases.holder(SECTION) is None
+    assert (await backend.store().load(SECTION)).fence == held.fence
+    taken = await leases.acquire(SECTION, BOB, 10_000, expect_fence=held.fence)
+    assert taken is not None
+    assert taken.fence == held.fence + 1

@@ -360,3 +360,50 @@ async def test_taking_a_section_over_shuts_the_old_writer_out_before_it_is_read(
     assert again == loaded
     with pytest.raises(Fenced):
         await take_section(old, COORDINATOR, 1, "takeover-3")
+
+
+async def test_a_load_beside_writes_takes_none_of_them_for_a_loss(backend: Any, make_write: MakeWrite) -> None:
+    store = backend.store()
+    await store.apply(make_write())
+    for _ in range(100):
+        await asyncio.gather(store.load(DISTRIBUTOR), store.apply(make_write()), store.load(DISTRIBUTOR))
+    assert (await store.load(DISTRIBUTOR)).version == 101
+
+
+async def test_pages_have_every_task_that_stays(backend: Any, make_write: MakeWrite) -> None:
+    store = backend.store()
+    stay = {f"t{number}": record(f"t{number}") for number in range(1_300)}
+    await store.apply(make_write(put_tasks=stay))
+    found: dict[str, bytes] = {}
+    cursor, pages = "", 0
+    while pages == 0 or cursor:
+        cursor, page = await store.page("d1", cursor)
+        found |= page
+        pages += 1
+        await store.apply(make_write(put_tasks={f"n{pages}": record(f"n{pages}")}))
+    assert stay.items() <= found.items()
+    assert pages > 1
+    assert await store.page("unknown", "") == ("", {})
+
+
+async def test_a_survey_names_every_key_with_its_end(backend: Any, make_write: MakeWrite) -> None:
+    store = backend.store()
+    await store.register_distributor("d1")
+    await backend.leases().acquire(DISTRIBUTOR, "d1|host|1|2|boot", 5_000)
+    write = make_write(put_tasks={"t1": record("t1"), "t2": record("t2")}, results={"r1": record("r1", "completed")})
+    await store.apply(write)
+    survey = await store.survey()
+    facts = {fact.key: fact for fact in survey.keys}
+    assert survey.whole
+    assert {name: fact.type for name, fact in facts.items()} == {
+        "shared:distributor:d1": "hash",
+        "distributors:{shared:coordinator}": "hash",
+        "lease:{shared:distributor:d1}": "string",
+        "tasks:{shared:distributor:d1}": "hash",
+        "results:{shared:distributor:d1}:1": "hash",
+    }
+    assert facts["tasks:{shared:distributor:d1}"][2:] == (-1, "", 2)
+    lease = facts["lease:{shared:distributor:d1}"]
+    assert lease.lease == "d1|host|1|2|boot|1"
+    assert 0 < lease.ttl_ms <= 5_000
+    assert facts["results:{shared:distributor:d1}:1"].ttl_ms > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 
 from a2a_zmq.errors import ConfigError
-from daemons.cli import demo
+from a2a_zmq.interfaces import Section, SectionWrite
+from daemons.cli import checks, demo
 from daemons.cli.explaining import explanation
 from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
 from daemons.cli.invocation import CommandFailed
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
 from daemons.cli.submitting import read_tasks
+from daemons.runtime.spool import Kept, SqliteSpool
 from daemons.worker.builtin.python_source_stats import python_source_stats
 
 WaitUntil = Callable[..., None]
@@ -193,3 +196,25 @@ def test_a_fleet_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, m
         fleet.start()
     assert not any(fleet.pids.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_names_spools_that_hold_something_or_were_set_aside(tmp_path: Path) -> None:
+    async def fill() -> None:
+        for agent, count in (("coordinator-1", 0), ("distributor-1", 2)):
+            spool = SqliteSpool(tmp_path / f"{agent}.db", 1 << 20)
+            await spool.append([Kept(SectionWrite(Section("d", "distributor"), 1, "m"), 1)] * max(1, count))
+            if not count:
+                await spool.remove(1)
+            await spool.close()
+
+    asyncio.run(fill())
+    (tmp_path / "worker.db").write_bytes(b"no database" * 1000)
+    (tmp_path / "coordinator-2.db.damaged-1764324000").write_bytes(b"")
+    found = checks._spools(tmp_path)
+    assert all(not check.ok and check.fix for check in found)
+    assert [check.text.partition(" ")[0] for check in found] == [
+        "distributor-1",
+        f"{tmp_path / 'worker.db'}:",
+        str(tmp_path / "coordinator-2.db.damaged-1764324000"),
+    ]
+    assert checks._spools(tmp_path / "nothing") == []

@@ -391,3 +391,32 @@ def test_what_nobody_waits_for_any_more_is_not_sent_and_its_result_is_dropped(wo
     world.results("sent")
     assert world.core.tasks.finished == []
     assert len(world.core.tasks) == 0
+
+
+def test_a_coordinator_that_stands_by_is_asked_nothing_where_there_are_others(world: Scripted) -> None:
+    world.core.others = True
+    world.up(leading=False)
+    world.entry("a")
+    assert world.core.elsewhere
+    assert world.flush() == []
+    assert "stands by" in world.core.trouble
+    world.core.disconnected()
+    world.up("boot-2", leading=True)
+    assert [ids_of(sent) for sent in world.flush()] == [["a"]]
+
+
+def test_the_only_coordinator_is_asked_although_it_does_not_lead_yet(world: Scripted) -> None:
+    world.up(leading=False)
+    world.entry("a")
+    assert [ids_of(sent) for sent in world.flush()] == [["a"]]
+
+
+def test_a_refusal_of_an_earlier_session_says_nothing_of_who_leads_now(world: Scripted) -> None:
+    world.core.others = True
+    world.up()
+    world.entry("a")
+    [sent] = world.flush()
+    world.up("boot-2", leading=True)
+    world.answer(sent, MessageType.ERROR, code="NOT_LEADER", message="")
+    assert not world.core.elsewhere
+    assert [ids_of(again) for again in world.flush()] == [["a"]]

@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from a2a_zmq.interfaces import INBOX, Loaded, Section, SectionWrite, Wanted
+from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.protocol.message import MessageType, Role
+from a2a_zmq.state import keys
 
 Json = dict[str, Any]
 
@@ -58,7 +59,7 @@ class Store:
     def register(self, distributor_id: str) -> None:
         if distributor_id not in self.registered:
             self.registered.append(distributor_id)
-            self.live[distributor_id] = {}
+            self.live.setdefault(distributor_id, {})
             self.results[distributor_id] = {}
             self.letters[distributor_id] = {}
 
@@ -107,6 +108,16 @@ class Store:
 
     def load_all(self) -> dict[Section, Loaded]:
         return {Section(name, "coordinator"): self.load(name) for name in (INBOX, *self.registered)}
+
+    def survey(self, leader: str) -> Survey:
+        """Sections with live tasks, and the leases: the leader's, and every distributor's that is registered."""
+        facts = [KeyFact(keys.lease(Section(INBOX, "coordinator")), "string", 900, f"{leader}|h|1|1|b|{self.fence}")]
+        for name in self.registered:
+            facts.append(KeyFact(keys.lease(Section(name, "distributor")), "string", 900, f"{name}|h|1|1|b|1"))
+        facts.extend(
+            KeyFact(keys.tasks(name), "hash", -1, "", len(tasks)) for name, tasks in self.live.items() if tasks
+        )
+        return Survey(facts, whole=True)
 
     def where(self, task_id: str) -> list[str]:
         return [name or "inbox" for name, tasks in self.live.items() if task_id in tasks]

@@ -194,6 +194,10 @@ class World:
         if query.op == "register":
             store.register(args["distributor_id"])
             return store.load(args["distributor_id"])
+        if query.op == "page":
+            return "", store.load(args["distributor_id"]).tasks
+        if query.op == "survey":
+            return store.survey(COORDINATOR), list(store.registered)
         assert query.op == "history", query.op
         wanted = args["task_id"]
         events = [event for event in reversed(store.history) if wanted in (None, event[1])]

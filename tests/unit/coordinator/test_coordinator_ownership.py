@@ -237,8 +237,11 @@ def test_gauges_and_status_agree_with_what_there_is(fleet: World) -> None:
     assert [shown.task_id for shown in state.local_tasks] == ["t2", "t3"]
     assert state.status == "busy"
     assert fleet.core.welcome("alice~1", fleet.now)["task_types"] == ["noop"]
-    assert fleet.core.welcome("d1", fleet.now) == {"fence": 1, "epoch": "epoch"}
-    assert fleet.core.heartbeat("d1", fleet.now)["leading"] is True
+    leads = {"leading": True, "leader": "coordinator-1", "fence": 1, "epoch": "epoch"}
+    assert fleet.core.welcome("d1", fleet.now) == leads
+    beat = fleet.core.heartbeat("d1", fleet.now)
+    assert (beat["leading"], beat["fence"], beat["epoch"]) == (True, 1, "epoch")
+    assert fleet.meter.gauges["leading"] == 1
     assert fleet.core.announce(fleet.now) == {}
 
 

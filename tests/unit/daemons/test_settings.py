@@ -19,9 +19,9 @@ from daemons.settings import (
     Settings,
     WorkerSettings,
     env_name,
-    reference,
 )
 from daemons.settings_forms import number_of
+from daemons.settings_reference import reference
 from daemons.settings_sources import load, load_or_exit
 
 
@@ -269,7 +269,9 @@ def test_shipped_toml_files_show_every_setting_and_its_default(
 
 def test_reference_in_the_documentation_is_up_to_date(repository: Path) -> None:
     text = (repository / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert reference() in text, "run `python -m daemons.settings` and put its table into docs/configuration.md"
+    assert reference() in text, (
+        "run `python -m daemons.settings_reference` and put its table into docs/configuration.md"
+    )
 
 
 def test_env_example_is_valid(repository: Path, tmp_path: Path) -> None:

@@ -82,6 +82,22 @@ def test_higher_priority_first_then_the_older_one_across_task_types(site: Site) 
     ]  # fmt: skip
 
 
+def test_clients_take_turns(site: Site) -> None:
+    site.assign(*(f"a{number}" for number in range(6)), client="alice")
+    site.assign("b0", "b1", client="bob")
+    site.assign("c0", task_type="other", client="carol")
+    site.worker_up("w1", limit=20, types=["noop", "other"])
+    assert [task_id for task_id, _ in site.got("w1")] == ["a0", "b0", "c0", "a1", "b1", "a2", "a3", "a4", "a5"]
+
+
+def test_who_comes_later_does_not_wait_behind_a_flood_nor_make_up_for_its_absence(site: Site) -> None:
+    site.worker_up("w1", limit=10)
+    site.assign(*(f"a{number}" for number in range(30)), client="alice")
+    site.assign(*(f"b{number}" for number in range(10)), client="bob")
+    site.from_worker("w1", "heartbeat", limit=16, running=1, held=0, draining=False)
+    assert {task_id for task_id, _ in site.got("w1")[10:]} == {"a10", "a11", "a12", "b0", "b1", "b2"}
+
+
 def test_tasks_are_spread_by_load_for_each_slot(site: Site) -> None:
     site.worker_up("small", slots=1, limit=100)
     site.worker_up("large", slots=3, limit=100)
@@ -249,6 +265,7 @@ def test_what_the_distributor_says_of_itself(site: Site) -> None:
     now = site.now
     assert site.core.announce(now) == {
         "task_types": ["noop", "sleep"], "fence": 2, "live": 2, "workers": 1, "address": "",
+        "follows": COORDINATOR,
     }  # fmt: skip
     assert site.core.welcome("w2", now) == {"fence": 2, "epoch": "epoch"}
     beat = site.core.heartbeat(COORDINATOR, now)

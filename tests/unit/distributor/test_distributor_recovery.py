@@ -390,3 +390,16 @@ def test_what_another_owner_stored_is_not_taken_for_our_own(site: Site) -> None:
     site.advance(2)
     assert site.got("w1")[2:] == [("a", 4), ("b", 4)]
     assert site.reported() == []
+
+
+@pytest.mark.parametrize("status", ["pending", "in_progress"])
+def test_a_run_of_a_task_that_we_were_not_told_of_is_adopted_once_it_is_read(site: Site, status: str) -> None:
+    """The owner before us was told of it after we had read the store."""
+    record = site.record("late") | {"status": status}
+    site.store.live["late"] = record
+    site.worker_up("w1", limit=4, running=[["late", 1, 1], ["nobody's", 1, 1]])
+    site.answer()
+    assert site.cancelled_at("w1") == [["nobody's", 1]]
+    site.report("w1", "late", 1, "completed", result=1)
+    assert site.reported() == [("late", "completed")]
+    assert site.told("w1", "assign_tasks") == []

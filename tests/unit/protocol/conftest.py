@@ -192,6 +192,7 @@ class Kit:
         boot: str = "hub-boot",
         host: str = "host-a",
         keys: KeySource | None = None,
+        closed: Callable[[], str] = lambda: "",
     ) -> Hub:
         entropy = Entropy(agent_id + boot)
         return Hub(
@@ -202,6 +203,7 @@ class Kit:
             config=self.config,
             welcome=lambda peer, now: {"hello": peer},
             heartbeat=lambda peer, now: {"load": 1},
+            closed=closed,
         )
 
     def spoke(
@@ -213,6 +215,7 @@ class Kit:
         boot: str = "spoke-boot",
         host: str = "host-b",
         keys: KeySource | None = None,
+        claim: Callable[[], int | None] = lambda: 0,
     ) -> Spoke:
         entropy = Entropy(agent_id + boot)
         return Spoke(
@@ -224,6 +227,7 @@ class Kit:
             config=self.config,
             announce=lambda now: {"task_types": ["noop"]},
             heartbeat=lambda peer, now: {"limit": 4},
+            claim=claim,
         )
 
     def pipe(self, *, connect: bool = True, **spoke: Any) -> Pipe:

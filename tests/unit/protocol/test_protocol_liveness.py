@@ -145,8 +145,36 @@ def test_a_peer_that_died_during_our_pause_is_found_after_it(pipe: Any) -> None:
     pipe.jump(5)
     pipe.advance(0.19)
     assert pipe.hub.downs() == []
-    pipe.advance(1.0)
+    pipe.advance(2.5)
     assert pipe.hub.downs() == ["silence"]
+
+
+def test_peers_that_gave_us_up_while_we_were_away_have_time_to_come_back(kit: Any) -> None:
+    pipe = same_host(kit)
+    pipe.advance(1.0)
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.disconnect()
+    for _ in range(10):
+        pipe.hub.port.probed(WORKER, gone=False, now=pipe.now)
+        pipe.advance(0.2)
+    assert pipe.hub.downs() == []
+    pipe.connect()
+    pipe.advance(3)
+    assert pipe.hub.downs() == []
+
+
+def test_who_ended_while_we_were_away_is_found_at_once(kit: Any) -> None:
+    pipe = same_host(kit)
+    pipe.advance(1.0)
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.disconnect()
+    pipe.hub.port.probed(WORKER, gone=False, now=pipe.now)  # too early: its end is not complete
+    pipe.advance(0.05)
+    assert len(pipe.hub.of(ProbeWanted)) == 2
+    pipe.hub.port.probed(WORKER, gone=True, now=pipe.now)
+    assert pipe.hub.downs() == ["exited"]
 
 
 def test_a_detector_that_is_always_late_still_finds_the_dead(pipe: Any) -> None:
@@ -225,8 +253,17 @@ def test_the_attentive_clock_does_not_run_while_we_sleep() -> None:
     assert clock.observe(10.2) == pytest.approx(10.2)
     assert clock.hold_until < 10.2
     assert clock.observe(15.2) == pytest.approx(10.5)
-    assert clock.hold_until == pytest.approx(15.4)
+    assert clock.hold_until == pytest.approx(17.7)
     assert clock.observe(15.1) == pytest.approx(10.5)  # never backwards
+
+
+def test_verdicts_are_held_back_as_long_as_we_were_away() -> None:
+    clock = AttentiveClock(0.2)
+    clock.observe(10.0)
+    clock.observe(10.35)
+    assert clock.hold_until == pytest.approx(10.55)  # at least an interval
+    clock.observe(11.35)
+    assert clock.hold_until == pytest.approx(12.05)
 
 
 def test_timers_keep_one_deadline_a_key() -> None:

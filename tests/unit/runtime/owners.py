@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from a2a_zmq.interfaces import Held, Loaded, Section
+from a2a_zmq.interfaces import Held, Loaded, Section, StateStore
 from a2a_zmq.state.memory import MemoryLeases, MemoryRedis, MemoryStore
 from daemons.runtime.contract import OwnershipGained, OwnershipLost
 from daemons.runtime.engine import Engine
+from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import ProcessIdentity
 from daemons.runtime.shell import Shell
+from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.stores import load_own
+from tests.simulation.disk import Disk
 from tests.simulation.virtual import VirtualLoop, run_virtual
 from tests.unit.runtime.fakes import SECTION, Counts, ScriptedCore
 
@@ -29,7 +34,16 @@ class Owner:
         self.world, self.name = world, name
         self.core, self.meter = ScriptedCore(), Counts()
         self.engine = Engine(self.core, [], self.meter, owns_state=True)
-        self.store = MemoryStore(world.redis, name)
+        self.store: StateStore = MemoryStore(world.redis, name)
+        if world.spooling:
+            ids = itertools.count()
+            self.store = SpoolingStore(
+                self.store,
+                world.disks.setdefault(name, Disk(random.Random(name))),
+                enabled=lambda: True,
+                new_id=lambda: f"{name}-{world.processes}-{next(ids)}",
+                rng=lambda: 0.5,
+            )
         self.shell = Shell(self.engine, store=self.store, meter=self.meter, clock=world.loop.now)
         world.processes += 1
         self.identity = ProcessIdentity("host", world.processes, 1)
@@ -48,8 +62,14 @@ class Owner:
             meter=self.meter,
             turned=self.shell.wake,
             is_dead=lambda owner, _: int(owner.split("|")[2]) in world.dead,
+            outage=self._outage(),
         )
         self.running = world.loop.create_task(self.shell.run())
+
+    def _outage(self) -> OutageKeeper | None:
+        if not isinstance(self.store, SpoolingStore):
+            return None
+        return OutageKeeper(self.store, self.shell, self.meter, self.world.loop.time)
 
     async def _load(self, held: Held) -> dict[Section, Loaded]:
         return await self.load(held)
@@ -76,7 +96,13 @@ class Owner:
 class World:
     """Redis, the processes, and virtual time."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, *, spooling: bool = False) -> None:
+        """
+        Args:
+            spooling: processes have a local spool; one of the same name finds it again.
+        """
+        self.spooling = spooling
+        self.disks: dict[str, Disk] = {}
         self.loop = loop
         self.redis = MemoryRedis(loop.now)
         self.dead: set[int] = set()
@@ -109,11 +135,11 @@ class World:
         return None if holder is None else (holder[0].rpartition("|")[2], holder[1])
 
 
-def play(story: Callable[[World], Awaitable[T]]) -> T:
+def play(story: Callable[[World], Awaitable[T]], *, spooling: bool = False) -> T:
     """Run a story on virtual time; in it no process may end by an error."""
 
     async def main(loop: VirtualLoop) -> T:
-        world = World(loop)
+        world = World(loop, spooling=spooling)
         told = await story(world)
         for owner in world.owners:
             assert not owner.running.done() or owner.running.cancelled() or owner.running.exception() is None

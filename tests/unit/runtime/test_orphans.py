@@ -24,7 +24,9 @@ print(subprocess.Popen([sys.executable, "-S", "-c", *sys.argv[1:]], stdout=subpr
 """
 NAP = "import time; time.sleep(60)"
 DEAF = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(60)"
-PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-S', '-c', sys.argv[1]]); time.sleep(60)"
+PARENT = (
+    f"import subprocess, sys, time; subprocess.Popen([{sys.executable!r}, '-S', '-c', sys.argv[1]]); time.sleep(60)"
+)
 
 
 @pytest.fixture

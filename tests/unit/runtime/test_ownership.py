@@ -9,7 +9,7 @@ import pytest
 from a2a_zmq.errors import Fenced, StoreUnavailable
 from a2a_zmq.interfaces import Held, Loaded, Section
 from a2a_zmq.state.memory import MemoryLeases
-from daemons.runtime.contract import OwnershipGained, StoreChanged
+from daemons.runtime.contract import OwnershipGained, StandsBy, StoreChanged
 from daemons.runtime.ownership import ASK_AGAIN_S
 from daemons.runtime.stores import load_own
 from tests.unit.runtime.fakes import SECTION
@@ -42,6 +42,7 @@ def test_a_lease_that_somebody_else_holds_is_waited_for_and_named() -> None:
         assert not second.engine.owner
         assert second.fences == []
         assert second.ownership.waiting_for == "d1"
+        assert second.core.of(StandsBy) == [StandsBy("d1")], "told once"
         assert second.meter.counts["lease_failures_total held"] == pytest.approx(10.0 / ASK_AGAIN_S, abs=2)
         assert first.fences == [1]
         await first.ownership.release()
@@ -64,6 +65,23 @@ def test_the_lease_of_a_process_that_is_proved_dead_is_taken_at_once() -> None:
         assert took_s < 0.1
         assert second.fences == [2]
         assert list(second.core.of(OwnershipGained)[0].loaded[SECTION].tasks) == ["t1"]
+
+    play(story)
+
+
+def test_after_a_wipe_the_lease_is_left_to_the_holder_that_remembers_for_the_time_of_a_lease() -> None:
+    async def story(world: World) -> None:
+        first, second = await world.owner("a"), world.start("b")
+        await asyncio.sleep(1.0)
+        world.redis.wipe()
+        await world.until(lambda: len(first.fences) == 2, "the first owns it again")
+        await asyncio.sleep(TTL_MS / 1000 + 1)
+        assert (first.lost, second.fences) == ([], [])
+        world.redis.wipe()
+        first.kill()
+        took_s = await world.until(lambda: second.fences, "nobody came back, so the second owns it")
+        assert TTL_MS / 1000 - 0.1 < took_s < TTL_MS / 1000 + 1
+        assert second.fences[0] > first.fences[-1]
 
     play(story)
 

@@ -1,0 +1,103 @@
+"""Redis, as ``a2actl doctor`` sees it from this host: is it in reach, does it keep what it is told, is it quick?"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from daemons.cli.findings import Check
+from daemons.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    import redis
+
+CONNECT_TIMEOUT_S = 1.0
+PINGS = 20
+# Each write to the state costs one round trip, so this is on the way of every task.
+SLOW_PING_S = 0.02
+# Redis refuses writes at its limit; from here on somebody should look.
+FULL_PART = 0.9
+
+
+def redis_checks(run: Invocation) -> list[Check]:
+    """Reachable from here, and does it keep what it is told?"""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    config = run.settings.redis_config()
+    connection = redis.Redis.from_url(
+        config.url(),
+        socket_timeout=CONNECT_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        **({"ssl_ca_certs": str(config.ca_path)} if config.ca_path else {}),
+    )
+    where = config.url(mask=True)
+    try:
+        return [_settings(where, connection.info, _configured(connection)), _latency(connection)]
+    except redis.AuthenticationError as error:
+        return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD")]
+    except redis.RedisError as error:
+        fix = "start a2a-redis or your own Redis, or correct REDIS_HOST and REDIS_PORT"
+        return [Check("redis", False, f"{where}: {error}", fix)]
+    finally:
+        connection.close()
+
+
+def _configured(connection: redis.Redis) -> Callable[[str], str | None]:
+    """Reads a setting; None where the server does not let us (a hosted one)."""
+    import redis
+
+    def get(name: str) -> str | None:
+        try:
+            found: Any = connection.config_get(name)
+        except redis.ResponseError:
+            return None
+        value = found.get(name)
+        return None if value is None else str(value)
+
+    return get
+
+
+def _latency(connection: redis.Redis) -> Check:
+    took: list[float] = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        connection.ping()
+        took.append(time.perf_counter() - began)
+    middle = statistics.median(took)
+    text = f"PING takes {middle * 1000:.2f} ms (median of {PINGS}), at most {max(took) * 1000:.2f} ms"
+    fix = "run Redis nearer to the coordinator and the distributors; look for slow commands (SLOWLOG GET) and swapping"
+    return Check("redis latency", middle < SLOW_PING_S, text, fix if middle >= SLOW_PING_S else "")
+
+
+def _settings(where: str, info: Callable[[], Any], setting: Callable[[str], str | None]) -> Check:
+    found: dict[str, Any] = info()
+    version = f"{found.get('server_name', 'redis')} {found.get('valkey_version') or found.get('redis_version')}"
+    if not found.get("aof_enabled"):
+        fix = (
+            "`appendonly yes` in its configuration; without it a crash loses what was accepted since the last snapshot"
+        )
+        return Check("redis", False, f"{where}: {version} keeps no append-only file", fix)
+    policy = setting("maxmemory-policy")
+    if policy not in (None, "noeviction"):
+        return Check(
+            "redis",
+            False,
+            f"{where}: evicts keys ({policy})",
+            "`maxmemory-policy noeviction`: state must not be evicted",
+        )
+    sync = setting("appendfsync") or "?"
+    for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
+        if found.get(name, "ok") != "ok":
+            fix = "look at its log: is the disk full, or not writable?"
+            return Check("redis", False, f"{where}: {version}: its last {what} could not be written", fix)
+    used, most = int(found.get("used_memory") or 0), int(found.get("maxmemory") or 0)
+    memory = f"{used >> 20} MiB used" + (f" of {most >> 20}" if most else ", no limit")
+    if most and used > FULL_PART * most:
+        fix = "raise `maxmemory`: at the limit Redis refuses writes, and no task is accepted"
+        return Check("redis", False, f"{where}: {version}: {memory}", fix)
+    return Check("redis", True, f"{where}: {version}, append-only file, fsync {sync}, {memory}")

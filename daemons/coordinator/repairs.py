@@ -1,0 +1,94 @@
+"""What is done about findings: each repair is an ordinary write of ours, fenced and versioned, and leaves a line in the
+audit history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from a2a_zmq.clock import Now
+from a2a_zmq.interfaces import INBOX, Section
+from daemons.coordinator.auditing import ADOPT, DROP, FINISH, INBOX_NAME, PUT_BACK, RECOUNT, REGISTER, Facts, Finding
+from daemons.coordinator.desk import Desk
+from daemons.coordinator.records import HELD, entry_of, restored_record
+from daemons.coordinator.staging import INBOX_SECTION
+from daemons.coordinator.sync import Sync
+
+# Repairs of one audit that get a line of their own in the history.
+MAX_LINES: Final = 200
+
+
+class Repairs:
+    """See the module's text. Called in the turn in which the finding was judged."""
+
+    def __init__(self, desk: Desk, sync: Sync) -> None:
+        self._desk = desk
+        self._sync = sync
+        self._lines = 0
+        self._table: Final[dict[str, Callable[[Finding, Facts, Now], None]]] = {
+            DROP: self._drop,
+            FINISH: self._finish,
+            PUT_BACK: self._put_back,
+            ADOPT: self._adopt,
+        }
+
+    def begin(self) -> None:
+        """Another audit begins."""
+        self._lines = 0
+
+    def do(self, finding: Finding, facts: Facts | None, now: Now) -> None:
+        """Mend it."""
+        desk = self._desk
+        if finding.repair == RECOUNT:
+            desk.ledger.recount()
+        elif finding.repair == REGISTER:
+            self._sync.enter(finding.section, now)
+        elif facts is not None:
+            self._table[finding.repair](finding, facts, now)
+        self._lines += 1
+        if self._lines > MAX_LINES:
+            return  # the audit's own line has their number
+        detail = {"kind": finding.kind, "section": finding.section, "repair": finding.repair}
+        desk.staging.history(INBOX_SECTION, now, finding.task_id, "state_repaired", detail)
+
+    def _drop(self, finding: Finding, facts: Facts, now: Now) -> None:
+        place = INBOX if finding.section == INBOX_NAME else finding.section
+        self._desk.staging.section(Section(place, "coordinator")).drops.append(finding.task_id)
+
+    def _finish(self, finding: Finding, facts: Facts, now: Now) -> None:
+        desk = self._desk
+        entry = desk.ledger.live[finding.task_id]
+        section = entry.home.section if entry.home is not None else INBOX_SECTION
+        result = facts.before or facts.after
+        if result is not None and desk.finish_stored(entry, result):
+            desk.staging.section(section).drops.append(finding.task_id)
+
+    def _put_back(self, finding: Finding, facts: Facts, now: Now) -> None:
+        desk = self._desk
+        entry = desk.ledger.live[finding.task_id]
+        if entry.state == HELD:
+            desk.staging.put(INBOX_SECTION, [entry])
+        elif entry.home is not None:
+            desk.ledger.rewrite(entry, restored_record(entry.record))
+            self._sync.put_back(entry.home, [entry])
+            # Asked to be cancelled before: asked again, after the assignment.
+            entry.home.needs_sync |= entry.task_id in entry.home.cancels
+
+    def _adopt(self, finding: Finding, facts: Facts, now: Now) -> None:
+        desk = self._desk
+        place = INBOX if finding.section == INBOX_NAME else finding.section
+        found = entry_of(facts.places[place], desk.ledger.needs, now.mono)
+        if found is None:
+            return
+        entry, floor = found
+        if place == INBOX:
+            desk.ledger.adopt_held(entry)
+            desk.place_held = True
+        else:
+            home = desk.ledger.distributor(place)
+            desk.ledger.adopt(entry, home)
+            if place not in facts.held:
+                desk.ledger.queue(entry)
+        if floor:
+            desk.ledger.floors[entry.task_id] = floor

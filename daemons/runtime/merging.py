@@ -1,0 +1,256 @@
+"""Handing in what stood in the spool: as it is, or as far as nobody else has overtaken it.
+
+*Replay* (we never stopped being the owner): rows of one section are joined, so that a minute's writes become a few
+transactions; the versions go on as they were foretold. *Merge* (somebody may have written meanwhile: we were restarted,
+Redis lost state, or another process led): task by task, by what the store says now.
+
+- A result is recorded unless the task has one of this or a later attempt, or is live at a later attempt, or elsewhere.
+- A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt.
+- A removal is done if the task has ended, or has left the inbox for a distributor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from a2a_zmq.interfaces import INBOX, Held, Section, SectionWrite, StateStore
+from a2a_zmq.state.takeover import take_section
+from daemons.runtime.spool import Kept, Spool, SpoolRefused
+
+CHUNK_BYTES: Final = 1024 * 1024
+_NOTHING: Final[dict[str, Any]] = {}
+
+
+@dataclass(slots=True)
+class Group:
+    """Rows of one section as one write, and the version that the last of them was to give it.
+
+    Attributes:
+        tried: it may have been applied, so what it puts must be looked at afterwards, too.
+    """
+
+    write: SectionWrite
+    version: int
+    tried: bool = False
+
+
+def groups_of(rows: Iterable[Kept], *, alone: Collection[str] = ()) -> list[Group]:
+    """Join rows by section; the inbox comes last, for it lets go of what the others take.
+
+    Args:
+        alone: mutation ids of writes that Redis may have carried out: those keep their id, and go as they are.
+    """
+    groups: list[Group] = []
+    open_groups: dict[Section, Group] = {}
+    for kept in rows:
+        write = kept.write
+        section = write.section
+        group = open_groups.get(section)
+        if group is None or write.mutation_id in alone:
+            joined = SectionWrite(section, write.fence, write.mutation_id)
+            group = Group(joined, kept.version)
+            groups.append(group)
+            open_groups[section] = group
+        _absorb(group, kept)
+        if write.mutation_id in alone:
+            del open_groups[section]
+    groups.sort(key=lambda each: each.write.section.distributor_id == INBOX)
+    return groups
+
+
+def _absorb(group: Group, kept: Kept) -> None:
+    into, write = group.write, kept.write
+    into.mutation_id = write.mutation_id
+    group.version = kept.version
+    into.header.update(write.header)
+    dropped = dict.fromkeys(into.drop_tasks)
+    for task_id, record in write.put_tasks.items():
+        dropped.pop(task_id, None)
+        into.put_tasks[task_id] = record
+    for task_id in write.drop_tasks:
+        into.put_tasks.pop(task_id, None)
+        dropped[task_id] = None
+    into.drop_tasks = list(dropped)
+    into.results.update(write.results)
+    into.history.extend(write.history)
+    gone = set(write.drop_letters)
+    into.letters = [*(each for each in into.letters if each not in gone), *write.letters]
+    into.drop_letters = [*(each for each in into.drop_letters if each not in write.results), *write.drop_letters]
+
+
+def _metadata(record: bytes) -> dict[str, Any]:
+    metadata = orjson.loads(record).get("metadata")
+    return metadata if isinstance(metadata, dict) else _NOTHING
+
+
+def _attempt(metadata: dict[str, Any]) -> int:
+    attempt = metadata.get("attempt")
+    return attempt if isinstance(attempt, int) else 0
+
+
+def outlived(record: bytes, result: bytes) -> bool:
+    """Whether this result ends the task of this live record (the result that a retried task had before does not)."""
+    metadata = _metadata(record)
+    floor = metadata.get("floor")
+    return not (metadata.get("retried") and isinstance(floor, int) and _attempt(_metadata(result)) <= floor)
+
+
+async def outlived_puts(store: StateStore, write: SectionWrite) -> list[str]:
+    """Records of this write whose task has ended.
+
+    A distributor that was told of a task directly may have recorded its result, and dropped the record, before the
+    record comes here.
+    """
+    if not write.put_tasks:
+        return []
+    results = await store.results(write.section.distributor_id, list(write.put_tasks))
+    return [task_id for task_id, result in results.items() if outlived(write.put_tasks[task_id], result)]
+
+
+async def drop_outlived(store: StateStore, write: SectionWrite, new_id: Callable[[], str]) -> int | None:
+    """After records were put: take those out again whose task ended between our look and our write. If it ends later,
+    the distributor drops the record itself; so looking afterwards misses nothing.
+
+    Returns:
+        the section's version, if anything was to be dropped.
+    """
+    section = write.section
+    gone = await outlived_puts(store, write)
+    if not gone:
+        return None
+    return await store.apply(SectionWrite(section, write.fence, new_id(), drop_tasks=gone))
+
+
+class Merger:
+    """One merge of a whole spool."""
+
+    def __init__(
+        self, store: StateStore, spool: Spool, section: Section, held: Held, new_id: Callable[[], str]
+    ) -> None:
+        """
+        Args:
+            store: Redis itself.
+            section: whose lease is held.
+            new_id: fresh mutation ids. What was in doubt when the spool was written is decided by what the store holds.
+        """
+        self.counts = {"writes": 0, "tasks": 0, "results": 0, "dropped": 0}
+        self._store = store
+        self._spool = spool
+        self._section = section
+        self._held = held
+        self._new_id = new_id
+        self._last: dict[tuple[str, str], int] = {}  # (distributor, task) → the row that says last where its record is
+        self._taken: set[Section] = set()
+        self._distributors: list[str] = []
+
+    async def run(self, renew: Callable[[], Awaitable[object]]) -> None:
+        """Hand in everything; the spool is empty afterwards.
+
+        Raises:
+            StateError: the store could not be read or written.
+        """
+        async for rows in self._chunks():
+            for kept in rows:
+                where = kept.write.section.distributor_id
+                for task_id in (*kept.write.put_tasks, *kept.write.drop_tasks):
+                    self._last[where, task_id] = kept.seq
+        if self._section.writer == "coordinator":
+            self._distributors = await self._store.distributors()
+        async for rows in self._chunks():
+            for group in groups_of(rows):
+                await self._hand_in(group.write, rows[-1].seq)
+            self.counts["writes"] += len(rows)
+            await forget(self._spool, rows[-1].seq)
+            await renew()
+        if self._spool.rows:
+            await self._spool.discard()
+
+    async def _chunks(self) -> Any:
+        after = 0
+        while rows := await self._spool.read(after, CHUNK_BYTES):
+            yield rows
+            after = rows[-1].seq
+
+    async def _hand_in(self, write: SectionWrite, end: int) -> None:
+        section = write.section
+        if section not in self._taken:
+            # From here on nobody with a lower fence writes there, and what we read can only be changed by us (or by
+            # the other role, whose changes the rules allow for).
+            await take_section(self._store, section, self._held.fence, self._new_id())
+            self._taken.add(section)
+        fence = write.fence
+        write.fence = self._held.fence
+        write.mutation_id = self._new_id()
+        await self._choose(write, end)
+        if self._held.found_fence > fence:
+            write.header = {}  # another owner's is newer
+        if write.header or write.put_tasks or write.drop_tasks or write.results or write.history:
+            await self._store.apply(write)
+            await drop_outlived(self._store, write, self._new_id)
+        self.counts["tasks"] += len(write.put_tasks)
+        self.counts["results"] += len(write.results)
+
+    async def _choose(self, write: SectionWrite, end: int) -> None:
+        """Leave in the write only what the store's present contents allow."""
+        here = write.section.distributor_id
+        ids = list({**write.put_tasks, **write.results, **dict.fromkeys(write.drop_tasks)})
+        if not ids:
+            return
+        places = list(dict.fromkeys((here, *self._distributors, *((INBOX,) if self._distributors else ()))))
+        live = {place: await self._store.tasks(place, ids) for place in places}
+        ended: dict[str, bytes] = {}
+        for place in places:
+            for task_id, result in (await self._store.results(place, ids)).items():
+                ended[task_id] = max(ended.get(task_id, result), result, key=lambda each: _attempt(_metadata(each)))
+        elsewhere = {
+            task_id for place in places if place not in (here, INBOX) for task_id in live[place]
+        }  # a task that is still in the inbox was on its way here
+        before = len(write.put_tasks) + len(write.results)
+        letters = set(write.letters)
+        drops = [each for each in write.drop_tasks if self._last[here, each] <= end and each not in write.results]
+        write.results = {
+            task_id: result
+            for task_id, result in write.results.items()
+            if task_id not in elsewhere and _is_newer(result, ended.get(task_id), live[here].get(task_id))
+        }
+        puts = {
+            task_id: record
+            for task_id, record in write.put_tasks.items()
+            if self._last[here, task_id] <= end
+            and task_id not in elsewhere
+            and not (task_id in ended and outlived(record, ended[task_id]))
+            and (task_id not in live[here] or _attempt(_metadata(record)) > _attempt(_metadata(live[here][task_id])))
+        }
+        write.letters = [task_id for task_id in write.results if task_id in letters]
+        # What a later row puts or drops is no loss.
+        later = sum(1 for each in write.put_tasks if self._last[here, each] > end)
+        write.drop_tasks = [*write.results]
+        # An earlier try may have come as far as to put a record whose task has ended.
+        drops += [task_id for task_id in write.put_tasks if task_id not in puts and task_id in ended]
+        for task_id in drops:
+            record = live[here].get(task_id)
+            moved = here == INBOX and task_id in elsewhere
+            if record is not None and (moved or (task_id in ended and outlived(record, ended[task_id]))):
+                write.drop_tasks.append(task_id)
+        write.put_tasks = puts
+        self.counts["dropped"] += before - later - len(write.put_tasks) - len(write.results)
+
+
+def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
+    attempt = _attempt(_metadata(result))
+    if ended is not None and _attempt(_metadata(ended)) >= attempt:
+        return False
+    return live is None or _attempt(_metadata(live)) <= attempt
+
+
+async def forget(spool: Spool, upto: int) -> bool:
+    """Remove rows that are handed in; False if the disk is too full even for that (they are handed in all the same)."""
+    try:
+        await spool.remove(upto)
+    except SpoolRefused:
+        return False
+    return True

@@ -1,0 +1,119 @@
+"""Joins the spooling store to the rest of a daemon: the keeper of the lease, the engine, log and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from a2a_zmq.errors import Fenced, StateLost, StoreUnavailable, VersionConflict
+from a2a_zmq.interfaces import Held, Section
+from daemons.runtime.breaker import Breaker, Circuit
+from daemons.runtime.contract import Meter
+from daemons.runtime.shell import Shell
+from daemons.runtime.spooling import SpoolingStore
+
+
+class OutageKeeper:
+    """Implements :class:`daemons.runtime.ownership.Outage`."""
+
+    def __init__(self, store: SpoolingStore, shell: Shell, meter: Meter, mono: Callable[[], float]) -> None:
+        self._store = store
+        self._shell = shell
+        self._meter = meter
+        self._mono = mono
+        self._log = structlog.get_logger("store")
+        self._told = Circuit.CLOSED
+        self._since = 0.0
+        self._room = True
+        store.changed = self._changed
+        shell.chores.append(self.measure)
+        self.measure()
+        if store.rows:
+            # Of a process before us: ours as soon as we own the section again, and not before.
+            self._log.warning("spool_waits", spooled_writes=store.rows, spooled_bytes=store.size)
+
+    @property
+    def breaker(self) -> Breaker:
+        return self._store.breaker
+
+    def measure(self) -> None:
+        """Set the gauges; once an interval, and at each change."""
+        self._meter.gauge("store_circuit", self.breaker.state.value)
+        self._meter.gauge("spool_writes", self._store.rows)
+        self._meter.gauge("spool_bytes", self._store.size)
+
+    def _changed(self) -> None:
+        store, breaker = self._store, self._store.breaker
+        reason = breaker.reason if store.room else f"spool: {store.refused or 'no room for new work'}"
+        self._shell.engine.spooling(active=store.active, room=store.room, reason=reason)
+        self._say(breaker)
+        self.measure()
+        if breaker.state is Circuit.OPEN and self._shell.ownership is not None:
+            self._shell.ownership.probe()
+        self._shell.wake()
+
+    def _say(self, breaker: Breaker) -> None:
+        store = self._store
+        if breaker.state is not self._told:
+            if breaker.state is Circuit.OPEN and self._told is Circuit.CLOSED:
+                self._since = self._mono()
+                self._log.warning("circuit_open", reason=breaker.reason, spooling=store.active)
+            elif breaker.state is Circuit.HALF_OPEN:
+                self._log.info("circuit_half_open", spooled_writes=store.rows, spooled_bytes=store.size)
+            elif breaker.closed:
+                seconds = self._mono() - self._since
+                self._log.info("circuit_closed", away_s=round(seconds, 3))
+            else:  # a probe was answered, but not the write that followed it
+                self._log.info("circuit_open", reason=breaker.reason, spooling=store.active)
+            self._told = breaker.state
+        if store.room is not self._room:
+            self._room = store.room
+            if not self._room:
+                self._log.error("spool_full", bytes=store.size, why=store.refused or "no room for new work")
+
+    # ------------------------------------------------------------ for the keeper of the lease
+
+    def failed(self, error: StoreUnavailable) -> None:
+        self._store.failed(error)
+
+    def lease_held(self) -> None:
+        self._shell.spawn(self._hand_in())
+
+    async def _hand_in(self) -> None:
+        engine, ownership = self._shell.engine, self._shell.ownership
+        began, closed = self._mono(), self.breaker.closed
+        try:
+            await self._store.answered(lambda: engine.fence)
+        except StoreUnavailable as error:
+            if error.fatal:
+                raise
+        except VersionConflict:
+            self._meter.count("shared_state_conflicts_total")
+            if ownership is not None:
+                ownership.probe()
+        except (Fenced, StateLost) as error:
+            self._meter.count("shared_state_conflicts_total")
+            lost = isinstance(error, StateLost)
+            told = {"why": str(error), "spooled_writes": self._store.rows, "spooled_bytes": self._store.size}
+            if lost:
+                self._log.warning("state_lost", **told)
+                engine.state_lost()
+            else:
+                # It stays on our disk until we own the section again: somebody should see to it that we do.
+                self._log.error("spool_fenced", **told)
+                engine.ownership_lost(str(error))
+            if ownership is not None:
+                ownership.lost(state_lost=lost)
+        else:
+            if not closed and self.breaker.closed:
+                self._meter.observe("reconciliation_seconds", self._mono() - began)
+        self._shell.wake()
+
+    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[object]]) -> None:
+        counts: dict[str, Any] | None = await self._store.merge(section, held, renew)
+        if counts is not None:
+            self._meter.count("spool_dropped_total", counts["dropped"])
+            self._log.warning("spool_merged", fence=held.fence, **counts)
+        self.measure()

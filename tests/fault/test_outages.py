@@ -1,0 +1,154 @@
+"""Redis is away for a while, and worse things happen meanwhile; clients are served all the same."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from a2a_zmq import FleetClient
+from daemons.cli.fleet import LocalFleet
+from tests.integration.rig import (
+    Load,
+    check_recorded_once,
+    client_of,
+    complaints,
+    log_events,
+    scrape,
+    total,
+    user_fleet,
+    wait_until,
+)
+
+OWNERS = ("coordinator-1", "distributor-1")
+
+
+@pytest.fixture(scope="module")
+def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
+    with user_fleet(workers=2) as fleet:
+        yield fleet
+        assert complaints(fleet) == []
+
+
+@pytest.fixture
+def client(fleet: LocalFleet) -> Iterator[FleetClient]:
+    fleet.wait_ready()
+    with client_of(fleet) as client:
+        yield client
+
+
+def store_of(fleet: LocalFleet, name: str) -> dict[str, Any]:
+    status, text = fleet.get(name, "/state")
+    assert status == 200, text
+    found: dict[str, Any] = orjson.loads(text)["store"]
+    return found
+
+
+def closed(fleet: LocalFleet) -> bool:
+    return all(store_of(fleet, name)["circuit"] == "closed" for name in OWNERS)
+
+
+def test_clients_get_results_and_are_accepted_while_redis_is_away(
+    fleet: LocalFleet, client: FleetClient, ledger: Path
+) -> None:
+    pids = {name: pid for name, pid in fleet.pids.items() if name != "redis"}
+    with Load(client, ledger) as load:
+        wait_until(lambda: load.done > 100, "the load runs")
+        fleet.kill("redis", restart=False)
+        wait_until(lambda: not client.status()["store"]["available"], "the coordinator knows that Redis is away")
+        submitted, done = load.submitted, load.done
+        wait_until(lambda: load.submitted > submitted + 200, "further work is accepted")
+        wait_until(lambda: load.done > done + 500, "results come")
+        for name in OWNERS:
+            assert total(scrape(fleet, name), "a2a_store_up") == 0
+            assert total(scrape(fleet, name), "a2a_store_circuit") > 0
+            assert store_of(fleet, name)["spooled_writes"] > 0
+        fleet.restart("redis")
+        took = wait_until(lambda: closed(fleet), "the spools are handed in")
+        print(f"handed in {took:.2f} s after Redis was back")
+        load.finish()
+    check_recorded_once(fleet, load.handles)
+    assert {name: pid for name, pid in fleet.pids.items() if name != "redis"} == pids
+    for name in OWNERS:
+        assert total(scrape(fleet, name), "a2a_store_up") == 1
+        assert store_of(fleet, name)["spooled_writes"] == 0
+        said = [event["event"] for event in log_events(fleet, name) if event["event"].startswith("circuit_")]
+        assert said[-3:] == ["circuit_open", "circuit_half_open", "circuit_closed"]
+
+
+@pytest.mark.parametrize(
+    "killed", [("coordinator-1",), ("distributor-1",), OWNERS], ids=["coordinator", "distributor", "both"]
+)
+def test_owners_killed_while_redis_is_away_lose_nothing_of_what_they_took(
+    fleet: LocalFleet, client: FleetClient, ledger: Path, killed: tuple[str, ...]
+) -> None:
+    with Load(client, ledger, seconds=0.1) as load:
+        wait_until(lambda: load.done > 50, "the load runs")
+        fleet.kill("redis", restart=False)
+        wait_until(lambda: not client.status()["store"]["available"], "the coordinator knows that Redis is away")
+        submitted, done = load.submitted, load.done
+        wait_until(
+            lambda: load.submitted > submitted + 100 and load.done > done + 100, "accepted and done without Redis"
+        )
+        for name in killed:
+            fleet.kill(name)
+        time.sleep(0.3)
+        fleet.restart("redis")
+        fleet.wait_ready()
+        load.finish()
+    check_recorded_once(fleet, load.handles)
+    for name in killed:
+        assert store_of(fleet, name)["spooled_writes"] == 0
+        assert "spool_merged" in {event["event"] for event in log_events(fleet, name)}
+
+
+def test_a_full_spool_refuses_new_work_and_keeps_what_was_accepted(no_orphans: Path, ledger: Path) -> None:
+    with user_fleet(workers=2, env={"A2A_SPOOL_MAX_MB": "1"}) as fleet, client_of(fleet) as client:
+        fleet.kill("redis", restart=False)
+        wait_until(lambda: not client.status()["store"]["available"], "the coordinator knows that Redis is away")
+        with Load(client, ledger, seconds=0.0, group=50, pause_s=0.0, pad="x" * 5_000) as load:
+            wait_until(lambda: client.status()["store"]["reason"].startswith("spool"), "the spool is full")
+            full = load.submitted
+            time.sleep(0.3)
+            assert load.submitted <= full + 50, "refused as BUSY, and the client waits"
+            assert store_of(fleet, "coordinator-1")["spooled_bytes"] <= 1024 * 1024
+            fleet.restart("redis")
+            wait_until(lambda: load.submitted > full + 100, "new work is accepted again")
+            load.finish()
+        check_recorded_once(fleet, load.handles)
+        assert complaints(fleet, "spool_full") == []
+        assert "spool_full" in {event["event"] for event in log_events(fleet, "coordinator-1")}
+
+
+def test_a_spool_that_was_switched_off_makes_clients_wait(no_orphans: Path, ledger: Path) -> None:
+    with user_fleet(workers=1, env={"A2A_SPOOL": "off"}) as fleet, client_of(fleet) as client:
+        fleet.kill("redis", restart=False)
+        wait_until(lambda: not client.status()["store"]["available"], "the coordinator knows that Redis is away")
+        with Load(client, ledger, group=5) as load:
+            time.sleep(0.5)
+            assert load.submitted == 0, "accepted means persisted"
+            fleet.restart("redis")
+            wait_until(lambda: load.done > 10, "the submission is accepted")
+            load.finish()
+        check_recorded_once(fleet, load.handles)
+        assert not (fleet.directory / "spool").exists()
+
+
+def test_a_spool_that_cannot_be_read_is_set_aside_and_said(no_orphans: Path, ledger: Path) -> None:
+    with user_fleet(workers=1) as fleet, client_of(fleet) as client:
+        fleet.kill("coordinator-1", restart=False)
+        path = fleet.directory / "spool" / "coordinator-1.db"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no database at all, however long one reads" * 100)
+        fleet.restart("coordinator-1")
+        assert client.submit("counted", {"n": 1, "seconds": 0, "ledger": str(ledger)}).result(10) == 1
+        (said,) = complaints(fleet)
+        assert said["event"] == "spool_damaged"
+        assert Path(said["set_aside"]).read_bytes().startswith(b"no database")
+        with sqlite3.connect(path) as fresh:
+            assert fresh.execute("SELECT COUNT(*) FROM writes").fetchone() == (0,)

@@ -1,0 +1,62 @@
+"""A simulated disk for local spools: what was forced survives the process, what was under way may or may not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from daemons.runtime.spool import Kept, SpoolRefused, decode, encode
+
+
+class Disk:
+    """Implements :class:`daemons.runtime.spool.Spool`; one for each agent, and it outlives the agent's processes.
+
+    Attributes:
+        full: nothing more is taken.
+    """
+
+    def __init__(self, rng: random.Random, limit: int = 1 << 20) -> None:
+        self.limit = limit
+        self.full = False
+        self._rng = rng
+        self._kept: list[Kept] = []
+        self._seq = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size(self) -> int:
+        return sum(len(encode(each)) for each in self._kept)
+
+    async def _force(self) -> None:
+        await asyncio.sleep(self._rng.uniform(0.0001, 0.003))
+
+    async def append(self, kept: Sequence[Kept]) -> None:
+        copies = [decode(encode(each)) for each in kept]
+        await self._force()
+        if self.full or self.size + sum(len(encode(each)) for each in copies) > self.limit:
+            raise SpoolRefused("simulated")
+        for each in copies:
+            self._seq += 1
+            self._kept.append(replace(each, seq=self._seq))
+        await self._force()
+
+    async def read(self, after: int, max_bytes: int) -> list[Kept]:
+        await self._force()
+        found = [each for each in self._kept if each.seq > after]
+        return [decode(encode(each), each.seq) for each in found[: self._rng.randint(1, 10)]]
+
+    async def remove(self, upto: int) -> None:
+        await self._force()
+        self._kept = [each for each in self._kept if each.seq > upto]
+        await self._force()
+
+    async def discard(self) -> None:
+        self._kept = []
+
+    async def close(self) -> None:
+        """The disk stays."""

@@ -1,0 +1,182 @@
+"""What a process with a local spool does while Redis is away, and what becomes of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from a2a_zmq.errors import StoreUnavailable
+from daemons.runtime.contract import BatchApplied, StoreChanged
+from tests.unit.runtime.fakes import SECTION
+from tests.unit.runtime.owners import SAFE_S, TTL_MS, Owner, World, play
+
+BACK_S = 3.0  # within this, everything is handed in once Redis is back
+
+
+async def written(world: World, owner: Owner, *task_ids: str) -> None:
+    count = len(owner.core.of(BatchApplied))
+    owner.write(*task_ids)
+    await world.until(lambda: len(owner.core.of(BatchApplied)) > count, f"{task_ids} are durable", 2.0)
+
+
+async def stored(world: World) -> set[str]:
+    return set(world.redis.data("").hashes.get("tasks:{shared:distributor:d1}", {}))
+
+
+async def handed_in(world: World, owner: Owner) -> None:
+    await world.until(lambda: world.disks[owner.name].rows == 0, "handed in", BACK_S)
+
+
+@pytest.mark.parametrize("away_s", [0.2, 2.0, 8.0, 60.0])
+def test_an_outage_of_any_length_is_ridden_out_and_nobody_else_was_there(away_s: float) -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        await written(world, owner, "before")
+        world.redis.take_away()
+        await written(world, owner, "during")
+        await asyncio.sleep(away_s)
+        assert away_s < SAFE_S or world.loop.time() > owner.engine.safe_until
+        await written(world, owner, "late")
+        assert owner.core.of(StoreChanged) == [StoreChanged(available=True, reason="connection", spooling=True)]
+        assert owner.meter.gauges["store_up"] == 0
+        world.redis.give_back()
+        await handed_in(world, owner)
+        await written(world, owner, "after")
+        assert await stored(world) == {"before", "during", "late", "after"}
+        assert owner.core.of(StoreChanged)[1:] == [StoreChanged(available=True)]
+        assert (owner.meter.gauges["store_up"], owner.meter.gauges["store_circuit"]) == (1, 0)
+        assert owner.fences in ([1], [1, 2]), "it goes on as the owner"
+        assert owner.lost == []
+
+    play(story, spooling=True)
+
+
+def test_versions_go_on_as_they_were_promised() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        world.redis.take_away()
+        for number in range(30):
+            await written(world, owner, f"t{number}")
+        world.redis.give_back()
+        await handed_in(world, owner)
+        await written(world, owner, "after")
+        versions = [event.versions[SECTION] for event in owner.core.of(BatchApplied)]
+        assert versions == sorted(set(versions))
+        assert (await owner.store.load(SECTION)).version == versions[-1]
+
+    play(story, spooling=True)
+
+
+def test_a_process_that_dies_meanwhile_is_followed_by_one_that_hands_in() -> None:
+    async def story(world: World) -> None:
+        first = await world.owner()
+        await written(world, first, "before")
+        world.redis.take_away()
+        await written(world, first, "during")
+        first.kill()
+        second = world.start("a")
+        await asyncio.sleep(2.0)
+        world.redis.give_back()
+        await world.until(lambda: second.fences, "the second owns the section", BACK_S)
+        assert await stored(world) == {"before", "during"}
+        assert world.disks["a"].rows == 0
+
+    play(story, spooling=True)
+
+
+def test_one_that_was_replaced_keeps_what_it_took_and_hands_it_in_when_it_owns_again() -> None:
+    async def story(world: World) -> None:
+        first = await world.owner("a")
+        world.redis.take_away("a")  # cut off; Redis lives
+        await written(world, first, "taken")
+        await asyncio.sleep(TTL_MS / 1000)
+        second = await world.owner("b")
+        await written(world, second, "theirs")
+        world.redis.give_back("a")
+        await world.until(lambda: first.lost, "the first learns of it")
+        await asyncio.sleep(1.0)
+        assert await stored(world) == {"theirs"}
+        assert world.disks["a"].rows > 0
+        second.kill()
+        await world.until(lambda: len(first.fences) > 1, "the first owns again", 10.0)
+        assert await stored(world) == {"taken", "theirs"}
+        assert world.disks["a"].rows == 0
+
+    play(story, spooling=True)
+
+
+def test_a_wiped_redis_gets_what_was_spooled() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        await written(world, owner, "before")
+        world.redis.take_away()
+        await written(world, owner, "during")
+        world.redis.wipe()
+        world.redis.give_back()
+        await world.until(lambda: len(owner.fences) > 1, "it merges", 10.0)
+        assert "during" in await stored(world)
+        assert world.disks["a"].rows == 0
+
+    play(story, spooling=True)
+
+
+def test_a_redis_that_is_only_full_is_an_outage_too() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        world.redis.take_away(reason="oom")
+        await written(world, owner, "during")
+        world.redis.give_back()
+        await handed_in(world, owner)
+        assert await stored(world) == {"during"}
+
+    play(story, spooling=True)
+
+
+def test_a_full_disk_tells_the_core_and_keeps_the_batch() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        world.redis.take_away()
+        await written(world, owner, "during")
+        world.disks["a"].full = True
+        owner.write("waits")
+        await world.until(lambda: not owner.core.of(StoreChanged)[-1].available, "the core knows")
+        assert owner.core.of(StoreChanged)[-1].reason.startswith("spool")
+        world.disks["a"].full = False
+        await world.until(lambda: world.disks["a"].rows == 2, "it is kept after all", 2.0)
+        await asyncio.sleep(0.1)
+        assert owner.core.of(StoreChanged)[-1].available
+        world.redis.give_back()
+        await handed_in(world, owner)
+        assert await stored(world) == {"during", "waits"}
+
+    play(story, spooling=True)
+
+
+def test_wrong_credentials_end_the_daemon_all_the_same() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        world.redis.take_away(reason="noauth")
+        owner.write("t1")
+        with pytest.raises(StoreUnavailable, match="noauth"):
+            await owner.running
+        world.owners.clear()
+
+    play(story, spooling=True)
+
+
+def test_redis_is_asked_a_few_times_a_second_and_by_the_keeper_of_the_lease_alone() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        world.redis.take_away()
+        for number in range(100):
+            await written(world, owner, f"t{number}")
+            with pytest.raises(StoreUnavailable):
+                await owner.store.versions("d1")
+        asked = owner.meter.counts["lease_renewal_failures_total"]
+        began = world.loop.time()
+        await asyncio.sleep(20.0)
+        asked = owner.meter.counts["lease_renewal_failures_total"] - asked
+        assert 1 <= asked / (world.loop.time() - began) <= 5
+
+    play(story, spooling=True)
