@@ -4,7 +4,8 @@ When the store is wiped or goes back to an older copy, a task whose record or re
 the coordinator and of its distributor. A memory ends when its process dies, or another process of its name takes over.
 
 - A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
-- A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends.
+- A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends
+  before its result is recorded: a report that is still on its way may end the task without a result in the store.
 - Its attempts are counted anew only if its distributor's memory does not have it, or ends.
 - Where another process takes over a lost state while the former owner lives on, cut off, the two cannot be ordered (the
   number of the fence was lost, too): when the former one comes back, results may be recorded for a second time.
@@ -87,10 +88,10 @@ class Loss:
         if self.lost and agent.alive and agent.core is not None:
             self._fleet.witness.unordered.add(agent.name)
 
-    def stored(self, task_id: str, writer: str) -> None:
+    def stored(self, task_id: str, writer: str, ended: bool) -> None:
         """It is in the store again; if its distributor wrote it, with its attempts."""
         self._holders.pop(task_id, None)
-        if writer == "coordinator":
+        if ended:
             self._tellers.pop(task_id, None)
         if writer == "distributor":
             self._counters.pop(task_id, None)

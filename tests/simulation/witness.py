@@ -73,7 +73,7 @@ class Witness:
     def __init__(self, violate: Callable[[str], None], note: Callable[..., None]) -> None:
         self._violate = violate
         self._note = note
-        self.on_stored: Callable[[str, str], None] = lambda task_id, writer: None
+        self.on_stored: Callable[[str, str, bool], None] = lambda task_id, writer, ended: None
         self.clock: Callable[[], float] = lambda: 0.0
         self._lost_at = -math.inf
         self.lease_pid: Callable[[Section], int | None] = lambda section: None
@@ -125,7 +125,7 @@ class Witness:
         if section.writer == "distributor":
             self.kept_assignments.difference_update(write.put_tasks)
         for task_id in (*write.put_tasks, *write.results):
-            self.on_stored(task_id, section.writer)
+            self.on_stored(task_id, section.writer, task_id in write.results)
         for task_id, raw in write.results.items():
             self._recorded(section, task_id, orjson.loads(raw), mutation)
         self._note("wrote", where, version, len(write.put_tasks), len(write.results))
