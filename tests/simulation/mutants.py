@@ -24,7 +24,6 @@ from a2a_zmq.protocol.link import Link
 from a2a_zmq.protocol.outbound import Outbound
 from a2a_zmq.state import lease_rules, memory, section
 from a2a_zmq.state.section import Known, Snapshot
-from daemons.distributor.journal import Journal
 from daemons.distributor.memory import RUNNING, LiveTask
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
@@ -42,7 +41,6 @@ KNOWN_SEEDS: dict[str, int] = {
     "signatures are not checked": 34,
     "orders with a lower fence are obeyed": 251,
     "a task taken over keeps its attempt number": 17,
-    "another owner's attempt is taken for one's own result": 27,
     "reports during a take-over are dropped": 10,
 }
 # More than any of them needs, by a wide margin.
@@ -216,12 +214,6 @@ def no_new_attempt() -> Iterator[None]:
         self._journal.backlog.append(task)
 
     with mock.patch.object(Recovery, "_queue_again", same):
-        yield
-
-
-@planted("another owner's attempt is taken for one's own result")
-def stale_results_kept() -> Iterator[None]:
-    with mock.patch.object(Journal, "keep_results_of", return_value=0):
         yield
 
 
