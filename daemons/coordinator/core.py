@@ -91,7 +91,7 @@ class CoordinatorCore:
         # A submission is taken whole or not at all, so a quarter of what is taken in all must hold it.
         room = min(config.max_live_tasks, config.max_client_tasks, config.max_staged_tasks)
         self._max_batch = min(config.max_batch, max(1, room // 4))
-        submissions = Submissions(desk)
+        self._submissions = submissions = Submissions(desk)
         results = Results(desk)
         queries, lists, explaining = Queries(desk, self.supervision), Lists(desk, self.supervision), Explaining(desk)
         commands = Commands(desk)
@@ -141,7 +141,6 @@ class CoordinatorCore:
             "register_distributor": self._register,
             "status": self._local_status,
         }
-        self._submissions = submissions
 
     # ------------------------------------------------------------ the contract
 

@@ -20,7 +20,6 @@ from tests.integration.rig import (
     PATIENCE_S,
     Load,
     check_recorded_once,
-    client_of,
     live_tasks,
     runs,
     user_fleet,
@@ -32,13 +31,6 @@ from tests.integration.rig import (
 def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
     with user_fleet(workers=2) as fleet:
         yield fleet
-
-
-@pytest.fixture
-def client(fleet: LocalFleet) -> Iterator[FleetClient]:
-    fleet.wait_ready()
-    with client_of(fleet) as client:
-        yield client
 
 
 class Double:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,6 @@ from tests.integration.rig import (
 )
 
 OWNERS = ("coordinator-1", "distributor-1")
-
-
-@pytest.fixture(scope="module")
-def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
-    with user_fleet(workers=2) as fleet:
-        yield fleet
-        assert complaints(fleet) == []
-
-
-@pytest.fixture
-def client(fleet: LocalFleet) -> Iterator[FleetClient]:
-    fleet.wait_ready()
-    with client_of(fleet) as client:
-        yield client
 
 
 def store_of(fleet: LocalFleet, name: str) -> dict[str, Any]:

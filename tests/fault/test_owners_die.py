@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +18,11 @@ from tests.integration.rig import (
     Load,
     check_recorded_once,
     client_of,
-    complaints,
     runs,
     scrape,
     total,
-    user_fleet,
     wait_until,
 )
-
-
-@pytest.fixture(scope="module")
-def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
-    with user_fleet(workers=2) as fleet:
-        yield fleet
-        assert complaints(fleet) == []
-
-
-@pytest.fixture
-def client(fleet: LocalFleet) -> Iterator[FleetClient]:
-    fleet.wait_ready()
-    with client_of(fleet) as client:
-        yield client
 
 
 def fence_of(fleet: LocalFleet) -> int:

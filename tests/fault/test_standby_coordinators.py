@@ -38,13 +38,6 @@ def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
         assert [str(each) for each in complaints(fleet, "ownership_lost")] == []
 
 
-@pytest.fixture
-def client(fleet: LocalFleet) -> Iterator[FleetClient]:
-    fleet.wait_ready()
-    with client_of(fleet) as client:
-        yield client
-
-
 def leader_of(fleet: LocalFleet) -> str:
     name = fleet.leader()
     assert name

@@ -37,13 +37,6 @@ def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
         assert complaints(fleet) == []
 
 
-@pytest.fixture
-def client(fleet: LocalFleet) -> Iterator[FleetClient]:
-    fleet.wait_ready()
-    with client_of(fleet) as client:
-        yield client
-
-
 def acting(fleet: LocalFleet) -> str:
     wait_until(lambda: fleet.acting(PAIR), "one of the two works")
     return fleet.acting(PAIR)

@@ -35,13 +35,6 @@ def fleet(no_orphans: Path) -> Iterator[LocalFleet]:
         assert complaints(fleet) == []
 
 
-@pytest.fixture
-def client(fleet: LocalFleet) -> Iterator[FleetClient]:
-    fleet.wait_ready()
-    with client_of(fleet) as client:
-        yield client
-
-
 def attempts_are_told_apart(ledger: Path) -> None:
     """No two runs of a task have the same attempt number: a result can be told from a late one."""
     counted = Counter((run.task_id, run.attempt) for run in runs(ledger))

@@ -35,7 +35,8 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
-from tests.unit.coordinator.fakes import COORDINATOR, Gauges, Json, Peer, Store, Told, task
+from tests.unit.coordinator.fakes import COORDINATOR, Json, Peer, Store, Told, task
+from tests.unit.meter import CountingMeter
 
 
 class World:
@@ -50,7 +51,7 @@ class World:
     def __init__(self, store: Store | None = None, **limits: Any) -> None:
         self.store = store or Store()
         self.time = 1_000.0
-        self.meter = Gauges()
+        self.meter = CountingMeter()
         self._ids = 0
         self.core = CoordinatorCore(
             COORDINATOR,

@@ -35,7 +35,8 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
-from tests.unit.distributor.fakes import DISTRIBUTOR, SECTION, CountingMeter, Store
+from tests.unit.distributor.fakes import DISTRIBUTOR, SECTION, Store
+from tests.unit.meter import CountingMeter
 
 COORDINATOR = "coordinator-1"
 CREATED = "2025-11-28T10:00:00.000000Z"
