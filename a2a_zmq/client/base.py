@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
-from a2a_zmq.client.submission import TaskForm, checked_task_id, encode_payload
+from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
 # A request that nobody has answered after this long fails with FleetUnavailable.
@@ -66,6 +66,8 @@ class EntryMaker:
         if task_id is not None:
             chosen = checked_task_id(task_id)
         elif idempotency_key is not None:
+            if not isinstance(idempotency_key, str) or not idempotency_key:
+                raise InvalidTask("idempotency_key must be a text that is not empty")
             chosen = idempotent_task_id(self._identity, idempotency_key)
         else:
             return self.next(form, payload, sink, deadline=deadline)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from a2a_zmq.client.submission import checked_task_id
-from a2a_zmq.tasks import Record
+from a2a_zmq.client.submission import InvalidTask, checked_task_id
+from a2a_zmq.tasks import TRANSITIONS, Record
 
 # Ids in one message of a bulk request.
 MAX_IDS = 512
@@ -56,6 +56,8 @@ def status() -> Ask:
 def tasks(status_: str | None, task_type: str | None, limit: int, *, dead: bool) -> Ask:
     payload: dict[str, Any] = {"limit": limit}
     if status_ is not None:
+        if status_ not in TRANSITIONS:
+            raise InvalidTask(f"status must be one of {', '.join(TRANSITIONS)}, not {status_!r}")
         payload["status"] = status_
     if task_type is not None:
         payload["task_type"] = task_type

@@ -85,6 +85,8 @@ class TaskForm:
             raise InvalidTask("timeout_s must be a positive number of seconds")
         if not isinstance(max_attempts, int) or max_attempts < 1:
             raise InvalidTask("max_attempts must be at least 1")
+        if labels is not None and not isinstance(labels, Mapping):
+            raise InvalidTask(f"labels must be a dict of texts, not {type(labels).__name__}")
         metadata: dict[str, Any] = {"priority": priority, "max_attempts": max_attempts}
         if timeout_s is not None:
             metadata["timeout_s"] = timeout_s

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from a2a_zmq.tasks import TRANSITIONS
 from daemons.cli.invocation import CommandFailed, Invocation, invocation
 
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.")]
@@ -59,14 +60,14 @@ def submit(
         options["idempotency_key"] = idempotency_key
     if file is not None and (payload is not None or count is not None):
         raise typer.BadParameter("--file brings its own payloads: leave --payload and --count out")
-    if (count or 1) > 1 and (task_id or idempotency_key):
+    if (count or 1) > 1 and not (task_id is None and idempotency_key is None):
         raise typer.BadParameter("--count makes different tasks: leave --task-id and --idempotency-key out")
     if file is not None:
         specs = submitting.read_tasks(file, task_type, options)
     elif task_type is None:
         raise typer.BadParameter("TYPE is missing (only --file may name it in each line)")
     else:
-        given = submitting.parse_payload(payload or "{}")
+        given = submitting.parse_payload("{}" if payload is None else payload)
         specs = ({"task_type": task_type, "payload": given, **options} for _ in range(count or 1))
     submitting.submit(run, specs, wait=wait)
 
@@ -126,9 +127,8 @@ def tasks(
     """List tasks: unfinished ones, or with their --status (or --dead) the newest of those that ended."""
     from daemons.cli import listing
 
-    known = ("pending", "in_progress", "waiting", "completed", "failed", "abandoned")
-    if status is not None and status not in known:
-        raise typer.BadParameter(f"{status!r} is no status; there are {', '.join(known)}")
+    if status is not None and status not in TRANSITIONS:
+        raise typer.BadParameter(f"{status!r} is no status; there are {', '.join(TRANSITIONS)}")
     run = invocation(ctx)
     with run.client() as client:
         page = client.tasks(status=status, task_type=task_type, dead=dead, limit=limit)
@@ -179,6 +179,8 @@ def retry(
             from daemons.cli import listing
 
             outcome = listing.retry_dead(client, task_type)
+            if not any(outcome.values()):
+                typer.echo("there are no dead letters" + (f" of type {task_type}" if task_type else ""), err=True)
         else:
             outcome = client.retry(*(task_ids or ()))
     _show_outcome(run, {**outcome, "refused": []}, {"retried": "runs again"}, shown=outcome)
@@ -210,6 +212,9 @@ def history(
         events = client.history(task_id, limit=limit)
 
     def table() -> None:
+        if not events and task_id is not None:
+            typer.echo(f"the history has nothing about {task_id}")
+            return
         rows = [
             (local_time(e.time), e.task_id, e.name, ", ".join(f"{k}={short(v, 100)}" for k, v in e.detail.items()))
             for e in events

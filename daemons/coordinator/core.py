@@ -43,6 +43,7 @@ from daemons.runtime.contract import (
     Effect,
     Event,
     Exit,
+    FenceMoved,
     Hint,
     LocalAnswer,
     LocalCall,
@@ -108,6 +109,7 @@ class CoordinatorCore:
             Hint: self.sync.hinted,
             OwnershipGained: self.sync.gained,
             OwnershipLost: self._ownership_lost,
+            FenceMoved: self._fence_moved,
             StandsBy: self._stands_by,
             Refusal: self._refused,
             DrainRequested: self.leaving.requested,
@@ -332,6 +334,9 @@ class CoordinatorCore:
         desk.store_reason = event.reason
         if event.available:
             desk.place_held = True
+
+    def _fence_moved(self, event: FenceMoved, now: Now) -> None:
+        self.desk.fence = event.fence
 
     def _stands_by(self, event: StandsBy, now: Now) -> None:
         desk = self.desk

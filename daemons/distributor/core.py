@@ -37,6 +37,7 @@ from daemons.runtime.contract import (
     Effect,
     Event,
     Exit,
+    FenceMoved,
     Hint,
     LocalCall,
     Log,
@@ -99,6 +100,7 @@ class DistributorCore:
             PeerDown: self._roster.down,
             OwnershipGained: self._ownership_gained,
             OwnershipLost: self._ownership_lost,
+            FenceMoved: self._fence_moved,
             StandsBy: self._stands_by,
             StoreChanged: self._store_changed,
             QueryAnswer: self._query_answer,
@@ -258,6 +260,9 @@ class DistributorCore:
 
     def _ownership_lost(self, event: OwnershipLost, now: Now) -> None:
         self._recovery.lost(event.reason, now)
+
+    def _fence_moved(self, event: FenceMoved, now: Now) -> None:
+        self._memory.fence = event.fence
 
     def _stands_by(self, event: StandsBy, now: Now) -> None:
         """Another process of our name owns the section. If we did before, our memory is of no use any more, and our

@@ -54,6 +54,13 @@ class OwnershipLost:
 
 
 @dataclass(slots=True)
+class FenceMoved:
+    """Our lease had expired, nobody had it in between, and it is ours again: all goes on, under this fence."""
+
+    fence: int
+
+
+@dataclass(slots=True)
 class StandsBy:
     """Somebody else holds the lease: we wait for it. Comes again when the holder changes.
 
@@ -167,6 +174,7 @@ Event = (
     | Refusal
     | OwnershipGained
     | OwnershipLost
+    | FenceMoved
     | StandsBy
     | BatchApplied
     | StoreChanged

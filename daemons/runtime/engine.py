@@ -27,6 +27,7 @@ from daemons.runtime.contract import (
     Effect,
     Event,
     Exit,
+    FenceMoved,
     LocalAnswer,
     Log,
     Meter,
@@ -132,7 +133,9 @@ class Engine:
 
     def fence_moved(self, fence: int) -> None:
         """We took our own expired lease again and nobody had it in between: what is in flight stays valid."""
-        self.fence = fence
+        if fence != self.fence:
+            self.fence = fence
+            self._inbox.append(FenceMoved(fence))
 
     def ownership_lost(self, reason: str) -> None:
         """Write nothing, and tell the core so; nothing new for one that owns nothing."""

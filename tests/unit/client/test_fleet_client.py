@@ -100,6 +100,24 @@ def test_the_same_idempotency_key_is_the_same_task(fleet: FleetClient, coordinat
     assert len(coordinator.tasks) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"idempotency_key": ""}, "idempotency_key"), ({"labels": ["x"]}, "labels"), ({"task_id": ""}, "task id")],
+)
+def test_options_that_say_nothing_are_refused_by_name(
+    fleet: FleetClient, coordinator: Any, options: dict[str, Any], named: str
+) -> None:
+    """An empty text is what a variable that was never set leaves behind."""
+    with pytest.raises(RequestRefused, match=named):
+        fleet.submit("noop", {}, **options)
+    assert not coordinator.tasks
+
+
+def test_a_status_that_there_is_not_is_refused(fleet: FleetClient) -> None:
+    with pytest.raises(RequestRefused, match="completed"):
+        fleet.tasks(status="bogus")
+
+
 def test_map_keeps_the_order_and_bounds_what_is_in_flight(fleet: FleetClient, coordinator: Any) -> None:
     endless = ({"n": number} for number in itertools.count())
     values = list(itertools.islice(fleet.map("noop", endless, in_flight=64), 1000))

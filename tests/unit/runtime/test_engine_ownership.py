@@ -6,6 +6,7 @@ from a2a_zmq.protocol.ports import Received
 from daemons.runtime.contract import (
     BatchApplied,
     Exit,
+    FenceMoved,
     OwnershipGained,
     OwnershipLost,
     StoreChanged,
@@ -24,6 +25,7 @@ def test_writes_carry_the_present_fence_also_when_they_are_tried_again(stage: St
     stage.engine.fence_moved(8)
     assert stage.batch(1.0) is pending
     assert [write.fence for write in pending.batch.writes] == [8]
+    assert stage.core.of(FenceMoved) == [FenceMoved(8)], "what the core shows others is the present one, too"
 
 
 def test_a_batch_of_a_lost_ownership_is_void(stage: Stage) -> None:
