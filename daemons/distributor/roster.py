@@ -18,8 +18,11 @@ from daemons.runtime.contract import Log, Send
 
 # Workers that left are shown as down until this many others have left too.
 MAX_DEPARTED = 64
-# These ends of a session say that the process is dead, or as good as dead: they count as deaths of a worker.
-DEATHS = frozenset({"exited", "disconnect", "silence"})
+# These ends of a session say that the process is dead: held against the tasks that it ran.
+DEATHS = frozenset({"exited", "disconnect"})
+# So does this one as far as its tasks must run elsewhere. But a network that fails looks the same, and no task is to
+# blame for that.
+FAILURES = DEATHS | {"silence"}
 
 
 class Roster:
@@ -92,11 +95,11 @@ class Roster:
         worker = memory.workers.get(event.agent_id)
         if worker is None:
             return
-        died = event.reason in DEATHS
-        if died:
+        failed = event.reason in FAILURES
+        if failed:
             memory.meter.observe("failure_detection_seconds", event.silent_s, role="worker")
         held = list(worker.held.values())
-        self._outcomes.lost(worker, held, now, event.reason, died=died)
+        self._outcomes.lost(worker, held, now, event.reason, died=event.reason in DEATHS)
         del memory.workers[event.agent_id]
         self._dispatcher.worker_changed(memory.workers.values())
         self._dispatcher.unpin(event.agent_id, memory.workers.values())
@@ -109,7 +112,7 @@ class Roster:
             "silent_s": round(event.silent_s, 3),
             "tasks": len(held),
         }
-        memory.out.append(Log("warning" if died else "info", "worker_down", fields))
+        memory.out.append(Log("warning" if failed else "info", "worker_down", fields))
         self._journal.note(now, "", "worker_down", fields)
         memory.workers_changed = True
         self._journal.show_workers(now)

@@ -101,10 +101,10 @@ def test_a_task_that_kills_two_workers_is_tried_and_set_aside(site: Site) -> Non
     for name in ("w1", "w2", "w3"):
         site.worker_up(name)
         site.advance(site.config.trial_delay_s)
-        site.worker_down(name, "silence", silent_s=0.8)
+        site.worker_down(name, "exited")
     dead = site.store.results["poison"]
     assert (dead["status"], dead["metadata"]["error_kind"]) == ("failed", "worker_lost")
-    assert dead["metadata"]["detail"] == {"reason": "silence", "worker_deaths": 3}
+    assert dead["metadata"]["detail"] == {"reason": "exited", "worker_deaths": 3}
     assert "w3" in dead["error"]
 
 
@@ -163,6 +163,19 @@ def test_what_runs_beside_a_suspect_is_not_blamed(site: Site) -> None:
     assert (beside["metadata"].get("worker_deaths", 0), beside["retry_count"]) == (0, 0)
     # Nobody may run it again, whoever is to blame.
     assert site.store.results["only-once"]["metadata"]["error_kind"] == "worker_lost"
+
+
+def test_silence_is_held_against_no_task(site: Site) -> None:
+    """A network that fails looks like it; the attempt is used up all the same."""
+    site.assign("a", max_attempts=5)
+    for name in ("w1", "w2", "w3", "w4"):
+        site.worker_up(name)
+        site.worker_down(name, "silence", silent_s=0.8)
+    assert site.store.live["a"]["metadata"]["worker_deaths"] == 0
+    assert site.store.live["a"]["retry_count"] == 4
+    site.worker_up("w5")
+    site.worker_down("w5", "silence", silent_s=0.8)
+    assert site.store.results["a"]["metadata"]["error_kind"] == "worker_lost"
 
 
 def test_a_long_run_is_no_trial_to_its_end(site: Site) -> None:
