@@ -69,7 +69,10 @@ def chaos(
     *,
     duration: Annotated[float, typer.Option(min=1, help="Seconds in which faults are begun.")] = 60.0,
     seed: Annotated[int | None, typer.Option(help="Of the plan of faults; a random one by default.")] = None,
-    faults: Annotated[str | None, typer.Option(help="Kinds of faults, comma-separated; all by default.")] = None,
+    faults: Annotated[
+        str | None,
+        typer.Option(help="Kinds of faults, comma-separated, NAME or NAME=COUNT; all by default. Counts end the run."),
+    ] = None,
     rate: Annotated[float, typer.Option(min=1, max=5000, help="Tasks a second of the load.")] = 100.0,
     workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of the private fleet.")] = 3,
     distributors: Annotated[int, typer.Option(min=1, max=16, help="Distributors of the private fleet.")] = 1,

@@ -128,15 +128,24 @@ KINDS: Final[tuple[Kind, ...]] = (
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
 
 
-def chosen(names: Sequence[str] | None) -> tuple[Kind, ...]:
-    """The kinds of these names, all by default.
+def chosen(names: Sequence[str] | None) -> dict[Kind, int | None]:
+    """The kinds of these names, all by default, and how often each is to come; None where chance decides.
+
+    Args:
+        names: ``NAME`` or ``NAME=COUNT``; if one has a count, those without come once.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: there is no such kind, or the count is no whole number from 1.
     """
     if names is None:
-        return KINDS
-    unknown = [name for name in names if name not in BY_NAME]
-    if unknown:
-        raise ConfigError(f"--faults: {unknown[0]!r} is no fault; there are {', '.join(BY_NAME)}")
-    return tuple(BY_NAME[name] for name in dict.fromkeys(names))
+        return dict.fromkeys(KINDS)
+    counted = any("=" in name for name in names)
+    found: dict[Kind, int | None] = {}
+    for text in names:
+        name, _, count = text.partition("=")
+        if name not in BY_NAME:
+            raise ConfigError(f"--faults: {name!r} is no fault; there are {', '.join(BY_NAME)}")
+        if "=" in text and not (count.isascii() and count.isdigit() and int(count)):
+            raise ConfigError(f"--faults: {text!r}: how often is a whole number, 1 or more")
+        found[BY_NAME[name]] = int(count or 1) if counted else None
+    return found

@@ -38,21 +38,28 @@ class Fault:
 
 
 def make_plan(
-    seed: int, duration_s: float, kinds: Sequence[Kind], agents: Mapping[str, Sequence[str]], *, once: bool = False
+    seed: int,
+    duration_s: float,
+    kinds: Mapping[Kind, int | None],
+    agents: Mapping[str, Sequence[str]],
+    *,
+    once: bool = False,
 ) -> list[Fault]:
     """Faults for so many seconds: first one of each kind, in a random order, then by weight.
 
     Args:
+        kinds: with how often each is to come, if that is fixed; then they come in a random order, and no others.
         agents: agent ids by role.
-        once: stop when each kind was there; the duration is a bound then.
+        once: stop when each kind was there. With that, and with fixed numbers, the duration is a bound.
     """
     chance = Random(seed)
     deck = [kind for kind in kinds for _ in range(kind.weight)]
-    first = list(kinds)
+    fixed = any(kinds.values())
+    first = [kind for kind, count in kinds.items() for _ in range(count or 1)]
     chance.shuffle(first)
     plan: list[Fault] = []
     at_s = PAUSE_S
-    while kinds and at_s < duration_s and not (once and not first):
+    while kinds and at_s < duration_s and not ((once or fixed) and not first):
         kind = first.pop() if first else chance.choice(deck)
         lasts_s = _lasts_s(kind, chance, duration_s)
         victim = chance.choice(list(agents[kind.victim])) if kind.victim else ""

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +100,9 @@ class Narrator:
 class Nemesis:
     """Runs a plan on a stage."""
 
-    def __init__(self, stage: Stage, options: Options, chosen: tuple[Kind, ...], watch: Watch, say: Narrator) -> None:
+    def __init__(
+        self, stage: Stage, options: Options, chosen: Mapping[Kind, int | None], watch: Watch, say: Narrator
+    ) -> None:
         self._stage = stage
         self._options = options
         self._watch = watch
@@ -110,7 +112,7 @@ class Nemesis:
             for kind in chosen
             if not stage.has.issuperset(kind.needs)
         }
-        usable = [kind for kind in chosen if kind.name not in self._skipped]
+        usable = {kind: count for kind, count in chosen.items() if kind.name not in self._skipped}
         self._plan = make_plan(options.seed, options.duration_s, usable, stage.agents, once=options.once)
         self._ledger = None if stage.ledger is None else Ledger(stage.ledger)
         self._outcomes: list[Outcome] = []

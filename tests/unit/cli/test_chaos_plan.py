@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ AGENTS = {"coordinator": ["c1"], "distributor": ["d1", "d2"], "worker": ["w1", "
 
 
 def planned(seed: int, duration_s: float, *, once: bool = False) -> list[Fault]:
-    return make_plan(seed, duration_s, KINDS, AGENTS, once=once)
+    return make_plan(seed, duration_s, dict.fromkeys(KINDS), AGENTS, once=once)
 
 
 def test_the_same_seed_is_the_same_plan_and_another_one_is_not() -> None:
@@ -53,6 +54,19 @@ def test_kinds_are_chosen_by_name() -> None:
     assert [kind.name for kind in chosen(["freeze", "worker-kill", "freeze"])] == ["freeze", "worker-kill"]
     with pytest.raises(ConfigError, match="'earthquake' is no fault; there are worker-kill"):
         chosen(["earthquake"])
+
+
+def test_how_often_a_kind_comes_can_be_fixed() -> None:
+    wanted = chosen(["worker-kill=20", "redis-wipe=5", "drain"])
+    plan = make_plan(3, 3600, wanted, AGENTS)
+    assert Counter(fault.kind.name for fault in plan) == {"worker-kill": 20, "redis-wipe": 5, "drain": 1}
+    assert [fault.kind.name for fault in plan[:20]] != ["worker-kill"] * 20  # mixed
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "", "x", "²"])
+def test_how_often_is_a_whole_number(count: str) -> None:
+    with pytest.raises(ConfigError, match="whole number, 1 or more"):
+        chosen([f"freeze={count}"])
 
 
 def test_every_kind_can_be_done() -> None:
