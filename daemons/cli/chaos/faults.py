@@ -11,12 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from random import Random
 from typing import Final, cast
 
 from daemons.cli.chaos.ledger import Run
 from daemons.cli.chaos.plan import Fault
-from daemons.cli.chaos.relay import CUT, LATE, PASS, REPLY_LOST, REQUEST_LOST
 from daemons.cli.chaos.stage import DISK_MB, OwnFleet, Stage, mount
 from daemons.cli.chaos.tasks import CHILD
 from daemons.cli.fleet import REDIS
@@ -126,26 +124,27 @@ def _busy(_stage: Stage, _deed: Deed) -> Iterator[None]:
 
 
 def _cut_worker(stage: Stage, deed: Deed) -> Iterator[None]:
-    _own(stage).cut(deed.fault.victim)
+    _own(stage).links[deed.fault.victim].cut()
     yield
 
 
 def _part(stage: Stage, deed: Deed) -> Iterator[None]:
-    link = deed.fault.victim or REDIS
-    _own(stage).let(link, there=False, back=False)
+    link = _own(stage).links[deed.fault.victim or REDIS]
+    link.let(there=False, back=False)
     try:
         yield
     finally:
-        _own(stage).let(link)
+        link.let()
 
 
 def _part_one_way(stage: Stage, deed: Deed) -> Iterator[None]:
+    link = _own(stage).links[deed.fault.victim]
     there = deed.fault.coin < 0.5
-    _own(stage).let(deed.fault.victim, there=there, back=not there)
+    link.let(there=there, back=not there)
     try:
         yield
     finally:
-        _own(stage).let(deed.fault.victim)
+        link.let()
 
 
 def _link_down(stage: Stage, deed: Deed) -> Iterator[None]:
@@ -158,16 +157,12 @@ def _link_down(stage: Stage, deed: Deed) -> Iterator[None]:
 
 
 def _lossy(stage: Stage, deed: Deed) -> Iterator[None]:
-    chance = Random(deed.fault.coin)
-
-    def plan() -> str:
-        return PASS if chance.random() > STORE_FAULTS else chance.choice((REPLY_LOST, REQUEST_LOST, CUT, LATE))
-
-    _own(stage).plan(REDIS, plan)
+    link = _own(stage).links[REDIS]
+    link.lose(STORE_FAULTS, deed.fault.coin)
     try:
         yield
     finally:
-        _own(stage).plan(REDIS, lambda: PASS)
+        link.lose(0.0)
 
 
 # ---------------------------------------------------------------- Redis

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -118,37 +117,3 @@ class Relay:
             await self._back.wait()
             writer.write(chunk)
             await writer.drain()
-
-
-class Relays:
-    """Relays in an event loop on a thread of their own, to be used from another thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._all: list[Relay] = []
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relays", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for relay in self._all:
-            asyncio.run_coroutine_threadsafe(relay.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
-
-    def add(self, host: str = "127.0.0.1") -> Relay:
-        """A new relay that listens on this address; its port is known, its target still has to be set."""
-        relay = Relay(host=host)
-        self._all.append(relay)
-        return asyncio.run_coroutine_threadsafe(relay.start(), self._loop).result(5)
-
-    def do(self, action: Callable[[], None]) -> None:
-        """Call a relay's method in its thread, and wait until that is done."""
-
-        async def call() -> None:
-            action()
-
-        asyncio.run_coroutine_threadsafe(call(), self._loop).result(5)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import redis
 from a2a_zmq.client.sync import FleetClient
 from daemons.cli.chaos import kinds
 from daemons.cli.chaos.netns import Space, spaces
-from daemons.cli.chaos.relay import Relay, Relays
+from daemons.cli.chaos.relays import Relays, RemoteRelay
 from daemons.cli.chaos.tasks import LEDGER
 from daemons.cli.fleet import COORDINATOR, REDIS, LocalFleet, free_ports
 from daemons.cli.interrupts import private_fleet
@@ -69,14 +69,12 @@ class OwnFleet(Stage):
     def __init__(
         self,
         fleet: LocalFleet,
-        relays: Relays,
-        links: dict[str, Relay],
+        links: dict[str, RemoteRelay],
         rooms: Mapping[str, Space],
         lacks: Mapping[str, str],
     ) -> None:
         self.fleet = fleet
         self.spaces = rooms
-        self.relays = relays
         self.links = links
         self.lacks = lacks
         self.agents = {role: fleet.names(role) for role in ("coordinator", "distributor", "worker")}
@@ -124,15 +122,6 @@ class OwnFleet(Stage):
         (self.disk / "dump.rdb").unlink(missing_ok=True)
         return there
 
-    def let(self, link: str, **directions: bool) -> None:
-        self.relays.do(lambda: self.links[link].let(**directions))
-
-    def cut(self, link: str) -> None:
-        self.relays.do(self.links[link].cut)
-
-    def plan(self, link: str, plan: Callable[[], str]) -> None:
-        self.links[link].plan = plan
-
 
 @contextlib.contextmanager
 def own_fleet(*, workers: int, distributors: int, wants: Collection[str]) -> Iterator[OwnFleet]:
@@ -160,7 +149,7 @@ def own_fleet(*, workers: int, distributors: int, wants: Collection[str]) -> Ite
             }
         for number, name in enumerate(names):
             env_of[name] = {"A2A_DISTRIBUTOR_ADDRESS": f"tcp://{links[name].host}:{links[name].port}"}
-            links[name].target = ("127.0.0.1", hubs[above[number % distributors]])
+            links[name].aim("127.0.0.1", hubs[above[number % distributors]])
         directory = after.enter_context(_directory())
         if kinds.TMPFS in wants and (why := after.enter_context(_small_disk(directory / "redis"))):
             lacks[kinds.TMPFS] = why
@@ -176,10 +165,10 @@ def own_fleet(*, workers: int, distributors: int, wants: Collection[str]) -> Ite
         )
         host, port = fleet.coordinator_address.removeprefix("tcp://").rsplit(":", 1)
         for name in above:
-            links[name].target = (host, int(port))
-        links[REDIS].target = (fleet.redis_host, fleet.redis_port)
+            links[name].aim(host, int(port))
+        links[REDIS].aim(fleet.redis_host, fleet.redis_port)
         with private_fleet(fleet):
-            yield OwnFleet(fleet, relays, links, rooms, lacks)
+            yield OwnFleet(fleet, links, rooms, lacks)
 
 
 @contextlib.contextmanager

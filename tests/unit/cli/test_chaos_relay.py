@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from daemons.cli.chaos.relay import Relay, Relays
+from daemons.cli.chaos.relays import Relays, RemoteRelay
 from daemons.cli.chaos.running import agents_of, find, listening_ports
 
 WaitUntil = Callable[..., None]
@@ -26,12 +26,12 @@ def relays() -> Iterator[Relays]:
 
 
 @pytest.fixture
-def ends(relays: Relays) -> Iterator[tuple[Relay, socket.socket, socket.socket]]:
+def ends(relays: Relays) -> Iterator[tuple[RemoteRelay, socket.socket, socket.socket]]:
     """A relay, and both ends of a connection through it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(5)
         relay = relays.add()
-        relay.target = server.getsockname()
+        relay.aim(*server.getsockname())
         with socket.create_connection(("127.0.0.1", relay.port), 5) as near:
             far, _ = server.accept()
             with far:
@@ -53,43 +53,41 @@ def silent(end: socket.socket) -> bool:
 
 
 def test_it_holds_one_direction_and_lets_go_of_what_piled_up(
-    relays: Relays, ends: tuple[Relay, socket.socket, socket.socket]
+    ends: tuple[RemoteRelay, socket.socket, socket.socket],
 ) -> None:
     relay, near, far = ends
-    relays.do(lambda: relay.let(there=False))
+    relay.let(there=False)
     near.sendall(b"question")
     far.sendall(b"answer")
     assert near.recv(64) == b"answer"
     assert silent(far)
-    relays.do(relay.let)
+    relay.let()
     assert far.recv(64) == b"question"
 
 
-def test_it_holds_both_directions_and_new_connections(
-    relays: Relays, ends: tuple[Relay, socket.socket, socket.socket]
-) -> None:
+def test_it_holds_both_directions_and_new_connections(ends: tuple[RemoteRelay, socket.socket, socket.socket]) -> None:
     relay, near, far = ends
-    relays.do(lambda: relay.let(there=False, back=False))
+    relay.let(there=False, back=False)
     near.sendall(b"question")
     far.sendall(b"answer")
     assert silent(near)
     assert silent(far)
     with socket.create_connection(("127.0.0.1", relay.port), 5):
-        assert relay.opened == 1
-    relays.do(relay.let)
+        assert relay.opened() == 1
+    relay.let()
     assert (near.recv(64), far.recv(64)) == (b"answer", b"question")
 
 
 def test_a_cut_ends_connections_and_serves_new_ones(
-    relays: Relays, ends: tuple[Relay, socket.socket, socket.socket], wait_until: WaitUntil
+    ends: tuple[RemoteRelay, socket.socket, socket.socket], wait_until: WaitUntil
 ) -> None:
     relay, near, far = ends
-    relays.do(relay.cut)
+    relay.cut()
     for end in (near, far):
         with contextlib.suppress(ConnectionResetError):  # which end is told how is the kernel's choice
             assert end.recv(64) == b""
     with socket.create_connection(("127.0.0.1", relay.port), 5):
-        wait_until(lambda: relay.opened == 2, "it connects again")
+        wait_until(lambda: relay.opened() == 2, "it connects again")
 
 
 # ---------------------------------------------------------------- processes of a running fleet
