@@ -25,6 +25,8 @@ from typing import NamedTuple
 _HOLDS_IN_A_ROW = 5
 # After a long pause of ours peers have given our connection up, and wait up to 2 s (transport) before the next attempt.
 _LONGEST_HOLD_S = 2.5
+# A pause of ours that is longer than this makes peers doubt us, and break the connection.
+_LONG_PAUSE_S = 0.5
 
 
 class AttentiveClock:
@@ -33,8 +35,13 @@ class AttentiveClock:
     Whoever drives us wants to come back every ``interval_s`` (there is always a deadline so soon). A gap of half as
     much again is our own lateness: the excess counts for nobody's silence, and no verdict falls for one more
     interval, so that what waits in the sockets can be read first; or for as long as we were away, within a bound, so
-    that those can come back who broke the connection because we were. Where every gap is late (an overloaded host),
-    holding back would never end; after a few in a row verdicts fall again, by attentive time.
+    that those can come back who broke the connection because we were. After a long pause each peer has its full time
+    anew from then on. Where every gap is late (an overloaded host), holding back would never end; after a few in a row
+    verdicts fall again, by attentive time. A pause far longer than those before it begins a new row.
+
+    Attributes:
+        hold_until: no verdict falls before (monotonic).
+        anew_at: nobody's silence, nor the loss of a connection, counts from an earlier moment (attentive).
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -43,22 +50,33 @@ class AttentiveClock:
         self._seen: float | None = None
         self._lost_s = 0.0
         self._late_in_a_row = 0
+        self._latest_s = 0.0  # longest of the row
         self.hold_until = -math.inf
+        self.anew_at = -math.inf
 
     def observe(self, mono: float) -> float:
         """Note that we are awake now; returns the attentive time."""
         if self._seen is None:
             self._seen = mono
         late_s = mono - self._seen - self._max_gap_s
+        self._seen = max(mono, self._seen)
         if late_s > 0:
             self._lost_s += late_s
-            self._late_in_a_row += 1
-            if self._late_in_a_row <= _HOLDS_IN_A_ROW:
-                self.hold_until = mono + max(self._interval_s, min(late_s, _LONGEST_HOLD_S))
+            self._hold(mono, late_s)
         elif mono >= self.hold_until:
-            self._late_in_a_row = 0
-        self._seen = max(mono, self._seen)
+            self._late_in_a_row, self._latest_s = 0, 0.0
         return self._seen - self._lost_s
+
+    def _hold(self, mono: float, late_s: float) -> None:
+        if late_s > _LONG_PAUSE_S and late_s > 2 * self._latest_s:
+            self._late_in_a_row = 0
+        self._late_in_a_row += 1
+        self._latest_s = max(late_s, self._latest_s)
+        if self._late_in_a_row <= _HOLDS_IN_A_ROW:
+            # A little lateness after a long pause, as when all is read that piled up, does not cut its hold short.
+            self.hold_until = max(self.hold_until, mono + max(self._interval_s, min(late_s, _LONGEST_HOLD_S)))
+            if late_s > _LONG_PAUSE_S:
+                self.anew_at = self.hold_until - self._lost_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +128,15 @@ class Liveness:
 
     def heard(self, at: float) -> None:
         """A verified frame came."""
-        self._heard_at = at
+        self._heard_at = max(at, self._heard_at)
         if self.health is Health.SUSPECT and self._broken_at is None:
             self.health = Health.ALIVE
+
+    def spared(self, until: float) -> None:
+        """We were away ourselves: what went before ``until`` counts for nothing."""
+        self._heard_at = max(until, self._heard_at)
+        if self._broken_at is not None:
+            self._broken_at = max(until, self._broken_at)
 
     def silent_s(self, at: float) -> float:
         return max(0.0, at - self._heard_at)

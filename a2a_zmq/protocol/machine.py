@@ -177,6 +177,7 @@ class Machine(Outbound, ABC):
             self._timers.arm(("life", peer.agent_id), now.mono + max(_SOON_S, due - self._at))
 
     def _check_life(self, peer: Peer, now: Now) -> None:
+        peer.life.spared(self._clock.anew_at)
         if now.mono < self._clock.hold_until:
             self._judge(peer, peer.life.look(self._at), now)
             look_in_s = max(_SOON_S, peer.life.look_due() - self._at)

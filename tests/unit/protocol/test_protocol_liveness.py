@@ -143,10 +143,44 @@ def test_a_peer_that_died_during_our_pause_is_found_after_it(pipe: Any) -> None:
     pipe.advance(1.0)
     pipe.stopped.add(WORKER)
     pipe.jump(5)
-    pipe.advance(0.19)
-    assert pipe.hub.downs() == []
     pipe.advance(2.5)
+    assert pipe.hub.downs() == [], "its heartbeats may still be on their way"
+    pipe.advance(1.0)
     assert pipe.hub.downs() == ["silence"]
+
+
+def test_after_our_own_pause_everybody_has_the_full_time_anew(pipe: Any) -> None:
+    pipe.advance(1.0)
+    pipe.upward = lambda frames: []
+    pipe.advance(0.7)  # silent for nearly as long as is borne
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.advance(2.5 + 0.5)
+    assert pipe.hub.downs() == []
+    pipe.upward = lambda frames: frames
+    pipe.advance(3)
+    assert pipe.hub.downs() == []
+
+
+def test_being_late_a_little_after_a_long_pause_does_not_cut_the_patience_short(pipe: Any) -> None:
+    pipe.advance(1.0)
+    pipe.stopped.add(WORKER)
+    for pause in (5, 0.35, 0.35, 0.35):
+        pipe.jump(pause)
+        pipe.hub.port.tick(pipe.now)
+    pipe.advance(1.4)
+    assert pipe.hub.downs() == []
+
+
+def test_a_detector_that_was_always_late_is_patient_after_a_long_pause_all_the_same(pipe: Any) -> None:
+    for pause in (*[0.35] * 10, 5):
+        pipe.jump(pause)
+        pipe.hub.port.tick(pipe.now)
+        pipe.spoke.port.tick(pipe.now)
+        pipe.pump()
+    pipe.stopped.add(WORKER)
+    pipe.advance(2.5)
+    assert pipe.hub.downs() == []
 
 
 def test_peers_that_gave_us_up_while_we_were_away_have_time_to_come_back(kit: Any) -> None:
@@ -264,6 +298,15 @@ def test_verdicts_are_held_back_as_long_as_we_were_away() -> None:
     assert clock.hold_until == pytest.approx(10.55)  # at least an interval
     clock.observe(11.35)
     assert clock.hold_until == pytest.approx(12.05)
+    clock.observe(11.7)
+    assert clock.hold_until == pytest.approx(12.05)  # never shorter
+
+
+def test_long_pauses_without_an_end_do_not_keep_verdicts_back_for_ever() -> None:
+    clock = AttentiveClock(0.2)
+    for n in range(20):
+        clock.observe(10.0 + 2.0 * n)
+    assert clock.hold_until < 48.0 - 20.0
 
 
 def test_timers_keep_one_deadline_a_key() -> None:
