@@ -361,6 +361,7 @@ class ProcessPool:
         report = exit_report(code, child.lines_of(job.run.task_id, job.run.attempt))
         del self._jobs[(job.run.task_id, job.run.attempt)]
         self._used_at = now
+        self._spares.lost()
         self._events.append(endings.taken_along(job.run, report, job.stop_reason, now - job.given_at))
 
     def _bury(self, child: ChildProcess) -> int:

@@ -34,6 +34,7 @@ class Spares:
         self.start_at = math.inf
         self._count = count
         self._not_before = 0.0
+        self._owed = False
         self._seen: dict[str, None] = {}  # handlers that this pool has run
         self._deadly: set[str] = set()  # those of which a child died as it imported them
 
@@ -51,6 +52,11 @@ class Spares:
         if child.loading:
             self._deadly.add(child.loading)
 
+    def lost(self) -> None:
+        """A child was killed with its run: the pool, which has grown by need, gets back to its size before it is
+        needed again."""
+        self._owed = True
+
     def pause(self, now: float) -> None:
         self._not_before = now + SPARE_PAUSE_S
 
@@ -65,12 +71,15 @@ class Spares:
         Args:
             possible: the pool is in use, and may have one more.
         """
-        if not possible or sum(child.spare for child in children) >= self._count:
+        enough = sum(child.spare for child in children) >= self._count and not (self._owed and self._count)
+        if not possible or enough:
             self.start_at = math.inf
+            self._owed = False
         elif self.start_at == math.inf:
             self.start_at = max(now + SPARE_AFTER_S, self._not_before)
         elif now >= self.start_at:
             self.start_at = math.inf
+            self._owed = False
             return True
         return False
 
