@@ -307,6 +307,13 @@ class WorkerSettings(DaemonSettings):
         le=1024,
         description="processor-bound tasks that run at the same time, each in a child process; default one a core",
     )
+    worker_spare_children: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="child processes kept ready beside busy ones, so that a task whose process was killed runs again at"
+        " once; each costs the memory of what the handlers import",
+    )
     worker_thread_slots: int = Field(4, ge=1, le=1024, description="tasks of thread handlers that run at the same time")
     worker_async_slots: int = Field(
         1024, ge=1, le=100_000, description="tasks of async handlers that run at the same time"

@@ -5,7 +5,8 @@ labels, pinned worker). A lane holds a deque for each priority, so every operati
 can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the lower
 number. A task's number is one above its client's last one, or above that of the task served last if that is higher: so
 clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
-A task goes to the worker with the fewest tasks for each of its slots. Suspects (tasks in whose company several workers
+A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to the worker with the
+fewest of those. Suspects (tasks in whose company several workers
 have died) have lanes of their own, from which a worker gets one at a time.
 """
 
@@ -44,6 +45,7 @@ class Lane:
         "number",
         "pin",
         "size",
+        "slotted",
         "suspects",
         "task_type",
         "workers",
@@ -60,9 +62,15 @@ class Lane:
         self.suspects = suspects
         self.size = 0
         self.workers: list[Worker] = []
+        self.slotted = False  # its tasks take a slot of some worker
         self._buckets: dict[int, deque[LiveTask]] = {}
         self._order: list[int] = []  # −priority of each bucket, ascending
         self._dead = 0  # entries of tasks that were taken out: skipped when met
+
+    def offer(self, workers: Iterable[Worker]) -> None:
+        """Take those of the workers that may serve it."""
+        self.workers = [w for w in workers if w.serves(self.task_type, self.labels, self.pin)]
+        self.slotted = any(self.task_type in w.slot_types for w in self.workers)
 
     def _bucket(self, priority: int) -> deque[LiveTask]:
         bucket = self._buckets.get(-priority)
@@ -152,7 +160,7 @@ class Dispatcher:
             if lane.size == 0 and len(self._lanes) > MAX_EMPTY_LANES:
                 del self._lanes[key]
                 continue
-            lane.workers = [w for w in present if w.serves(lane.task_type, lane.labels, lane.pin)]
+            lane.offer(present)
             if lane.size and lane.workers:
                 self._active[key] = lane
             else:
@@ -176,7 +184,7 @@ class Dispatcher:
             self._numbers += 1
             wanted = labels if isinstance(labels, dict) else {}
             lane = self._lanes[key] = Lane(key, self._numbers, task.task_type, wanted, task.pin, suspects=suspect)
-            lane.workers = [w for w in workers if w.serves(lane.task_type, lane.labels, lane.pin)]
+            lane.offer(workers)
         return lane
 
     def add(self, task: LiveTask, workers: Iterable[Worker]) -> None:
@@ -251,7 +259,8 @@ class Dispatcher:
         self.trial_ends = math.inf
         for lane in self._active.values():
             free = lane.workers if not lane.suspects else [w for w in lane.workers if self._may_try(w, mono)]
-            pool = [(w.load(), w.given, w.number, w) for w in free if w.open(mono)]
+            slotted = lane.slotted
+            pool = [(w.burden(mono) if slotted else w.load(), w.given, w.number, w) for w in free if w.open(mono)]
             if pool:
                 heapify(pool)
                 heads.append((_rank(lane), lane.number, lane, pool))
@@ -273,18 +282,20 @@ class Dispatcher:
     def _serve(self, lane: Lane, pool: Pool, bound: Rank | None, picks: dict[str, list[LiveTask]], mono: float) -> None:
         """Hand out tasks of one lane until it is empty, its workers are full, or another lane's head goes first."""
         given = 0
+        slotted = lane.slotted
         last: LiveTask | None = None
         while pool and (task := lane.head()) is not None:
             if bound is not None and (-task.priority, task.seq) > bound:
                 break
-            load, _, number, worker = pool[0]
+            burden, _, number, worker = pool[0]
             held, ghosts = worker.held, len(worker.ghosts)
             count = len(held) + ghosts
             if count >= worker.limit or (lane.suspects and not self._may_try(worker, mono)):
                 heappop(pool)
                 continue
-            if count / worker.slots != load:  # another lane gave it something meanwhile
-                heapreplace(pool, (count / worker.slots, worker.given, number, worker))
+            real = worker.burden(mono) if slotted else count / worker.slots
+            if real != burden:  # another lane gave it something meanwhile
+                heapreplace(pool, (real, worker.given, number, worker))
                 continue
             lane.pop()
             last = task
@@ -294,15 +305,19 @@ class Dispatcher:
             task.phase = RUNNING
             task.worker = worker_id
             task.dispatched_at = mono
-            held[task.task_id] = task
+            held[task.task_id] = task  # as Worker.take()
             worker.given += 1
+            if slotted:
+                worker.slot_used_at = mono
+                worker.in_slots += task.task_type in worker.slot_types
             if lane.suspects:
                 worker.trial = task
             if worker_id in picks:
                 picks[worker_id].append(task)
             else:
                 picks[worker_id] = [task]
-            heapreplace(pool, ((count + 1) / worker.slots, worker.given, number, worker))
+            real = worker.burden(mono) if slotted else (count + 1) / worker.slots
+            heapreplace(pool, (real, worker.given, number, worker))
         if last is not None:
             self._served[last.priority] = max(self._served.get(last.priority, 0), last.seq)
         self.queued -= given

@@ -94,7 +94,7 @@ class Outcomes:
         task.attempt = attempt
         task.worker = worker.agent_id
         task.dispatched_at = now.mono
-        worker.held[task.task_id] = task
+        worker.take(task)
         self._memory.adopted.append(task)
 
     def _complete(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
@@ -333,7 +333,7 @@ class Outcomes:
         if phase is RUNNING:
             worker = self._memory.workers.get(task.worker)
             if worker is not None:
-                worker.held.pop(task.task_id, None)
+                worker.drop(task)
         elif phase is QUEUED:
             self._dispatcher.discard(task)
         elif phase is RESTORED:

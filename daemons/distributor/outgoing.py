@@ -208,7 +208,7 @@ class Outgoing:
                 continue
             task.alone = task.alone or reason == "malformed"  # one of them is to blame: send each by itself
             if worker is not None:
-                worker.held.pop(task.task_id, None)
+                worker.drop(task)
             task.worker = ""
             task.front = True
             self._dispatcher.add(task, self._memory.workers.values())

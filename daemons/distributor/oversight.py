@@ -212,6 +212,9 @@ class Oversight:
             for task_id, task in worker.held.items():
                 if memory.live.get(task_id) is not task or task.phase is not RUNNING or task.worker != worker.agent_id:
                     found.append(f"{worker.agent_id} holds {task_id} wrongly")
+            in_slots = sum(task.task_type in worker.slot_types for task in worker.held.values())
+            if in_slots != worker.in_slots:
+                found.append(f"{in_slots} tasks of {worker.agent_id} take slots, it counts {worker.in_slots}")
         if counts[QUEUED] != self._dispatcher.queued:
             found.append(f"{counts[QUEUED]} tasks are queued, the lanes count {self._dispatcher.queued}")
         if counts[RUNNING] != memory.running():

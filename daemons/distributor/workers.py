@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
 ANY_TYPE = "*"  # a worker that announces this runs whatever it is given
 # A suspect whose start was not told (the message may be lost) is taken to have begun so long after its dispatch.
 UNTOLD_START_S = 30.0
+# So long after its last task of a kind that takes a slot, a worker is taken to have processes for the next one at hand.
+# Less than it keeps them (60 s).
+WARM_S = 45.0
+# Weights of Worker.burden(): a slot more or less (of 1024 at most) outweighs what comes after it.
+_TAKEN, _COLD = 2048.0 * 1024.0, 1024.0
 
 
 class Worker:
@@ -23,6 +29,9 @@ class Worker:
         running: how many tasks it said to run.
         limit: its credit: how many unfinished tasks it may hold.
         slots: how many of them it runs at a time.
+        slot_types: task types whose runs take one of the slots; of the others it runs many.
+        in_slots: held tasks of these types.
+        slot_used_at: monotonic time at which it was given the last one.
         suspect: "" or why it may be dead (``disconnect``, ``silence``): no new work until it shows life.
         draining: it takes no more work.
         blocked_until: monotonic time until which its outbox is taken to be full.
@@ -44,6 +53,7 @@ class Worker:
         "given",
         "held",
         "idle_since",
+        "in_slots",
         "inventory",
         "labels",
         "limit",
@@ -51,6 +61,8 @@ class Worker:
         "progress_at",
         "restarted",
         "running",
+        "slot_types",
+        "slot_used_at",
         "slots",
         "suspect",
         "task_types",
@@ -64,6 +76,9 @@ class Worker:
         self.task_types: frozenset[str] = frozenset()
         self.labels: dict[str, Any] = {}
         self.slots = 1
+        self.slot_types: frozenset[str] = frozenset()
+        self.in_slots = 0
+        self.slot_used_at = -math.inf
         self.limit = 0
         self.held: dict[str, LiveTask] = {}
         self.ghosts: dict[tuple[str, int], float] = {}
@@ -82,9 +97,9 @@ class Worker:
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
-        types = details.get("task_types")
-        names = types if isinstance(types, list) else []
-        self.task_types = frozenset(name for name in names if isinstance(name, str))
+        self.task_types = _names(details.get("task_types"))
+        self.slot_types = _names(details.get("slot_types"))
+        self.in_slots = sum(task.task_type in self.slot_types for task in self.held.values())
         labels = details.get("labels")
         self.labels = dict(labels) if isinstance(labels, dict) else {}
         slots = details.get("slots")
@@ -94,6 +109,17 @@ class Worker:
         self.draining = details.get("draining") is True
         version = details.get("version")
         self.version = version[:64] if isinstance(version, str) else ""
+
+    def take(self, task: LiveTask) -> None:
+        """It holds this task from now on."""
+        if task.task_id not in self.held:
+            self.in_slots += task.task_type in self.slot_types
+        self.held[task.task_id] = task
+
+    def drop(self, task: LiveTask) -> None:
+        """It does not hold this task any more, if it did."""
+        if self.held.pop(task.task_id, None) is not None:
+            self.in_slots -= task.task_type in self.slot_types
 
     def take_limit(self, limit: Any) -> None:
         """A later word on its credit."""
@@ -107,6 +133,17 @@ class Worker:
     def load(self) -> float:
         """Tasks for each slot: what a further one would wait behind."""
         return (len(self.held) + len(self.ghosts)) / self.slots
+
+    def burden(self, mono: float) -> float:
+        """By what workers are compared for a further task that takes a slot: the least gets it.
+
+        Such a task waits for those only that take one too: so these count first (all where a worker, one of an earlier
+        release, does not tell them apart); then whether it must start a process; then the load.
+        """
+        load = self.load()
+        taken = self.in_slots / self.slots if self.slot_types else load
+        cold = _COLD if mono - self.slot_used_at > WARM_S else 0.0
+        return taken * _TAKEN + cold + min(load, _COLD - 1.0)
 
     def open(self, mono: float) -> bool:
         """May it get work now?"""
@@ -150,3 +187,8 @@ class Worker:
     def may_be_running(self) -> set[str]:
         """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""
         return set(islice(self.held, max(self.slots, self.running)))
+
+
+def _names(value: Any) -> frozenset[str]:
+    """What is malformed counts as not said."""
+    return frozenset(name for name in value if isinstance(name, str)) if isinstance(value, list) else frozenset()

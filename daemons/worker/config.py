@@ -26,6 +26,8 @@ class WorkerConfig:
         drain_timeout_s: seconds that running tasks get when the worker is asked to leave without a deadline.
         stop_grace_s: between asking a run to end and SIGTERM.
         kill_grace_s: between SIGTERM and SIGKILL.
+        spare_children: free children kept beside busy ones, with the handlers' modules imported; so many more than
+            ``slots`` there may be.
         child_idle_s: an idle child process is ended after this time; the memory is worth more than the 60 ms to start
             one.
         child_start_s: a child that is not ready after this time (imports hang) is killed.
@@ -45,5 +47,6 @@ class WorkerConfig:
     drain_timeout_s: float = 10.0
     stop_grace_s: float = 0.5
     kill_grace_s: float = 1.0
+    spare_children: int = 1
     child_idle_s: float = 60.0
     child_start_s: float = 60.0

@@ -327,6 +327,7 @@ class WorkerCore:
         limit = self._uplink.told_limit = self._limit()
         return {
             "task_types": sorted(self._kinds),
+            "slot_types": sorted(name for name, kind in self._kinds.items() if kind.executor == "process"),
             "slots": self._config.slots,
             "limit": limit,
             "labels": self._labels,

@@ -21,6 +21,7 @@ from daemons.worker.registry import Registry
 def config_of(settings: WorkerSettings) -> WorkerConfig:
     return WorkerConfig(
         slots=settings.worker_slots,
+        spare_children=settings.worker_spare_children,
         thread_slots=settings.worker_thread_slots,
         async_slots=settings.worker_async_slots,
         max_limit=settings.worker_max_held,

@@ -55,7 +55,7 @@ class Child:
         self._fd = fd
         self._unpacker = Unpacker()
         self._order: deque[tuple[str, int]] = deque()
-        self._waiting: dict[tuple[str, int], Job] = {}
+        self._waiting: dict[tuple[str, int], Job | str] = {}  # a text: a handler to import
         self._available = _thread.allocate_lock()  # held while there is nothing to do
         self._available.acquire()
         self._write_lock = _thread.allocate_lock()
@@ -77,7 +77,9 @@ class Child:
                 return
             while self._order and not self._closing:
                 job = self._waiting.pop(self._order.popleft(), None)
-                if job is not None and not self._work(job):
+                if isinstance(job, str):
+                    self._load(job)
+                elif job is not None and not self._work(job):
                     return
 
     def _init(self) -> None:
@@ -115,6 +117,11 @@ class Child:
             os.killpg(0, signal.SIGKILL)
 
     def _take(self, head: list[Any], body: bytes) -> None:
+        if head[0] == "load":
+            self._waiting[head[1], 0] = head[1]
+            self._order.append((head[1], 0))
+            self._wake()
+            return
         key = (head[1], head[2])
         if head[0] == "run":
             self._waiting[key] = Job(head, body)
@@ -147,6 +154,14 @@ class Child:
         job = self._current
         if job is not None and job.context.cancelled:
             raise TaskStopped(job.context.stop_reason)
+
+    def _load(self, reference: str) -> None:
+        """Import a handler before there is a run of it. What goes wrong is told by the run that needs it."""
+        with suppress(Exception, SystemExit):
+            if invoke.load(reference).is_async:
+                import asyncio  # noqa: F401 - such a handler's run needs it
+        flush()
+        self._send(["loaded"])
 
     def _work(self, job: Job) -> bool:
         """Run it and report; False if it was interrupted: then this process must run nothing any more."""

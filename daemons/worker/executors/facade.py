@@ -89,6 +89,10 @@ class Executor:
         """Process ids of the living child processes."""
         return self._processes.pids()
 
+    def spare_pids(self) -> list[int]:
+        """Process ids of the child processes that could begin a run at once."""
+        return self._processes.spare_pids()
+
     async def close(self) -> None:
         """End everything: kill the children, cancel coroutines. Runs that have not ended are not reported any more."""
         self._closed = True

@@ -3,9 +3,10 @@
 The body (a payload downwards, a result upwards) is never parsed and encoded again on the way.
 
 Worker → child: ``["run", task_id, attempt, task_type, reference, timeout_s, metadata]`` + payload;
-``["stop", task_id, attempt, reason]``; ``["revoke", task_id, attempt]`` (only if it has not begun); ``["init",
-{...}]`` first. Child → worker: ``["ready"]``; ``["done", task_id, attempt, outcome, error, error_kind, retryable,
-started_at, execution_s, detail, interrupted]`` + result; ``["back", task_id, attempt]`` (revoked).
+``["stop", task_id, attempt, reason]``; ``["revoke", task_id, attempt]`` (only if it has not begun); ``["load",
+reference]`` (import a handler ahead); ``["init", {...}]`` first. Child → worker: ``["ready"]``; ``["loaded"]``;
+``["done", task_id, attempt, outcome, error, error_kind, retryable, started_at, execution_s, detail, interrupted]`` +
+result; ``["back", task_id, attempt]`` (revoked).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import selectors
 import signal
 import socket
@@ -54,6 +56,7 @@ class Job:
         "frame",
         "given_at",
         "next_stage_at",
+        "reference",
         "revoked",
         "run",
         "started",
@@ -68,6 +71,7 @@ class Job:
         """
         head = ["run", run.task_id, run.attempt, run.task_type, reference, run.timeout_s, run.metadata]
         self.run = run
+        self.reference = reference
         self.frame = pack(head, orjson.dumps(run.payload))
         self.child: ChildProcess | None = None
         self.given_at = 0.0
@@ -79,7 +83,13 @@ class Job:
 
 
 class ChildProcess:
-    """A child with the jobs it has; the first of ``jobs`` is the one that runs."""
+    """A child with the jobs it has; the first of ``jobs`` is the one that runs.
+
+    Attributes:
+        knows: handlers that it has imported, or that it is not to import ahead.
+        loading: the handler that it imports ahead, "" for none.
+        loading_since: monotonic time at which that began.
+    """
 
     def __init__(
         self,
@@ -94,6 +104,9 @@ class ChildProcess:
         """
         self.jobs: deque[Job] = deque()
         self.ready = False
+        self.knows: set[str] = set()
+        self.loading = ""
+        self.loading_since = 0.0
         self.retired_at: float | None = None
         self.born = self.idle_since = time.monotonic()
         self._selector = selector
@@ -141,7 +154,20 @@ class ChildProcess:
     @property
     def free(self) -> bool:
         """It could begin a run at once."""
-        return self.ready and not self.jobs and self.retired_at is None
+        return self.ready and not self.jobs and not self.loading and self.retired_at is None
+
+    @property
+    def spare(self) -> bool:
+        """It has nothing to run, and is free or will be."""
+        return not self.jobs and self.retired_at is None
+
+    def hung_at(self, start_s: float) -> float:
+        """When it is given up on, as it starts, imports something ahead, or leaves; inf for never."""
+        if not self.ready:
+            return self.born + start_s
+        if self.loading:
+            return self.loading_since + start_s
+        return math.inf if self.retired_at is None else self.retired_at + REAP_S
 
     # ------------------------------------------------------------ towards the child
 
@@ -153,6 +179,11 @@ class ChildProcess:
     def revoke(self, job: Job) -> None:
         job.revoked = True
         self.send(["revoke", job.run.task_id, job.run.attempt])
+
+    def load(self, reference: str) -> None:
+        """Have it import that handler; it is not free meanwhile."""
+        self.loading, self.loading_since = reference, time.monotonic()
+        self.send(["load", reference])
 
     def send(self, head: list[Any]) -> None:
         self._queue(pack(head))
@@ -305,9 +336,12 @@ class ChildProcess:
                     self._selector.unregister(descriptor)
             self._socket.close()
             os.close(self._log_fd)
-            try:
-                self._code = self._process.wait(REAP_S)
-            except subprocess.TimeoutExpired:
+            # Popen.wait() with a time limit looks in growing intervals; this returns at once.
+            poller = select.poll()
+            poller.register(self._pid_fd, select.POLLIN)
+            if poller.poll(REAP_S * 1000):
+                self._code = self._process.wait()
+            else:
                 self.kill()
                 self._code = -signal.SIGKILL
             os.close(self._pid_fd)

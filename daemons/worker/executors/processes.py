@@ -4,8 +4,11 @@ One thread owns the pool: it starts children, writes runs to their sockets, read
 what has to end. It lives as long as the pool, because the kernel's parent-death signal goes by the *thread* that
 started a child.
 
-A child runs one task at a time. Where the tasks are short it has a second one at hand, so that it need not wait for
-the way to this thread and back; a second one that has to wait while another child is free is taken back.
+A child runs one task at a time, and no more than ``slots`` of them run. While the pool is in use there is one child
+more (see :mod:`daemons.worker.executors.spares`): what follows a killed run need not wait for a process to start.
+
+Where the tasks are short a busy child has a second one at hand, so that it need not wait for the way to this thread and
+back; a second one that has to wait while another child is free is taken back.
 
 Ending a run: ask (cooperative flag, or an interrupt where the handler has none) → after ``stop_grace_s`` SIGTERM →
 after ``kill_grace_s`` SIGKILL of the child's process group. A child that was interrupted, rather than asked, is
@@ -14,9 +17,7 @@ replaced: nobody knows which locks or half-written structures the interrupt left
 
 from __future__ import annotations
 
-import os
-import selectors
-import threading
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,8 +25,10 @@ from typing import Final
 
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
-from daemons.worker.executors import invoke
-from daemons.worker.executors.process_child import REAP_S, ChildProcess, Job, exit_report, tail
+from daemons.worker.executors import endings, invoke
+from daemons.worker.executors.pool_thread import PoolThread
+from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail
+from daemons.worker.executors.spares import Spares
 
 # A second task is given ahead only where the runs of its type are shorter than this on average: waiting behind a long
 # one would cost more than the 0.1–0.3 ms that it saves.
@@ -47,17 +50,12 @@ class ProcessPool:
     def __init__(self, config: WorkerConfig, report: Callable[[list[Event]], None]) -> None:
         """
         Args:
-            config: limits; ``slots`` children at most.
+            config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
         """
         self._config = config
         self._report = report
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._wake_fd = -1
-        self._woken = False
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self._selector = selectors.DefaultSelector()
+        self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
         self._pending: deque[Job] = deque()
         self._jobs: dict[Key, Job] = {}
@@ -66,14 +64,17 @@ class ProcessPool:
         self._start_failures = 0
         self._start_after = 0.0
         self._problem = ""
+        self._turned_at = 0.0
+        self._spares = Spares(config.spare_children)
+        self._used_at = 0.0  # a run ended
 
     # ------------------------------------------------------------ any thread
 
     def start(self, run: StartRun, reference: str) -> None:
-        self._post(lambda: self._take(run, reference))
+        self._thread.post(lambda: self._take(run, reference))
 
     def stop(self, task_id: str, attempt: int, reason: str) -> None:
-        self._post(lambda: self._stop((task_id, attempt), reason))
+        self._thread.post(lambda: self._stop((task_id, attempt), reason))
 
     def problem(self) -> str:
         """Why no child can be started, "" if they can."""
@@ -83,71 +84,45 @@ class ProcessPool:
         """Process ids of the living children."""
         return [child.pid for child in self._children]
 
+    def spare_pids(self) -> list[int]:
+        """Process ids of the children that could begin a run at once."""
+        return [child.pid for child in list(self._children) if child.free]
+
     def close(self) -> None:
         """Kill every child and wait for the thread; runs that have not ended are not reported."""
-        thread = self._thread
-        if thread is not None:
-            self._closing = True
-            self._post(lambda: None)
-            thread.join()
-            self._closing = False
-
-    def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
-        if self._thread is None:
-            self._woken = False
-            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self._selector.register(self._wake_fd, selectors.EVENT_READ, self._awake)
-            self._thread = threading.Thread(target=self._loop, name="a2a-processes", daemon=True)
-            self._thread.start()
-        if not self._woken:
-            self._woken = True
-            os.eventfd_write(self._wake_fd, 1)
+        self._thread.close()
 
     # ------------------------------------------------------------ the thread
 
-    def _loop(self) -> None:
-        try:
-            while not self._closing:
-                self._turn()
-        except Exception as error:
-            # A fault of this module. The runs fail, visibly; the next run starts a new thread.
-            text = f"the process pool failed: {invoke.one_line(error)}"
-            for job in self._jobs.values():
-                self._finish_failed(job.run, "killed", text, retryable=True)
-            self._report(self._events)
-        finally:
-            for child in list(self._children):
-                child.kill()
-                self._bury(child)
-            self._jobs.clear()
-            self._pending.clear()
-            self._events = []
-            self._selector.unregister(self._wake_fd)
-            os.close(self._wake_fd)
-            self._thread = None
-
     def _turn(self) -> None:
-        for key, mask in self._selector.select(self._next_timer()):
-            key.data(mask)
-        while self._inbox:
-            self._inbox.popleft()()
-        now = time.monotonic()
+        now = self._turned_at = time.monotonic()
         self._timers(now)
         self._assign(now)
         if self._events:
             events, self._events = self._events, []
             self._report(events)
 
-    def _awake(self, mask: int) -> None:
-        os.eventfd_read(self._wake_fd)  # first: else a post in between raises the flag, and its signal is read away
-        self._woken = False
+    def _broken(self, error: Exception) -> None:
+        """A fault of this module. The runs fail, visibly; the next run starts a new thread."""
+        text = f"the process pool failed: {invoke.one_line(error)}"
+        for job in self._jobs.values():
+            self._events.append(endings.failed(job.run, "killed", text, retryable=True))
+        self._report(self._events)
+
+    def _end(self) -> None:
+        for child in list(self._children):
+            child.kill()
+            self._bury(child)
+        self._jobs.clear()
+        self._pending.clear()
+        self._events = []
 
     def _take(self, run: StartRun, reference: str) -> None:
         try:
             job = Job(run, reference)
         except TypeError as error:
-            self._finish_failed(run, "invalid_input", f"the payload is not JSON: {error}", retryable=False)
+            text = f"the payload is not JSON: {error}"
+            self._events.append(endings.failed(run, "invalid_input", text, retryable=False))
             return
         self._jobs[(run.task_id, run.attempt)] = job
         self._pending.append(job)
@@ -172,6 +147,7 @@ class ProcessPool:
         job.child.send(["stop", job.run.task_id, job.run.attempt, job.stop_reason])
 
     def _timers(self, now: float) -> None:
+        surplus = not self._jobs or self._spares.surplus(self._children)
         for child in list(self._children):
             job = child.jobs[0] if child.jobs else None
             if job is not None and job.stop_stage and now >= job.next_stage_at:
@@ -181,63 +157,89 @@ class ProcessPool:
                 else:
                     job.next_stage_at = now + self._config.kill_grace_s
                     child.kill()
-            elif (not child.ready and now >= child.born + self._config.child_start_s) or (
-                child.retired_at is not None and now >= child.retired_at + REAP_S
-            ):
+            elif now >= child.hung_at(self._config.child_start_s):
                 child.kill()
-            elif child.free and not self._pending and now >= child.idle_since + self._config.child_idle_s:
+            elif surplus and child.free and not self._pending and now >= self._idle_until(child):
                 child.retire()
+                surplus = not self._jobs or self._spares.surplus(self._children)
+
+    def _idle_until(self, child: ChildProcess) -> float:
+        """A spare is not idle while others are busy, whether it ran something or not."""
+        since = child.idle_since if self._jobs else max(child.idle_since, self._used_at)
+        return since + self._config.child_idle_s
 
     def _next_timer(self) -> float | None:
         """Seconds until the next thing that is due without any input, None for never."""
-        due: list[float] = []
-        spare = any(child.free for child in self._children)
+        due: list[float] = [self._spares.start_at]
+        room = self._room() > 0 and any(child.free for child in self._children)
+        surplus = not self._jobs or self._spares.surplus(self._children)
         for child in self._children:
             if child.jobs and child.jobs[0].stop_stage:
                 due.append(child.jobs[0].next_stage_at)
-            if not child.ready:
-                due.append(child.born + self._config.child_start_s)
-            elif child.retired_at is not None:
-                due.append(child.retired_at + REAP_S)
-            elif child.free and not self._pending:
-                due.append(child.idle_since + self._config.child_idle_s)
-            elif spare and len(child.jobs) > 1 and not child.jobs[1].revoked:
+            due.append(child.hung_at(self._config.child_start_s))
+            if surplus and child.free and not self._pending:
+                due.append(self._idle_until(child))
+            elif room and len(child.jobs) > 1 and not child.jobs[1].revoked:
                 due.append(child.jobs[1].given_at + REVOKE_AFTER_S)
-        if (self._pending or self._problem) and len(self._children) < self._config.slots:
+        if (self._pending or self._problem) and self._start_after > self._turned_at:
             due.append(self._start_after)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        first = min(due)
+        return None if first == math.inf else max(0.0, first - time.monotonic())
+
+    def _room(self) -> int:
+        """Runs that could begin now if there were children for them."""
+        return self._config.slots - sum(bool(child.jobs) for child in self._children)
 
     # ------------------------------------------------------------ giving out
 
     def _assign(self, now: float) -> None:
+        room = self._room()
         free = [child for child in self._children if child.free]
-        while free and self._pending:
-            self._give(free.pop(), self._pending.popleft(), now)
-        if free:
+        while free and self._pending and room > 0:
+            job = self._pending.popleft()
+            child = next((each for each in free if job.reference in each.knows), free[-1])
+            free.remove(child)
+            self._give(child, job, now)
+            room -= 1
+        if free and room > 0:
             for child in self._children:
                 if len(child.jobs) > 1 and not child.jobs[1].revoked and now >= child.jobs[1].given_at + REVOKE_AFTER_S:
                     child.revoke(child.jobs[1])
-            return
-        if self._problem and not self._children and now >= self._start_after:
+        elif self._problem and not self._children and now >= self._start_after:
             # Nobody sends work to a worker that cannot start children, so find out without work whether it can again.
             self._spawn(now)
+        self._start_some(now, room)
+        if self._pending and room <= 0:
+            self._give_ahead(now)
+
+    def _start_some(self, now: float, room: int) -> None:
+        """Children for the runs that wait, or a spare."""
         starting = sum(not child.ready for child in self._children)
-        while self._pending and len(self._pending) > starting and len(self._children) < self._config.slots:
+        most = self._config.slots + self._config.spare_children
+        while min(len(self._pending), room) > starting and len(self._children) < most:
             if now < self._start_after or not self._spawn(now):
-                break
+                return
             starting += 1
-        if self._pending and len(self._children) == self._config.slots:
-            for child in self._children:
-                if self._pending and child.ready and len(child.jobs) == 1 and self._short(child.jobs[0]):
-                    if not self._short(self._pending[0]):
-                        break
-                    self._give(child, self._pending.popleft(), now)
+        if self._spares.wanted(self._children, now, possible=bool(self._jobs) and len(self._children) < most):
+            self._spawn(now)
+        if not self._pending and (found := self._spares.to_import(self._children)) is not None:
+            child, reference = found
+            child.load(reference)
+
+    def _give_ahead(self, now: float) -> None:
+        """All slots are taken: the next short runs wait behind other short ones, in the child that will run them."""
+        for child in self._children:
+            if self._pending and child.ready and len(child.jobs) == 1 and self._short(child.jobs[0]):
+                if not self._short(self._pending[0]):
+                    break
+                self._give(child, self._pending.popleft(), now)
 
     def _short(self, job: Job) -> bool:
         return not job.stop_reason and self._mean_s.get(job.run.task_type, 1.0) < SHORT_RUN_S
 
     def _give(self, child: ChildProcess, job: Job, now: float) -> None:
         child.give(job, now)
+        self._spares.ran(child, job.reference)
         if child.jobs[0] is job:
             self._begins(job)
 
@@ -250,10 +252,11 @@ class ProcessPool:
 
     def _spawn(self, now: float) -> bool:
         try:
-            child = ChildProcess(self._config.max_result_bytes, self._selector, self._frames, self._gone)
+            child = ChildProcess(self._config.max_result_bytes, self._thread.selector, self._frames, self._gone)
         except OSError as error:
             self._start_failed(now, f"cannot start a child process: {error}", {})
             return False
+        self._spares.started(child)
         self._children.append(child)
         return True
 
@@ -269,6 +272,9 @@ class ProcessPool:
             child.ready = True
             child.idle_since = time.monotonic()
             self._start_failures, self._problem = 0, ""
+        elif head[0] == "loaded":
+            child.knows.add(child.loading)
+            child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
         elif head[0] == "back":
@@ -313,8 +319,9 @@ class ProcessPool:
                 detail,
             )
         )
-        child.idle_since = time.monotonic()
+        child.idle_since = self._used_at = time.monotonic()
         if interrupted:
+            child.retired_at = child.idle_since
             self._take_back(child)  # it takes up nothing more, so what it has at hand was not begun
             child.kill()
             self._gone(child)
@@ -329,6 +336,10 @@ class ProcessPool:
         if not child.ready:
             error, _, detail = exit_report(code, child.lines_of("", 0))
             self._start_failed(time.monotonic(), f"child process did not start: {error}", detail)
+        elif child.spare:
+            self._spares.failed(child, time.monotonic())
+        if not self._children and not self._jobs:
+            self._spares.forget()
         running = child.jobs.popleft() if child.jobs else None
         self._take_back(child)
         if running is not None:
@@ -346,55 +357,31 @@ class ProcessPool:
 
     def _ended_with(self, child: ChildProcess, job: Job, code: int) -> None:
         """The child took this run with it."""
-        run = job.run
-        error, kind, detail = exit_report(code, child.lines_of(run.task_id, run.attempt))
-        outcome, retryable = "failed", True
-        if job.stop_reason:
-            outcome, error, kind, retryable = invoke.stopped(job.stop_reason, run.timeout_s)
-        del self._jobs[(run.task_id, run.attempt)]
-        execution_s = time.monotonic() - job.given_at
-        self._events.append(
-            RunFinished(
-                run.task_id,
-                run.attempt,
-                outcome,
-                b"null",
-                error,
-                kind,
-                retryable,
-                time.time() - execution_s,
-                execution_s,
-                detail,
-            )
-        )
+        now = time.monotonic()
+        report = exit_report(code, child.lines_of(job.run.task_id, job.run.attempt))
+        del self._jobs[(job.run.task_id, job.run.attempt)]
+        self._used_at = now
+        self._spares.lost()
+        self._events.append(endings.taken_along(job.run, report, job.stop_reason, now - job.given_at))
 
     def _bury(self, child: ChildProcess) -> int:
         self._children.remove(child)
         return child.bury()
 
     def _start_failed(self, now: float, error: str, detail: dict[str, object]) -> None:
+        if not self._problem and (not self._pending or self._room() <= 0):
+            self._spares.pause(now)  # no run waits for it: the others go on
+            return
         self._start_failures += 1
         self._start_after = now + START_PAUSE_S * min(self._start_failures, 25)
         if self._start_failures < START_FAILURES:
             return
         self._problem = error
         while self._pending:
-            job = self._pending.popleft()
-            del self._jobs[(job.run.task_id, job.run.attempt)]
-            self._finish_failed(job.run, "exited", error, retryable=True, detail=detail)
+            run = self._pending.popleft().run
+            del self._jobs[(run.task_id, run.attempt)]
+            self._events.append(endings.failed(run, "exited", error, retryable=True, detail=detail))
 
     def _finish_unstarted(self, job: Job) -> None:
-        """A run was stopped before it began: it has no start time, by which a drain knows it may be handed back."""
-        run = job.run
-        self._jobs.pop((run.task_id, run.attempt), None)
-        outcome, error, kind, retryable = invoke.stopped(job.stop_reason, run.timeout_s)
-        self._events.append(RunFinished(run.task_id, run.attempt, outcome, b"null", error, kind, retryable, 0.0, 0.0))
-
-    def _finish_failed(
-        self, run: StartRun, kind: str, error: str, *, retryable: bool, detail: dict[str, object] | None = None
-    ) -> None:
-        self._events.append(
-            RunFinished(
-                run.task_id, run.attempt, "failed", b"null", error, kind, retryable, time.time(), 0.0, detail or {}
-            )
-        )
+        self._jobs.pop((job.run.task_id, job.run.attempt), None)
+        self._events.append(endings.unstarted(job.run, job.stop_reason))

@@ -208,12 +208,14 @@ class Site:
         limit: int = 1,
         slots: int = 1,
         types: list[str] | None = None,
+        slot_types: list[str] | None = None,
         running: list[list[Any]] | None = None,
         restarted: bool = False,
         labels: dict[str, str] | None = None,
     ) -> None:
         details = {
             "task_types": types or ["noop"],
+            "slot_types": slot_types or [],
             "slots": slots,
             "limit": limit,
             "labels": labels or {},

@@ -1,0 +1,41 @@
+"""What the process pool reports of runs that no child reported itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from daemons.runtime.contract import RunFinished, StartRun
+from daemons.worker.executors import invoke
+
+
+def failed(
+    run: StartRun, kind: str, error: str, *, retryable: bool, detail: dict[str, object] | None = None
+) -> RunFinished:
+    """It could not be run."""
+    return RunFinished(
+        run.task_id, run.attempt, "failed", b"null", error, kind, retryable, time.time(), 0.0, detail or {}
+    )
+
+
+def unstarted(run: StartRun, reason: str) -> RunFinished:
+    """It was stopped before it began: it has no start time, by which a drain knows it may be handed back."""
+    outcome, error, kind, retryable = invoke.stopped(reason, run.timeout_s)
+    return RunFinished(run.task_id, run.attempt, outcome, b"null", error, kind, retryable, 0.0, 0.0)
+
+
+def taken_along(
+    run: StartRun, report: tuple[str, str, dict[str, Any]], stop_reason: str, execution_s: float
+) -> RunFinished:
+    """Its child ended.
+
+    Args:
+        report: of :func:`~daemons.worker.executors.process_child.exit_report`.
+        stop_reason: why it had been asked to stop, "" if it had not.
+    """
+    error, kind, detail = report
+    outcome, retryable = "failed", True
+    if stop_reason:
+        outcome, error, kind, retryable = invoke.stopped(stop_reason, run.timeout_s)
+    begun = time.time() - execution_s
+    return RunFinished(run.task_id, run.attempt, outcome, b"null", error, kind, retryable, begun, execution_s, detail)

@@ -1,0 +1,103 @@
+"""When a pool has one child more than it needs: so that a run that follows a killed one begins at once.
+
+Starting a child and importing what a handler needs takes from 60 ms to many seconds; a killed run is to go on within
+milliseconds. So beside busy children one that is free is kept, which has imported the handlers that this pool has run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from daemons.worker.executors.process_child import ChildProcess
+
+# A spare is started when no child has been free for this long: short runs leave theirs to the next one, and the first
+# of a pool needs the processor itself.
+SPARE_AFTER_S: Final = 0.05
+# A spare that could not start, or died without a run: pause before the next one.
+SPARE_PAUSE_S: Final = 5.0
+
+
+class Spares:
+    """Decides only; the pool acts.
+
+    Attributes:
+        start_at: monotonic time at which one is to be started, inf for never.
+    """
+
+    def __init__(self, count: int) -> None:
+        """
+        Args:
+            count: free children that are kept beside busy ones.
+        """
+        self.start_at = math.inf
+        self._count = count
+        self._not_before = 0.0
+        self._owed = False
+        self._seen: dict[str, None] = {}  # handlers that this pool has run
+        self._deadly: set[str] = set()  # those of which a child died as it imported them
+
+    def ran(self, child: ChildProcess, reference: str) -> None:
+        """This child has this handler now."""
+        self._seen[reference] = None
+        child.knows.add(reference)
+
+    def started(self, child: ChildProcess) -> None:
+        child.knows |= self._deadly
+
+    def failed(self, child: ChildProcess, now: float) -> None:
+        """A child ended that nobody waited for."""
+        self.pause(now)
+        if child.loading:
+            self._deadly.add(child.loading)
+
+    def lost(self) -> None:
+        """A child was killed with its run: the pool, which has grown by need, gets back to its size before it is
+        needed again."""
+        self._owed = True
+
+    def pause(self, now: float) -> None:
+        self._not_before = now + SPARE_PAUSE_S
+
+    def forget(self) -> None:
+        """The pool is not in use any more."""
+        self._seen.clear()
+        self._deadly.clear()
+
+    def wanted(self, children: Sequence[ChildProcess], now: float, *, possible: bool) -> bool:
+        """Whether to start one now; ``start_at`` says when to ask again.
+
+        Args:
+            possible: the pool is in use, and may have one more.
+        """
+        enough = sum(child.spare for child in children) >= self._count and not (self._owed and self._count)
+        if not possible or enough:
+            self.start_at = math.inf
+            self._owed = False
+        elif self.start_at == math.inf:
+            self.start_at = max(now + SPARE_AFTER_S, self._not_before)
+        elif now >= self.start_at:
+            self.start_at = math.inf
+            self._owed = False
+            return True
+        return False
+
+    def surplus(self, children: Sequence[ChildProcess]) -> bool:
+        """Whether one of the free children may go although others are busy."""
+        return sum(child.free for child in children) > self._count
+
+    def to_import(self, children: Sequence[ChildProcess]) -> tuple[ChildProcess, str] | None:
+        """A free child, and a handler that it is to import; one at a time, so that other free ones stay free."""
+        if not self._count:
+            return None
+        lacking: ChildProcess | None = None
+        for child in children:
+            if child.loading:
+                return None
+            if child.free and len(child.knows) < len(self._seen):
+                lacking = child
+        if lacking is None:
+            return None
+        reference = next((name for name in self._seen if name not in lacking.knows), "")
+        return (lacking, reference) if reference else None
