@@ -1,8 +1,8 @@
 """An older and a newer release of the suite in one fleet: upgraded and rolled back under load, unnoticed by clients.
 
-Both are wheels, built here and installed each in a place of its own. The older one is made from our sources as they are;
-the newer one with another version number, a further protocol version, and members that the older one does not know in
-every message, every handshake, every record and every result.
+Both are wheels, built here and installed each in a place of its own. The older one is made from our sources as they
+are; the newer one with another version number, a further protocol version, and members that the older one does not know
+in every message, every handshake, every record and every result.
 """
 
 from __future__ import annotations
