@@ -103,6 +103,9 @@ class Outbound:
         known = self._peers.get(peer)
         return max(0, known.link.room()) if known is not None else 0
 
+    def unacknowledged(self) -> bool:
+        return any(peer.link.backlog().messages for peer in self._peers.values())
+
     def _refuse(self, reason: str, agent_id: str = "", detail: str = "") -> None:
         kind = "signature" if reason in SIGNATURE_REASONS else "routing"
         self.events.append(Refusal(kind, reason, agent_id, detail))

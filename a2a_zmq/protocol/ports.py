@@ -175,6 +175,9 @@ class Port(Protocol):
     def room(self, peer: str) -> int:
         """How many more reliable messages the peer's outbox takes now (0 for an unknown peer)."""
 
+    def unacknowledged(self) -> bool:
+        """Whether any peer has still to acknowledge a reliable message."""
+
     def marks(self) -> Marks:
         """What has been handed to the owner so far, per peer."""
 

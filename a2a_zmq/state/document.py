@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from a2a_zmq.errors import StateError
 from a2a_zmq.models import AgentStatus, Lease, SharedAgentState, Task
+from a2a_zmq.tasks import TERMINAL
 
 # The document shows ended tasks too, as the specification's example does, but not the whole past.
 RECENT_RESULTS: Final = 1000
@@ -49,7 +50,7 @@ def build_document(parts: DocumentParts, wall: float) -> SharedAgentState:
         return SharedAgentState(
             coordinator_version=f"v{parts.versions[0]}",
             distributor_version=f"v{parts.versions[1]}",
-            status=AgentStatus((parts.status or b"idle").decode()),
+            status=_status(parts),
             assigned_workers=orjson.loads(parts.assigned_workers or b"[]"),
             tasks=sorted(parts.tasks, key=_by_age),
             lease=_lease(parts, wall),
@@ -64,9 +65,24 @@ def parse_task(record: bytes) -> Task:
         StateError: the record is not a task.
     """
     try:
-        return Task.model_validate_json(record)
+        task = Task.model_validate_json(record)
     except ValidationError as error:
         raise StateError(f"a stored record is not a task: {error}") from error
+    if "updated_at" not in task.model_fields_set:  # of an ended task only its end is stored, which was its last change
+        task.updated_at = task.completed_at or task.created_at
+    return task
+
+
+def _status(parts: DocumentParts) -> AgentStatus:
+    """What the distributor wrote last may be a moment old; and it cannot write that it is gone."""
+    if parts.status is None:
+        return AgentStatus.IDLE
+    if parts.lease is None or parts.lease_remaining_ms <= 0:
+        return AgentStatus.ERROR
+    status = AgentStatus(parts.status.decode())
+    if status in (AgentStatus.IDLE, AgentStatus.BUSY):
+        status = AgentStatus.IDLE if all(task.status in TERMINAL for task in parts.tasks) else AgentStatus.BUSY
+    return status
 
 
 def _by_age(task: Task) -> tuple[datetime, str]:

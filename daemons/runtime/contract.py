@@ -17,6 +17,7 @@ A batch whose store is unavailable is retried unchanged (same mutation ids); it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -261,10 +262,15 @@ class Log:
 
 @dataclass(slots=True)
 class Exit:
-    """Leave: flush, release the lease, close, exit with this status."""
+    """Leave: flush, release the lease, close, exit with this status.
+
+    Attributes:
+        until: monotonic time until which peers are given the chance to acknowledge what they were sent.
+    """
 
     status: int
     reason: str
+    until: float = -math.inf
 
 
 Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Exit

@@ -250,8 +250,10 @@ class Engine:
             for write in out.apply.batch.writes:
                 write.fence = self.fence  # ours now: it may have moved since the batch was cut
         # Who was replaced (a status other than 0) must not write any more, and has nothing to wait for.
-        if self.exiting is not None and (self._pending is None or self.exiting.status):
-            out.exit = self.exiting
+        leave = self.exiting
+        if leave is not None and (leave.status or self._pending is None):
+            owed = now.mono < leave.until and any(port.unacknowledged() for port in self.ports)
+            out.exit = None if owed else leave
         return out
 
     def supervise(self, effects: list[Effect], now: Now) -> None:

@@ -284,7 +284,8 @@ class WorkerCore:
         if self._drain.may_exit(now.mono, runs=runs, unsent=unsent, just_sent=just_sent or bool(rest)):
             if unsent:
                 effects.append(Log("warning", "left_unreported", {"results": unsent}))
-            effects.append(Exit(0, f"drained ({self._drain.reason})"))
+            # What is not acknowledged may not even have left: closing would lose it, and its tasks count as lost.
+            effects.append(Exit(0, f"drained ({self._drain.reason})", until=self._drain.deadline))
 
     def _limit(self) -> int:
         if self._drain.reason or self._executor_problem:

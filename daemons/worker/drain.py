@@ -27,7 +27,8 @@ class Drain:
 
     def begin(self, reason: str, deadline: float) -> bool:
         """Start, or bring the deadline forward; True the first time."""
-        self.deadline = min(self.deadline, deadline)
+        if not self.exited:
+            self.deadline = min(self.deadline, deadline)
         if self.reason:
             return False
         self.reason = reason
@@ -63,8 +64,10 @@ class Drain:
         return True
 
     def next_deadline(self, runs: int) -> float:
-        if not self.reason or self.exited:
+        if not self.reason:
             return math.inf
+        if self.exited:
+            return self.deadline
         if self.stopped and runs:
             return math.inf  # their executors end them
         return min(self.deadline, self._look_again_at)

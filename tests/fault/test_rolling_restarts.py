@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,3 +55,30 @@ def test_a_rolling_restart_under_load_is_noticed_by_nobody(fleet: LocalFleet, le
     check_recorded_once(fleet, load.handles)
     assert Counter(run.task_id for run in runs(ledger)) == Counter(handle.task_id for handle in load.handles)
     assert len(runs(ledger, "end")) == len(load.handles)
+
+
+def test_a_worker_leaves_when_its_results_are_taken_and_not_before(fleet: LocalFleet, ledger: Path) -> None:
+    """More than a window of the link, at a moment at which the distributor reads nothing: what had not gone out was
+    lost with the process, and counted as failed attempts."""
+    fleet.wait_ready()
+    let_go = ledger.with_name("let-go")
+    with client_of(fleet) as client:
+        payloads = [{"ledger": str(ledger), "until": str(let_go), "bytes": 200_000} for _ in range(24)]
+        handles = client.submit_many("held", payloads, max_attempts=1)
+        wait_until(lambda: len(runs(ledger)) == len(handles), "all run")
+        fleet.kill("distributor-1", signal.SIGSTOP)
+        try:
+            let_go.touch()
+            wait_until(lambda: len(runs(ledger, "end")) == len(handles), "all have ended")
+            for name in ("worker-1", "worker-2"):
+                fleet.kill(name, signal.SIGTERM)
+            time.sleep(0.3)  # nothing shows that they would have left by now
+        finally:
+            fleet.kill("distributor-1", signal.SIGCONT)
+        assert [len(handle.result(10)) for handle in handles] == [200_000] * len(handles)
+        for name in ("worker-1", "worker-2"):
+            wait_until(lambda name=name: not fleet.pids[name], f"{name} has left")
+            assert fleet.daemons[name].exit_status == 0, fleet.daemons[name].tail()
+            fleet.restart(name)
+    check_recorded_once(fleet, handles)
+    assert len(runs(ledger)) == len(handles)

@@ -1,13 +1,12 @@
 """An older and a newer release of the suite in one fleet: upgraded and rolled back under load, unnoticed by clients.
 
-The older one is what is installed. The newer one is made from it, laid out as its wheel would be installed: with
-another version number, a further protocol version, and members that the older one does not know in every message,
-every handshake, every record and every result.
+Both are wheels, built here and installed each in a place of its own. The older one is made from our sources as they
+are; the newer one with another version number, a further protocol version, and members that the older one does not know
+in every message, every handshake, every record and every result.
 """
 
 from __future__ import annotations
 
-import compileall
 import os
 import shutil
 import signal
@@ -39,6 +38,7 @@ HELLO = '''        "action": "hello",
         "protocol"'''
 # file: (text of ours, text of the newer release)
 NOVELTIES = {
+    "pyproject.toml": [(f'version = "{suite_version()}"\n', f'version = "{NEWER}"\n')],
     "a2a_zmq/protocol/crypto.py": [("PROTOCOL_MAX = 1\n", "PROTOCOL_MAX = 2\n")],
     "a2a_zmq/protocol/handshake.py": [(HELLO, HELLO.replace('"hello",', '"hello", "novelty": {"a": [1]},'))],
     "a2a_zmq/protocol/session.py": [
@@ -63,30 +63,65 @@ NOTHING_IN_COMMON = {
     "a2a_zmq/protocol/crypto.py": [("PROTOCOL_MIN = 1\nPROTOCOL_MAX = 1\n", "PROTOCOL_MIN = 2\nPROTOCOL_MAX = 2\n")]
 }
 
-Release = Callable[[dict[str, list[tuple[str, str]]]], Path]
+SOURCES = ("a2a_zmq", "daemons", "config", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
+BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+WHERE = "import a2a_zmq, daemons; print(a2a_zmq.__file__, daemons.__file__)"
+
+Changes = dict[str, list[tuple[str, str]]]
+Release = Callable[[Changes], Path]
+
+
+def called(*arguments: str, cwd: Path, **env: str) -> str:
+    """What a program of this Python's says."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=clean_environment(env),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """Makes the files of a release that differs from ours in these texts; gives the directory for PYTHONPATH."""
+    """Builds and installs the wheel of a release that differs from ours in these texts; gives where it is installed."""
 
-    def make(changes: dict[str, list[tuple[str, str]]]) -> Path:
-        site = tmp_path_factory.mktemp("release")
-        for package in ("a2a_zmq", "daemons"):
-            shutil.copytree(REPOSITORY / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    def make(changes: Changes) -> Path:
+        base = tmp_path_factory.mktemp("release")
+        source, site = base / "source", base / "site"
+        source.mkdir()
+        for name in SOURCES:
+            if (REPOSITORY / name).is_dir():
+                # Without what a fleet of the developer's left in config/run.
+                leave_out = shutil.ignore_patterns("__pycache__", "*.sock", "*.pid", "*.log")
+                shutil.copytree(REPOSITORY / name, source / name, ignore=leave_out)
+            else:
+                shutil.copy(REPOSITORY / name, source / name)
         for name, replacements in changes.items():
-            text = (site / name).read_text()
+            text = (source / name).read_text()
             for ours, theirs in replacements:
                 assert ours in text, f"{name} does not say {ours!r} any more"
                 text = text.replace(ours, theirs)
-            (site / name).write_text(text)
-        about = site / f"a2a_zmq-{NEWER}.dist-info" / "METADATA"
-        about.parent.mkdir()
-        about.write_text(f"Metadata-Version: 2.1\nName: a2a-zmq\nVersion: {NEWER}\n")
-        compileall.compile_dir(site, quiet=1)  # or each of its daemons would do it at its start
+            (source / name).write_text(text)
+        wheel = called("-c", BUILD, str(base), cwd=source).split()[-1]
+        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index")
+        called(*pip, "--target", str(site), str(base / wheel), cwd=base)
+        (base / "handlers").mkdir()
+        (base / "handlers" / "tests").symlink_to(REPOSITORY / "tests")
+        found = called("-c", WHERE, cwd=base, PYTHONPATH=python_path(site)).split()
+        assert found == [str(site / "a2a_zmq" / "__init__.py"), str(site / "daemons" / "__init__.py")]
         return site
 
     return make
+
+
+@pytest.fixture(scope="module")
+def older(release: Release) -> Path:
+    return release({})
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +129,9 @@ def newer(release: Release) -> Path:
     return release(NOVELTIES)
 
 
-def python_path(site: Path | None) -> str:
-    """The repository comes last: it has the tests' handlers, and our release where no other is asked for."""
-    return os.pathsep.join(str(path) for path in (site, REPOSITORY) if path is not None)
+def python_path(site: Path) -> str:
+    """An installed release, and the handlers of the tests; nothing of ours but these."""
+    return os.pathsep.join((str(site), str(site.with_name("handlers"))))
 
 
 def version_of(fleet: LocalFleet, name: str) -> str:
@@ -104,9 +139,11 @@ def version_of(fleet: LocalFleet, name: str) -> str:
 
 
 @pytest.mark.parametrize("upgrade", [True, False], ids=["upgrade", "rollback"])
-def test_a_fleet_changes_its_release_under_load(newer: Path, no_orphans: Path, ledger: Path, upgrade: bool) -> None:
+def test_a_fleet_changes_its_release_under_load(
+    older: Path, newer: Path, no_orphans: Path, ledger: Path, upgrade: bool
+) -> None:
     """Worker, distributor and coordinator in turn; in between each of them has neighbours of the other release."""
-    before, after = (None, newer) if upgrade else (newer, None)
+    before, after = (older, newer) if upgrade else (newer, older)
     versions = [suite_version(), NEWER] if upgrade else [NEWER, suite_version()]
     with user_fleet(workers=2, supervise=False, env={"PYTHONPATH": python_path(before)}) as fleet:
         assert version_of(fleet, "worker-1") == version_of(fleet, "coordinator-1") == versions[0]
@@ -127,11 +164,11 @@ def test_a_fleet_changes_its_release_under_load(newer: Path, no_orphans: Path, l
         assert complaints(fleet) == []
 
 
-def test_a_newer_client_of_an_older_fleet(newer: Path, no_orphans: Path) -> None:
+def test_a_newer_client_of_an_older_fleet(older: Path, newer: Path, no_orphans: Path) -> None:
     env = {"PYTHONPATH": python_path(newer)}
-    with user_fleet(workers=1) as fleet:
+    with user_fleet(workers=1, env={"PYTHONPATH": python_path(older)}) as fleet:
         env |= {"A2A_COORDINATOR_ADDRESS": fleet.coordinator_address, "A2A_STATE_DIR": str(fleet.directory)}
-        command = [sys.executable, "-m", "daemons.cli.main"]
+        command = [str(newer / "bin" / "a2actl")]
         asked = {"env": clean_environment(env), "cwd": fleet.directory, "capture_output": True, "text": True}
         version = subprocess.run([*command, "--version"], **asked, check=True, timeout=20)  # type: ignore[call-overload]
         assert NEWER in version.stdout
@@ -141,12 +178,13 @@ def test_a_newer_client_of_an_older_fleet(newer: Path, no_orphans: Path) -> None
         assert done.stdout.count('{"x":1}') == 3
 
 
-def test_releases_that_share_no_protocol_version_say_so(release: Release, no_orphans: Path) -> None:
+def test_releases_that_share_no_protocol_version_say_so(older: Path, release: Release, no_orphans: Path) -> None:
     """In the logs of both, once; the fleet works without the one that does not fit, which goes on trying."""
-    with user_fleet(workers=1, supervise=False) as fleet:
+    apart = release(NOTHING_IN_COMMON)
+    with user_fleet(workers=1, supervise=False, env={"PYTHONPATH": python_path(older)}) as fleet:
         fleet.kill("worker-1", signal.SIGTERM)
         wait_until(lambda: not fleet.pids["worker-1"], "worker-1 has left")
-        fleet.daemons["worker-1"].env["PYTHONPATH"] = python_path(release(NOTHING_IN_COMMON))
+        fleet.daemons["worker-1"].env["PYTHONPATH"] = python_path(apart)
         fleet.restart("worker-1", wait=False)
 
         def told(name: str) -> list[str]:
@@ -159,7 +197,7 @@ def test_releases_that_share_no_protocol_version_say_so(release: Release, no_orp
         assert not fleet.ready("worker-1")
         fleet.kill("worker-1", signal.SIGTERM)
         wait_until(lambda: not fleet.pids["worker-1"], "worker-1 has left")
-        fleet.daemons["worker-1"].env["PYTHONPATH"] = python_path(None)
+        fleet.daemons["worker-1"].env["PYTHONPATH"] = python_path(older)
         fleet.restart("worker-1")
         with client_of(fleet) as client:
             assert client.submit("noop", {"x": 1}).result(10) == {"x": 1}

@@ -41,12 +41,12 @@ async def counted(payload: Payload, ctx: TaskContext) -> Any:
 
 @task("held")
 async def held(payload: Payload, ctx: TaskContext) -> Any:
-    """Runs until the file ``until`` is there."""
+    """Runs until the file ``until`` is there; its result has as many ``bytes`` as are asked for, if any."""
     note(payload, ctx, "begin")
     while not os.path.exists(payload["until"]):  # noqa: PTH110, ASYNC110, ASYNC240 - a file wakes nobody
         await asyncio.sleep(0.02)
     note(payload, ctx, "end")
-    return payload.get("n")
+    return "x" * payload["bytes"] if "bytes" in payload else payload.get("n")
 
 
 @task("in-process")

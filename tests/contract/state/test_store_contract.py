@@ -262,7 +262,7 @@ async def test_the_document_has_the_specifications_form(backend: Any, make_write
     assigned = {"t1": record("t1", payload={"operation": "sum"}), "t2": record("t2")}
     await store.apply(make_write(section=COORDINATOR, put_tasks=assigned))
     header = {"status": "busy", "assigned_workers": '["worker-1","worker-2"]'}
-    ended = record("t1", "completed", result={"sum": 6}, metadata={"attempt": 1})
+    ended = record("t1", "completed", result={"sum": 6}, completed_at=iso(1.7e9 + 5), metadata={"attempt": 1})
     await store.apply(make_write(fence=held.fence, header=header, drop_tasks=["t1"], results={"t1": ended}))
     document = await store.document("d1")
     assert document is not None
@@ -273,11 +273,31 @@ async def test_the_document_has_the_specifications_form(backend: Any, make_write
         ("t2", TaskStatus.PENDING),
     ]
     assert document.tasks[0].result == {"sum": 6}
+    assert document.tasks[0].updated_at == document.tasks[0].completed_at
     assert document.lease is not None
     assert document.lease.owner == "d1"
     assert 50 < (document.lease.expires_at - document.lease.acquired_at).total_seconds() <= 61
     again = type(document).model_validate_json(document.model_dump_json())
     assert again == document
+
+
+async def test_the_documents_status_is_that_of_the_moment(backend: Any, make_write: MakeWrite) -> None:
+    """Not what the distributor wrote last: it may have ended since, or be gone."""
+
+    async def status() -> Any:
+        return (await backend.store().document("d1")).status
+
+    leases = backend.leases()
+    held = await leases.acquire(DISTRIBUTOR, "d1|host|17|99|boot", 60_000)
+    store = backend.store()
+    await store.apply(make_write(fence=held.fence, header={"status": "busy"}))
+    assert await status() == AgentStatus.IDLE
+    await store.apply(make_write(section=COORDINATOR, put_tasks={"t1": record("t1")}))
+    assert await status() == AgentStatus.BUSY
+    await store.apply(make_write(fence=held.fence, header={"status": "recovering"}))
+    assert await status() == AgentStatus.RECOVERING
+    await leases.release(DISTRIBUTOR, held)
+    assert await status() == AgentStatus.ERROR
 
 
 async def test_an_unknown_distributor_has_no_document(backend: Any) -> None:

@@ -126,6 +126,7 @@ class PlainPort:
         refusing: peer → error that sending to it raises.
         acknowledged: the numbers that were acknowledged, by peer, in order.
         failed: (route, frame, reason) that could not be delivered.
+        owed: a peer has something to acknowledge.
     """
 
     def __init__(self) -> None:
@@ -139,6 +140,7 @@ class PlainPort:
         self.deadline = math.inf
         self.probes: list[tuple[str, bool]] = []
         self.closed = False
+        self.owed = False
         self.breaks_on = b""
         self._taken: dict[str, int] = {}
 
@@ -202,6 +204,9 @@ class PlainPort:
 
     def room(self, peer: str) -> int:
         return 1
+
+    def unacknowledged(self) -> bool:
+        return self.owed
 
     def marks(self) -> Marks:
         assert not any(isinstance(event, Received) for event in self.events), "marks before everything was handed over"

@@ -159,6 +159,18 @@ def test_a_failed_batch_keeps_the_agent_until_it_is_applied(stage: Stage) -> Non
     assert stage.turn(0.2).exit is not None
 
 
+def test_an_agent_that_asks_for_it_leaves_when_its_peers_have_acknowledged_all_or_are_out_of_time() -> None:
+    for acknowledged in (True, False):
+        stage = Stage(owns_state=False)
+        stage.core.settling = [Exit(0, "drained", until=5.0)]
+        stage.up.owed = True
+        assert stage.turn(1.0).exit is None
+        assert stage.turn(4.9).exit is None
+        stage.up.owed = not acknowledged
+        assert (stage.turn(4.95).exit is not None) is acknowledged
+        assert stage.turn(5.0).exit is not None
+
+
 def test_an_agent_that_lost_its_section_leaves_at_once(stage: Stage) -> None:
     stage.core.stage("t1")
     stage.batch()
