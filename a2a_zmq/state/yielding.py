@@ -1,8 +1,8 @@
 """Records that are handed in late: each is put only where no newer one of its task lives.
 
-The coordinator keeps records in its spool while Redis is away, and tells distributors of them all the same. So when they
-are handed in, a distributor may have stored further attempts of these tasks. Which record is the newer one is decided
-in the transaction itself, because a distributor may hand in its own spool at the same time.
+The coordinator keeps records in its spool while Redis is away, and tells distributors of them all the same. So by the
+time when they are handed in, a distributor may have stored further attempts of these tasks. Which record is the newer
+one is decided in the transaction itself, because a distributor may hand in its own spool at the same time.
 """
 
 from __future__ import annotations

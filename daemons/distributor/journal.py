@@ -60,8 +60,8 @@ class Journal:
         self.puts[task.task_id] = task
 
     def hurry(self, task: LiveTask) -> None:
-        """A former attempt of it was reported. That is acknowledged with the next batch, so if the attempt that replaces
-        it waits in the backlog, it must be stored by then."""
+        """A former attempt of it was reported. That is acknowledged with the next batch: by then the attempt that
+        replaces it must be stored, even if it waits in the backlog."""
         if self.backlog and task.phase is STORING:
             self.put(task)
 
