@@ -71,6 +71,7 @@ class SectionWrite:
             fleet's results do not push them out.
         drop_letters: ids that are no dead letters any more (an operator's retry of them has ended well).
         history: JSON bytes of history events ``[iso time, task id or "", event name, detail object]``.
+        yields: a record in ``put_tasks`` is not set where the same or a later attempt of its task lives already.
     """
 
     section: Section
@@ -83,6 +84,7 @@ class SectionWrite:
     history: list[bytes] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
     drop_letters: list[str] = field(default_factory=list)
+    yields: bool = False
 
 
 @dataclass(slots=True)

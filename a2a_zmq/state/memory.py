@@ -14,7 +14,7 @@ from typing import Final
 from a2a_zmq.errors import StateLost, StoreUnavailable
 from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
-from a2a_zmq.state import keys
+from a2a_zmq.state import keys, yielding
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
 from a2a_zmq.state.history import events_of
 from a2a_zmq.state.lease_rules import decide, lease_value, parse_lease_value, safe_until
@@ -83,7 +83,10 @@ class MemoryStore:
         section = write.section
         data.headers.setdefault(keys.header(section), {}).update(plan.header)
         live = data.hashes.setdefault(keys.tasks(section.distributor_id), {})
-        live.update(write.put_tasks)
+        if write.yields:
+            yielding.apply_in_memory(live, write)
+        else:
+            live.update(write.put_tasks)
         for task_id in write.drop_tasks:
             live.pop(task_id, None)
         if write.results:

@@ -25,7 +25,7 @@ from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
-from a2a_zmq.state import keys, letters
+from a2a_zmq.state import keys, letters, yielding
 from a2a_zmq.state.link import Link
 from a2a_zmq.state.reads import Reads
 from a2a_zmq.state.section import (
@@ -209,7 +209,9 @@ class RedisStore:
         section = write.section
         header, live = keys.header(section), keys.tasks(section.distributor_id)
         commands: list[Command] = [("MULTI",), ("HSET", header, *chain.from_iterable(plan.header.items()))]
-        if write.put_tasks:
+        if write.put_tasks and write.yields:
+            commands.append(yielding.command(write))
+        elif write.put_tasks:
             commands.append(("HSET", live, *chain.from_iterable(write.put_tasks.items())))
         if write.drop_tasks:
             commands.append(("HDEL", live, *write.drop_tasks))

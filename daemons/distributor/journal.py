@@ -59,6 +59,12 @@ class Journal:
         """Write the task's record as it stands when the batch is cut."""
         self.puts[task.task_id] = task
 
+    def hurry(self, task: LiveTask) -> None:
+        """A former attempt of it was reported. That is acknowledged with the next batch: by then the attempt that
+        replaces it must be stored, even if it waits in the backlog."""
+        if self.backlog and task.phase is STORING:
+            self.put(task)
+
     def end(self, task_id: str, status: str, raw: bytes, *, dead: bool = False) -> None:
         """Write this result record and drop the live record. A ``dead`` one is kept as a dead letter, too."""
         self.puts.pop(task_id, None)

@@ -60,6 +60,8 @@ class Outcomes:
         ):
             if task is None and isinstance(task_id, str) and isinstance(attempt, int):
                 memory.stranger(task_id, attempt)
+            elif task is not None:
+                self._journal.hurry(task)
             worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
             if task is None and isinstance(task_id, str) and task_id not in memory.recent:
                 memory.strays.append((worker.agent_id, item))

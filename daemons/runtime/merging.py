@@ -52,6 +52,8 @@ def groups_of(rows: Iterable[Kept], *, alone: Collection[str] = ()) -> list[Grou
         group = open_groups.get(section)
         if group is None or write.mutation_id in alone:
             joined = SectionWrite(section, write.fence, write.mutation_id)
+            # A distributor that was told of a task directly may have stored further attempts by now.
+            joined.yields = section.writer == "coordinator" and section.distributor_id != INBOX
             group = Group(joined, kept.version)
             groups.append(group)
             open_groups[section] = group

@@ -64,8 +64,8 @@ class Witness:
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
         kept_results: tasks whose result is, or was, in a local spool.
-        kept_assignments: tasks whose only record was in the coordinator's spool: a distributor that was restarted
-            cannot know them, so it lets go of reports and runs them again.
+        kept_assignments: tasks whose only record in their distributor's section was in the coordinator's spool: a
+            distributor that was restarted cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
@@ -84,6 +84,7 @@ class Witness:
         self.given: dict[str, set[int]] = {}
         self.kept_results: set[str] = set()
         self.kept_assignments: set[str] = set()
+        self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
         self.uncounted: set[str] = set()
         self.unordered: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
@@ -124,6 +125,7 @@ class Witness:
         self._stored(write)
         if section.writer == "distributor":
             self.kept_assignments.difference_update(write.put_tasks)
+        self._places.update(dict.fromkeys(write.put_tasks, section.distributor_id))
         for task_id in (*write.put_tasks, *write.results):
             self.on_stored(task_id, section.writer, task_id in write.results)
         for task_id, raw in write.results.items():
@@ -138,7 +140,8 @@ class Witness:
     def kept(self, write: SectionWrite) -> None:
         """It stands on a local disk, from where it must come into the store: as good as stored, if not recorded."""
         if write.section.writer == "coordinator":
-            self.kept_assignments.update(write.put_tasks.keys() - self.stored.keys())
+            here = write.section.distributor_id
+            self.kept_assignments.update(each for each in write.put_tasks if self._places.get(each) != here)
         else:
             self.kept_assignments.difference_update(write.put_tasks)
         self._stored(write)

@@ -100,8 +100,9 @@ def opened(path: Path) -> bool:
     return path.exists()
 
 
-def record(attempt: int = 0, **metadata: Any) -> bytes:
-    return orjson.dumps({"status": "pending", "metadata": {"attempt": attempt, **metadata}})
+def record(attempt: int = 0, *, created_at: str = "", **metadata: Any) -> bytes:
+    members = {"created_at": created_at} if created_at else {}
+    return orjson.dumps({"status": "pending", **members, "metadata": {"attempt": attempt, **metadata}})
 
 
 def result(attempt: int = 1) -> bytes:
@@ -186,6 +187,23 @@ async def test_a_task_that_ended_before_its_record_came_is_not_live_again(
     await distributor.apply(make_write(section=MINE, results={"t1": result(), "again": result()}, drop_tasks=["t1"]))
     await coordinator.back(1)
     assert set((await coordinator.store.load(PLACED)).tasks) == {"t2", "again"}
+    await coordinator.store.close()
+
+
+async def test_records_that_are_handed_in_late_replace_no_newer_attempt(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    coordinator, distributor = Rig(backend, path), backend.store()
+    await coordinator.store.apply(make_write(section=PLACED))
+    coordinator.switch.fault = "connection"
+    first = {"t1": record(created_at="10:00"), "t2": record(created_at="10:00"), "reused": record(created_at="11:00")}
+    await coordinator.store.apply(make_write(section=PLACED, put_tasks=first))
+    # Told of them directly, the distributor stores further attempts, before or while the coordinator hands in.
+    further = {"t1": record(3, created_at="10:00"), "reused": record(2, created_at="10:30")}
+    await distributor.apply(make_write(section=MINE, put_tasks=further))
+    await coordinator.back(1)
+    loaded = await coordinator.store.load(PLACED)
+    assert loaded.tasks == {"t1": further["t1"], "t2": first["t2"], "reused": first["reused"]}
     await coordinator.store.close()
 
 

@@ -125,6 +125,25 @@ def test_a_large_backlog_is_written_in_slices_and_results_do_not_wait(
     assert new.got("w1")[0] == ("urgent", 2)
 
 
+def test_a_report_of_a_task_in_the_backlog_is_acknowledged_when_its_next_attempt_is_stored(
+    make_site: Callable[..., Site], site: Site
+) -> None:
+    site.worker_up("w1", limit=9)
+    site.assign("a", "b", "c", "d")
+    new = make_site(DistributorConfig(backlog_slice=1), site.store, site.mono + 2)
+    new.store_up = False
+    new.own()
+    new.advance(5.0)  # nobody came back in time: they are to run again
+    new.worker_up("w2", limit=9)
+    new.complete("w2", ("d", 1))
+    assert new.flight is not None
+    assert "d" not in new.flight.writes[0].put_tasks
+    new.apply()
+    new.turn()  # this batch carries the acknowledgement
+    assert new.flight is not None
+    assert "d" in new.flight.writes[0].put_tasks
+
+
 def test_losing_the_lease_stops_everything_and_regaining_merges(site: Site) -> None:
     site.worker_up("w1", limit=3)
     site.assign("mine", "done-elsewhere", "taken-over")
