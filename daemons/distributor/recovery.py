@@ -45,6 +45,8 @@ class Recovery:
         self._lost_before = False
         self._verify_until = -math.inf
         self._doubted: dict[str, None] = {}
+        self._asked: dict[str, None] = {}  # of these results are looked up now; whoever is doubted meanwhile waits
+        self._looking = False
         self._recorded: set[str] = set()  # doubted since the state was lost, and found to have a result
         self._claims: dict[str, list[tuple[Worker, int]]] = {}  # runs of tasks that we do not know (yet)
         self.assigned_unowned = False
@@ -64,6 +66,7 @@ class Recovery:
         if event.state_lost:
             self._lost_before = True
             self._recorded.clear()
+            self._doubt_again()  # what is read just now may be of the state that was lost
         records = _parse_all(loaded.tasks)
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
@@ -292,17 +295,29 @@ class Recovery:
             self._resync_at = 0.0
 
     def _look_up(self) -> None:
-        if self._doubted:
-            args = {"distributor_ids": [self._memory.agent_id], "task_ids": list(self._doubted)}
-            self._memory.out.append(Query(RESULTS, "results", args))
+        """One look at a time: its answer says nothing of what is doubted meanwhile."""
+        if self._looking:
+            return
+        self._looking = True
+        self._asked, self._doubted = self._doubted, {}
+        args = {"distributor_ids": [self._memory.agent_id], "task_ids": list(self._asked)}
+        self._memory.out.append(Query(RESULTS, "results", args))
+
+    def _doubt_again(self) -> None:
+        self._doubted = {**self._asked, **self._doubted}
+        self._asked = {}
 
     def looked_up(self, found: Any, error: str | None, now: Now) -> None:
         """What has no result is to run again, from its record; of the rest the coordinator is told once more."""
         memory = self._memory
+        self._looking = False
         if error is not None or not isinstance(found, dict):
+            self._doubt_again()
             self._resync_at = now.mono + memory.config.resync_retry_s
             return
-        asked, self._doubted = self._doubted, {}
+        asked, self._asked = self._asked, {}
+        if self._doubted:
+            self._resync_at = 0.0
         for task_id in (each for each in asked if each in found):
             self._recorded.add(task_id)
             payload = {"action": "task_results", "results": [loads(found[task_id])], "version": memory.version}
