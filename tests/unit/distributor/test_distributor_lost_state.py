@@ -5,7 +5,9 @@ from __future__ import annotations
 import orjson
 
 from daemons.runtime.contract import QueryAnswer
-from tests.unit.distributor.harness import Site
+from tests.unit.distributor.harness import CREATED, Site
+
+LATER = "2026-01-01T00:00:00.000000Z"
 
 
 def answer_look_up(site: Site) -> None:
@@ -17,9 +19,10 @@ def answer_look_up(site: Site) -> None:
     site.event(QueryAnswer(query.tag, found))
 
 
-def send_again(site: Site, *task_ids: str) -> None:
+def send_again(site: Site, *task_ids: str, created: str = CREATED) -> None:
     """An assignment comes once more, while nothing is written."""
-    site.from_coordinator("assign_tasks", tasks=[site.record(each) for each in task_ids], fence=1)
+    records = [{**site.record(each), "created_at": created} for each in task_ids]
+    site.from_coordinator("assign_tasks", tasks=records, fence=1)
 
 
 def test_a_look_up_says_nothing_of_what_was_asked_for_after_it(site: Site) -> None:
@@ -56,3 +59,35 @@ def test_a_look_up_of_a_state_that_was_lost_meanwhile_counts_for_nothing(site: S
     site.assign("a")
     assert site.got("w1") == [("a", 1), ("a", 1)]
     site.complete("w1", "a")
+
+
+def test_a_task_that_is_submitted_again_before_its_result_is_recorded_does_not_run_again(site: Site) -> None:
+    """Found by simulation: the coordinator was started again and the state was wiped, so it took for a new one what its
+    client submitted again. We had its result, and the store was away."""
+    site.worker_up("w1", limit=5)
+    site.assign("a")
+    site.store_up = False
+    site.complete("w1", "a")
+    send_again(site, "a", created=LATER)
+    site.store_up = True
+    site.advance(1)
+    assert site.got("w1") == [("a", 1)]
+    assert site.reported() == [("a", "completed")]
+
+
+def test_after_a_loss_a_task_that_is_submitted_again_is_looked_up_before_it_runs_again(site: Site) -> None:
+    """Found by simulation: it was on its way to us when its client submitted it again."""
+    site.worker_up("w1", limit=5)
+    site.own(state_lost=True)
+    site.assign("recorded", "expired")
+    site.complete("w1", "recorded", "expired")
+    del site.store.results["expired"], site.store.recorded["expired"]
+    site.store.dispatched.discard(("expired", 1))
+    send_again(site, "recorded", "expired", created=LATER)
+    assert len(site.got("w1")) == 2
+    answer_look_up(site)
+    site.store.accepted.discard("expired")
+    send_again(site, "recorded", "expired", created=LATER)
+    assert site.got("w1")[2:] == [("expired", 1)]
+    site.complete("w1", "expired")
+    assert [task_id for task_id, _ in site.reported()].count("recorded") == 2  # the second time for the new one
