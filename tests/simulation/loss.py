@@ -6,6 +6,8 @@ the coordinator and of its distributor. A memory ends when its process dies, or 
 - A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
 - A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends
   before its result is recorded: a report that is still on its way may end the task without a result in the store.
+- A task that the coordinator's memory has lost is new to it when its client submits it again. What it had sent before
+  may be with another distributor: then both run, and each distributor records a result. One distributor records one.
 - Its attempts are counted anew only if its distributor's memory does not have it, or ends; likewise if its record is
   still there, but back in the inbox, where its distributor does not look.
 - Where another process takes over a lost state while the former owner lives on, cut off, the two cannot be ordered (the
@@ -51,7 +53,7 @@ class Loss:
         self._tellers: dict[str, set[int]] = {}
         self._counters: dict[str, set[int]] = {}
         self.excused: set[str] = set()
-        self.untold: set[str] = set()
+        self.untold = fleet.witness.forgotten
         self.lost = False
 
     def state_lost(self, before: MemoryData) -> None:
