@@ -20,6 +20,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refu
 from daemons.distributor.auditing import AUDIT, Auditing
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.doubts import RESULTS
 from daemons.distributor.explaining import Explaining
 from daemons.distributor.intake import Intake
 from daemons.distributor.journal import Journal
@@ -28,7 +29,7 @@ from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
 from daemons.distributor.oversight import Oversight
 from daemons.distributor.records import Stamps
-from daemons.distributor.recovery import RESULTS, Recovery
+from daemons.distributor.recovery import Recovery
 from daemons.distributor.roster import Roster
 from daemons.runtime.contract import (
     Batch,

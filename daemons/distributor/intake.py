@@ -80,8 +80,7 @@ class Intake:
         task_id = record["task_id"]
         if task_id in memory.live:
             return
-        if memory.recent.ended(record):
-            self._recovery.assigned_again(task_id)
+        if (task_id in memory.recent or self._journal.holds_result(task_id)) and self._recovery.ended(record):
             return
         memory.refused.pop(task_id, None)
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)

@@ -14,17 +14,16 @@ from orjson import JSONDecodeError, loads
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section
-from a2a_zmq.protocol.message import MessageType
-from a2a_zmq.tasks import IN_PROGRESS, TERMINAL
+from a2a_zmq.tasks import IN_PROGRESS, TERMINAL, Record
+from daemons.distributor.doubts import Doubts
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import QUEUED, RESTORED, RUNNING, STORING, LiveTask, Memory, as_pairs, parse_record
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
-from daemons.runtime.contract import Log, OwnershipGained, Query, Send
+from daemons.runtime.contract import Log, OwnershipGained, Query
 
-# Tags of our queries.
+# Tag of our queries.
 RESYNC = "resync"
-RESULTS = "results"
 
 
 class Recovery:
@@ -42,10 +41,8 @@ class Recovery:
         self._resyncing = False
         self._resync_again = False
         self._seen_version = 0
-        self._lost_before = False
+        self._doubts = Doubts(memory, journal)
         self._verify_until = -math.inf
-        self._doubted: dict[str, None] = {}
-        self._recorded: set[str] = set()  # doubted since the state was lost, and found to have a result
         self._claims: dict[str, list[tuple[Worker, int]]] = {}  # runs of tasks that we do not know (yet)
         self.assigned_unowned = False
 
@@ -62,8 +59,7 @@ class Recovery:
         memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
         journal.ground()
         if event.state_lost:
-            self._lost_before = True
-            self._recorded.clear()
+            self._doubts.state_lost()
         records = _parse_all(loaded.tasks)
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
@@ -133,8 +129,8 @@ class Recovery:
             self._end_grace(now)
         if now.mono >= self._resync_at and self._memory.owner:
             self._resync_at = math.inf
-            if self._doubted:
-                self._look_up()
+            if self._doubts:
+                self._doubts.look_up()
             else:
                 self.resync()
 
@@ -285,31 +281,21 @@ class Recovery:
         tasks may have ended there. What is in the store counts then."""
         return now.mono < self._verify_until
 
-    def assigned_again(self, task_id: str) -> None:
-        """A task that ended here is live for the coordinator. Where the store has lost state its result may be gone."""
-        if self._lost_before and task_id not in self._recorded and not self._journal.holds_result(task_id):
-            self._doubted[task_id] = None
+    def ended(self, record: Record) -> bool:
+        """Did the task of this record end here, as far as we know? If it must be looked up, that is begun."""
+        if not self._doubts.ended(record):
+            return False
+        if self._doubts.add(record):
             self._resync_at = 0.0
-
-    def _look_up(self) -> None:
-        if self._doubted:
-            args = {"distributor_ids": [self._memory.agent_id], "task_ids": list(self._doubted)}
-            self._memory.out.append(Query(RESULTS, "results", args))
+        return True
 
     def looked_up(self, found: Any, error: str | None, now: Now) -> None:
-        """What has no result is to run again, from its record; of the rest the coordinator is told once more."""
-        memory = self._memory
-        if error is not None or not isinstance(found, dict):
-            self._resync_at = now.mono + memory.config.resync_retry_s
+        """What has no result is to run again, from its record, which is read now."""
+        if not self._doubts.looked_up(found, error):
+            self._resync_at = now.mono + self._memory.config.resync_retry_s
             return
-        asked, self._doubted = self._doubted, {}
-        for task_id in (each for each in asked if each in found):
-            self._recorded.add(task_id)
-            payload = {"action": "task_results", "results": [loads(found[task_id])], "version": memory.version}
-            memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
-        for task_id in asked.keys() - found.keys():
-            if not self._journal.holds_result(task_id):
-                memory.recent.forget(task_id)
+        if self._doubts:
+            self._resync_at = 0.0
         self.resync()
 
     def resynced(self, loaded: Any, error: str | None, now: Now) -> None:
@@ -331,8 +317,7 @@ class Recovery:
         for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
             if task_id in memory.live or memory.refuses(record, now.mono):
                 continue
-            if memory.recent.ended(record):
-                self.assigned_again(task_id)
+            if self.ended(record):
                 continue
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task

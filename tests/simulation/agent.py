@@ -142,6 +142,7 @@ class Agent:
         if self.alive and self.shell is shell:
             self.alive = False
             self.fleet.note("exit", self.place, status)
+            self.fleet.gone_pids.add(self.pid)
             self.fleet.loss.died(self.pid)
             self._restart_soon()
         return status

@@ -6,14 +6,17 @@ the coordinator and of its distributor. A memory ends when its process dies, or 
 - A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
 - A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends
   before its result is recorded: a report that is still on its way may end the task without a result in the store.
-- Its attempts are counted anew only if its distributor's memory does not have it, or ends.
+- A task that the coordinator's memory has lost is new to it when its client submits it again. What it had sent before
+  may be with another distributor: then both run, and each distributor records a result. One distributor records one.
+- Its attempts are counted anew only if its distributor's memory does not have it, or ends; likewise if its record is
+  still there, but back in the inbox, where its distributor does not look.
 - Where another process takes over a lost state while the former owner lives on, cut off, the two cannot be ordered (the
   number of the fence was lost, too): when the former one comes back, results may be recorded for a second time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from a2a_zmq.interfaces import Section
 from a2a_zmq.state.memory_world import MemoryData
@@ -50,7 +53,7 @@ class Loss:
         self._tellers: dict[str, set[int]] = {}
         self._counters: dict[str, set[int]] = {}
         self.excused: set[str] = set()
-        self.untold: set[str] = set()
+        self.untold = fleet.witness.forgotten
         self.lost = False
 
     def state_lost(self, before: MemoryData) -> None:
@@ -68,11 +71,12 @@ class Loss:
         had, has = contents(before), contents(data)
         results = [records for name, records in data.hashes.items() if name.startswith("results:")]
         witness.lost_state({task_id for records in results for task_id in records}, fences)
-        for task_id in sorted(task_id for task_id, record in had.items() if has.get(task_id) != record):
+        for task_id in sorted(task_id for task_id, kept in had.items() if has.get(task_id) != kept):
             holders = [each for each in fleet.agents.values() if remembers(each, task_id)]
-            self._holders[task_id] = {each.pid for each in holders}
-            self._tellers[task_id] = {each.pid for each in holders if isinstance(each.core, CoordinatorCore)}
             self._counters[task_id] = {each.pid for each in holders if isinstance(each.core, DistributorCore)}
+            if task_id not in has or has[task_id].record != had[task_id].record:  # else it is only elsewhere
+                self._holders[task_id] = {each.pid for each in holders}
+                self._tellers[task_id] = {each.pid for each in holders if isinstance(each.core, CoordinatorCore)}
             self._look_at(task_id)
 
     def died(self, pid: int) -> None:
@@ -106,7 +110,18 @@ class Loss:
             self._fleet.note("excused", task_id)
 
 
-def contents(data: MemoryData) -> dict[str, bytes]:
+class Kept(NamedTuple):
+    """What the store has of a task. A live record counts only in its section: nobody looks for it elsewhere."""
+
+    record: bytes
+    place: str
+
+
+def contents(data: MemoryData) -> dict[str, Kept]:
     """Task id → its result, or else its live record."""
     hashes = sorted(data.hashes.items(), reverse=True)  # tasks before results
-    return {task_id: record for _, records in hashes for task_id, record in records.items()}
+    return {
+        task_id: Kept(record, name if name.startswith("tasks:") else "")
+        for name, records in hashes
+        for task_id, record in records.items()
+    }

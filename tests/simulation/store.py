@@ -15,7 +15,7 @@ from a2a_zmq.interfaces import Held, Section, SectionWrite
 from a2a_zmq.state import keys
 from a2a_zmq.state.memory import MemoryLeases, MemoryStore
 from a2a_zmq.state.memory_world import MemoryData, MemoryRedis
-from a2a_zmq.state.section import Plan
+from a2a_zmq.state.section import Plan, judge
 from tests.simulation.witness import Witness
 
 # A client waits so long for a reply; what it has sent may still be carried out afterwards.
@@ -116,9 +116,15 @@ class Wire:
 
     def _send_late(self, write: SectionWrite, delay_s: float) -> None:
         """The transaction arrives when nobody waits for it any more, perhaps not even its process lives. It watches the
-        header that its sender saw, so it does nothing if that was changed meanwhile."""
+        header that its sender saw, so it does nothing if that was changed meanwhile. And it was sent only if that
+        header allowed it.
+
+        Raises:
+            Fenced, StateLost: it did not.
+        """
         world = self._world
         seen = world.snapshot(world.data(self._client), write.section)
+        judge(write, seen, self._inner._known.get(write.section))
         again = dataclasses.replace(write)
 
         def arrive() -> None:

@@ -86,3 +86,32 @@ def test_a_lost_state_of_an_absent_distributor_stops_nobody_else() -> None:
         await fleet.until(lambda: "pinned" in fleet.user.outcomes, 40.0, "the pinned task is done")
 
     assert tell(story) == []
+
+
+def test_what_was_on_its_way_when_state_and_memory_were_lost_may_run_beside_what_is_submitted_again() -> None:
+    """The coordinator sent tasks to a distributor that was frozen, and died before it could answer the client, which
+    submitted them again. Each distributor records a result, the client is told of one."""
+    outcomes: dict[str, int] = {}
+
+    async def story(fleet: Fleet) -> None:
+        await fleet.start()
+        absent = fleet.agents["distributor-2"]
+        absent.freeze()
+        fleet.network.cut(COORDINATOR, "client")
+        for number in range(6):
+            fleet.user.submit(f"t{number}", seconds=0.05)
+        await asyncio.sleep(0.1)
+        fleet.agents[COORDINATOR].crash()
+        await asyncio.sleep(0.1)
+        fleet.wipe()
+        fleet.network.mend(COORDINATOR, "client")
+        await asyncio.sleep(0.35)
+        absent.thaw()
+        await fleet.until(lambda: len(fleet.user.outcomes) == 6, 30.0, "all are done")
+        await asyncio.sleep(1)
+        outcomes.update({task_id: len(told) for task_id, told in fleet.user.outcomes.items()})
+        sections = [[each.section for each in recorded] for recorded in fleet.witness.ended.values()]
+        assert any(len(set(each)) == 2 for each in sections)
+
+    assert tell(story) == []
+    assert set(outcomes.values()) == {1}

@@ -67,6 +67,8 @@ class Witness:
         kept_assignments: tasks whose only record in their distributor's section was in the coordinator's spool: a
             distributor that was restarted cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
+        forgotten: tasks that the coordinator's memory has lost; ``anew``: those of them that their client submitted
+            again since, so that each distributor may record a result.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
 
@@ -87,7 +89,11 @@ class Witness:
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
         self.uncounted: set[str] = set()
         self.unordered: set[str] = set()
+        self.forgotten: set[str] = set()
+        self.anew: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
+        self._results_at: set[tuple[Section, str]] = set()
+        self._created: dict[str, str] = {}
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
         self._without_lease: dict[str, int] = {}
@@ -134,8 +140,14 @@ class Witness:
 
     def _stored(self, write: SectionWrite) -> None:
         for task_id, raw in write.put_tasks.items():
-            attempt = (orjson.loads(raw).get("metadata") or {}).get("attempt") or 0
+            record = orjson.loads(raw)
+            attempt = (record.get("metadata") or {}).get("attempt") or 0
             self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+            if self._created.setdefault(task_id, record["created_at"]) != record["created_at"]:
+                self._created[task_id] = record["created_at"]
+                if task_id in self.forgotten:
+                    self.anew.add(task_id)
+                    self.uncounted.add(task_id)
 
     def kept(self, write: SectionWrite) -> None:
         """It stands on a local disk, from where it must come into the store: as good as stored, if not recorded."""
@@ -153,9 +165,11 @@ class Witness:
         doubtful = section.distributor_id in self.unordered
         if doubtful:
             self.uncounted.add(task_id)
-        if task_id in self.having_result and task_id not in self.retried and not doubtful:
+        elsewhere = task_id in self.anew and (section, task_id) not in self._results_at
+        if task_id in self.having_result and task_id not in self.retried and not (doubtful or elsewhere):
             self._violate(f"a second result of {task_id} was recorded")
         self.having_result.add(task_id)
+        self._results_at.add((section, task_id))
         self.ended.setdefault(task_id, []).append(Ended(section, record["status"], attempt, mutation))
         result = record.get("result")
         ran = result.get("attempt") if isinstance(result, dict) else None
@@ -167,6 +181,7 @@ class Witness:
     def lost_state(self, results: set[str], fences: dict[Section, int]) -> None:
         """The store went back to a state in which these tasks have results, and these fences hold."""
         self.having_result = results
+        self._results_at = set()
         self._lost_at = self.clock()
         self._fences = fences
         self._mutations = set()
