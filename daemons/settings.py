@@ -276,6 +276,12 @@ class DistributorSettings(OwnerSettings):
         description="time that workers have to come back with their running tasks after a restart",
     )
     max_attempts: int = Field(3, ge=1, le=100, description="attempts of a task that names no number itself")
+    retry_budget_percent: int = Field(
+        20, ge=0, le=1_000_000, description="failures repeated at once, in percent of the successes of their task type"
+    )
+    retry_budget_per_s: int = Field(
+        10, ge=1, le=1_000_000, description="and so many a second besides; those beyond both are repeated more slowly"
+    )
 
     @model_validator(mode="after")
     def _coordinators(self) -> Self:
@@ -308,11 +314,7 @@ class WorkerSettings(DaemonSettings):
         description="processor-bound tasks that run at the same time, each in a child process; default one a core",
     )
     worker_spare_children: int = Field(
-        1,
-        ge=0,
-        le=64,
-        description="child processes kept ready beside busy ones, so that a task whose process was killed runs again at"
-        " once; each costs the memory of what the handlers import",
+        1, ge=0, le=64, description="child processes kept ready beside busy ones: what was killed runs again at once"
     )
     worker_thread_slots: int = Field(4, ge=1, le=1024, description="tasks of thread handlers that run at the same time")
     worker_async_slots: int = Field(

@@ -22,7 +22,7 @@ from a2a_zmq.protocol.ports import (
     Received,
     Refusal,
 )
-from a2a_zmq.protocol.retry import Budget, BudgetPolicy, equal_jitter, full_jitter, retry_plan
+from a2a_zmq.protocol.retry import equal_jitter
 from a2a_zmq.protocol.spoke import Spoke
 from a2a_zmq.protocol.wire import MAX_FRAME_BYTES, TAIL_BYTES, open_frame, parse_message, seal
 
@@ -30,8 +30,6 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "TAIL_BYTES",
     "BootInfo",
-    "Budget",
-    "BudgetPolicy",
     "Hub",
     "KeySource",
     "Marks",
@@ -53,10 +51,8 @@ __all__ = [
     "StaticKeys",
     "allowed",
     "equal_jitter",
-    "full_jitter",
     "may_join",
     "open_frame",
     "parse_message",
-    "retry_plan",
     "seal",
 ]

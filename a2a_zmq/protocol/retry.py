@@ -1,8 +1,7 @@
-"""Retrying: full-jitter backoff and a budget, as pure functions.
+"""Retrying: backoff with jitter and a budget, as pure functions.
 
-Full jitter (a delay drawn evenly from zero to an exponentially growing cap) spreads the retries of many clients best;
-the budget keeps retries a small share of the requests, so that an outage is not made worse by those who wait for its
-end.
+Jitter spreads the retries of many; the budget keeps retries a small share of the work, so that an outage is not made
+worse by what waits for its end.
 """
 
 from __future__ import annotations
@@ -11,18 +10,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-def full_jitter(attempt: int, *, base_s: float, cap_s: float, rng: Callable[[], float]) -> float:
-    """Seconds to wait before retry number ``attempt`` (from 1).
+def equal_jitter(attempt: int, *, base_s: float, cap_s: float, rng: Callable[[], float]) -> float:
+    """Seconds to wait before retry number ``attempt`` (from 1): drawn evenly from the upper half of zero to a cap that
+    grows exponentially, for where a retry at once cannot succeed.
 
     Args:
         rng: gives a number in [0, 1).
     """
     # 2**63 is more than any cap; beyond it the power would only grow the integer.
-    return rng() * min(cap_s, base_s * 2.0 ** min(max(attempt, 1) - 1, 63))
-
-
-def equal_jitter(attempt: int, *, base_s: float, cap_s: float, rng: Callable[[], float]) -> float:
-    """As :func:`full_jitter`, but never less than half: for where a retry at once cannot succeed."""
     return min(cap_s, base_s * 2.0 ** min(max(attempt, 1) - 1, 63)) * (0.5 + rng() / 2)
 
 
@@ -30,7 +25,7 @@ class Budget(NamedTuple):
     """Tokens that retries are paid with.
 
     Attributes:
-        tokens: what may be spent now.
+        tokens: what may be spent now; negative: so many retries were put off.
         at: monotonic time of that count.
     """
 
@@ -39,11 +34,15 @@ class Budget(NamedTuple):
 
 
 class BudgetPolicy(NamedTuple):
-    """How a budget fills: ``per_s`` tokens a second and ``per_success`` for each success, up to ``most``."""
+    """How a budget fills: ``per_s`` tokens a second and ``per_success`` for each success, up to ``most``.
+
+    ``longest_s`` is how long a retry is put off at most.
+    """
 
     most: float
     per_s: float
-    per_success: float = 0.0
+    per_success: float
+    longest_s: float
 
 
 def refilled(budget: Budget, policy: BudgetPolicy, mono: float) -> Budget:
@@ -56,22 +55,9 @@ def succeeded(budget: Budget, policy: BudgetPolicy, mono: float) -> Budget:
     return Budget(min(policy.most, now.tokens + policy.per_success), now.at)
 
 
-def spend(budget: Budget, policy: BudgetPolicy, mono: float, cost: float = 1.0) -> tuple[bool, Budget]:
-    """(may retry, the budget afterwards)."""
+def charge(budget: Budget, policy: BudgetPolicy, mono: float) -> tuple[float, Budget]:
+    """A retry is wanted: (seconds that it is put off, the budget afterwards). It is paid ahead, so that those that are
+    put off come one after the other."""
     now = refilled(budget, policy, mono)
-    if now.tokens < cost:
-        return False, now
-    return True, Budget(now.tokens - cost, now.at)
-
-
-def retry_plan(attempts: int, *, base_s: float, cap_s: float, total_s: float, rng: Callable[[], float]) -> list[float]:
-    """Delays of at most ``attempts`` retries that together take no longer than ``total_s``."""
-    delays: list[float] = []
-    left_s = total_s
-    for attempt in range(1, attempts + 1):
-        delay_s = full_jitter(attempt, base_s=base_s, cap_s=cap_s, rng=rng)
-        if delay_s > left_s:
-            break
-        delays.append(delay_s)
-        left_s -= delay_s
-    return delays
+    tokens = max(now.tokens - 1, -policy.per_s * policy.longest_s)
+    return max(0.0, -tokens / policy.per_s), Budget(tokens, now.at)

@@ -26,6 +26,10 @@ class DistributorConfig:
         trial_s: length of the first trial, counted from the start of the run; doubled with every further death.
         retry_base_s: least delay before a failed attempt is repeated; long enough for a transient fault to pass.
         retry_cap_s: most delay between attempts.
+        retry_budget_share, retry_budget_per_s: what failed is repeated without more delay for this share of the
+            successes of its task type, and so many a second besides; what is above waits longer.
+        retry_budget_burst_s: a budget that was not used holds so many seconds' worth.
+        retry_put_off_s: most that a retry waits for its budget: what was put off may prove that the trouble is over.
         overdue_slack_s: added to an attempt's time limit before we end it ourselves. The worker enforces the limit
             with a cooperative phase and two signals, which takes a few seconds.
         message_bytes: a message with several tasks is cut here: far below the frame limit of 1 MiB, and short enough
@@ -60,6 +64,10 @@ class DistributorConfig:
     trial_s: float = 0.5
     retry_base_s: float = 0.05
     retry_cap_s: float = 10.0
+    retry_budget_share: float = 0.2
+    retry_budget_per_s: float = 10.0
+    retry_budget_burst_s: float = 10.0
+    retry_put_off_s: float = 60.0
     overdue_slack_s: float = 10.0
     message_bytes: int = 256 * 1024
     write_bytes: int = 4 * 1024 * 1024

@@ -116,7 +116,7 @@ class DistributorCore:
             (Role.COORDINATOR, "assign_task"): self._intake.assign,
             (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
             (Role.COORDINATOR, "resync"): self._resync,
-            (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps).explain,
+            (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps, outcomes.budgets).explain,
             (Role.COORDINATOR, "drain"): self._drain,
             (Role.COORDINATOR, "audit"): self._auditing.asked,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,

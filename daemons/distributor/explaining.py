@@ -6,6 +6,7 @@ from typing import Any
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message, MessageType
+from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import DELAYED, QUEUED, RESTORED, RUNNING, LiveTask, Memory
 from daemons.distributor.records import Stamps
@@ -19,8 +20,9 @@ NAMED = 5
 class Explaining:
     """Looks only; costs nothing unless somebody asks."""
 
-    def __init__(self, memory: Memory, journal: Journal, stamps: Stamps) -> None:
+    def __init__(self, memory: Memory, journal: Journal, stamps: Stamps, budgets: RetryBudgets) -> None:
         self._memory = memory
+        self._budgets = budgets
         self._journal = journal
         self._stamps = stamps
 
@@ -83,9 +85,10 @@ class Explaining:
             return self._why_queued(task, now)
         if task.phase is DELAYED:
             pause_s = task.not_before - now.mono
-            return [
-                f"after {task.failures} failed attempts it pauses; attempt {task.attempt} begins in {pause_s:.1f} s"
-            ]
+            why = [f"after {task.failures} failed attempts it pauses; attempt {task.attempt} begins in {pause_s:.1f} s"]
+            if self._budgets.exceeded(task.task_type, now.mono):
+                why.append(f"too many attempts of {task.task_type!r} fail, so they are repeated more slowly")
+            return why
         if task.phase is RESTORED:
             names = ", ".join(sorted(self._memory.awaited)[:NAMED])
             text = "it was read from the store after a change of owner; a worker may still be running it"

@@ -29,6 +29,8 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
             address=settings.hub_address(),
             adoption_grace_s=settings.adoption_grace_ms / 1000,
             max_attempts=settings.max_attempts,
+            retry_budget_share=settings.retry_budget_percent / 100,
+            retry_budget_per_s=settings.retry_budget_per_s,
         ),
         new_id=daemon.new_id,
         rng=random.random,

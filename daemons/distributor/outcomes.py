@@ -12,6 +12,7 @@ from typing import Any
 
 from a2a_zmq.clock import Now
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
+from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import (
@@ -32,7 +33,11 @@ _NO_ERROR = "the worker gave no reason"
 
 
 class Outcomes:
-    """Moves tasks out of their phase when something happened to them."""
+    """Moves tasks out of their phase when something happened to them.
+
+    Attributes:
+        budgets: of retries, by task type.
+    """
 
     def __init__(
         self, memory: Memory, journal: Journal, dispatcher: Dispatcher, stamps: Stamps, rng: Callable[[], float]
@@ -42,6 +47,7 @@ class Outcomes:
         self._dispatcher = dispatcher
         self._stamps = stamps
         self._rng = rng
+        self.budgets = RetryBudgets(memory.config)
         self._delayed: list[tuple[float, int, LiveTask]] = []
         self._delays = 0
 
@@ -110,6 +116,8 @@ class Outcomes:
         # Not rounded: that would cost more than its digits, and nearly all tasks come this way.
         agent_id, held = self._memory.agent_id, now.mono - task.dispatched_at
         raw = completed_record(task, agent_id, item, started_at=begun, completed_at=completed_at, held_s=held)
+        if self.budgets:
+            self.budgets.completed(task.task_type, now.mono)
         self._end(task, COMPLETED, raw)
 
     def _abandon(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
@@ -142,7 +150,8 @@ class Outcomes:
         """An attempt failed: another one after a backoff, or the end.
 
         The first time that the process of a task is killed the backoff is left out: as when a worker dies, it is most
-        likely not the task's doing (and nothing that passes with time), and what ran should run on at once.
+        likely not the task's doing (and nothing that passes with time), and what ran should run on at once. But too
+        many retries at a time are put off, whatever failed.
         """
         failures = task.failures + 1
         self._memory.meter.count("task_failures_total", reason=kind)
@@ -155,6 +164,10 @@ class Outcomes:
         delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
         if kind == "killed" and failures == 1:
             delay = 0.0
+        put_off_s = self.budgets.charge(task.task_type, now.mono)
+        if put_off_s:
+            delay += put_off_s
+            self._memory.meter.count("task_retries_put_off_total")
         task.metadata["error_kind"] = kind
         note_attempt(task, self._stamps, now, error=error, kind=kind, item=item)
         self._retry(task, now, error, failures, not_before=now.mono + delay)

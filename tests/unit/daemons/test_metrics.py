@@ -27,6 +27,7 @@ PROMISED = {
     "tasks": {"status"},
     "task_execution_seconds": {"task_type"},
     "task_retries_total": set(),
+    "task_retries_put_off_total": set(),
     "task_failures_total": {"reason"},
     "heartbeats_total": {"direction"},
     "agent_up": {"agent", "role"},

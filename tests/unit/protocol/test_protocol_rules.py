@@ -7,18 +7,14 @@ import random
 import pytest
 
 from a2a_zmq.protocol import (
-    Budget,
-    BudgetPolicy,
     MessageType,
     Role,
     allowed,
     equal_jitter,
-    full_jitter,
     may_join,
-    retry_plan,
 )
 from a2a_zmq.protocol.authz import ALLOWED
-from a2a_zmq.protocol.retry import refilled, spend, succeeded
+from a2a_zmq.protocol.retry import Budget, BudgetPolicy, charge, refilled, succeeded
 
 REQUEST, RESPONSE, EVENT = MessageType.REQUEST, MessageType.RESPONSE, MessageType.EVENT
 CLIENT, OPERATOR, COORDINATOR, DISTRIBUTOR, WORKER = Role
@@ -75,35 +71,26 @@ def test_who_may_join_whom() -> None:
     assert {frozenset(pair) for pair in ALLOWED} == {frozenset(pair) for pair in pairs}
 
 
-def test_backoff_grows_to_its_cap_and_is_spread_from_zero() -> None:
-    assert [full_jitter(n, base_s=0.1, cap_s=1.0, rng=lambda: 1.0) for n in range(6)] == pytest.approx(
+def test_backoff_grows_to_its_cap_and_is_spread_over_the_upper_half() -> None:
+    assert [equal_jitter(n, base_s=0.1, cap_s=1.0, rng=lambda: 1.0) for n in range(6)] == pytest.approx(
         [0.1, 0.1, 0.2, 0.4, 0.8, 1.0]
     )
-    assert full_jitter(10_000, base_s=0.1, cap_s=1.0, rng=lambda: 0.5) == 0.5
+    assert equal_jitter(10_000, base_s=0.1, cap_s=1.0, rng=lambda: 0.0) == 0.5
     rng = random.Random(1).random
-    drawn = [full_jitter(3, base_s=0.1, cap_s=1.0, rng=rng) for _ in range(200)]
-    assert 0 <= min(drawn) < 0.05
+    drawn = [equal_jitter(3, base_s=0.1, cap_s=1.0, rng=rng) for _ in range(200)]
+    assert 0.2 <= min(drawn) < 0.25
     assert 0.35 < max(drawn) <= 0.4
-    assert min(equal_jitter(3, base_s=0.1, cap_s=1.0, rng=rng) for _ in range(200)) >= 0.2
 
 
-def test_a_plan_keeps_within_its_time() -> None:
-    rng = random.Random(2).random
-    for _ in range(50):
-        plan = retry_plan(10, base_s=0.1, cap_s=2.0, total_s=3.0, rng=rng)
-        assert sum(plan) <= 3.0
-        assert len(plan) <= 10
-
-
-def test_a_budget_bounds_retries_and_refills() -> None:
-    policy = BudgetPolicy(most=3, per_s=1, per_success=0.5)
+def test_a_budget_puts_retries_off_one_after_the_other_and_refills() -> None:
+    policy = BudgetPolicy(most=3, per_s=2, per_success=0.5, longest_s=2)
     budget = Budget(2, 0)
-    granted = []
-    for _ in range(4):
-        may, budget = spend(budget, policy, 0)
-        granted.append(may)
-    assert granted == [True, True, False, False]
-    budget = succeeded(budget, policy, 0.5)
-    assert spend(budget, policy, 0.5)[0]
+    waits = []
+    for _ in range(8):
+        wait_s, budget = charge(budget, policy, 0)
+        waits.append(wait_s)
+    assert waits == [0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0], "at most so long"
+    assert succeeded(budget, policy, 0).tokens == budget.tokens + 0.5
+    assert refilled(budget, policy, 3).tokens == 2
     assert refilled(budget, policy, 100).tokens == 3
-    assert refilled(budget, policy, 0.1) == budget  # time does not run backwards
+    assert refilled(Budget(1, 5), policy, 0.1) == Budget(1, 5)  # time does not run backwards
