@@ -18,6 +18,7 @@ from typing import Any
 
 from a2a_zmq.clock import Now
 from a2a_zmq.ids import valid_agent_id
+from a2a_zmq.interfaces import Section
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
@@ -322,6 +323,9 @@ class CoordinatorCore:
     # ------------------------------------------------------------ store and ownership
 
     def _batch_applied(self, event: BatchApplied, now: Now) -> None:
+        for effect in self.desk.staging.waiting():
+            if isinstance(effect, Assignment):  # a distributor that has read a later version may have ended its tasks
+                effect.payload["version"] = event.versions[Section(effect.to, "coordinator")]
         for task_id, result in self.desk.staging.batch_applied().items():
             self.desk.recent.put(task_id, result)
 

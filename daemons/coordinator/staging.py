@@ -148,6 +148,10 @@ class Staging:
             self.unpersisted -= tasks
         return batch
 
+    def waiting(self) -> list[Effect]:
+        """The effects that wait for the batch in flight."""
+        return self._in_flight.after if self._in_flight is not None else []
+
     def batch_applied(self) -> dict[str, bytes]:
         """The batch in flight is durable; returns the results that it recorded."""
         results = {

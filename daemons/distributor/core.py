@@ -29,7 +29,7 @@ from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
 from daemons.distributor.oversight import Oversight
 from daemons.distributor.records import Stamps
-from daemons.distributor.recovery import Recovery
+from daemons.distributor.recovery import FOUND, Recovery
 from daemons.distributor.roster import Roster
 from daemons.runtime.contract import (
     Batch,
@@ -285,7 +285,8 @@ class DistributorCore:
         if event.tag == AUDIT:
             self._auditing.loaded(event, now)
             return
-        answered = self._recovery.looked_up if event.tag == RESULTS else self._recovery.resynced
+        recovery = self._recovery
+        answered = {RESULTS: recovery.looked_up, FOUND: recovery.found_looked_up}.get(event.tag, recovery.resynced)
         answered(event.value, event.error, now)
         self._intake.cancel_read(now)
 

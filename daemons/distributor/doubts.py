@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from orjson import loads
-
-from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import Record
+from daemons.distributor import lookups
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import Memory
-from daemons.runtime.contract import Query, Send
 
 # Tag of our queries.
 RESULTS = "results"
@@ -68,8 +65,7 @@ class Doubts:
             return
         self._looking = True
         self._asked, self._doubted = self._doubted, {}
-        args = {"distributor_ids": [self._memory.agent_id], "task_ids": list(self._asked)}
-        self._memory.out.append(Query(RESULTS, "results", args))
+        lookups.ask(self._memory, RESULTS, self._asked)
 
     def _ask_again(self) -> None:
         self._doubted = {**self._asked, **self._doubted}
@@ -85,8 +81,7 @@ class Doubts:
         asked, self._asked = self._asked, {}
         for task_id in (each for each in asked if each in found):
             self._recorded[task_id] = asked[task_id]
-            payload = {"action": "task_results", "results": [loads(found[task_id])], "version": memory.version}
-            memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
+            lookups.tell(memory, found[task_id])
         for task_id in asked.keys() - found.keys():
             if not self._journal.holds_result(task_id):
                 memory.recent.forget(task_id)

@@ -10,7 +10,7 @@ from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import QUEUED, RUNNING, STORING, LiveTask, Memory, parse_record
+from daemons.distributor.memory import QUEUED, RUNNING, STORING, LiveTask, Memory, Parsed, parse_record
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.contract import LocalAnswer, LocalCall, Log, Send
@@ -47,13 +47,15 @@ class Intake:
         if not isinstance(records, list):
             records = []
         bad, verify = 0, self._recovery.verifies(now)
+        version = payload.get("version")
+        late = isinstance(version, int) and version <= memory.read_version
         for record in records:
             parsed = parse_record(record)
             if parsed is None:
                 bad += 1
                 continue
             if not verify:
-                self._admit(*parsed, now)
+                self._admit(parsed, now, late=late)
         if not memory.owner:
             self._recovery.assigned_unowned = True
         elif verify:
@@ -75,12 +77,16 @@ class Intake:
             return False
         return True
 
-    def _admit(self, record: dict[str, Any], metadata: dict[str, Any], recorded: int, now: Now) -> None:
+    def _admit(self, parsed: Parsed, now: Now, *, late: bool) -> None:
         memory = self._memory
+        record, metadata, recorded = parsed
         task_id = record["task_id"]
         if task_id in memory.live:
             return
         if (task_id in memory.recent or self._journal.holds_result(task_id)) and self._recovery.ended(record):
+            return
+        if late:
+            self._recovery.assigned_late(task_id, parsed)
             return
         memory.refused.pop(task_id, None)
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)

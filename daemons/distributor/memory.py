@@ -20,9 +20,11 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
+from orjson import JSONDecodeError, loads
+
 from a2a_zmq.fences import FenceGuard
 from a2a_zmq.models import AgentStatus
-from a2a_zmq.tasks import IN_PROGRESS, PENDING, Record
+from a2a_zmq.tasks import IN_PROGRESS, PENDING, TERMINAL, Record
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Effect, Meter
@@ -141,7 +143,10 @@ class LiveTask:
         return limit if isinstance(limit, (int, float)) and limit > 0 else None
 
 
-def parse_record(record: Any) -> tuple[Record, dict[str, Any], int] | None:
+Parsed = tuple[Record, dict[str, Any], int]
+
+
+def parse_record(record: Any) -> Parsed | None:
     """(record, its metadata, recorded attempt or 0) if this is a record that we can work with."""
     if not isinstance(record, dict):
         return None
@@ -156,6 +161,19 @@ def parse_record(record: Any) -> tuple[Record, dict[str, Any], int] | None:
         _revive(record, metadata)
     attempt = metadata.get("attempt", 0)
     return record, metadata, attempt if isinstance(attempt, int) and attempt > 0 else 0
+
+
+def parse_all(tasks: dict[str, bytes]) -> dict[str, Parsed]:
+    """Live records that we can work with; others are left where they are, for ``a2actl doctor``."""
+    out: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {}
+    for task_id, raw in tasks.items():
+        try:
+            parsed = parse_record(loads(raw))
+        except JSONDecodeError:
+            continue
+        if parsed is not None and parsed[0]["task_id"] == task_id and parsed[0].get("status") not in TERMINAL:
+            out[task_id] = parsed
+    return out
 
 
 def _revive(record: Record, metadata: dict[str, Any]) -> None:
@@ -256,6 +274,7 @@ class Memory:
         self.fence = 0
         self.epoch = ""
         self.version = 0
+        self.read_version = 0  # of the coordinator's section, before we read all live records as its new owner
         self.store_available = True
         self.spooling = False  # what we record is not in the store yet, but on our disk
 
@@ -313,3 +332,12 @@ def as_pairs(value: Any) -> Iterable[tuple[str, int]]:
             task_id, attempt = entry[0], entry[1]
             if isinstance(task_id, str) and isinstance(attempt, int):
                 yield task_id, attempt
+
+
+def names_in(text: str) -> set[str]:
+    """The header's ``assigned_workers``: a JSON list of ids."""
+    try:
+        value = loads(text) if text else []
+    except JSONDecodeError:
+        return set()
+    return {name for name in value if isinstance(name, str)} if isinstance(value, list) else set()

@@ -10,20 +10,31 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from orjson import JSONDecodeError, loads
-
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section
-from a2a_zmq.tasks import IN_PROGRESS, TERMINAL, Record
+from a2a_zmq.tasks import IN_PROGRESS, Record
+from daemons.distributor import lookups
 from daemons.distributor.doubts import Doubts
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import QUEUED, RESTORED, RUNNING, STORING, LiveTask, Memory, as_pairs, parse_record
+from daemons.distributor.memory import (
+    QUEUED,
+    RESTORED,
+    RUNNING,
+    STORING,
+    LiveTask,
+    Memory,
+    Parsed,
+    as_pairs,
+    names_in,
+    parse_all,
+)
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, OwnershipGained, Query
 
-# Tag of our queries.
+# Tags of our queries.
 RESYNC = "resync"
+FOUND = "found"
 
 
 class Recovery:
@@ -40,6 +51,9 @@ class Recovery:
         self._resync_at = math.inf
         self._resyncing = False
         self._resync_again = False
+        self._found: dict[str, Parsed] = {}  # live records, new to us, whose results are looked up
+        self._found_as = 0  # our fence when they were read
+        self._late: dict[str, Parsed] = {}  # told of by the coordinator, but older than what we read first
         self._seen_version = 0
         self._doubts = Doubts(memory, journal)
         self._verify_until = -math.inf
@@ -56,11 +70,13 @@ class Recovery:
         loaded = event.loaded.get(self._section) or Loaded(0, 0, "", {}, {})
         memory.owner = memory.ever_owner = True
         memory.holder = ""
+        read = event.loaded.get(Section(memory.agent_id, "coordinator"))
+        memory.read_version = read.version if read is not None else 0
         memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
         journal.ground()
         if event.state_lost:
             self._doubts.state_lost()
-        records = _parse_all(loaded.tasks)
+        records = parse_all(loaded.tasks)
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
             dropped += journal.keep_results_of({task_id: attempt for task_id, (_, _, attempt) in records.items()})
@@ -111,7 +127,7 @@ class Recovery:
         memory, config = self._memory, self._memory.config
         self._began_at = now.mono
         self._adopted = 0
-        memory.awaited = _names(loaded.header.get("assigned_workers", ""))
+        memory.awaited = names_in(loaded.header.get("assigned_workers", ""))
         self._grace_until = now.mono + (config.adoption_grace_s if memory.awaited else 0.0)
         for worker in memory.workers.values():
             self.worker_back(worker, now)
@@ -289,6 +305,12 @@ class Recovery:
             self._resync_at = 0.0
         return True
 
+    def assigned_late(self, task_id: str, parsed: Parsed) -> None:
+        """The coordinator stored this record before we read all live ones, and it was not among them: its result is
+        looked up before it is run."""
+        self._late[task_id] = parsed
+        self.resync()
+
     def looked_up(self, found: Any, error: str | None, now: Now) -> None:
         """What has no result is to run again, from its record, which is read now."""
         if not self._doubts.looked_up(found, error):
@@ -299,12 +321,40 @@ class Recovery:
         self.resync()
 
     def resynced(self, loaded: Any, error: str | None, now: Now) -> None:
-        """Take in what the store has and we do not."""
+        """The store has live records that we do not know: did their tasks end before we came? (A write may reach the
+        store seconds late. The distributor may have been told directly by then, have ended it, and have died.)"""
+        memory = self._memory
+        if error is not None or not isinstance(loaded, Loaded):
+            self._read_again(now)
+            return
+        found: dict[str, Parsed] = {}
+        for task_id, parsed in parse_all(loaded.tasks).items():
+            if task_id in memory.live or memory.refuses(parsed[0], now.mono):
+                continue
+            if not self.ended(parsed[0]):
+                found[task_id] = parsed
+        self._late = {task_id: parsed for task_id, parsed in self._late.items() if task_id not in memory.live}
+        self._found, self._found_as = {**self._late, **found}, memory.fence
+        if self._found and memory.owner:
+            lookups.ask(memory, FOUND, self._found)
+        else:
+            self._take_in({}, now)
+
+    def _read_again(self, now: Now) -> None:
+        self._resyncing = False
+        self._resync_at = now.mono + self._memory.config.resync_retry_s
+
+    def found_looked_up(self, results: Any, error: str | None, now: Now) -> None:
+        """Those that have no result are taken in."""
+        if error is not None or not isinstance(results, dict) or self._memory.fence != self._found_as:
+            self._read_again(now)
+            return
+        self._late = {task_id: parsed for task_id, parsed in self._late.items() if task_id not in self._found}
+        self._take_in(lookups.unended(self._memory, self._found, results), now)
+
+    def _take_in(self, found: dict[str, Parsed], now: Now) -> None:
         memory = self._memory
         self._resyncing = False
-        if error is not None or not isinstance(loaded, Loaded):
-            self._resync_at = now.mono + memory.config.resync_retry_s
-            return
         claims: dict[str, list[tuple[Worker, int]]] = {}
         if self._resync_again:
             self._resync_again = False
@@ -314,11 +364,9 @@ class Recovery:
         if not memory.owner:
             return
         taken = 0
-        for task_id, (record, metadata, attempt) in _parse_all(loaded.tasks).items():
-            if task_id in memory.live or memory.refuses(record, now.mono):
-                continue
-            if self.ended(record):
-                continue
+        for task_id, (record, metadata, attempt) in found.items():
+            if task_id in memory.live or memory.refuses(record, now.mono) or self.ended(record):
+                continue  # told of it meanwhile
             task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task
             if self._claimed(task, claims.pop(task_id, []), now):
@@ -339,25 +387,3 @@ class Recovery:
         if taken:
             memory.accepted += taken
             self._journal.note(now, "", "resynced", {"taken": taken})
-
-
-def _parse_all(tasks: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], dict[str, Any], int]]:
-    """Live records that we can work with; others are left where they are, for ``a2actl doctor``."""
-    out: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {}
-    for task_id, raw in tasks.items():
-        try:
-            parsed = parse_record(loads(raw))
-        except JSONDecodeError:
-            continue
-        if parsed is not None and parsed[0]["task_id"] == task_id and parsed[0].get("status") not in TERMINAL:
-            out[task_id] = parsed
-    return out
-
-
-def _names(text: str) -> set[str]:
-    """The header's ``assigned_workers``: a JSON list of ids."""
-    try:
-        value = loads(text) if text else []
-    except JSONDecodeError:
-        return set()
-    return {name for name in value if isinstance(name, str)} if isinstance(value, list) else set()

@@ -12,6 +12,7 @@ Redis lost state, or another process led): task by task, by what the store says 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,10 +108,16 @@ async def outlived_puts(store: StateStore, write: SectionWrite) -> list[str]:
     A distributor that was told of a task directly may have recorded its result, and dropped the record, before the
     record comes here.
     """
-    if not write.put_tasks:
-        return []
-    results = await store.results(write.section.distributor_id, list(write.put_tasks))
-    return [task_id for task_id, result in results.items() if outlived(write.put_tasks[task_id], result)]
+    return await outlived_of(store, write.section, write.put_tasks, write.put_tasks.keys())
+
+
+async def outlived_of(
+    store: StateStore, section: Section, records: dict[str, bytes], task_ids: AbstractSet[str]
+) -> list[str]:
+    """Those of these tasks that have ended although there is a live record of them."""
+    asked = [task_id for task_id in task_ids if task_id in records]
+    results = await store.results(section.distributor_id, asked) if asked else {}
+    return [task_id for task_id, result in results.items() if outlived(records[task_id], result)]
 
 
 async def drop_outlived(store: StateStore, write: SectionWrite, new_id: Callable[[], str]) -> int | None:
@@ -140,6 +147,7 @@ class Merger:
             new_id: fresh mutation ids. What was in doubt when the spool was written is decided by what the store holds.
         """
         self.counts = {"writes": 0, "tasks": 0, "results": 0, "dropped": 0}
+        self.ended: set[str] = set()  # tasks that the spool has results of
         self._store = store
         self._spool = spool
         self._section = section
@@ -158,6 +166,7 @@ class Merger:
         async for rows in self._chunks():
             for kept in rows:
                 where = kept.write.section.distributor_id
+                self.ended.update(kept.write.results)
                 for task_id in (*kept.write.put_tasks, *kept.write.drop_tasks):
                     self._last[where, task_id] = kept.seq
         if self._section.writer == "coordinator":

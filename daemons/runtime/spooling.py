@@ -19,7 +19,7 @@ from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import Held, Loaded, Section, SectionWrite, StateStore, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from daemons.runtime.breaker import Breaker
-from daemons.runtime.merging import Group, Merger, drop_outlived, forget, groups_of, outlived_puts
+from daemons.runtime.merging import Group, Merger, drop_outlived, forget, groups_of, outlived_of, outlived_puts
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
 
 # Read and handed in at once: one transaction that Redis does not notice much.
@@ -68,6 +68,7 @@ class SpoolingStore:
         self._chunk: list[Kept] = []
         self._groups: list[Group] = []  # of the chunk; kept as they are until Redis has them
         self._after = 0  # rows up to this one are handed in
+        self._ended: set[str] = set()  # tasks whose results were merged, until the section is loaded
         self.refused = ""
 
     # ------------------------------------------------------------ what the shell wants to know
@@ -256,6 +257,8 @@ class SpoolingStore:
             except StoreUnavailable as error:
                 self.breaker.failed(error.reason)
                 raise
+            finally:
+                self._ended |= merger.ended
             await self._emptied()
             return merger.counts if merger.counts["writes"] else None
 
@@ -269,6 +272,10 @@ class SpoolingStore:
     async def load(self, section: Section) -> Loaded:
         self._check()
         loaded = await self._inner.load(section)
+        # The other role's record of a task that it told us of directly may reach Redis after our result.
+        for task_id in await outlived_of(self._inner, section, loaded.tasks, self._ended):
+            del loaded.tasks[task_id]
+        self._ended.clear()
         self._versions[section] = max(loaded.version, self._versions.get(section, 0))
         return loaded
 

@@ -85,10 +85,12 @@ async def wait_for_store(store: StateStore, wait_s: float, log: Any) -> None:
 
 
 async def load_own(store: StateStore, section: Section) -> dict[Section, Loaded]:
-    """What a new owner of a distributor's section is given."""
+    """What a new owner of a distributor's section is given; and how far the coordinator's was before that was read."""
     await store.register_distributor(section.distributor_id)
     store.rebase(section)
-    return {section: await store.load(section)}
+    version, _ = await store.versions(section.distributor_id)
+    told = Loaded(version, 0, "", {}, {})
+    return {Section(section.distributor_id, "coordinator"): told, section: await store.load(section)}
 
 
 async def load_all(

@@ -300,6 +300,26 @@ async def test_a_restarted_owner_hands_in_what_it_took_before(backend: Any, make
     await second.store.close()
 
 
+async def test_a_record_that_comes_after_the_result_that_was_merged_is_not_loaded(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    leases = backend.leases()
+    first = Rig(backend, path)
+    held = await first.own(leases)
+    first.switch.fault = "connection"
+    await first.store.apply(make_write(fence=held.fence, results={"t1": result(), "again": result()}))
+    await first.spool.close()
+    second = Rig(backend, path)
+    held = await leases.acquire(MINE, "a|host|1|1|boot", 60_000, steal_from="a|host|1|1|boot")
+    await second.spool.look()
+    assert await second.store.merge(MINE, held, lambda: leases.renew(MINE, held, 60_000)) is not None
+    # The write of a coordinator that timed out, and had been on its way ever since.
+    late = {"t1": record(), "t2": record(), "again": record(1, retried=1, floor=1)}
+    await backend.store().apply(make_write(section=PLACED, put_tasks=late))
+    assert set((await second.store.load(MINE)).tasks) == {"t2", "again"}
+    await second.store.close()
+
+
 async def test_an_owner_that_was_replaced_never_overwrites_what_the_other_did(
     backend: Any, make_write: Build, path: Path
 ) -> None:

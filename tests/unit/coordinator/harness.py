@@ -124,7 +124,7 @@ class World:
             self.store.apply(write)
         self._flying = None
         self._batch_id += 1
-        self._inbox.append(BatchApplied(self._batch_id, {}))
+        self._inbox.append(BatchApplied(self._batch_id, {write.section: 10 + self._batch_id for write in batch.writes}))
         self._dispatch()
         self._perform(batch.after)
 

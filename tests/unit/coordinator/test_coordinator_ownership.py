@@ -254,3 +254,14 @@ def test_wrong_counts_are_noticed_and_set_right(fleet: World) -> None:
     fleet.logs.clear()
     fleet.supervise()
     assert fleet.logs == []
+
+
+def test_assignments_name_the_version_in_which_their_records_are_stored(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    world.submit("alice~1", "t1")
+    told = [each.payload["version"] for each in world.peers["d1"].told if each.action == "assign_tasks"]
+    assert len(told) == 1
+    assert told[0] > 10

@@ -17,6 +17,7 @@ class Store:
 
     def __init__(self) -> None:
         self.version = 0
+        self.told_version = 0  # of the coordinator's section
         self.fence = 1
         self.header: dict[str, str] = {}
         self.live: dict[str, dict[str, Any]] = {}
@@ -49,6 +50,9 @@ class Store:
     def loaded(self) -> Loaded:
         tasks = {task_id: orjson.dumps(record) for task_id, record in self.live.items()}
         return Loaded(self.version, self.fence, "epoch", dict(self.header), tasks)
+
+    def results_of(self, task_ids: list[str]) -> dict[str, bytes]:
+        return {task_id: orjson.dumps(self.results[task_id]) for task_id in task_ids if task_id in self.results}
 
     def events(self, name: str) -> list[list[Any]]:
         return [event for event in self.history if event[2] == name]

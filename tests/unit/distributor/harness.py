@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from a2a_zmq.clock import Now
-from a2a_zmq.interfaces import Loaded, SectionWrite
+from a2a_zmq.interfaces import Loaded, Section, SectionWrite
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
 from daemons.distributor.config import DistributorConfig
@@ -187,7 +187,9 @@ class Site:
     def own(self, *, state_lost: bool = False) -> None:
         self.flight = None
         self.store.fence += 1
-        self.event(OwnershipGained(self.store.fence, "epoch", {SECTION: self.store.loaded()}, state_lost=state_lost))
+        told = Loaded(self.store.told_version, 0, "", {}, {})
+        loaded = {SECTION: self.store.loaded(), Section(DISTRIBUTOR, "coordinator"): told}
+        self.event(OwnershipGained(self.store.fence, "epoch", loaded, state_lost=state_lost))
 
     def disown(self) -> None:
         self.flight = None
@@ -302,7 +304,12 @@ class Site:
     def answer(self) -> None:
         """The store answers the oldest query, with what it had when it was asked."""
         query, loaded = self.queries.pop(0)
+        if query.op == "results":
+            self.event(QueryAnswer(query.tag, self.store.results_of(query.args["task_ids"])))
+            return
         self.event(QueryAnswer(query.tag, loaded))
+        if self.queries and self.queries[0][0].op == "results":  # of what was found
+            self.answer()
 
     def drain(self, deadline_s: float = 5.0) -> None:
         self.event(DrainRequested("SIGTERM", deadline_s))

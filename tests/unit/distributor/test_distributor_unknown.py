@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daemons.distributor.config import DistributorConfig
+from daemons.runtime.contract import QueryAnswer
 from tests.unit.distributor.harness import COORDINATOR, Site
 
 
@@ -120,3 +121,68 @@ def test_a_task_that_the_store_had_lost_runs_though_it_ended_here(site: Site) ->
     site.assign("a", restored=1)
     site.complete("w1", "a")
     assert site.store.results["a"]["status"] == "completed"
+
+
+def test_a_record_that_comes_after_its_result_is_not_run_again(make_site: Callable[..., Site], site: Site) -> None:
+    """Found by simulation: the coordinator's write arrived seconds late, when the task had ended and we were new."""
+    site.worker_up("w1", limit=9)
+    site.assign("a")
+    site.complete("w1", ("a", 1))
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.own()
+    new.worker_up("w1", limit=9)
+    new.store.live["a"] = new.record("a")
+    new.store.live["b"] = new.record("b")
+    new.coordinator_up()
+    new.from_coordinator("resync")
+    new.answer()
+    assert [task_id for task_id, _ in new.got("w1")] == ["b"]
+    assert new.reported() == [("a", "completed")], "the coordinator does not know"
+    new.from_coordinator("resync")
+    new.answer()
+    assert new.reported() == [("a", "completed")], "told once"
+    del new.store.live["a"]  # by the coordinator, who handed its record in
+
+
+def test_a_task_that_was_retried_is_not_ended_by_the_result_of_its_former_life(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.store.results["a"] = {"task_id": "a", "status": "failed", "metadata": {"attempt": 3}}
+    site.store.live["a"] = site.record("a", attempt=3, floor=3, retried=1)
+    site.from_coordinator("resync")
+    site.answer()
+    assert site.got("w1") == [("a", 5)]
+    site.complete("w1", ("a", 5))
+
+
+def test_an_assignment_from_before_the_take_over_is_looked_up(make_site: Callable[..., Site], site: Site) -> None:
+    """Found by simulation: the coordinator was frozen between its write and its message, its task ran meanwhile."""
+    site.worker_up("w1", limit=9)
+    site.assign("ended")
+    site.complete("w1", ("ended", 1))
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.store.told_version = 7
+    new.own()
+    new.coordinator_up()
+    new.worker_up("w1", limit=9)
+    late = [new.record("ended"), new.record("lost")]
+    new.from_coordinator("assign_tasks", tasks=late, fence=1, version=7)
+    new.cancel("lost")
+    assert new.told(COORDINATOR, "task_unknown") == [], "it may be known in a moment"
+    new.answer()
+    assert new.reported() == [("ended", "completed"), ("lost", "abandoned")]
+    new.from_coordinator("assign_tasks", tasks=[new.record("new")], fence=1, version=8)
+    assert new.got("w1") == [("new", 1)]
+
+
+def test_a_late_assignment_waits_for_a_store_that_is_away(make_site: Callable[..., Site], site: Site) -> None:
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.store.told_version = 7
+    new.own()
+    new.worker_up("w1", limit=9)
+    new.from_coordinator("assign_tasks", tasks=[new.record("a")], fence=1, version=7)
+    query, _ = new.queries.pop(0)
+    new.event(QueryAnswer(query.tag, None, "connection"))
+    assert new.got("w1") == []
+    new.advance(5)
+    new.answer()
+    assert [task_id for task_id, _ in new.got("w1")] == ["a"]
