@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable
-from typing import NewType
-
-AgentId = NewType("AgentId", str)
-TaskId = NewType("TaskId", str)
 
 # Agent ids become parts of Redis keys, file names and MAC contexts, so they hold no braces, slashes,
 # spaces, '>' or '|'. A client process appends '~' and an instance suffix to its identity's name.

@@ -129,13 +129,8 @@ class Link:
     def drop(self) -> None:
         """The peer's process is another one now: it has no memory of what the old one handled."""
         self.reset()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what is not acknowledged. What is on its way may still arrive."""
-        self._in_flight.clear()
         self._waiting.clear()
-        self._outbox_bytes = self._flight_bytes = 0
+        self._outbox_bytes = 0
 
     # ------------------------------------------------------------ receiving
 

@@ -93,12 +93,6 @@ class Outbound:
         peer = self._peers.get(agent_id)
         return peer.link.backlog() if peer is not None else Backlog(0, 0, 0)
 
-    def drop_outbox(self, agent_id: str) -> None:
-        """Forget what is not acknowledged by a peer; for an owner that has given its work to somebody else."""
-        peer = self._peers.get(agent_id)
-        if peer is not None:
-            peer.link.clear()
-
     def room(self, peer: str) -> int:
         known = self._peers.get(peer)
         return max(0, known.link.room()) if known is not None else 0

@@ -58,13 +58,11 @@ class StoreStats:
     """Counters since the store object was made; whoever owns it turns them into metrics.
 
     Attributes:
-        updates: writes applied.
         conflicts: EXECs that did nothing because the header had changed.
         doubtful: EXECs without a reply.
         resolved: writes found applied when the header was read again.
     """
 
-    updates: int = 0
     conflicts: int = 0
     doubtful: int = 0
     resolved: int = 0
@@ -171,7 +169,6 @@ class RedisStore:
             self.stats.conflicts += 1
             return None
         self._remember(write.section, plan.after)
-        self.stats.updates += 1
         return plan.version
 
     async def _look(self, channel: _Channel, write: SectionWrite) -> tuple[Snapshot, int | None]:

@@ -62,9 +62,6 @@ class SocketOptions:
 class SocketStats:
     """Counters for metrics; ``refused`` counts by reason: ``auth``, ``protocol``, ``handshake``, ``routing_id``."""
 
-    received: int = 0
-    sent: int = 0
-    full: int = 0
     refused: dict[str, int] = field(default_factory=dict)
 
     def count_refused(self, reason: str) -> None:

@@ -133,11 +133,7 @@ class DealerSocket:
         link = self._link
         if link is None or not link.connected:
             return "unroutable"
-        if link.send(frame):
-            self.stats.sent += 1
-            return "ok"
-        self.stats.full += 1
-        return "full"
+        return "ok" if link.send(frame) else "full"
 
     def close(self) -> None:
         """Close at once; what was not sent yet is lost (it is resent by the link layer). Idempotent."""
@@ -242,7 +238,6 @@ class DealerSocket:
         self._on_disconnected(ROUTE)
 
     def _receive(self, batch: Batch) -> None:
-        self.stats.received += len(batch)
         self._on_frames(batch)
 
     def _writable(self) -> None:

@@ -41,9 +41,6 @@ from a2a_zmq.transport.zap import Allow
 # Frames that a dead peer had sent are delivered before its end is told. That they are all read is certain once the
 # socket is empty; on one that never is, the end is told after so many batches (some 20 ms of nothing but receiving).
 DYING_BATCHES: Final = 16
-# A ROUTER cannot say which full route has room again; it is tried at these intervals.
-FULL_RETRY_MIN_S: Final = 0.002
-FULL_RETRY_MAX_S: Final = 0.05
 # The self-test makes one connection to ourselves; on a loaded machine it may take a while.
 SELF_TEST_S: Final = 5.0
 
@@ -76,7 +73,6 @@ class RouterSocket:
     Args:
         on_frames: everything that came in at a wake-up, in order within a route.
         on_disconnected: a route's connection ended; nothing that is sent to it arrives any more.
-        on_writable: routes that were full and may have room now.
         curve: None for addresses that no other host can reach.
     """
 
@@ -86,7 +82,6 @@ class RouterSocket:
         *,
         on_frames: OnFrames,
         on_disconnected: Callable[[bytes], None],
-        on_writable: Callable[[list[bytes]], None] | None = None,
         curve: CurveServer | None = None,
         options: SocketOptions | None = None,
     ) -> None:
@@ -96,16 +91,12 @@ class RouterSocket:
         self._loop = context.loop
         self._on_frames = on_frames
         self._on_disconnected = on_disconnected
-        self._on_writable = on_writable
         self._curve = curve
         self._options = options or SocketOptions()
         self._routes: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, bytes] = {}
         self._open: set[int] = set()
         self._dying: dict[bytes, int] = {}  # route → batches it is still waited for
-        self._full: dict[bytes, None] = {}
-        self._full_retry_s = FULL_RETRY_MIN_S
-        self._full_timer: asyncio.TimerHandle | None = None
         self._own_probes = 0
         self._first_route = 0  # number of the first automatic route
         self._accepted = 0  # connections so far
@@ -227,8 +218,6 @@ class RouterSocket:
             return
         self._closed = True
         self._context.closed(self)
-        if self._full_timer is not None:
-            self._full_timer.cancel()
         if self._socket is not None:
             self._pump.close()
             self._monitor.close()
@@ -242,8 +231,7 @@ class RouterSocket:
         """Hand a frame to the peer's queue; never blocks.
 
         Returns:
-            ``full``: the peer does not read fast enough, nothing was sent, :attr:`on_writable` will name the route;
-            ``unroutable``: the connection is gone.
+            ``full``: the peer does not read fast enough, nothing was sent; ``unroutable``: the connection is gone.
         """
         socket = self._socket
         if socket is None or self._closed:
@@ -257,9 +245,6 @@ class RouterSocket:
                 socket.send(route, zmq.SNDMORE | zmq.DONTWAIT)
             socket.send(frame, zmq.DONTWAIT)
         except zmq.Again:
-            self.stats.full += 1
-            self._full[route] = None
-            self._retry_full_later()
             self._pump.kick()
             return "full"
         except zmq.ZMQError as error:
@@ -267,24 +252,8 @@ class RouterSocket:
                 raise
             self._pump.kick()
             return "unroutable"
-        self.stats.sent += 1
         self._pump.kick()
         return "ok"
-
-    def _retry_full_later(self) -> None:
-        if self._full_timer is None and self._on_writable is not None:
-            self._full_timer = self._loop.call_later(self._full_retry_s, self._retry_full)
-
-    def _retry_full(self) -> None:
-        self._full_timer = None
-        routes = list(self._full)
-        self._full.clear()
-        if not routes or self._closed or self._on_writable is None:
-            return
-        before = self.stats.sent
-        self._on_writable(routes)
-        moved = self.stats.sent != before
-        self._full_retry_s = FULL_RETRY_MIN_S if moved else min(self._full_retry_s * 2, FULL_RETRY_MAX_S)
 
     # ------------------------------------------------------------ receiving
 
@@ -310,7 +279,6 @@ class RouterSocket:
         except zmq.Again:
             drained = True
         if batch:
-            self.stats.received += len(batch)
             self._on_frames(batch)
         if self._dying and not self._closed:
             self._tell_dying(drained=drained)
@@ -378,7 +346,6 @@ class RouterSocket:
         for route in [route for route, left in self._dying.items() if drained or left <= 0]:
             del self._dying[route]
             peer = self._routes.pop(route, None)
-            self._full.pop(route, None)
             if peer is not None and not peer.refused and not self._closed:
                 self._on_disconnected(route)
 

@@ -105,13 +105,17 @@ def _print_value(value: Any) -> None:
     print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else value)
 
 
+def _known(found: dict[str, Any] | None, task_id: str) -> dict[str, Any]:
+    if found is None:
+        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+    return found
+
+
 def task(ctx: typer.Context, task_id: TaskIdArgument) -> None:
     """Everything that is recorded of a task."""
     run = invocation(ctx)
     with run.client() as client:
-        record = client.get(task_id)
-    if record is None:
-        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+        record = _known(client.get(task_id), task_id)
     run.show({"task": record}, lambda: _print_value(record))
 
 
@@ -143,9 +147,7 @@ def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
 
     run = invocation(ctx)
     with run.client() as client:
-        found = client.explain(task_id)
-    if found is None:
-        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+        found = _known(client.explain(task_id), task_id)
     lines = explanation(found)
     status = (found.get("task") or {}).get("status")
     run.show({"task_id": task_id, "status": status, **found, "lines": lines}, lambda: print("\n".join(lines)))

@@ -286,9 +286,12 @@ class Journal:
     def _report(self, write: SectionWrite, version: int) -> Iterator[Send]:
         """The messages that tell the coordinator of this write's results. ``version`` is what is to be expected; it is
         set to the true one when the batch is applied."""
+        # While nobody leads it goes to nobody, comes back, and waits: one that stands by may be connected, but it
+        # acknowledges nothing, and what it has been sent is not told to the one that will lead.
+        to = self._memory.coordinator if self._memory.coordinator_up else ""
         for part in split(list(write.results.values()), self._config.message_bytes):
             payload = {"action": "task_results", "results": part, "version": version}
-            yield Send(self._memory.coordinator, MessageType.EVENT, payload)
+            yield Send(to, MessageType.EVENT, payload)
 
 
 def _by_bytes(items: dict[str, bytes], limit: int) -> Iterator[dict[str, bytes]]:

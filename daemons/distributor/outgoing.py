@@ -64,7 +64,9 @@ class Outgoing:
                 memory.workers_changed = False
                 self._send_workers()
             while self._unreported:
-                memory.out.append(self._unreported.popleft())
+                send = self._unreported.popleft()
+                send.to = memory.coordinator  # whoever that is by now
+                memory.out.append(send)
 
     def next_deadline(self) -> float:
         deadline = self._wake_at
@@ -150,10 +152,8 @@ class Outgoing:
         memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
 
     def coordinator_back(self) -> None:
-        """A session with the coordinator is up: what could not be sent goes to it, whoever it is now."""
+        """A session with the coordinator is up: what could not be sent goes to it."""
         self._blocked_until = 0.0
-        for send in self._unreported:
-            send.to = self._memory.coordinator
 
     # ------------------------------------------------------------ what could not be sent
 

@@ -90,13 +90,17 @@ def _kill_child(stage: Stage, deed: Deed) -> Iterator[None]:
     yield
 
 
-def _freeze(stage: Stage, deed: Deed) -> Iterator[None]:
-    pid = stage.signal(deed.fault.victim, signal.SIGSTOP)
+def _until_thawed(pid: int) -> Iterator[None]:
+    """A process that was stopped goes on afterwards, if it is still there."""
     try:
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def _freeze(stage: Stage, deed: Deed) -> Iterator[None]:
+    yield from _until_thawed(stage.signal(deed.fault.victim, signal.SIGSTOP))
 
 
 def _drain(stage: Stage, deed: Deed) -> Iterator[None]:
@@ -190,12 +194,7 @@ def _redis_wipe(stage: Stage, deed: Deed) -> Iterator[None]:
 
 
 def _redis_freeze(stage: Stage, _deed: Deed) -> Iterator[None]:
-    pid = _own(stage).fleet.kill(REDIS, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+    yield from _until_thawed(_own(stage).fleet.kill(REDIS, signal.SIGSTOP))
 
 
 def _redis_memory(stage: Stage, _deed: Deed) -> Iterator[None]:

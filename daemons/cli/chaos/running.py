@@ -14,7 +14,6 @@ from daemons.cli.chaos.kinds import NEEDS
 from daemons.cli.chaos.stage import Stage
 
 PROC: Final = Path("/proc")
-ROLES: Final = ("coordinator", "distributor", "worker")
 _LISTENS: Final = "0A"  # state of a socket in /proc/net/tcp
 
 

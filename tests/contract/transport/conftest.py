@@ -38,7 +38,6 @@ class Hub:
         self.frames: list[tuple[bytes, list[bytes], str]] = []
         self.batches: list[int] = []
         self.ended: list[bytes] = []
-        self.writable: list[bytes] = []
         self.log: list[tuple[str, bytes]] = []  # ("frame" | "end", route) in order
         self.pair = settings.pop("pair", None) or new_pair()
         curve = None
@@ -50,7 +49,6 @@ class Hub:
             stage.context,
             on_frames=self._frames,
             on_disconnected=self._ended,
-            on_writable=self.writable.extend,
             curve=curve,
             **settings,
         )

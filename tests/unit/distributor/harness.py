@@ -138,7 +138,7 @@ class Site:
                 self.trace.append(f"exit {effect.status}")
 
     def _send(self, effect: Send) -> None:
-        if effect.to in self.full or effect.to in self.unreachable:
+        if effect.to in self.full or effect.to in self.unreachable or not effect.to:
             self._queue.append(Undelivered(effect, "busy" if effect.to in self.full else "unroutable"))
             return
         raw = orjson.dumps(effect.payload)

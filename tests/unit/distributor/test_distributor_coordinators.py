@@ -54,6 +54,19 @@ def test_results_go_to_the_new_leader_also_those_that_could_not_be_told(site: Si
     assert sorted(told) == ["a", "b"]
 
 
+def test_results_are_not_left_with_a_coordinator_that_leads_no_more(site: Site) -> None:
+    """It came back, connected, as a standby: it took them, acknowledged nothing, and the next leader was not told."""
+    site.worker_up("w1", limit=4)
+    site.assign("a", "b")
+    standby_up(site, COORDINATOR)
+    for task_id in ("a", "b"):
+        site.report("w1", task_id, 1, "completed", result=1)
+    assert site.told(COORDINATOR, "task_results") == []
+    says(site, OTHER, leading=True, fence=7, epoch="")
+    told = [result["task_id"] for payload in site.told(OTHER, "task_results") for result in payload["results"]]
+    assert sorted(told) == ["a", "b"]
+
+
 def test_a_resync_tells_of_the_new_leader_before_any_heartbeat(site: Site) -> None:
     standby_up(site)
     says(site, OTHER, "resync", fence=7, epoch="")

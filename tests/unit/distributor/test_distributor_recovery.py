@@ -335,6 +335,7 @@ def test_a_result_that_comes_while_the_state_is_read_counts(make_site: Callable[
     site.worker_up("w1", limit=5)
     site.assign("a")
     new = restart(make_site, site)
+    new.coordinator_up()
     new.worker_up("w1", limit=5)
     new.complete("w1", ("a", 1))
     assert new.reported() == []
