@@ -90,6 +90,9 @@ class Measure:
                 self._wait(lambda: self._reruns_by_record(deed, outcome, first), outcome)
             else:
                 self._wait(lambda: self._reruns(deed, outcome, first), outcome)
+                if CHILDREN in kind.needs and not outcome.recovered_ms and not outcome.broken:
+                    # Its run had ended in the moment of the signal: an idle process was killed, which nobody records.
+                    deed.hit, outcome.hit = [], 0
         elif kind.recovery == WORKER:
             self._wait(lambda: self._works(deed.fault.victim, since, outcome, first), outcome)
         else:

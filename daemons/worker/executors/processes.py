@@ -197,7 +197,8 @@ class ProcessPool:
         free = [child for child in self._children if child.free]
         while free and self._pending and room > 0:
             job = self._pending.popleft()
-            child = next((each for each in free if job.reference in each.knows), free[-1])
+            # One that has imported the handler; of several the one used last, whose memory is in the caches.
+            child = max(free, key=lambda each: (job.reference in each.knows, each.idle_since))
             free.remove(child)
             self._give(child, job, now)
             room -= 1
