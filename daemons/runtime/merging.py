@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.interfaces import INBOX, Held, Section, SectionWrite, StateStore
+from a2a_zmq.interfaces import INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.takeover import take_section
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
 
@@ -99,19 +99,24 @@ def outlived(record: bytes, result: bytes) -> bool:
     return not (metadata.get("retried") and isinstance(floor, int) and _attempt(_metadata(result)) <= floor)
 
 
-async def outlived_puts(store: StateStore, write: SectionWrite) -> list[str]:
+async def outlived_puts(store: StateStore, write: SectionWrite, since: Mark = ()) -> list[str]:
     """Records of this write whose task has ended.
 
     A distributor that was told of a task directly may have recorded its result, and dropped the record, before the
     record comes here.
+
+    Args:
+        since: no result that counts is older.
     """
     if not write.put_tasks:
         return []
-    results = await store.results(write.section.distributor_id, list(write.put_tasks))
+    results = await store.results(write.section.distributor_id, list(write.put_tasks), since)
     return [task_id for task_id, result in results.items() if outlived(write.put_tasks[task_id], result)]
 
 
-async def drop_outlived(store: StateStore, write: SectionWrite, new_id: Callable[[], str]) -> int | None:
+async def drop_outlived(
+    store: StateStore, write: SectionWrite, new_id: Callable[[], str], since: Mark = ()
+) -> int | None:
     """After records were put: take those out again whose task ended between our look and our write. If it ends later,
     the distributor drops the record itself; so looking afterwards misses nothing.
 
@@ -119,7 +124,7 @@ async def drop_outlived(store: StateStore, write: SectionWrite, new_id: Callable
         the section's version, if anything was to be dropped.
     """
     section = write.section
-    gone = await outlived_puts(store, write)
+    gone = await outlived_puts(store, write, since)
     if not gone:
         return None
     return await store.apply(SectionWrite(section, write.fence, new_id(), drop_tasks=gone))
