@@ -124,6 +124,10 @@ class Held:
     found_fence: int = 0
 
 
+# A place in the results of a distributor, see :meth:`StateStore.results_mark`. Empty: before all of them.
+Mark = tuple[str, ...]
+
+
 class StateStore(Protocol):
     """Shared state. Every method may raise StoreUnavailable."""
 
@@ -164,8 +168,15 @@ class StateStore(Protocol):
             StateLost: as for :meth:`apply`, for sections that this store object wrote or loaded.
         """
 
-    async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
-        """Result records of those ids that are still kept; the others are absent."""
+    def results_mark(self, section: Section) -> Mark:
+        """How far the distributor's results had come when this object last wrote this section of it, or before."""
+
+    async def results(self, distributor_id: str, task_ids: list[str], since: Mark = ()) -> dict[str, bytes]:
+        """Result records of those ids that are still kept; the others are absent.
+
+        Args:
+            since: leave out what was surely recorded before this mark; that costs little where little was recorded.
+        """
 
     async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
         """Records of ended tasks, the newest first; looks at a bounded number of the newest ones."""

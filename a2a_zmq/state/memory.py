@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from a2a_zmq.errors import StateLost, StoreUnavailable
-from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite, Survey, Wanted
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Mark, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys, yielding
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
@@ -32,6 +32,7 @@ from a2a_zmq.state.section import (
     check_not_lost,
     check_versions,
     judge,
+    marks_results,
     plan_write,
 )
 
@@ -50,6 +51,7 @@ class MemoryStore:
         self._policy = policy or RetentionPolicy()
         self._known: dict[Section, Known] = {}
         self._floor: dict[Section, int] = {}
+        self._marks: dict[Section, Mark] = {}
 
     async def apply(self, write: SectionWrite) -> int:
         keys.header(write.section)
@@ -77,6 +79,10 @@ class MemoryStore:
         if fault is True:
             raise StoreUnavailable("timeout", "simulated: the reply was lost")
         self._remember(write.section, plan.after)
+        if marks_results(write.section):
+            self._marks[write.section] = tuple(
+                buckets.text() for buckets in self._results_of(data, write.section.distributor_id)
+            )
         return plan.version
 
     def _carry_out(self, data: MemoryData, write: SectionWrite, plan: Plan) -> None:
@@ -135,19 +141,26 @@ class MemoryStore:
         coordinator, distributor = (Section(distributor_id, each) for each in (keys.COORDINATOR, keys.DISTRIBUTOR))
         return numbers[coordinator], numbers.get(distributor, 0)
 
-    def _buckets(self, data: MemoryData, distributor_id: str) -> list[dict[str, bytes]]:
-        """All result buckets that are still there, newest first in each section."""
+    def _results_of(self, data: MemoryData, distributor_id: str) -> list[Buckets]:
+        headers = (data.headers.get(keys.header(section), {}) for section in keys.sections(distributor_id))
+        return [Buckets.parse(header.get("results", "")) for header in headers]
+
+    def _buckets(self, data: MemoryData, distributor_id: str, since: Mark = ()) -> list[dict[str, bytes]]:
+        """Result buckets that are still there, newest first in each section."""
         found = []
-        for section in keys.sections(distributor_id):
-            header = data.headers.get(keys.header(section), {})
-            for number in Buckets.parse(header.get("results", "")).newest_first():
+        for place, section in enumerate(keys.sections(distributor_id)):
+            buckets = self._results_of(data, distributor_id)[place]
+            for number in buckets.newer_than(Buckets.parse(since[place])) if since else buckets.newest_first():
                 found.append(data.hashes.get(keys.results(section, number), {}))
         return found
 
-    async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+    def results_mark(self, section: Section) -> Mark:
+        return self._marks.get(section, ())
+
+    async def results(self, distributor_id: str, task_ids: list[str], since: Mark = ()) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         wanted = set(task_ids)
-        for bucket in self._buckets(self._world.data(self._client), distributor_id):
+        for bucket in self._buckets(self._world.data(self._client), distributor_id, since):
             for task_id in wanted & bucket.keys():
                 found.setdefault(task_id, bucket[task_id])
         return found

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from a2a_zmq.interfaces import INBOX, Section, Wanted
+from a2a_zmq.interfaces import INBOX, Mark, Section, Wanted
 from a2a_zmq.models import SharedAgentState, Task
 from a2a_zmq.state import keys
 from a2a_zmq.state.document import RECENT_RESULTS, DocumentParts, build_document, parse_task
@@ -17,9 +17,10 @@ from a2a_zmq.state.newest import Newest, steps
 from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot
 from a2a_zmq.state.wire import Command
 
-# One step holds Redis for about a millisecond: 1,000 records of 0.5 KB, or 500 ids looked up in 8 buckets.
+# One step holds Redis for about a millisecond: 1,000 records of 0.5 KB, or 8,000 look-ups, as 1,000 ids in 8 buckets.
 _SCAN_STEP: Final = 1000
 _IDS_STEP: Final = 500
+_LOOK_UPS_STEP: Final = 8000
 _BUCKETS_STEP: Final = 8
 _HISTORY_STEP: Final = 100
 # Whoever pages does so beside work that must not wait for it.
@@ -85,34 +86,41 @@ class Reads:
             found.update(_present(ids, values))
         return found
 
-    async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+    async def results(self, distributor_id: str, task_ids: list[str], since: Mark = ()) -> dict[str, bytes]:
         if not task_ids:
             return {}
-        buckets = await self._result_buckets(distributor_id)
+        buckets = await self._result_buckets(distributor_id, since)
         found: dict[str, bytes] = {}
-        for ids in _steps(task_ids, _IDS_STEP):
+        if not buckets:
+            return found
+        for ids in _steps(task_ids, _LOOK_UPS_STEP // min(len(buckets), _BUCKETS_STEP)):
             found.update(await self._look_up(buckets, ids))
         return found
 
     async def _look_up(self, buckets: list[str], ids: list[str]) -> dict[str, bytes]:
-        """Newest buckets first, a few a step: what is asked for has mostly just ended."""
+        """Newest buckets first, a few at first: what is asked for has mostly just ended."""
         found: dict[str, bytes] = {}
         missing = ids
-        for start in range(0, len(buckets), _BUCKETS_STEP):
-            commands: list[Command] = [("HMGET", bucket, *missing) for bucket in buckets[start : start + _BUCKETS_STEP]]
+        start, width = 0, _BUCKETS_STEP
+        while missing and start < len(buckets):
+            commands: list[Command] = [("HMGET", bucket, *missing) for bucket in buckets[start : start + width]]
+            start += width
+            width = max(_BUCKETS_STEP, _LOOK_UPS_STEP // len(missing))
             for values in await self._ask(commands):
                 for task_id, value in _present(missing, values).items():
                     found.setdefault(task_id, value)
             missing = [task_id for task_id in missing if task_id not in found]
-            if not missing:
-                break
         return found
 
-    async def _result_buckets(self, distributor_id: str) -> list[str]:
-        """Keys of all result buckets, newest first (each section's own order; the owner's section leads)."""
+    async def _result_buckets(self, distributor_id: str, since: Mark = ()) -> list[str]:
+        """Keys of the result buckets, newest first (each section's own order; the owner's section leads)."""
         sections = keys.sections(distributor_id)
         texts = await self._ask([("HGET", keys.header(section), "results") for section in sections])
-        ranges = [Buckets.parse((text or b"").decode()).newest_first() for text in texts]
+        found = [Buckets.parse((text or b"").decode()) for text in texts]
+        if since:
+            ranges = [now.newer_than(Buckets.parse(then)) for now, then in zip(found, since, strict=True)]
+        else:
+            ranges = [each.newest_first() for each in found]
         listed: list[str] = []
         for place in range(max(map(len, ranges))):
             for section, numbers in zip(sections, ranges, strict=True):

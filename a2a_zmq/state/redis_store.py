@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
-from a2a_zmq.interfaces import Loaded, Section, SectionWrite, Survey, Wanted
+from a2a_zmq.interfaces import Loaded, Mark, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys, letters, yielding
 from a2a_zmq.state.link import Link
@@ -37,6 +37,7 @@ from a2a_zmq.state.section import (
     check_not_lost,
     check_versions,
     judge,
+    marks_results,
     plan_write,
 )
 from a2a_zmq.state.survey import survey
@@ -118,6 +119,7 @@ class RedisStore:
         self._channels: dict[Section, _Channel] = {}  # least recently used first
         self._known: dict[Section, Known] = {}
         self._floor: dict[Section, int] = {}
+        self._marks: dict[Section, Mark] = {}
         self._reads = Reads(Link(config, f"{name}:read" if name else ""))
         self.stats = StoreStats()
 
@@ -169,6 +171,8 @@ class RedisStore:
             self.stats.conflicts += 1
             return None
         self._remember(write.section, plan.after)
+        if marks_results(write.section):
+            self._marks[write.section] = ((replies[0] or b"").decode(), plan.after.buckets.text())
         return plan.version
 
     async def _look(self, channel: _Channel, write: SectionWrite) -> tuple[Snapshot, int | None]:
@@ -205,7 +209,10 @@ class RedisStore:
     def _commands(self, write: SectionWrite, plan: Plan) -> list[Command]:
         section = write.section
         header, live = keys.header(section), keys.tasks(section.distributor_id)
-        commands: list[Command] = [("MULTI",), ("HSET", header, *chain.from_iterable(plan.header.items()))]
+        commands: list[Command] = []
+        if marks_results(section):
+            commands.append(("HGET", keys.header(keys.sections(section.distributor_id)[0]), "results"))
+        commands += [("MULTI",), ("HSET", header, *chain.from_iterable(plan.header.items()))]
         if write.put_tasks and write.yields:
             commands.append(yielding.command(write))
         elif write.put_tasks:
@@ -296,8 +303,11 @@ class RedisStore:
         check_versions(found, before, self._known)
         return coordinator, distributor
 
-    async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
-        return await self._reads.results(distributor_id, task_ids)
+    def results_mark(self, section: Section) -> Mark:
+        return self._marks.get(section, ())
+
+    async def results(self, distributor_id: str, task_ids: list[str], since: Mark = ()) -> dict[str, bytes]:
+        return await self._reads.results(distributor_id, task_ids, since)
 
     async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
         return await self._reads.newest_results(distributor_id, wanted, limit)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from a2a_zmq.errors import Fenced, StateLost
-from a2a_zmq.interfaces import Section, SectionWrite
+from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from a2a_zmq.state import keys
 
 # Read in this order by one HMGET.
@@ -70,6 +70,19 @@ class Buckets:
 
     def newest_first(self) -> range:
         return range(self.head, self.tail - 1, -1)
+
+    def newer_than(self, then: Buckets) -> range:
+        """Those that may hold results which were recorded after ``then``, newest first."""
+        if self == then:
+            return range(0)
+        if self.head < then.head:  # the store went back to an older copy: nothing is known
+            return self.newest_first()
+        return range(self.head, max(self.tail, then.head) - 1, -1)
+
+
+def marks_results(section: Section) -> bool:
+    """Whether a write to this section notes where results are: those do by which the coordinator gives tasks out."""
+    return section.writer == keys.COORDINATOR and section.distributor_id != INBOX
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.interfaces import INBOX, Held, Section, SectionWrite, StateStore
+from a2a_zmq.interfaces import INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.takeover import take_section
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
 
@@ -102,25 +102,30 @@ def outlived(record: bytes, result: bytes) -> bool:
     return not (metadata.get("retried") and isinstance(floor, int) and _attempt(_metadata(result)) <= floor)
 
 
-async def outlived_puts(store: StateStore, write: SectionWrite) -> list[str]:
+async def outlived_puts(store: StateStore, write: SectionWrite, since: Mark = ()) -> list[str]:
     """Records of this write whose task has ended.
 
     A distributor that was told of a task directly may have recorded its result, and dropped the record, before the
     record comes here.
+
+    Args:
+        since: no result that counts is older.
     """
-    return await outlived_of(store, write.section, write.put_tasks, write.put_tasks.keys())
+    return await outlived_of(store, write.section, write.put_tasks, write.put_tasks.keys(), since)
 
 
 async def outlived_of(
-    store: StateStore, section: Section, records: dict[str, bytes], task_ids: AbstractSet[str]
+    store: StateStore, section: Section, records: dict[str, bytes], task_ids: AbstractSet[str], since: Mark = ()
 ) -> list[str]:
     """Those of these tasks that have ended although there is a live record of them."""
     asked = [task_id for task_id in task_ids if task_id in records]
-    results = await store.results(section.distributor_id, asked) if asked else {}
+    results = await store.results(section.distributor_id, asked, since) if asked else {}
     return [task_id for task_id, result in results.items() if outlived(records[task_id], result)]
 
 
-async def drop_outlived(store: StateStore, write: SectionWrite, new_id: Callable[[], str]) -> int | None:
+async def drop_outlived(
+    store: StateStore, write: SectionWrite, new_id: Callable[[], str], since: Mark = ()
+) -> int | None:
     """After records were put: take those out again whose task ended between our look and our write. If it ends later,
     the distributor drops the record itself; so looking afterwards misses nothing.
 
@@ -128,7 +133,7 @@ async def drop_outlived(store: StateStore, write: SectionWrite, new_id: Callable
         the section's version, if anything was to be dropped.
     """
     section = write.section
-    gone = await outlived_puts(store, write)
+    gone = await outlived_puts(store, write, since)
     if not gone:
         return None
     return await store.apply(SectionWrite(section, write.fence, new_id(), drop_tasks=gone))

@@ -52,11 +52,16 @@ class SpoolBroken(A2AError):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One kept write, and the version that its section was to get by it."""
+    """One kept write, and the version that its section was to get by it.
+
+    Attributes:
+        size: bytes of the row that it was read from.
+    """
 
     write: SectionWrite
     version: int
     seq: int = 0
+    size: int = 0
 
 
 class Spool(Protocol):
@@ -155,7 +160,7 @@ def decode(data: bytes, seq: int = 0) -> Kept:
         raise SpoolBroken(f"row {seq} of the spool cannot be read: {error}") from error
     if at != len(data):
         raise SpoolBroken(f"row {seq} of the spool has {len(data)} bytes, not {at}")
-    return Kept(write, version, seq)
+    return Kept(write, version, seq, len(data))
 
 
 class SqliteSpool:

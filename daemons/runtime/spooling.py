@@ -16,16 +16,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from a2a_zmq.errors import StoreUnavailable
-from a2a_zmq.interfaces import Held, Loaded, Section, SectionWrite, StateStore, Survey, Wanted
+from a2a_zmq.interfaces import Held, Loaded, Mark, Section, SectionWrite, StateStore, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from daemons.runtime.breaker import Breaker
 from daemons.runtime.merging import Group, Merger, drop_outlived, forget, groups_of, outlived_of, outlived_puts
-from daemons.runtime.spool import Kept, Spool, SpoolRefused
+from daemons.runtime.spool import ROW_OVERHEAD, Kept, Spool, SpoolRefused
 
 # Read and handed in at once: one transaction that Redis does not notice much.
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-# With fewer rows left than this, further writes wait for the few milliseconds until they are handed in.
-NEARLY_EMPTY_ROWS: Final = 8
+# With less left than this, further writes wait for the few milliseconds until it is handed in.
+NEARLY_EMPTY_BYTES: Final = CHUNK_BYTES // 4
+# What is handed in is removed from the disk so much at once (or an eighth of the spool): that costs a forced write.
+FORGET_BYTES: Final = 32 * 1024 * 1024
 # No new work is taken above this part of the spool: the rest is for what was accepted before.
 ROOM: Final = 0.75
 
@@ -67,7 +69,10 @@ class SpoolingStore:
         self._doubtful: set[str] = set()  # mutation ids that Redis may have carried out
         self._chunk: list[Kept] = []
         self._groups: list[Group] = []  # of the chunk; kept as they are until Redis has them
+        # Where results were at our last write before the outage: a task whose record is in the spool ended later.
+        self._marks: dict[Section, Mark] = {}
         self._after = 0  # rows up to this one are handed in
+        self._handed_in = 0  # bytes of them that are still on the disk
         self._ended: set[str] = set()  # tasks whose results were merged, until the section is loaded
         self.refused = ""
 
@@ -188,7 +193,7 @@ class SpoolingStore:
         self.breaker.answered()
         try:
             async with self._handing_in:
-                while await self._replay_chunk(fence) >= NEARLY_EMPTY_ROWS:
+                while self._spool.size - self._handed_in > NEARLY_EMPTY_BYTES and await self._replay_chunk(fence):
                     pass
                 async with self._lock:
                     while await self._replay_chunk(fence):
@@ -206,29 +211,38 @@ class SpoolingStore:
         while self._groups:
             write = self._groups[0].write
             write.fence = fence()
-            for task_id in await outlived_puts(self._inner, write) if not self._groups[0].tried else ():
-                del write.put_tasks[task_id]
+            mark = self._inner.results_mark(write.section)
+            first = self._marks.setdefault(write.section, mark)
+            if self._groups[0].tried:
+                mark = first
+            else:
+                for task_id in await outlived_puts(self._inner, write, first):
+                    del write.put_tasks[task_id]
             self._groups[0].tried = True
             self._inner.advance(write.section, self._groups[0].version - 1)
             version = await self._inner.apply(write)
-            version = await drop_outlived(self._inner, write, self._new_id) or version
+            version = await drop_outlived(self._inner, write, self._new_id, mark) or version
             self._versions[write.section] = max(version, self._versions.get(write.section, 0))
             self._doubtful.discard(write.mutation_id)
             self._groups.pop(0)
         count = len(self._chunk)
         if self._chunk:
             self._after = self._chunk[-1].seq
+            self._handed_in += sum(kept.size + ROW_OVERHEAD for kept in self._chunk)
             self._chunk = []
-            await forget(self._spool, self._after)
+            if self._handed_in >= min(FORGET_BYTES, self._spool.limit // 8):
+                await forget(self._spool, self._after)
+                self._handed_in = 0
         return count
 
     async def _emptied(self) -> None:
         """Everything is with Redis."""
         if self._spool.rows:
             await self._spool.discard()
-        self._after = 0
+        self._after = self._handed_in = 0
         self.refused = ""
         self._doubtful.clear()
+        self._marks.clear()
         self.breaker.succeeded()
 
     # ------------------------------------------------------------ taking over
@@ -289,9 +303,12 @@ class SpoolingStore:
         self._check()
         return await self._inner.versions(distributor_id)
 
-    async def results(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
+    def results_mark(self, section: Section) -> Mark:
+        return self._inner.results_mark(section)
+
+    async def results(self, distributor_id: str, task_ids: list[str], since: Mark = ()) -> dict[str, bytes]:
         self._check()
-        return await self._inner.results(distributor_id, task_ids)
+        return await self._inner.results(distributor_id, task_ids, since)
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
         self._check()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from a2a_zmq.errors import StateError, StoreUnavailable
-from a2a_zmq.interfaces import Held, Section, SectionWrite
+from a2a_zmq.interfaces import Held, Mark, Section, SectionWrite
 from a2a_zmq.state import keys
 from a2a_zmq.state.memory import MemoryLeases, MemoryStore
 from a2a_zmq.state.memory_world import MemoryData, MemoryRedis
@@ -82,6 +82,10 @@ class Wire:
 
     def advance(self, section: Section, version: int) -> None:
         self._inner.advance(section, version)
+
+    def results_mark(self, section: Section) -> Mark:
+        mark: Mark = self._inner.results_mark(section)
+        return mark
 
     async def close(self) -> None:
         """The world goes on."""

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from a2a_zmq.errors import Fenced, StateLost, StoreUnavailable
-from a2a_zmq.interfaces import INBOX, Held, Section, SectionWrite
+from a2a_zmq.interfaces import INBOX, Held, Mark, Section, SectionWrite
 from daemons.runtime.breaker import Circuit
 from daemons.runtime.spool import SqliteSpool
 from daemons.runtime.spooling import SpoolingStore
@@ -39,6 +39,10 @@ class Switched:
 
     def advance(self, section: Section, version: int) -> None:
         self.inner.advance(section, version)
+
+    def results_mark(self, section: Section) -> Mark:
+        mark: Mark = self.inner.results_mark(section)
+        return mark
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any) -> Any:

@@ -192,6 +192,26 @@ async def test_results_are_bounded_in_bytes(backend: Any, make_write: MakeWrite)
     assert sorted(await store.results("d1", ids)) == sorted(ids[-4:])
 
 
+async def test_what_was_recorded_since_a_mark_is_found_whatever_else_there_is(
+    backend: Any, make_write: MakeWrite
+) -> None:
+    policy = RetentionPolicy(bucket_results=2)
+    coordinator, distributor = backend.store(policy=policy), backend.store(policy=policy)
+    assert coordinator.results_mark(COORDINATOR) == (), "all results are newer than a write that was never made"
+    for number in range(6):
+        await distributor.apply(make_write(results={f"old{number}": record(f"old{number}", "completed")}))
+    await coordinator.apply(make_write(section=COORDINATOR))
+    mark = coordinator.results_mark(COORDINATOR)
+    ids = ["old0", *(f"new{number}" for number in range(5)), "mine"]
+    assert await coordinator.results("d1", ids, mark) == {}
+    for number in range(5):
+        await distributor.apply(make_write(results={f"new{number}": record(f"new{number}", "completed")}))
+    await coordinator.apply(make_write(section=COORDINATOR, results={"mine": record("mine", "failed")}))
+    assert set(await coordinator.results("d1", ids, mark)) == set(ids) - {"old0"}
+    assert await coordinator.results("d1", ids, coordinator.results_mark(COORDINATOR)) == {}
+    assert set(await coordinator.results("d1", ids)) == set(ids)
+
+
 async def test_many_results_are_looked_up_at_once(backend: Any, make_write: MakeWrite) -> None:
     store = backend.store(RetentionPolicy(bucket_results=100))
     ids = [f"t{i}" for i in range(1500)]
