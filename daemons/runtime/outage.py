@@ -46,7 +46,7 @@ class OutageKeeper:
 
     def _changed(self) -> None:
         store, breaker = self._store, self._store.breaker
-        reason = breaker.reason if store.room else f"spool: {store.refused or 'no room for new work'}"
+        reason = breaker.reason if store.room else f"spool: {self._why()}"
         self._shell.engine.spooling(active=store.active, room=store.room, reason=reason)
         self._say(breaker)
         self.measure()
@@ -70,8 +70,16 @@ class OutageKeeper:
             self._told = breaker.state
         if store.room is not self._room:
             self._room = store.room
-            if not self._room:
-                self._log.error("spool_full", bytes=store.size, why=store.refused or "no room for new work")
+            if store.resting:
+                self._log.info("intake_rests", spooled_bytes=store.size, why=self._why())
+            elif not self._room:
+                self._log.error("spool_full", bytes=store.size, why=self._why())
+
+    def _why(self) -> str:
+        """Why no new work is taken."""
+        if self._store.resting:
+            return "what was accepted in an outage is handed in first"
+        return self._store.refused or "no room for new work"
 
     # ------------------------------------------------------------ for the keeper of the lease
 

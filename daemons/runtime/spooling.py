@@ -28,6 +28,8 @@ CHUNK_BYTES: Final = 4 * 1024 * 1024
 NEARLY_EMPTY_BYTES: Final = CHUNK_BYTES // 4
 # What is handed in is removed from the disk so much at once (or an eighth of the spool): that costs a forced write.
 FORGET_BYTES: Final = 32 * 1024 * 1024
+# With more than this left to hand in, no new work is taken: it would come in as fast as the old goes out.
+MUCH_BYTES: Final = 16 * 1024 * 1024
 # No new work is taken above this part of the spool: the rest is for what was accepted before.
 ROOM: Final = 0.75
 
@@ -49,9 +51,11 @@ class SpoolingStore:
         enabled: Callable[[], bool],
         new_id: Callable[[], str],
         rng: Callable[[], float],
+        rests: bool = False,
     ) -> None:
         """
         Args:
+            rests: whether its owner is to take no new work while much is handed in.
             enabled: asked when the circuit opens; False where somebody else may take the section over while we cannot
                 reach Redis: then writes wait, and the spool is only read for what an earlier process left there.
             new_id: fresh mutation ids.
@@ -63,6 +67,7 @@ class SpoolingStore:
         self._enabled = enabled
         self._spools: bool | None = None  # as decided when the circuit opened
         self._new_id = new_id
+        self._rests = rests
         self._lock = asyncio.Lock()  # writes wait here while the last rows are handed in
         self._handing_in = asyncio.Lock()
         self._versions: dict[Section, int] = {}
@@ -86,7 +91,16 @@ class SpoolingStore:
     @property
     def room(self) -> bool:
         """Whether the spool takes new work."""
-        return not self.refused and self._spool.size < ROOM * self._spool.limit
+        return not self.refused and self._spool.size < ROOM * self._spool.limit and not self.resting
+
+    @property
+    def resting(self) -> bool:
+        """Whether so much is being handed in that new work has to wait for it."""
+        return self._rests and self._handing_in.locked() and self._left() > MUCH_BYTES
+
+    def _left(self) -> int:
+        """Bytes that are to be handed in."""
+        return self._spool.size - self._handed_in
 
     @property
     def rows(self) -> int:
@@ -193,8 +207,9 @@ class SpoolingStore:
         self.breaker.answered()
         try:
             async with self._handing_in:
-                while self._spool.size - self._handed_in > NEARLY_EMPTY_BYTES and await self._replay_chunk(fence):
-                    pass
+                self.changed()
+                while self._left() > NEARLY_EMPTY_BYTES and await self._replay_chunk(fence):
+                    self.changed()
                 async with self._lock:
                     while await self._replay_chunk(fence):
                         pass

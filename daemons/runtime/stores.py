@@ -48,7 +48,8 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
     if spool.damaged is not None:
         daemon.log.error("spool_damaged", set_aside=str(spool.damaged))
     enabled = partial(may_spool, daemon.identity, settings)
-    return SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random), leases
+    rests = daemon.identity.role is Role.COORDINATOR  # it is where work comes in
+    return SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random, rests=rests), leases
 
 
 def may_spool(identity: Identity, settings: OwnerSettings) -> bool:

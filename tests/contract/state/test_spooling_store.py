@@ -62,7 +62,9 @@ class Switched:
 class Rig:
     """One process's store: the switch, the spool file, and the store over both."""
 
-    def __init__(self, backend: Any, path: Path, *, enabled: bool = True, limit: int = 1 << 20) -> None:
+    def __init__(
+        self, backend: Any, path: Path, *, enabled: bool = True, limit: int = 1 << 20, rests: bool = False
+    ) -> None:
         self.switch = Switched(backend.store())
         self.spool = SqliteSpool(path, limit)
         self.store = SpoolingStore(
@@ -71,6 +73,7 @@ class Rig:
             enabled=lambda: enabled,
             new_id=lambda: f"fresh{next(_numbers)}",
             rng=lambda: 0.5,
+            rests=rests,
         )
 
     async def own(self, leases: Any, section: Section = MINE) -> Held:
@@ -257,6 +260,29 @@ async def test_a_full_spool_keeps_nothing_and_takes_again_after_the_outage(
     await rig.back(1)
     assert rig.store.room
     assert set((await rig.store.load(MINE)).tasks) == {"t1", "t2"}
+    await rig.store.close()
+
+
+@pytest.mark.parametrize("rests", [True, False])
+async def test_new_work_waits_while_much_is_handed_in(
+    backend: Any, make_write: Build, path: Path, rests: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemons.runtime.spooling.MUCH_BYTES", 6000)
+    monkeypatch.setattr("daemons.runtime.spooling.NEARLY_EMPTY_BYTES", 100)
+    monkeypatch.setattr("daemons.runtime.spooling.CHUNK_BYTES", 2000)
+    rig = Rig(backend, path, rests=rests)
+    await rig.store.apply(make_write(put_tasks={"t": record()}))
+    rig.switch.fault = "connection"
+    for number in range(10):
+        await rig.store.apply(make_write(put_tasks={f"t{number}": record(pad="x" * 1000)}))
+    assert rig.store.room
+    told: list[bool] = []
+    rig.store.changed = lambda: told.append(rig.store.room)
+    await rig.back(1)
+    assert rig.store.room
+    assert (False in told) is rests
+    assert not rests or told[told.index(False) :] == sorted(told[told.index(False) :])  # it rests once
+    assert len((await rig.store.load(MINE)).tasks) == 11
     await rig.store.close()
 
 
