@@ -32,6 +32,8 @@ STOP_TIMEOUT_S = 8.0
 WATCH_INTERVAL_S = 0.05
 PROBE_INTERVAL_S = 0.03
 PROBE_TIMEOUT_S = 1.0
+# A daemon that has ended is started again after so long, as by systemd.
+RESTART_AFTER_S = 0.1
 # A daemon that lives shorter than this is restarted after a pause only.
 STABLE_S = 2.0
 RESTART_PAUSE_S = 0.5
@@ -378,12 +380,17 @@ class LocalFleet:
 
     def _watch(self) -> None:
         """Restart what ended, until everything is stopped."""
+        gone: dict[str, float] = {}  # when we saw that it had ended
         while not self._stopping.wait(WATCH_INTERVAL_S):
             with self._lock:
                 for name, daemon in self.daemons.items():
+                    now = time.monotonic()
                     if daemon.pid or name in self._held or self._stopping.is_set():
+                        gone.pop(name, None)
                         continue
-                    lived_s = time.monotonic() - daemon.started_at
+                    if now < gone.setdefault(name, now) + RESTART_AFTER_S:
+                        continue
+                    lived_s = now - daemon.started_at
                     if lived_s >= STABLE_S or lived_s >= RESTART_PAUSE_S * daemon.starts:
                         daemon.start()
         while any(daemon.pid for daemon in self.daemons.values()):

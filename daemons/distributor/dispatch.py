@@ -260,7 +260,8 @@ class Dispatcher:
         for lane in self._active.values():
             free = lane.workers if not lane.suspects else [w for w in lane.workers if self._may_try(w, mono)]
             slotted = lane.slotted
-            pool = [(w.burden(mono) if slotted else w.load(), w.given, w.number, w) for w in free if w.open(mono)]
+            free = [w for w in free if (w.takes(lane.task_type, mono) if slotted else w.open(mono))]
+            pool = [(w.burden(mono) if slotted else w.load(), w.given, w.number, w) for w in free]
             if pool:
                 heapify(pool)
                 heads.append((_rank(lane), lane.number, lane, pool))
@@ -290,7 +291,11 @@ class Dispatcher:
             burden, _, number, worker = pool[0]
             held, ghosts = worker.held, len(worker.ghosts)
             count = len(held) + ghosts
-            if count >= worker.limit or (lane.suspects and not self._may_try(worker, mono)):
+            if (
+                count >= worker.limit
+                or (slotted and worker.full_for(lane.task_type))
+                or (lane.suspects and not self._may_try(worker, mono))
+            ):
                 heappop(pool)
                 continue
             real = worker.burden(mono) if slotted else count / worker.slots

@@ -189,7 +189,7 @@ class Roster:
             # Its session ended for us before this was handled; its tasks are elsewhere by now.
             return
         payload = message.payload
-        worker.take_limit(payload.get("limit"))
+        worker.take_limit(payload)
         results = payload.get("results")
         if isinstance(results, list) and results:
             worker.progress_at = now.mono
@@ -245,7 +245,7 @@ class Roster:
         if worker is None:
             return
         payload = message.payload
-        worker.take_limit(payload.get("limit"))
+        worker.take_limit(payload)
         running, held = payload.get("running"), payload.get("held")
         if isinstance(running, int) and isinstance(held, int):
             worker.running = running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class Worker:
             credit until it reports them, or for a while: one that it forgot is never reported.
         running: how many tasks it said to run.
         limit: its credit: how many unfinished tasks it may hold.
+        slot_limit: how many of them may take a slot; without end if it does not say.
         slots: how many of them it runs at a time.
         slot_types: task types whose runs take one of the slots; of the others it runs many.
         in_slots: held tasks of these types.
@@ -61,6 +63,7 @@ class Worker:
         "progress_at",
         "restarted",
         "running",
+        "slot_limit",
         "slot_types",
         "slot_used_at",
         "slots",
@@ -80,6 +83,7 @@ class Worker:
         self.in_slots = 0
         self.slot_used_at = -math.inf
         self.limit = 0
+        self.slot_limit = sys.maxsize
         self.held: dict[str, LiveTask] = {}
         self.ghosts: dict[tuple[str, int], float] = {}
         self.running = 0
@@ -104,8 +108,8 @@ class Worker:
         self.labels = dict(labels) if isinstance(labels, dict) else {}
         slots = details.get("slots")
         self.slots = slots if isinstance(slots, int) and slots > 0 else 1
-        limit = details.get("limit")
-        self.limit = limit if isinstance(limit, int) and limit >= 0 else self.slots
+        self.limit, self.slot_limit = self.slots, sys.maxsize
+        self.take_limit(details)
         self.draining = details.get("draining") is True
         version = details.get("version")
         self.version = version[:64] if isinstance(version, str) else ""
@@ -121,10 +125,21 @@ class Worker:
         if self.held.pop(task.task_id, None) is not None:
             self.in_slots -= task.task_type in self.slot_types
 
-    def take_limit(self, limit: Any) -> None:
+    def take_limit(self, payload: dict[str, Any]) -> None:
         """A later word on its credit."""
+        limit, slot_limit = payload.get("limit"), payload.get("slot_limit")
         if isinstance(limit, int) and limit >= 0:
             self.limit = limit
+        if isinstance(slot_limit, int) and slot_limit >= 0:
+            self.slot_limit = slot_limit
+
+    def takes(self, task_type: str, mono: float) -> bool:
+        """May it get a task of this type now?"""
+        return self.open(mono) and not self.full_for(task_type)
+
+    def full_for(self, task_type: str) -> bool:
+        """Do tasks of this type wait for one of its slots, and enough of them are there?"""
+        return self.in_slots >= self.slot_limit and task_type in self.slot_types
 
     def credit(self) -> int:
         """How many more tasks it takes; negative where its limit sank."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from a2a_zmq.clock import Now
 from daemons.worker.config import WorkerConfig
 from daemons.worker.runs import DONE, HANDED, HELD, RUNNING, Clockwork, Queues, Run
+
+# The kind of runs that take one of the slots.
+SLOTTED: Final = "process"
 
 
 class Board:
@@ -14,12 +19,14 @@ class Board:
         runs: task id → its highest attempt here that has not ended.
         replaced: lower attempts that were told to stop and have not ended.
         running: how many run.
+        slots_waiting: runs that have not begun and need a slot (a child process) for it.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
         self.runs: dict[str, Run] = {}
         self.replaced: dict[tuple[str, int], Run] = {}
         self.running = 0
+        self.slots_waiting = 0
         self._handed = 0  # with an executor, not begun
         # Twice the child processes may be handed over: a child that ends a run has the next one at hand.
         capacity = {"async": config.async_slots, "thread": config.thread_slots, "process": 2 * config.slots}
@@ -52,13 +59,14 @@ class Board:
     def add(self, run: Run) -> None:
         self.runs[run.task_id] = run
         self._queues.add(run)
+        self.slots_waiting += run.kind == SLOTTED
 
     def drop_held(self, run: Run) -> bool:
         """Forget a run that no executor has; False if one has it, who must end it first."""
         if run.state != HELD:
             return False
         self._queues.forget(run)
-        del self.runs[run.task_id]
+        self._forgotten(run)
         return True
 
     def set_aside(self, run: Run) -> None:
@@ -70,15 +78,19 @@ class Board:
         """Forget all runs that no executor has; returns them."""
         held = self._queues.take_all()
         for run in held:
-            del self.runs[run.task_id]
+            self._forgotten(run)
         return held
 
     def take_newest(self, count: int) -> list[Run]:
         """Forget up to ``count`` runs that no executor has, the latest first; returns them."""
         taken = self._queues.take_newest(count)
         for run in taken:
-            del self.runs[run.task_id]
+            self._forgotten(run)
         return taken
+
+    def _forgotten(self, run: Run) -> None:
+        self.slots_waiting -= run.kind == SLOTTED
+        del self.runs[run.task_id]
 
     def to_start(self, now: Now) -> list[Run]:
         """Runs whose executor has room. Async ones begin with it; of the others their executor says when they do."""
@@ -93,6 +105,7 @@ class Board:
         if run.state == HANDED:
             run.state, run.started_mono, run.started_wall = RUNNING, mono, wall
             self._handed -= 1
+            self.slots_waiting -= run.kind == SLOTTED
             self.running += 1
             self._clockwork.started(run)
 
@@ -109,6 +122,7 @@ class Board:
             self.running -= 1
         else:
             self._handed -= 1
+            self.slots_waiting -= run.kind == SLOTTED
         run.state = DONE
         self._queues.returned(run)
         return run
@@ -127,8 +141,9 @@ class Board:
     def repair(self) -> tuple[list[int], list[int]] | None:
         """Compare the counters with what they count; returns (counted, true) if they had to be set right."""
         true = [sum(run.state == state for run in self.all()) for state in (HELD, HANDED, RUNNING)]
-        counted = [self._queues.held, self._handed, self.running]
+        true.append(sum(run.kind == SLOTTED and run.state != RUNNING for run in self.all()))
+        counted = [self._queues.held, self._handed, self.running, self.slots_waiting]
         if true == counted:
             return None
-        self._queues.held, self._handed, self.running = true
+        self._queues.held, self._handed, self.running, self.slots_waiting = true
         return counted, true

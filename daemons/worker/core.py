@@ -37,7 +37,7 @@ from daemons.runtime.contract import (
     Undelivered,
 )
 from daemons.worker import reports
-from daemons.worker.board import Board
+from daemons.worker.board import SLOTTED, Board
 from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
@@ -84,7 +84,8 @@ class WorkerCore:
         self._labels = dict(labels or {})
         self._meter = meter
         self._board = Board(config)
-        self._credit = Credit(config.slots, config.max_limit, config.credit_horizon_s)
+        self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == SLOTTED)
+        self._credit = Credit(self._board, config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
         self._oversight = Oversight(self._board, self._uplink, config, meter)
         self._drain = Drain()
@@ -233,7 +234,7 @@ class WorkerCore:
         run = self._board.ended(event.task_id, event.attempt)
         if run is None:
             return []
-        self._credit.finished()
+        self._credit.finished(slotted=run.kind == SLOTTED)
         if run.call_id is not None:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
@@ -267,7 +268,7 @@ class WorkerCore:
         for run in self._board.to_start(now):
             effects.append(StartRun(run.task_id, run.attempt, run.task_type, run.payload, run.timeout_s, run.metadata))
         sends = self._uplink.sends(
-            now.mono, self._limit(), len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
+            now.mono, self._granted(), len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
         effects += sends
         if self._drain.reason:
@@ -287,11 +288,12 @@ class WorkerCore:
             # What is not acknowledged may not even have left: closing would lose it, and its tasks count as lost.
             effects.append(Exit(0, f"drained ({self._drain.reason})", until=self._drain.deadline))
 
-    def _limit(self) -> int:
-        if self._drain.reason or self._executor_problem:
-            return 0
-        board = self._board
-        return self._credit.limit(board.running, board.waiting, board.async_room)
+    def _granted(self) -> dict[str, int]:
+        """The credit, as the distributor is told it."""
+        granted = {"limit": 0 if self._drain.reason or self._executor_problem else self._credit.limit()}
+        if self._slot_types:
+            granted["slot_limit"] = self._credit.slot_limit()
+        return granted
 
     # ------------------------------------------------------------ in-process calls
 
@@ -322,15 +324,15 @@ class WorkerCore:
         return None
 
     def supervise(self, step: str, now: Now) -> list[Effect]:
-        return self._oversight.step(step, now, limit=self._limit(), leaving=bool(self._drain.reason))
+        limit = 0 if self._executor_problem else self._credit.due()
+        return self._oversight.step(step, now, limit=limit, leaving=bool(self._drain.reason))
 
     def announce(self, now: Now) -> dict[str, Any]:
-        limit = self._uplink.told_limit = self._limit()
         return {
             "task_types": sorted(self._kinds),
-            "slot_types": sorted(name for name, kind in self._kinds.items() if kind.executor == "process"),
+            "slot_types": self._slot_types,
             "slots": self._config.slots,
-            "limit": limit,
+            **self._uplink.tells(self._granted()),
             "labels": self._labels,
             "running": [
                 [run.task_id, run.attempt, run.fence] for run in self._board.runs.values() if run.call_id is None
@@ -343,11 +345,10 @@ class WorkerCore:
         return {}
 
     def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
-        limit = self._uplink.told_limit = self._limit()
         self._last_heartbeat = datetime.fromtimestamp(now.wall, UTC)
         return {
             "action": "heartbeat",
-            "limit": limit,
+            **self._uplink.tells(self._granted()),
             "running": self._board.running,
             "held": self._board.waiting + self._uplink.unsent,  # what the distributor cannot know of yet counts
             "draining": bool(self._drain.reason),
@@ -393,8 +394,8 @@ class WorkerCore:
         return not self._executor_problem, self._executor_problem
 
     def next_deadline(self) -> float:
-        drain_at = self._drain.next_deadline(len(self._board))
-        return min(self._board.next_deadline(), self._uplink.next_deadline(), drain_at)
+        board, uplink, drain = self._board, self._uplink, self._drain
+        return min(board.next_deadline(), uplink.next_deadline(), drain.next_deadline(len(board)))
 
     def _note(self, now: Now, event: str, **detail: Any) -> None:
         self._history.append({"at": iso(now.wall), "event": event, **detail})

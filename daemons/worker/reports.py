@@ -74,10 +74,10 @@ class SendResults(Send):
     entries: list[Entry] = field(default_factory=list)
 
 
-def results(to: str, batch: list[Entry], limit: int) -> SendResults:
+def results(to: str, batch: list[Entry], credit: dict[str, int]) -> SendResults:
     """One message of results; what is encoded already is not encoded again."""
     array = orjson.Fragment(b"[" + b",".join([entry.encoded for entry in batch]) + b"]")
-    payload = {"action": "task_results", "results": array, "limit": limit}
+    payload = {"action": "task_results", "results": array, **credit}
     return SendResults(to, MessageType.EVENT, payload, entries=batch)
 
 

@@ -114,12 +114,19 @@ class Uplink:
         payload = {"action": "task_handback", "tasks": [], "rest": True}
         return [Send(self.distributor_id, MessageType.EVENT, payload)]
 
-    def sends(self, mono: float, limit: int, held: int, heartbeat: Callable[[], dict[str, Any]]) -> list[Effect]:
+    def tells(self, credit: dict[str, int]) -> dict[str, int]:
+        """The same, noted as told."""
+        self.told_limit = credit["limit"]
+        return credit
+
+    def sends(
+        self, mono: float, credit: dict[str, int], held: int, heartbeat: Callable[[], dict[str, Any]]
+    ) -> list[Effect]:
         """Everything that waits; or just the limit, if it grew while the distributor is out of credit.
 
         Args:
             mono: now.
-            limit: the credit to grant.
+            credit: to grant.
             held: tasks that the distributor left here and that have not ended.
             heartbeat: the payload that tells the limit alone.
         """
@@ -134,9 +141,9 @@ class Uplink:
             self._handback.clear()
             effects.append(Send(to, MessageType.EVENT, {"action": "task_handback", "tasks": pairs}))
         if len(self._outgoing):
-            effects.extend(reports.results(to, batch, limit) for batch in self._outgoing.take(mono))
-            self.told_limit = limit
-        elif limit > self.told_limit and held >= self.told_limit:
+            told = self.tells(credit)
+            effects.extend(reports.results(to, batch, told) for batch in self._outgoing.take(mono))
+        elif credit["limit"] > self.told_limit and held >= self.told_limit:
             effects.append(Send(to, MessageType.HEARTBEAT, heartbeat(), reliable=False))
         return effects
 

@@ -211,6 +211,7 @@ class Site:
         slots: int = 1,
         types: list[str] | None = None,
         slot_types: list[str] | None = None,
+        slot_limit: int | None = None,
         running: list[list[Any]] | None = None,
         restarted: bool = False,
         labels: dict[str, str] | None = None,
@@ -218,6 +219,7 @@ class Site:
         details = {
             "task_types": types or ["noop"],
             "slot_types": slot_types or [],
+            "slot_limit": slot_limit,
             "slots": slots,
             "limit": limit,
             "labels": labels or {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.distributor.harness import Site
+from tests.unit.distributor.harness import COORDINATOR, Site
 
 
 def two_workers(site: Site) -> None:
@@ -56,3 +56,14 @@ def test_worker_of_an_earlier_release_says_nothing_of_slots(site: Site) -> None:
     site.assign(*(f"t{n}" for n in range(20)), task_type="heavy")
     assert site.got("old"), "it gets work"
     assert site.got("new"), "and so does the other one"
+
+
+def test_tasks_that_wait_for_slots_leave_the_credit_to_others(site: Site) -> None:
+    site.worker_up("w1", limit=8, slots=2, slot_limit=3, types=["noop", "heavy"], slot_types=["heavy"])
+    site.assign(*(f"h{n}" for n in range(10)), task_type="heavy")
+    site.assign("light")
+    assert site.got("w1") == [("h0", 1), ("h1", 1), ("h2", 1), ("light", 1)]
+    site.from_coordinator("explain", task_id="h9", tag="q")
+    assert "w1 holds 3 for its 2 slots" in str(site.told(COORDINATOR, "explain")[-1])
+    site.complete("w1", "h1")
+    assert site.got("w1")[-1] == ("h3", 1), "one for one"
