@@ -136,6 +136,9 @@ class Ownership:
                 await self._outage.merge(
                     self._section, held, lambda: self._leases.renew(self._section, held, self._ttl_ms)
                 )
+            if self._engine.owner:
+                # What it writes now would have the fence of before and be refused, as if somebody else had taken over.
+                self._engine.state_lost()
             loaded = await self._load(held)
         except StateError as error:
             self._failed_to_read(error)

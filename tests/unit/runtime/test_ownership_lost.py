@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from a2a_zmq.interfaces import Held, Loaded, Section
 from a2a_zmq.state.memory import MemoryLeases
 from daemons.runtime.contract import OwnershipGained
 from tests.unit.runtime.fakes import SECTION
@@ -74,6 +75,38 @@ def test_a_redis_wiped_during_an_outage_is_noticed_by_the_batch_that_waited() ->
         assert owner.core.of(OwnershipGained)[-1].state_lost
 
     play(story)
+
+
+def test_what_is_staged_while_a_spool_is_merged_after_a_loss_does_not_end_the_ownership() -> None:
+    """It was written with the fence of before, refused, and the process left as if another one had taken over."""
+
+    async def story(world: World) -> None:
+        owner = await world.owner("a")
+        owner.write("t0")
+        await asyncio.sleep(0.05)
+        world.redis.take_away()
+        owner.write("t1")
+        await asyncio.sleep(1.0)
+        world.redis.wipe()
+        world.redis.give_back()
+        load, merged = owner.load, asyncio.Event()
+
+        async def slowly(held: Held) -> dict[Section, Loaded]:
+            merged.set()
+            await asyncio.sleep(0.1)
+            return await load(held)
+
+        owner.load = slowly
+        await merged.wait()
+        owner.write("t2")
+        await world.until(lambda: len(owner.fences) == 2, "owns it again")
+        assert owner.lost == []
+        assert owner.core.of(OwnershipGained)[-1].state_lost
+        owner.write("t2")
+        await asyncio.sleep(0.05)
+        assert {"t1", "t2"} <= set(await world.stored())
+
+    play(story, spooling=True)
 
 
 def test_a_late_refusal_of_a_void_batch_does_not_end_the_next_ownership() -> None:
