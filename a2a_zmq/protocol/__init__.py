@@ -21,6 +21,7 @@ from a2a_zmq.protocol.ports import (
     ProbeWanted,
     Received,
     Refusal,
+    WatchWanted,
 )
 from a2a_zmq.protocol.retry import equal_jitter
 from a2a_zmq.protocol.spoke import Spoke
@@ -49,6 +50,7 @@ __all__ = [
     "Role",
     "Spoke",
     "StaticKeys",
+    "WatchWanted",
     "allowed",
     "equal_jitter",
     "may_join",

@@ -13,6 +13,7 @@ class BootInfo:
     host_id: str = ""
     pid: int = 0
     start_time: int = 0
+    life_fd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

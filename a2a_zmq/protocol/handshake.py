@@ -134,6 +134,8 @@ def make_hello(
     }
     if fence:
         payload["fence"] = fence
+    if boot.life_fd:
+        payload["life_fd"] = boot.life_fd
     token = keys.token(now.wall)
     if token is not None:
         payload["token"] = token
@@ -358,6 +360,7 @@ def _peer_info(agent_id: str, payload: dict[str, Any]) -> PeerInfo:
         _count(payload, "pid"),
         _count(payload, "start_time"),
         fence=_count(payload, "fence") if "fence" in payload else 0,
+        life_fd=_count(payload, "life_fd") if "life_fd" in payload else 0,
     )
 
 

@@ -17,7 +17,7 @@ from a2a_zmq.protocol.link import Entry
 from a2a_zmq.protocol.liveness import Timing, Verdict
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.outbound import Outbound, Peer
-from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, ProbeWanted, Received
+from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, ProbeWanted, Received, WatchWanted
 from a2a_zmq.protocol.session import Session
 from a2a_zmq.protocol.strict import dumps
 from a2a_zmq.protocol.wire import parse_message, salvage_metadata
@@ -154,6 +154,14 @@ class Machine(Outbound, ABC):
         peer.congested_until = 0.0
         self._timers.arm(("beat", peer.agent_id), self._next_beat(peer, now))
         self._watch(peer, now)
+        info = peer.info
+        if info is not None and info.life_fd and self._is_neighbour(info):
+            wanted = WatchWanted(peer.agent_id, info.boot_id, info.pid, info.start_time, info.life_fd)
+            self.events.append(wanted)
+
+    def _is_neighbour(self, info: PeerInfo | None) -> bool:
+        """Whether the peer is a process of our own host, which the operating system can be asked about."""
+        return info is not None and info.pid > 0 and bool(info.host_id) and info.host_id == self._boot.host_id
 
     def _replaced(self, peer: Peer, info: PeerInfo, now: Now) -> None:
         """Take over the new session's account of the peer: a new boot id proves that the former process is gone."""
@@ -202,9 +210,7 @@ class Machine(Outbound, ABC):
         self._drop_session(peer)
         if not peer.up:
             return
-        info = peer.info
-        can_probe = info is not None and info.pid > 0 and bool(info.host_id) and info.host_id == self._boot.host_id
-        self._judge(peer, peer.life.broke(self._at, can_probe=can_probe), now)
+        self._judge(peer, peer.life.broke(self._at, can_probe=self._is_neighbour(peer.info)), now)
         self._judge(peer, peer.life.check(self._at), now)
         self._watch(peer, now)
 
@@ -213,6 +219,8 @@ class Machine(Outbound, ABC):
         was_up, peer.up = peer.up, False
         if was_up:
             self.events.append(PeerDown(peer.agent_id, peer.role, verdict.reason, round(verdict.silent_s, 6)))
+            if peer.info is not None and peer.info.life_fd:
+                self.events.append(WatchWanted(peer.agent_id))
         self._timers.cancel(("life", peer.agent_id))
         self._ended(peer, verdict.reason, now)
 
@@ -227,6 +235,12 @@ class Machine(Outbound, ABC):
         if peer is not None and peer.up:
             self._judge(peer, peer.life.probed(self._at, gone=gone), now)
             self._watch(peer, now)
+
+    def exited(self, agent_id: str, boot_id: str, now: Now) -> None:
+        self._at = self._clock.observe(now.mono)
+        peer = self._peers.get(agent_id)
+        if peer is not None and peer.up and peer.info is not None and peer.info.boot_id == boot_id:
+            self._down(peer, peer.life.died(self._at, "exited"), now)
 
     # ------------------------------------------------------------ time
 

@@ -28,6 +28,7 @@ class PeerInfo:
         host_id: equal for processes between which a pid is meaningful (kernel boot id and pid namespace).
         pid, start_time: the peer's process and its start time in clock ticks (``/proc/PID/stat``), 0 if unknown.
         fence: with which it acts in its name, 0 if it has none.
+        life_fd: descriptor of the process that a watcher on the same host can learn of its death from, 0 if none.
         details: what the peer said of itself: a spoke's ``announce`` payload, or a hub's ``welcome`` payload.
         restarted: True if this agent was known before with another boot id; its unacknowledged outbox was
             dropped then, because the new process has no memory of what the old one handled.
@@ -42,6 +43,7 @@ class PeerInfo:
     fence: int = 0
     details: dict[str, Any] = field(default_factory=dict)
     restarted: bool = False
+    life_fd: int = 0
 
 
 @dataclass(slots=True)
@@ -93,6 +95,17 @@ class ProbeWanted:
     start_time: int
 
 
+@dataclass(frozen=True, slots=True)
+class WatchWanted:
+    """Watch this process, and no other of the agent's, and say :meth:`Port.exited` when it dies; pid 0: watch none."""
+
+    agent_id: str
+    boot_id: str = ""
+    pid: int = 0
+    start_time: int = 0
+    life_fd: int = 0
+
+
 @dataclass(slots=True)
 class Refusal:
     """A frame was refused; for metrics and the audit history. Never answered if unauthenticated.
@@ -111,7 +124,7 @@ class Refusal:
     detail: str = ""
 
 
-PortEvent = PeerUp | PeerSuspect | PeerDown | Received | ProbeWanted | Refusal
+PortEvent = PeerUp | PeerSuspect | PeerDown | Received | ProbeWanted | WatchWanted | Refusal
 Marks = dict[str, tuple[str, int]]  # agent id → (session id, highest sequence number handed to the owner)
 
 
@@ -146,6 +159,9 @@ class Port(Protocol):
 
     def probed(self, agent_id: str, *, gone: bool, now: Now) -> None:
         """Answer to :class:`ProbeWanted`."""
+
+    def exited(self, agent_id: str, boot_id: str, now: Now) -> None:
+        """Proof that this process of the agent has ended (see :class:`WatchWanted`); no news of an older one counts."""
 
     def send(
         self,

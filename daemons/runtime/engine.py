@@ -19,7 +19,7 @@ from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.message import MessageType
-from a2a_zmq.protocol.ports import Marks, PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal
+from a2a_zmq.protocol.ports import Marks, PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
 from daemons.runtime.contract import (
     Batch,
     BatchApplied,
@@ -72,7 +72,7 @@ class Outputs:
     apply: PendingBatch | None = None
     queries: list[Query] = field(default_factory=list)
     runs: list[StartRun | StopRun] = field(default_factory=list)
-    probes: list[tuple[int, ProbeWanted]] = field(default_factory=list)
+    probes: list[tuple[int, ProbeWanted | WatchWanted]] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
     answers: list[LocalAnswer] = field(default_factory=list)
     again: bool = False  # there is more to handle at once: take another turn
@@ -298,7 +298,7 @@ class Engine:
                 self._meter.observe("message_latency_seconds", max(0.0, now.wall - sent))
             self._dispatch(item, now)
             return
-        if isinstance(item, ProbeWanted):
+        if isinstance(item, (ProbeWanted, WatchWanted)):
             self._out.probes.append((index, item))
             return
         if isinstance(item, Refusal):

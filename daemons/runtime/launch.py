@@ -33,6 +33,7 @@ from daemons.health import HealthServer
 from daemons.metrics import PrometheusMeter
 from daemons.runtime import keys
 from daemons.runtime.contract import Core, DrainRequested, Exit
+from daemons.runtime.deathwatch import own_life_fd
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
 from daemons.runtime.outage import OutageKeeper
@@ -68,7 +69,7 @@ class Daemon:
     def __init__(self, settings: DaemonSettings, role: Role) -> None:
         self.settings = settings
         self.process = own_identity()
-        self.boot = BootInfo(os.urandom(8).hex(), *self.process)
+        self.boot = BootInfo(os.urandom(8).hex(), *self.process, life_fd=own_life_fd())
         self.new_id = make_id_factory(os.urandom)
         self.log = logs.get_logger("launch")
         self.meter = PrometheusMeter(on_unknown=lambda what: self.log.error("bad_metric", what=what))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 # After its sockets are closed a killed process needs a moment until it is a zombie; longer than this it is alive.
 PROBE_WAIT_S = 0.25
+# A thread that ends, among the flags in ``/proc/PID/stat`` (field 9).
+PF_EXITING = 0x4
 
 
 class ProcessIdentity(NamedTuple):
@@ -27,16 +29,20 @@ class ProcessIdentity(NamedTuple):
     start_time: int
 
 
-def start_time_of(pid: int) -> int | None:
-    """Start time in clock ticks, or None if the process is gone or only a zombie."""
+def _stat(pid: int) -> list[str] | None:
+    """Fields of ``/proc/PID/stat`` from the third on, or None if the process is gone or only a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = stat[stat.rindex(")") + 2 :].split()
-    if fields[0] in ("Z", "X"):
-        return None
-    return int(fields[19])
+    return None if fields[0] in ("Z", "X") else fields
+
+
+def start_time_of(pid: int) -> int | None:
+    """Start time in clock ticks, or None if the process is gone or only a zombie."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
 
 
 def own_identity() -> ProcessIdentity:
@@ -53,6 +59,12 @@ def is_gone(pid: int, start_time: int) -> bool:
     """True if that very process does not run any more on this host."""
     found = start_time_of(pid)
     return found is None or start_time not in {0, found}
+
+
+def is_ending(pid: int, start_time: int) -> bool:
+    """True if that very process is gone, or its main thread has begun to end, which nothing can stop any more."""
+    fields = _stat(pid)
+    return fields is None or start_time not in {0, int(fields[19])} or bool(int(fields[6]) & PF_EXITING)
 
 
 async def wait_gone(pid: int, start_time: int, timeout_s: float = PROBE_WAIT_S) -> bool:

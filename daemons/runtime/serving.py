@@ -13,6 +13,7 @@ import uvloop
 from a2a_zmq.errors import ConfigError, StoreUnavailable
 from a2a_zmq.protocol.message import Role
 from daemons import logs
+from daemons.runtime.deathwatch import hold_life_mark
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
 from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.spool import SpoolBroken
@@ -38,6 +39,8 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
     log = logs.get_logger("launch")
     take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
     hide_marks()
+    if why := hold_life_mark():
+        log.debug("no_life_mark", why=why)
 
     async def main() -> int:
         daemon = await open_daemon(settings)

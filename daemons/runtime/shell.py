@@ -17,9 +17,10 @@ from typing import Any, Protocol
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import SectionWrite, StateStore
-from a2a_zmq.protocol.ports import ProbeWanted
+from a2a_zmq.protocol.ports import ProbeWanted, WatchWanted
 from daemons import logs
 from daemons.runtime.contract import Effect, Event, LocalCall, Log, Meter, QueryAnswer, StartRun, StopRun
+from daemons.runtime.deathwatch import DeathWatch
 from daemons.runtime.engine import Engine, Outputs, PendingBatch
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import wait_gone
@@ -79,6 +80,7 @@ class Shell:
         self._loop = asyncio.get_running_loop()
         self._log = logs.get_logger("shell")
         self._sender = Sender(self._undeliverable)
+        self._deaths = DeathWatch(self._loop, self._died)
         self._timer: asyncio.TimerHandle | None = None
         self._turn_wanted = False
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a simulated run must replay exactly
@@ -197,7 +199,10 @@ class Shell:
                 else:
                     self.runner.stop(run)
         for port, probe in out.probes:
-            self.spawn(self._probe(port, probe))
+            if isinstance(probe, ProbeWanted):
+                self.spawn(self._probe(port, probe))
+            else:
+                self._deaths.want(port, probe)
         for line in out.logs:
             self._write_log(line)
         for answer in out.answers:
@@ -288,6 +293,13 @@ class Shell:
         self.engine.ports[port].probed(probe.agent_id, gone=gone, now=self._clock())
         self.turn()
 
+    def _died(self, port: int, watched: WatchWanted) -> None:
+        try:
+            self.engine.ports[port].exited(watched.agent_id, watched.boot_id, self._clock())
+        except Exception as error:
+            self._fail(error)
+        self.turn()
+
     def _write_log(self, line: Log) -> None:
         getattr(self._log, line.level, self._log.info)(line.event, **line.fields)
 
@@ -342,6 +354,7 @@ class Shell:
     def abandon(self) -> None:
         """As if the process had been killed: nothing is flushed, released or said any more."""
         self._closing = True
+        self._deaths.close()
         self.ownership = None
         self._store = None
         if self._timer is not None:
@@ -368,6 +381,7 @@ class Shell:
             except Exception as error:
                 self._log.error("farewell_failed", why=f"{type(error).__name__}: {error}")
         self._closing = True
+        self._deaths.close()
         if self._timer is not None:
             self._timer.cancel()
         for task in list(self._tasks):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -61,6 +63,30 @@ def test_a_killed_workers_tasks_run_elsewhere_at_once(fleet: LocalFleet, client:
         assert (handle.record["metadata"]["attempt"] > 1) is (handle.task_id in on_victim)
     found = scrape(fleet, "distributor-1")
     assert total(found, "a2a_failure_detection_seconds_count", role="worker") >= 1
+
+
+def marks_open(fleet: LocalFleet, name: str) -> int:
+    """How many life marks a daemon has open: its own, and those of the processes that it watches."""
+    count = 0
+    for entry in Path(f"/proc/{fleet.pids[name]}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += str(entry.readlink()).startswith("/memfd:a2a-life")
+    return count
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="life marks")
+def test_daemons_watch_the_processes_below_them(fleet: LocalFleet) -> None:
+    """Each of its workers by the distributor, the distributor by the coordinator, also after they were replaced."""
+    fleet.wait_ready()
+    (coordinator,) = fleet.names("coordinator")
+    for victim in ("worker-1", "worker-2", "distributor-1"):
+        wait_until(lambda: marks_open(fleet, "distributor-1") == 4, "the distributor watches three workers")
+        wait_until(lambda: marks_open(fleet, coordinator) == 2, "the coordinator watches the distributor")
+        assert marks_open(fleet, "worker-3") == 1
+        fleet.kill(victim)
+        fleet.wait_ready()
+    wait_until(lambda: marks_open(fleet, "distributor-1") == 4, "the new distributor watches them, too")
+    wait_until(lambda: marks_open(fleet, coordinator) == 2, "the coordinator watches the new one only")
 
 
 def test_workers_killed_one_after_the_other_under_load(fleet: LocalFleet, client: FleetClient, ledger: Path) -> None:

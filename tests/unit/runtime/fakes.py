@@ -183,6 +183,9 @@ class PlainPort:
     def probed(self, agent_id: str, *, gone: bool, now: Now) -> None:
         self.probes.append((agent_id, gone))
 
+    def exited(self, agent_id: str, boot_id: str, now: Now) -> None:
+        self.events.append(PeerDown(agent_id, Role.WORKER, "exited", 0.1))
+
     def send(
         self,
         peer: str,
