@@ -6,6 +6,7 @@ value may be absent. Times in records are ISO 8601 texts. Records are what trave
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from a2a_zmq.errors import IllegalTransition
@@ -31,6 +32,22 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     FAILED: frozenset({PENDING}),  # only by an operator's `retry`
     ABANDONED: frozenset({PENDING}),  # only by an operator's `retry`
 }
+
+
+def attempt_of(record: Mapping[str, Any]) -> int:
+    """The attempt that a record, live or of a result, names; 0 for none."""
+    metadata = record.get("metadata")
+    attempt = metadata.get("attempt") if isinstance(metadata, dict) else None
+    return attempt if isinstance(attempt, int) else 0
+
+
+def ends(result: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Is this result the end of the life that the live record is of? (An operator's retry begins another one.)"""
+    metadata = record.get("metadata")
+    if not isinstance(metadata, dict) or not metadata.get("retried"):
+        return True
+    floor = metadata.get("floor")
+    return not isinstance(floor, int) or attempt_of(result) > floor
 
 
 def check_move(task_id: str, old: str, new: str) -> None:

@@ -148,8 +148,9 @@ class MemoryStore:
     def _buckets(self, data: MemoryData, distributor_id: str, since: Mark = ()) -> list[dict[str, bytes]]:
         """Result buckets that are still there, newest first in each section."""
         found = []
-        for place, section in enumerate(keys.sections(distributor_id)):
-            buckets = self._results_of(data, distributor_id)[place]
+        for place, (section, buckets) in enumerate(
+            zip(keys.sections(distributor_id), self._results_of(data, distributor_id), strict=True)
+        ):
             for number in buckets.newer_than(Buckets.parse(since[place])) if since else buckets.newest_first():
                 found.append(data.hashes.get(keys.results(section, number), {}))
         return found

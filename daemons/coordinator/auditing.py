@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from a2a_zmq import tasks
 from a2a_zmq.interfaces import INBOX, KeyFact
 from a2a_zmq.state import keys
 from a2a_zmq.state.lease_rules import parse_lease_value
 from a2a_zmq.tasks import TERMINAL
-from daemons.coordinator.records import attempt_of
 
 # What mends a finding. "" : more than one answer is possible, or none of ours: it is reported only.
 DROP: Final = "drop"  # take the live record out of the section
@@ -92,12 +92,8 @@ def parsed(task_id: str, record: bytes) -> dict[str, Any] | None:
 
 
 def ends(result: bytes | None, record: Mapping[str, Any] | None) -> bool:
-    """Is this the end of the life that the live record is of? (An operator's retry begins another one.)"""
-    if result is None:
-        return False
-    metadata = (record or {}).get("metadata") or {}
-    floor = metadata.get("floor") if metadata.get("retried") else 0
-    return attempt_of(orjson.loads(result)) > floor if isinstance(floor, int) and floor else True
+    """Is there a result, and is it the end of the life that the live record is of?"""
+    return result is not None and tasks.ends(orjson.loads(result), record or {})
 
 
 def judge(facts: Facts) -> list[Finding]:

@@ -80,3 +80,9 @@ class CoordinatorConfig:
     audit_pace_s: float = 0.5
     audit_again_s: float = 0.3
     audit_per_s: float = 5.0
+
+    def batch_room(self) -> int:
+        """Tasks that clients are told to submit at once: it is taken whole or not at all, so a quarter of what is taken
+        in all must hold it."""
+        room = min(self.max_live_tasks, self.max_client_tasks, self.max_staged_tasks)
+        return min(self.max_batch, max(1, room // 4))

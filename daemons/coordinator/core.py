@@ -90,9 +90,7 @@ class CoordinatorCore:
         self.supervision = Supervision(desk, self.sync)
         self._audit_tokens = config.audit_per_s
         self._audited_at = -math.inf
-        # A submission is taken whole or not at all, so a quarter of what is taken in all must hold it.
-        room = min(config.max_live_tasks, config.max_client_tasks, config.max_staged_tasks)
-        self._max_batch = min(config.max_batch, max(1, room // 4))
+        self._max_batch = config.batch_room()
         self._submissions = submissions = Submissions(desk)
         results = Results(desk)
         queries, lists, explaining = Queries(desk, self.supervision), Lists(desk, self.supervision), Explaining(desk)

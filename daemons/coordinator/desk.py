@@ -10,7 +10,7 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
 from daemons.coordinator.clients import Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.distributors import Distributor
@@ -18,7 +18,7 @@ from daemons.coordinator.ledger import Ledger
 from daemons.coordinator.lives import cancelled_record, dead_letter
 from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
-from daemons.coordinator.records import Entry, attempt_of, public_result
+from daemons.coordinator.records import Entry, public_result
 from daemons.coordinator.staging import INBOX_SECTION, Staging
 from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Send
 

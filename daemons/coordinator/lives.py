@@ -7,8 +7,8 @@ from typing import Any, Final
 import orjson
 
 from a2a_zmq.clock import Now, iso
-from a2a_zmq.tasks import ABANDONED, FAILED, Record
-from daemons.coordinator.records import RESERVED, Entry, attempt_of
+from a2a_zmq.tasks import ABANDONED, FAILED, Record, attempt_of
+from daemons.coordinator.records import RESERVED, Entry
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
 ATTEMPTS_KEPT: Final = 10

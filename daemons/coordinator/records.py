@@ -340,10 +340,5 @@ def restored_record(record: bytes) -> bytes:
     return orjson.dumps(found)
 
 
-def attempt_of(record: Record) -> int:
-    attempt = (record.get("metadata") or {}).get("attempt")
-    return attempt if isinstance(attempt, int) else 0
-
-
 def owner_of(record: Record) -> str:
     return str((record.get("metadata") or {}).get("client") or "")

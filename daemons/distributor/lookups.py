@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from orjson import loads
 
 from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.tasks import ends
 from daemons.distributor.memory import Memory, Parsed
 from daemons.runtime.contract import Query, Send
 
@@ -28,13 +28,9 @@ def unended(memory: Memory, records: dict[str, Parsed], results: dict[str, bytes
     """Those of the records whose task has not ended; of the others the coordinator is told."""
     alive = dict(records)
     for task_id, result in results.items():
-        record, metadata, _ = records[task_id]
-        if not (metadata.get("retried") and _attempt(loads(result)) <= metadata.get("floor", 0)):
-            del alive[task_id]  # (the result of the life before it was retried does not count)
+        record = records[task_id][0]
+        if ends(loads(result), record):
+            del alive[task_id]
             memory.recent.add(record)
             tell(memory, result)
     return alive
-
-
-def _attempt(result: dict[str, Any]) -> int:
-    return (result.get("metadata") or {}).get("attempt") or 0

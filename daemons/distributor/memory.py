@@ -165,7 +165,7 @@ def parse_record(record: Any) -> Parsed | None:
 
 def parse_all(tasks: dict[str, bytes]) -> dict[str, Parsed]:
     """Live records that we can work with; others are left where they are, for ``a2actl doctor``."""
-    out: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {}
+    out: dict[str, Parsed] = {}
     for task_id, raw in tasks.items():
         try:
             parsed = parse_record(loads(raw))

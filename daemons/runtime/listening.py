@@ -4,6 +4,7 @@ case."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
@@ -75,11 +76,9 @@ class Listener:
 
     async def _read(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):  # nothing was published for a while: look all the same
                 async with asyncio.timeout(READ_EVERY_S * (0.8 + 0.4 * self._rng())):
                     await self._read_now.wait()
-            except TimeoutError:
-                pass  # nothing was published for a while: look all the same
             self._read_now.clear()
             for distributor_id in self._ids():
                 try:

@@ -20,10 +20,10 @@ import orjson
 
 from a2a_zmq.interfaces import INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.takeover import take_section
+from a2a_zmq.tasks import attempt_of, ends
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
 
 CHUNK_BYTES: Final = 1024 * 1024
-_NOTHING: Final[dict[str, Any]] = {}
 
 
 @dataclass(slots=True)
@@ -85,21 +85,13 @@ def _absorb(group: Group, kept: Kept) -> None:
     into.drop_letters = [*(each for each in into.drop_letters if each not in write.results), *write.drop_letters]
 
 
-def _metadata(record: bytes) -> dict[str, Any]:
-    metadata = orjson.loads(record).get("metadata")
-    return metadata if isinstance(metadata, dict) else _NOTHING
-
-
-def _attempt(metadata: dict[str, Any]) -> int:
-    attempt = metadata.get("attempt")
-    return attempt if isinstance(attempt, int) else 0
+def _attempt(record: bytes) -> int:
+    return attempt_of(orjson.loads(record))
 
 
 def outlived(record: bytes, result: bytes) -> bool:
-    """Whether this result ends the task of this live record (the result that a retried task had before does not)."""
-    metadata = _metadata(record)
-    floor = metadata.get("floor")
-    return not (metadata.get("retried") and isinstance(floor, int) and _attempt(_metadata(result)) <= floor)
+    """Whether this result ends the task of this live record."""
+    return ends(orjson.loads(result), orjson.loads(record))
 
 
 async def outlived_puts(store: StateStore, write: SectionWrite, since: Mark = ()) -> list[str]:
@@ -221,7 +213,7 @@ class Merger:
         ended: dict[str, bytes] = {}
         for place in places:
             for task_id, result in (await self._store.results(place, ids)).items():
-                ended[task_id] = max(ended.get(task_id, result), result, key=lambda each: _attempt(_metadata(each)))
+                ended[task_id] = max(ended.get(task_id, result), result, key=_attempt)
         elsewhere = {
             task_id for place in places if place not in (here, INBOX) for task_id in live[place]
         }  # a task that is still in the inbox was on its way here
@@ -239,7 +231,7 @@ class Merger:
             if self._last[here, task_id] <= end
             and task_id not in elsewhere
             and not (task_id in ended and outlived(record, ended[task_id]))
-            and (task_id not in live[here] or _attempt(_metadata(record)) > _attempt(_metadata(live[here][task_id])))
+            and (task_id not in live[here] or _attempt(record) > _attempt(live[here][task_id]))
         }
         write.letters = [task_id for task_id in write.results if task_id in letters]
         # What a later row puts or drops is no loss.
@@ -257,10 +249,10 @@ class Merger:
 
 
 def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
-    attempt = _attempt(_metadata(result))
-    if ended is not None and _attempt(_metadata(ended)) >= attempt:
+    attempt = _attempt(result)
+    if ended is not None and _attempt(ended) >= attempt:
         return False
-    return live is None or _attempt(_metadata(live)) <= attempt
+    return live is None or _attempt(live) <= attempt
 
 
 async def forget(spool: Spool, upto: int) -> bool:

@@ -78,9 +78,8 @@ class WorkerCore:
         self.agent_id = agent_id
         self.distributor_id = distributor_id
         self._config = config
-        self._kinds = (
-            dict(task_types) if isinstance(task_types, Mapping) else {name: TaskKind("async") for name in task_types}
-        )
+        named = task_types if isinstance(task_types, Mapping) else {name: TaskKind("async") for name in task_types}
+        self._kinds = dict(named)
         self._labels = dict(labels or {})
         self._meter = meter
         self._board = Board(config)

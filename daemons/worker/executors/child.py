@@ -12,6 +12,7 @@ a service manager that signals the whole control group must not end running work
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
@@ -104,12 +105,10 @@ class Child:
     def _read_forever(self) -> None:
         # Signals belong to the main thread: one that arrived here would not interrupt what that one waits for.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        try:
+        with contextlib.suppress(OSError):  # the worker is gone: the same as end of file
             while data := os.read(self._fd, READ_BYTES):
                 for head, body in self._unpacker.feed(data):
                     self._take(head, body)
-        except OSError:
-            pass  # the worker is gone: the same as end of file
         self._closing = True
         self._wake()
         # A handler that still runs has nobody to report to; it and whatever it started end here.

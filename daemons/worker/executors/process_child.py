@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
@@ -198,10 +199,9 @@ class ChildProcess:
         try:
             while self._out:
                 del self._out[: self._socket.send(self._out)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._out.clear()  # it is dying: its exit is reported next
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):  # (the rest of it goes when there is room)
+                self._out.clear()  # it is dying: its exit is reported next
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         if not self._buried and self._selector.get_key(self._socket).events != events:
             self._selector.modify(self._socket, events, self._socket_event)
@@ -318,13 +318,12 @@ class ChildProcess:
         self._socket.shutdown(socket.SHUT_WR)
 
     def _signal(self, number: int, *, group: bool) -> None:
-        try:
+        # It may have ended meanwhile; it is not reaped yet, so the number is nobody else's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             if group:
                 os.killpg(self.pid, number)
             else:
                 os.kill(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # ended meanwhile; not reaped yet, so the number is nobody else's
 
     def bury(self) -> int:
         """Close everything, reap; returns the exit status (negative: signal)."""

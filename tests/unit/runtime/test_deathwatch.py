@@ -135,6 +135,15 @@ def watcher() -> Iterator[Watcher]:
 Start = Callable[[str], Watched]
 
 
+@pytest.fixture
+def watched(start: Start, watcher: Watcher, wait_until: WaitUntil) -> Watched:
+    """A process that is watched as "w"."""
+    process = start("w")
+    watcher.want(process.wanted)
+    wait_until(lambda: waits_for("w"), "it is watched")
+    return process
+
+
 def another_dies(start: Start, watcher: Watcher, wait_until: WaitUntil) -> None:
     """Until this is told, everything before it would have been told."""
     other = start("other")
@@ -165,21 +174,15 @@ def test_all_who_watch_a_process_are_told(start: Start, watcher: Watcher, wait_u
     wait_until(lambda: len(watcher.told) == 3, "all are told")
 
 
-def test_a_process_that_ends_by_itself_is_told_of(start: Start, watcher: Watcher, wait_until: WaitUntil) -> None:
-    victim = start("w")
-    watcher.want(victim.wanted)
-    wait_until(lambda: waits_for("w"), "it is watched")
-    victim.do("end")
+def test_a_process_that_ends_by_itself_is_told_of(watched: Watched, watcher: Watcher, wait_until: WaitUntil) -> None:
+    watched.do("end")
     wait_until(lambda: watcher.told == ["0 boot of w"], "its end is told")
 
 
 @pytest.mark.parametrize("what", ["fork", "spawn", "thread"])
 def test_what_a_process_starts_and_what_ends_is_not_the_process(
-    start: Start, watcher: Watcher, wait_until: WaitUntil, what: str
+    start: Start, watched: Watched, watcher: Watcher, wait_until: WaitUntil, what: str
 ) -> None:
-    watched = start("w")
-    watcher.want(watched.wanted)
-    wait_until(lambda: waits_for("w"), "it is watched")
     watched.do(what)
     another_dies(start, watcher, wait_until)
     assert watcher.told == ["0 boot of other"]
@@ -187,10 +190,9 @@ def test_what_a_process_starts_and_what_ends_is_not_the_process(
     wait_until(lambda: "0 boot of w" in watcher.told, "its own death is told")
 
 
-def test_a_process_that_is_stopped_is_not_dead(start: Start, watcher: Watcher, wait_until: WaitUntil) -> None:
-    watched = start("w")
-    watcher.want(watched.wanted)
-    wait_until(lambda: waits_for("w"), "it is watched")
+def test_a_process_that_is_stopped_is_not_dead(
+    start: Start, watched: Watched, watcher: Watcher, wait_until: WaitUntil
+) -> None:
     watched.process.send_signal(signal.SIGSTOP)
     status = Path(f"/proc/{watched.wanted.pid}/status")
     wait_until(lambda: "State:\tT" in status.read_text(), "it is stopped")
@@ -202,12 +204,9 @@ def test_a_process_that_is_stopped_is_not_dead(start: Start, watcher: Watcher, w
 
 @pytest.mark.parametrize("what", ["scribble", "truncate", "become"])
 def test_a_mark_that_is_not_as_expected_proves_nothing(
-    start: Start, watcher: Watcher, wait_until: WaitUntil, what: str
+    start: Start, watched: Watched, watcher: Watcher, wait_until: WaitUntil, what: str
 ) -> None:
     """Also one that says that its owner died, while the process lives; or runs another program now."""
-    watched = start("w")
-    watcher.want(watched.wanted)
-    wait_until(lambda: waits_for("w"), "it is watched")
     watched.do(what)
     wait_until(lambda: gives_up("w"), "the watch ends")
     assert not is_ending(watched.wanted.pid, watched.wanted.start_time)
@@ -288,11 +287,8 @@ def test_a_watch_that_is_not_wanted_any_more_tells_nothing(
 
 
 def test_a_session_made_anew_with_the_same_process_keeps_its_watch(
-    start: Start, watcher: Watcher, wait_until: WaitUntil
+    watched: Watched, watcher: Watcher, wait_until: WaitUntil
 ) -> None:
-    watched = start("w")
-    watcher.want(watched.wanted)
-    wait_until(lambda: waits_for("w"), "it is watched")
     for _ in range(100):
         watcher.want(watched.wanted)
     assert [thread.name for thread in threading.enumerate()].count("watch-w") == 1

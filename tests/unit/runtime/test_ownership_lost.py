@@ -10,7 +10,7 @@ from a2a_zmq.interfaces import Held, Loaded, Section
 from a2a_zmq.state.memory import MemoryLeases
 from daemons.runtime.contract import OwnershipGained
 from tests.unit.runtime.fakes import SECTION
-from tests.unit.runtime.owners import SAFE_S, TTL_MS, World, play
+from tests.unit.runtime.owners import SAFE_S, TTL_MS, Owner, World, play
 
 # ---------------------------------------------------------------- fenced, state lost
 
@@ -61,16 +61,22 @@ def test_lost_state_is_told_and_gets_a_new_epoch(how: str) -> None:
     play(story)
 
 
+async def wiped_in_an_outage(world: World, seconds: float) -> Owner:
+    """An owner that wrote before and during an outage; Redis is back, and empty."""
+    owner = await world.owner("a")
+    owner.write("t0")
+    await asyncio.sleep(0.05)
+    world.redis.take_away()
+    owner.write("t1")
+    await asyncio.sleep(seconds)
+    world.redis.wipe()
+    world.redis.give_back()
+    return owner
+
+
 def test_a_redis_wiped_during_an_outage_is_noticed_by_the_batch_that_waited() -> None:
     async def story(world: World) -> None:
-        owner = await world.owner("a")
-        owner.write("t0")
-        await asyncio.sleep(0.05)
-        world.redis.take_away()
-        owner.write("t1")
-        await asyncio.sleep(8.0)
-        world.redis.wipe()
-        world.redis.give_back()
+        owner = await wiped_in_an_outage(world, 8.0)
         await world.until(lambda: len(owner.fences) == 2, "owns it again")
         assert owner.core.of(OwnershipGained)[-1].state_lost
 
@@ -81,14 +87,7 @@ def test_what_is_staged_while_a_spool_is_merged_after_a_loss_does_not_end_the_ow
     """It was written with the fence of before, refused, and the process left as if another one had taken over."""
 
     async def story(world: World) -> None:
-        owner = await world.owner("a")
-        owner.write("t0")
-        await asyncio.sleep(0.05)
-        world.redis.take_away()
-        owner.write("t1")
-        await asyncio.sleep(1.0)
-        world.redis.wipe()
-        world.redis.give_back()
+        owner = await wiped_in_an_outage(world, 1.0)
         load, merged = owner.load, asyncio.Event()
 
         async def slowly(held: Held) -> dict[Section, Loaded]:
