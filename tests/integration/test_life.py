@@ -225,7 +225,7 @@ def test_supervisord_runs_the_fleet_and_stops_it_in_order(supervised: Supervised
     killed = supervised.command("supervisorctl", "signal", "KILL", "worker-1")
     assert killed.returncode == 0, killed.stdout
     wait_until(
-        lambda: "spawned: 'worker-1'" in supervised.logged().rpartition("exited: worker-1")[2], "worker-1 is back"
+        lambda: "spawned: 'worker-1'" in supervised.logged().partition("exited: worker-1")[2], "worker-1 is back"
     )
     assert supervised.a2actl("submit", "noop", "--wait").returncode == 0
     assert supervised.command("supervisorctl", "shutdown").returncode == 0
