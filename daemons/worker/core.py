@@ -92,7 +92,8 @@ class WorkerCore:
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._created_at: datetime | None = None
         self._last_heartbeat: datetime | None = None
-        self._ended = {"completed": 0, "failed": 0, "abandoned": 0}
+        self._ended = dict.fromkeys(("completed", "failed", "abandoned", "waiting", "moved", "put_off"), 0)
+        self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
         self._actions = {
             "assign_tasks": self._assign_tasks,
             "assign_task": self._assign_tasks,
@@ -216,6 +217,12 @@ class WorkerCore:
                 self._uplink.hand_back((run.task_id, run.attempt))
             else:
                 effects.append(LocalAnswer(run.call_id, reports.local_failure("the worker is draining")))
+        # A graph goes on elsewhere from its last step: no need to wait for its end.
+        effects += [
+            StopRun(run.task_id, run.attempt, "drain", at_step=True)
+            for run in self._board.all()
+            if run.graph and not run.stop_reason
+        ]
         fields = {"reason": reason, "running": len(self._board), "unsent": self._uplink.unsent}
         # Told at once, so that nothing more is sent here just to be handed back.
         effects += self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
@@ -238,7 +245,9 @@ class WorkerCore:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
             event.error = event.error_kind = "replaced"
-        if run.stop_reason == "drain" and event.started_at == 0.0:
+        if run.graph and run.stop_reason == "drain" and event.error_kind == "killed":
+            event.outcome, event.error_kind = "moved", "drain"  # its step took too long; that one is run again
+        if self._drain.reason and event.started_at == 0.0 and event.outcome == "failed":
             self._uplink.hand_back((run.task_id, run.attempt))
         else:
             self._report(run, event)
@@ -337,6 +346,7 @@ class WorkerCore:
                 [run.task_id, run.attempt, run.fence] for run in self._board.runs.values() if run.call_id is None
             ],
             "draining": bool(self._drain.reason),
+            **({"graphs": self._graphs} if self._graphs else {}),
         }
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
@@ -47,14 +47,21 @@ Key = tuple[str, int]
 class ProcessPool:
     """Starts lazily: an unused pool costs nothing, an idle one gives its children back."""
 
-    def __init__(self, config: WorkerConfig, report: Callable[[list[Event]], None]) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        report: Callable[[list[Event]], None],
+        checkpoints: dict[str, Any] | None = None,
+    ) -> None:
         """
         Args:
             config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
+            checkpoints: what the children are told of the store of checkpoints.
         """
         self._config = config
         self._report = report
+        self._options = {"max_result_bytes": config.max_result_bytes, "checkpoints": checkpoints or {}}
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
         self._pending: deque[Job] = deque()
@@ -75,6 +82,10 @@ class ProcessPool:
 
     def stop(self, task_id: str, attempt: int, reason: str) -> None:
         self._thread.post(lambda: self._stop((task_id, attempt), reason))
+
+    def drain(self, task_id: str, attempt: int) -> None:
+        """Have a graph's run stop at the end of its present step, and not begin if it has not."""
+        self._thread.post(lambda: self._drain((task_id, attempt)))
 
     def problem(self) -> str:
         """Why no child can be started, "" if they can."""
@@ -139,6 +150,15 @@ class ProcessPool:
             self._ask(job)
         else:
             job.child.revoke(job)
+
+    def _drain(self, key: Key) -> None:
+        job = self._jobs.get(key)
+        if job is None or job.stop_reason:
+            return
+        if job.child is not None and job.child.jobs[0] is job:
+            job.child.send(["drain", *key])
+        else:
+            self._stop(key, "drain")
 
     def _ask(self, job: Job) -> None:
         assert job.child is not None
@@ -253,7 +273,7 @@ class ProcessPool:
 
     def _spawn(self, now: float) -> bool:
         try:
-            child = ChildProcess(self._config.max_result_bytes, self._thread.selector, self._frames, self._gone)
+            child = ChildProcess(self._options, self._thread.selector, self._frames, self._gone)
         except OSError as error:
             self._start_failed(now, f"cannot start a child process: {error}", {})
             return False
