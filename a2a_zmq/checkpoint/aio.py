@@ -21,7 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from a2a_zmq.checkpoint import keys
 from a2a_zmq.checkpoint.address import Address
-from a2a_zmq.checkpoint.base import RETRIES, SaverBase, by_name, by_text
+from a2a_zmq.checkpoint.base import RETRIES, by_name, by_text
+from a2a_zmq.checkpoint.bridge import BlockingBridge
 from a2a_zmq.checkpoint.calls import Call, Operation, Write
 from a2a_zmq.checkpoint.failures import translated
 from a2a_zmq.checkpoint.lanes import Lanes
@@ -31,7 +32,7 @@ from a2a_zmq.checkpoint.options import Retention
 T = TypeVar("T")
 
 
-class AsyncRedisSaver(SaverBase):
+class AsyncRedisSaver(BlockingBridge):
     """LangGraph checkpoints in plain Redis or Valkey: single server, behind Sentinel, or Cluster.
 
     Made for one event loop. Opens nothing until it is first used; close it with :meth:`aclose` or ``async with``.
@@ -98,6 +99,9 @@ class AsyncRedisSaver(SaverBase):
 
     # ------------------------------------------------------------ calls
 
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._lanes.loop
+
     async def _call(self, call: Call) -> Any:
         try:
             try:
@@ -127,7 +131,11 @@ class AsyncRedisSaver(SaverBase):
     # ------------------------------------------------------------ LangGraph's interface
 
     async def aput(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         return await self._run(self._operations.put(config, checkpoint, metadata, new_versions))
 
@@ -137,11 +145,19 @@ class AsyncRedisSaver(SaverBase):
         """No ``async def``: LangGraph calls it when a task ends and runs the coroutine some time later, and the call is
         what the order of writes has to follow."""
         try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # from a thread beside the loop
+            return self._write_later(config, writes, task_id, task_path)
+        try:
             address, write = self._operations.put_writes(config, writes, task_id, task_path)
-            reply = self._lanes.submit(write, is_checkpoint=False)
         except Exception as error:
             return _failing(error)
-        return self._written(address, reply)
+        return self._written(address, self._lanes.submit(write, is_checkpoint=False))
+
+    async def _write_later(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> None:
+        await self.aput_writes(config, writes, task_id, task_path)
 
     async def _written(self, address: Address, reply: asyncio.Future[Any]) -> None:
         outcome(address, await reply)

@@ -42,7 +42,7 @@ class SaverBase(BaseCheckpointSaver[str]):
     def _operations(self) -> Operations:
         return Operations(self._store, self.serde)  # made anew: a clone of the saver has another serializer
 
-    def get_next_version(self, current: str | int | None, channel: None) -> str:  # type: ignore[override]
+    def get_next_version(self, current: str | int | None, channel: None) -> str:
         """The random part keeps two branches of a thread from sharing a blob of the same number."""
         digits, number = _VERSION_DIGITS, 0
         if current is not None:

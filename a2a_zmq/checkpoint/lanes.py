@@ -1,9 +1,9 @@
 """The order of writes to one thread, in an event loop.
 
 LangGraph hands over pending writes and goes on: nothing awaits them before the next checkpoint is stored, even with
-``durability="sync"`` (langgraph#8039, #8234). So each thread has a lane, in which everything that it writes goes to Redis
-in the order of the calls, one batch after the other. What comes while a batch is under way goes with the next one; a
-checkpoint usually finds its step's writes still waiting, and goes with them.
+``durability="sync"`` (langgraph#8039, #8234). So each thread has a lane, in which everything that it writes goes to
+Redis in the order of the calls, one batch after the other. What comes while a batch is under way goes with the next
+one; a checkpoint usually finds its step's writes still waiting, and goes with them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from a2a_zmq.checkpoint.calls import Write
 
 _BATCH_MAX: Final = 64
 # Turns of the loop that pending writes wait for the checkpoint that follows them: one round trip for both.
-_LINGER_TURNS: Final = 3
+_LINGER_TURNS: Final = 2
 _FAILED_MAX: Final = 1000
 
 
@@ -35,16 +35,21 @@ class _Lane:
 
 
 class Lanes:
-    """All lanes of a saver; entries of a lane that is empty are removed."""
+    """All lanes of a saver; those that are empty are removed.
+
+    Attributes:
+        loop: the one that they run in, once they were used.
+    """
 
     def __init__(self, send: Callable[[Sequence[Write]], Awaitable[Sequence[Any]]]) -> None:
         self._send = send
         self._lanes: dict[str, _Lane] = {}
         self._failed: dict[str, Exception] = {}
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, write: Write, *, is_checkpoint: bool) -> asyncio.Future[Any]:
         """Take a write into its place at once; the future gets its reply. Needs no await to be carried out."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop = asyncio.get_running_loop()
         lane = self._lanes.setdefault(write.thread_id, _Lane())
         entry = _Entry(write, is_checkpoint, loop.create_future())
         lane.waiting.append(entry)
@@ -54,6 +59,7 @@ class Lanes:
 
     async def settle(self, thread_id: str) -> None:
         """Wait for everything that was handed over. Who calls this starts from what is stored, so failures are past."""
+        self.loop = asyncio.get_running_loop()
         while (lane := self._lanes.get(thread_id)) is not None and lane.worker is not None:
             await asyncio.wait([lane.worker])
         self._failed.pop(thread_id, None)

@@ -1,4 +1,4 @@
-"""How what is stored looks inside its Redis values: length-prefixed parts, the type of each serialised one before it."""
+"""What the values in Redis look like inside: parts with their lengths; before what is serialised stands its type."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ of their bytes; the first one says what a member is::
     s ID NAMESPACE              namespace of a subgraph call that started from the root graph's checkpoint ID
     w NAMESPACE ID TASK NUMBER  a pending write
 
-``facts`` holds the counters ``seq`` and ``bytes``, for each checkpoint (``c NAMESPACE ID``) what scripts have to know of
-it, the SEQ of each one heard of (``e NAMESPACE ID``), and how many checkpoints use a blob (``b NAMESPACE CHANNEL VERSION``).
+``facts`` holds the counters ``seq`` and ``bytes``, for each checkpoint (``c NAMESPACE ID``) what scripts have to know
+of it, the SEQ of each one heard of (``e NAMESPACE ID``), and how many checkpoints use a blob (``b NAMESPACE CHANNEL
+VERSION``).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ local function unregister(thread)
   if call('ZCARD', THREADS) == 0 then call('DEL', SIZES) end
 end
 local function purge()
-  for _, thread in ipairs(call('ZRANGEBYSCORE', THREADS, '-inf', '(' .. now(), 'LIMIT', 0, 100)) do unregister(thread) end
+  local expired = call('ZRANGEBYSCORE', THREADS, '-inf', '(' .. now(), 'LIMIT', 0, 100)
+  for _, thread in ipairs(expired) do unregister(thread) end
 end
 """
 

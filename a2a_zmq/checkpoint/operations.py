@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -38,7 +38,11 @@ class Operations:
     # ------------------------------------------------------------ writing
 
     def put(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> Operation[RunnableConfig]:
         address = address_of(config)
         values = checkpoint["channel_values"]
@@ -114,10 +118,10 @@ class Operations:
             for name, blob in zip(names, blobs, strict=True)
             if blob is not None
         }
-        checkpoint: Checkpoint = {**load(self.serde, bare), "channel_values": values}
+        checkpoint: dict[str, Any] = {**load(self.serde, bare), "channel_values": values}
         return CheckpointTuple(
             config=_config(thread_id, text(namespace), text(checkpoint_id)),
-            checkpoint=checkpoint,
+            checkpoint=cast(Checkpoint, checkpoint),
             metadata=load(self.serde, metadata),
             parent_config=_config(thread_id, text(namespace), text(parent)) if parent else None,
             pending_writes=self._writes(writes),
@@ -138,7 +142,9 @@ class Operations:
     def order(self, thread_id: str, namespace: str | None) -> Operation[list[tuple[str, Named]]]:
         """Checkpoints of a namespace, or of all, newest first, each with its place in the order of the thread."""
         prefix = b"c\x00" if namespace is None else f"c\x00{namespace}\x00".encode()
-        members = yield self.store.on_key(thread_id, "index", "ZRANGE", b"(" + prefix + b"\xff", b"[" + prefix, "BYLEX", "REV")
+        members = yield self.store.on_key(
+            thread_id, "index", "ZRANGE", b"(" + prefix + b"\xff", b"[" + prefix, "BYLEX", "REV"
+        )
         found = []
         for member in members:
             _, space, place, checkpoint_id = text(member).split("\x00")
@@ -261,4 +267,3 @@ def outcome(address: Address, reply: Sequence[Any]) -> str:
     if word == "fenced":
         raise StaleCheckpointWriter(address.thread_id, address.fence, parse_fence(text(reply[1])))
     return word
-

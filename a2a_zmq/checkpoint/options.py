@@ -10,8 +10,8 @@ class Retention:
     """What every write of a saver trims its thread to.
 
     Attributes:
-        keep: newest checkpoints of each namespace that stay; None keeps all. Older ones that a ``DeltaChannel`` of a kept
-            one is rebuilt from stay too. A subgraph call's checkpoints go with the checkpoint that the call started from.
+        keep: newest checkpoints of each namespace that stay; None keeps all. Older ones that a ``DeltaChannel`` of a
+            kept one is rebuilt from stay too. A subgraph call's checkpoints go with the one that the call started from.
         ttl_s: the whole thread goes this long after its last write; None keeps it until it is deleted.
     """
 

@@ -1,7 +1,7 @@
 """Which pending writes of a thread are under way, for the saver that blocks.
 
-LangGraph's pool of threads runs ``put_writes`` and ``put`` side by side. A checkpoint waits for the writes of its thread
-that have begun, and fails if one of them failed.
+LangGraph's pool of threads runs ``put_writes`` and ``put`` side by side. A checkpoint waits for the writes of its
+thread that have begun, and fails if one of them failed.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ return replies
 """,
 )
 
-# ARGV: fence, time to live of the fence (ms), whether values are wanted, then NAMESPACE and ID of each checkpoint ("" for
-# the latest). A fence is recorded: who reads a thread with one takes it over.
+# ARGV: fence, time to live of the fence (ms), whether values are wanted, then NAMESPACE and ID of each checkpoint (""
+# for the latest). A fence is recorded: who reads a thread with one takes it over.
 # The reply: fenced and the recorded fence; or ok, then for each checkpoint that is there its namespace, id, record,
 # names of blobs, blobs (or nothing), and names and values of pending writes in turn.
 READ: Final = Script(

@@ -36,8 +36,8 @@ def strict_serializer(
 ) -> SerializerProtocol:
     """LangGraph's msgpack serializer in strict mode, whatever the environment says.
 
-    LangGraph's own types and plain data are read as they are. Any other type is built only if it is named here; else its
-    plain data is returned, with a warning, and its module is not imported.
+    LangGraph's own types and plain data are read as they are. Any other type is built only if it is named here; else
+    its plain data is returned, with a warning, and its module is not imported.
 
     Args:
         allowed_types: classes of your own, or ``(module, name)``.

@@ -27,8 +27,8 @@ return count
 """,
 )
 
-# ARGV: encoded thread id. Keeps each namespace's latest checkpoint and the ancestors that it is rebuilt from; subgraph calls
-# stay with the checkpoint that they started from.
+# ARGV: encoded thread id. Keeps each namespace's latest checkpoint and the ancestors that it is rebuilt from; subgraph
+# calls stay with the checkpoint that they started from.
 PRUNE: Final = Script(
     "prune",
     ON_THREAD
