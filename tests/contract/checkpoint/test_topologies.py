@@ -61,12 +61,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[int]:
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
 
         def whole() -> bool:
-            found = [client.execute_command("CLUSTER", "INFO") for client in clients]
-            return all(
-                (each.decode() if isinstance(each, bytes) else str(each)).count("cluster_state:ok")
-                or (isinstance(each, dict) and each.get("cluster_state") == "ok")
-                for each in found
-            ) and all(len(client.execute_command("CLUSTER", "SLOTS")) == 3 for client in clients)
+            states = [client.cluster("INFO")["cluster_state"] for client in clients]
+            return set(states) == {"ok"} and all(len(client.cluster("SLOTS")) == 3 for client in clients)
 
         until(whole, "the cluster is whole")
         yield nodes[0].port
