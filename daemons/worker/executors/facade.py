@@ -39,7 +39,7 @@ class Executor:
             config: limits.
             deliver: called on the loop with everything that happened since the last call, in order.
             loop: the messaging loop; the running one if left out.
-            checkpoints: where graphs keep theirs (:func:`a2a_zmq.checkpoint.from_options`).
+            checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
         """
         self._registry = registry
         self._config = config

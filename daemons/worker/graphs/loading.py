@@ -49,7 +49,7 @@ class Graph:
 
     Attributes:
         name: its name in ``langgraph.json``.
-        hash: see :mod:`daemons.worker.graphs.fingerprint`.
+        hash: see :mod:`daemons.worker.graphs.fingerprint`; known once it was opened.
     """
 
     def __init__(self, name: str, found: Any, where: str) -> None:
@@ -69,7 +69,7 @@ class Graph:
             ConfigError: what was found, or made, is no graph.
         """
         if not self.made_by_function():
-            yield _with_saver(self._found, saver)
+            yield self._hashed(_with_saver(self._found, saver))
             return
         arguments = (config,) if _takes_config(self._found) else ()
         made = self._found(*arguments)
@@ -82,7 +82,12 @@ class Graph:
                 made = stack.enter_context(made)
             if not _is_graph(made):
                 raise ConfigError(f"{self._where}: made a {type(made).__name__}, which is no graph")
-            yield _with_saver(made, saver)
+            yield self._hashed(_with_saver(made, saver))
+
+    def _hashed(self, compiled: Any) -> Any:
+        if not self.hash:
+            self.hash = fingerprint(compiled)
+        return compiled
 
 
 def load_graph(reference: str) -> Graph:
@@ -140,8 +145,8 @@ def describe_project(file: str) -> list[dict[str, Any]]:
 
 
 async def _hash_of(graph: Graph) -> str:
-    async with graph.opened({"configurable": {}}, None) as compiled:
-        return fingerprint(compiled)
+    async with graph.opened({"configurable": {}}, None):
+        return graph.hash
 
 
 def _module(name: str) -> ModuleType:

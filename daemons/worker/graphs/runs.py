@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.errors import ConfigError, Fenced, StoreUnavailable
+from a2a_zmq.errors import ConfigError, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from daemons.worker.executors.invoke import Ended, encode, one_line
 from daemons.worker.graphs.loading import Graph, load_graph
@@ -26,6 +27,8 @@ from daemons.worker.graphs.payload import GraphRequest
 
 # While another task has the thread it is looked at again after so long; most turns of a conversation take seconds.
 THREAD_BUSY_S: Final = 0.5
+# Until a worker may be there that has the graph with which a run began.
+GRAPH_CHANGED_S: Final = 1.0
 # While checkpoints cannot be read or written; the saver has tried for longer than that.
 STORE_AWAY_S: Final = 1.0
 
@@ -61,13 +64,14 @@ class GraphRunner:
     def __init__(self, options: dict[str, Any]) -> None:
         """
         Args:
-            options: of the checkpoint store (:func:`a2a_zmq.checkpoint.from_options`).
+            options: of the store of checkpoints (``url``, ``keep``, ``ttl_s``); empty where there is none.
         """
         self._options = options
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._graphs: dict[str, Graph] = {}
         self._saver: Any = None
+        self._claims: Any = None
 
     def load(self, reference: str) -> Graph:
         """Import the graph, and what running it needs.
@@ -117,7 +121,7 @@ class GraphRunner:
         graph = self.load(reference)
         try:
             return await self._claimed(graph, request, context, run, max_bytes)
-        except Fenced as error:
+        except StaleCheckpointWriter as error:
             raise Ended("abandoned", f"replaced: {one_line(error)}", "replaced") from None
         except StoreUnavailable as error:
             why = f"the checkpoint store is away: {one_line(error)}"
@@ -126,46 +130,49 @@ class GraphRunner:
     async def _claimed(
         self, graph: Graph, request: GraphRequest, context: TaskContext, run: GraphRun, max_bytes: int
     ) -> Any:
-        saver = await self._open_saver()
-        expected = context.metadata.get("graph")
-        claim = await saver.aclaim(
-            request.thread_id,
-            context.task_id,
-            context.attempt,
-            graph_hash=expected if isinstance(expected, str) else "",
-        )
-        if claim.busy:
-            why = f"thread {request.thread_id!r} is in use by task {claim.holder}"
-            raise Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S})
-        try:
-            output = await self._invoke(graph, saver, claim.fence, request, context, run)
-            if output.interrupts:
-                raise _waits(output.interrupts, max_bytes)
-        finally:
-            await saver.arelease(request.thread_id, context.task_id, claim.fence)
-        return output.value
+        saver, claims = await self._open_store()
+        async with graph.opened(_config_of(request, context, 0), saver) as compiled:
+            _check_bound(graph, context)
+            claim = await claims.claim(request.thread_id, context.task_id, context.attempt, graph.hash)
+            if claim.outcome != "ok":
+                raise _not_ours(claim, request.thread_id, context.task_id)
+            renewing = asyncio.create_task(_renew(claims, request.thread_id, claim.fence))
+            again = True  # this run is to go on, so nobody else gets the thread meanwhile
+            try:
+                output = await self._invoke(compiled, claim.fence, request, context, run)
+                again = False
+                if output.interrupts:
+                    raise _waits(output.interrupts, max_bytes)
+                return output.value
+            except Ended as ended:
+                again = again and ended.retryable
+                raise
+            except InvalidInput:
+                again = False
+                raise
+            finally:
+                renewing.cancel()
+                if not again:
+                    await claims.release(request.thread_id, claim.fence)
 
     async def _invoke(
-        self, graph: Graph, saver: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun
+        self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun
     ) -> Any:
         from langgraph.errors import EmptyInputError, GraphDrained, GraphRecursionError, InvalidUpdateError
         from langgraph.types import Command
 
         resume = context.metadata.get("resume")
-        given = request.input if not isinstance(resume, dict) else Command(resume=resume)
-        config = _config_of(request, context, fence)
         try:
-            async with graph.opened(config, saver) as compiled:
-                return await compiled.ainvoke(
-                    given,
-                    config,
-                    context=request.context,
-                    interrupt_before=request.interrupt_before,
-                    interrupt_after=request.interrupt_after,
-                    durability="sync",
-                    control=run.control,
-                    version="v2",
-                )
+            return await compiled.ainvoke(
+                Command(resume=resume) if isinstance(resume, dict) else request.input,
+                _config_of(request, context, fence),
+                context=request.context,
+                interrupt_before=request.interrupt_before,
+                interrupt_after=request.interrupt_after,
+                durability="sync",
+                control=run.control,
+                version="v2",
+            )
         except GraphDrained:
             raise Ended("moved", "stopped at the end of a step: its worker leaves", "drain") from None
         except GraphRecursionError as error:
@@ -173,14 +180,46 @@ class GraphRunner:
         except (EmptyInputError, InvalidUpdateError) as error:
             raise InvalidInput(one_line(error)) from error
 
-    async def _open_saver(self) -> Any:
+    async def _open_store(self) -> tuple[Any, Any]:
         if self._saver is None:
-            from a2a_zmq.checkpoint import from_options
-
             if not self._options:
                 raise ConfigError("this worker has no store for checkpoints")
-            self._saver = await from_options(self._options)
-        return self._saver
+            from a2a_zmq.checkpoint import AsyncRedisSaver, Retention, ThreadClaims
+
+            retention = Retention(keep=self._options["keep"], ttl_s=self._options["ttl_s"])
+            self._saver = AsyncRedisSaver.from_url(self._options["url"], retention=retention)
+            self._claims = ThreadClaims(self._saver)
+        return self._saver, self._claims
+
+
+async def _renew(claims: Any, thread_id: str, fence: int) -> None:
+    """Hold the thread as long as the run lasts. If that fails the run goes on: the fence is what protects the thread."""
+    while True:
+        await asyncio.sleep(claims.hold_s / 3)
+        with suppress(StateError):
+            await claims.renew(thread_id, fence)
+
+
+def _check_bound(graph: Graph, context: TaskContext) -> None:
+    """Is this the graph that the task began with? (The file may have changed since the worker told of it.)"""
+    bound = context.metadata.get("graph")
+    if isinstance(bound, str) and bound != graph.hash:
+        why = f"its run began with graph {bound}, this worker has {graph.hash}"
+        raise Ended("put_off", why, "graph_changed", detail={"delay_s": GRAPH_CHANGED_S})
+
+
+def _not_ours(claim: Any, thread_id: str, task_id: str) -> Ended:
+    """Why an attempt cannot have its thread."""
+    if claim.outcome == "busy":
+        why = f"thread {thread_id!r} is in use by task {claim.holder}"
+        return Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S})
+    if claim.outcome == "replaced":
+        return Ended("abandoned", f"replaced by attempt {claim.holder}", "replaced")
+    if claim.outcome == "changed":
+        why = f"its run began with graph {claim.holder}"
+        return Ended("put_off", why, "graph_changed", detail={"delay_s": GRAPH_CHANGED_S})
+    why = f"thread {thread_id!r} went on with task {claim.holder}, so task {task_id} cannot go on"
+    return Ended("failed", why, "overtaken", retryable=False)
 
 
 def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[str, Any]:
