@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from a2a_zmq.clock import Now
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
 from daemons.coordinator.clients import Clients, results_message, split
@@ -154,7 +155,7 @@ class Desk:
         record = orjson.loads(stored)
         if record.get("status") not in self.finished or self.stale(entry.task_id, record):
             return False
-        self.finish(entry, orjson.dumps(public_result(record)), record)
+        self.finish(entry, kept_json(public_result(record)), record)
         return True
 
     def stale(self, task_id: str, record: Record) -> bool:
@@ -171,8 +172,8 @@ class Desk:
     def end_here(self, entry: Entry, by: str, now: Now) -> None:
         """Cancel a task that no distributor runs: recorded by us; who waits is told when that is durable."""
         record = cancelled_record(entry, by, now)
-        self.staging.end(entry, entry.home.section if entry.home is not None else INBOX_SECTION, orjson.dumps(record))
-        public = orjson.dumps(public_result(record))
+        self.staging.end(entry, entry.home.section if entry.home is not None else INBOX_SECTION, kept_json(record))
+        public = kept_json(public_result(record))
         for client in self.clients.waiting_for(entry):
             self._ended.setdefault(client.agent_id, []).append(public)
         floor = self.ledger.floors.get(entry.task_id)

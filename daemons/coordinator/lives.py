@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import ABANDONED, FAILED, Record, attempt_of
 from daemons.coordinator.records import RESERVED, Entry
 
@@ -84,4 +85,4 @@ def revived_record(result: Record, now: Now) -> bytes:
         "metadata": metadata,
         "payload": result.get("payload") or {},
     }
-    return orjson.dumps(fresh)
+    return kept_json(fresh)

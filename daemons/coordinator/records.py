@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.ids import TASK_ID, valid_agent_id
 from a2a_zmq.models import Task
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
@@ -337,7 +338,7 @@ def restored_record(record: bytes) -> bytes:
     found: Record = orjson.loads(record)
     metadata = found.setdefault("metadata", {})
     metadata["restored"] = (metadata.get("restored") or 0) + 1
-    return orjson.dumps(found)
+    return kept_json(found)
 
 
 def owner_of(record: Record) -> str:

@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import orjson
-
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from daemons.coordinator.records import DONE, PLACED, Entry
 from daemons.runtime.contract import Batch, Effect
@@ -86,7 +85,7 @@ class Staging:
     def history(self, section: Section, now: Now, task_id: str, name: str, detail: dict[str, Any]) -> None:
         """Stage an event for the audit history."""
         stamp = iso(now.wall)
-        self.section(section).history.append(orjson.dumps([stamp, task_id, name, detail]))
+        self.section(section).history.append(kept_json([stamp, task_id, name, detail]))
         self.recent.append({"time": stamp, "task_id": task_id, "event": name, "detail": detail})
 
     def unrecorded(self, task_id: str) -> bytes | None:

@@ -43,7 +43,8 @@ class DistributorConfig:
         lazy_flush_s: history lines and a changed status wait this long for a write to ride on.
         blocked_s: a peer whose outbox was full is left alone this long.
         resync_retry_s: a read of the store that failed is repeated after this.
-        sweep_interval_s: the reconciler begins a round over all live tasks no more often than this.
+        sweep_interval_s: the reconciler begins a round over all live tasks no more often than this, and when the last
+            one is through.
         sweep_slice: tasks that it checks in one step: about a millisecond's work.
         vanished_s: a worker that says for this long that it holds nothing, although we count tasks on it, and that
             got and reported nothing meanwhile, does not have them.

@@ -31,6 +31,8 @@ from daemons.runtime.contract import Effect, Meter
 
 # A worker is given no more than this at a time, by far.
 MAX_STRAYS: Final = 1_000
+# Numbers that are kept for sharing; forgetting them only costs memory twice.
+MAX_LIVES: Final = 256
 
 
 class Phase(Enum):
@@ -209,11 +211,15 @@ class RecentIds:
         self._size = generation
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
+        self._lives: dict[int, int] = {}  # lately; tasks that were submitted together share one number
 
     def add(self, record: Record) -> None:
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
-        self._young[record["task_id"]] = _life_of(record)
+        life = _life_of(record)
+        if len(self._lives) >= MAX_LIVES:
+            self._lives.clear()
+        self._young[record["task_id"]] = self._lives.setdefault(life, life)
 
     def ended(self, record: Record) -> bool:
         """Did this life of the task end here?"""

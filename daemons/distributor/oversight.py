@@ -32,7 +32,7 @@ class Oversight:
         self._watched: dict[str, LiveTask] = {}  # long runs: those that got their in_progress record
         self._overdue: list[tuple[LiveTask, int]] = []
         self._vanished: list[Worker] = []
-        self._sweep: Iterator[LiveTask] = iter(())
+        self._sweep: Iterator[str] = iter(())
         self._next_sweep = 0.0
         self._unserved: dict[str, int] = {}
         self._pending = 0
@@ -131,10 +131,12 @@ class Oversight:
         memory = self._memory
         if not memory.owner:
             return
-        if now.mono >= self._next_sweep:
+        part = list(islice(self._sweep, memory.config.sweep_slice))
+        if not part and now.mono >= self._next_sweep:
             self._next_sweep = now.mono + memory.config.sweep_interval_s
-            self._sweep = iter(list(memory.live.values()))
-        for task in islice(self._sweep, memory.config.sweep_slice):
+            self._sweep = iter(list(memory.live))  # ids: what ends meanwhile is not to be held until it is met
+            part = list(islice(self._sweep, memory.config.sweep_slice))
+        for task in filter(None, map(memory.live.get, part)):
             if task.phase is ENDED or (why := self._misplaced(task)) == "":
                 continue
             fields = {"task_id": task.task_id, "phase": task.phase.value, "why": why}

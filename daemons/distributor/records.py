@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from orjson import Fragment, dumps
+from orjson import Fragment
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import COMPLETED, IN_PROGRESS, PENDING
 from daemons.distributor.memory import RUNNING, LiveTask
 
@@ -86,7 +87,7 @@ def assign_item(task: LiveTask) -> bytes:
     limit = task.metadata.get("timeout_s")
     if limit is not None:
         item["timeout_s"] = limit
-    return dumps(item)
+    return kept_json(item)
 
 
 def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
@@ -104,7 +105,7 @@ def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
         record["status"] = PENDING
         metadata.pop("worker", None)
         record.pop("started_at", None)
-    return dumps(record)
+    return kept_json(record)
 
 
 def completed_record(
@@ -129,7 +130,7 @@ def completed_record(
         metadata["attempts"] = task.metadata["attempts"]
     if "detail" in item:
         metadata["detail"] = item["detail"]
-    return dumps(
+    return kept_json(
         {
             "task_id": task.task_id,
             "task_type": task.task_type,
@@ -170,7 +171,7 @@ def unfinished_record(
         metadata["held_s"] = held_s
     if detail:
         metadata["detail"] = detail
-    return dumps(
+    return kept_json(
         {
             "task_id": task.task_id,
             "task_type": task.task_type,
@@ -188,7 +189,7 @@ def unfinished_record(
 
 
 def history_line(time: str, task_id: str, name: str, detail: dict[str, Any]) -> bytes:
-    return dumps([time, task_id, name, detail])
+    return kept_json([time, task_id, name, detail])
 
 
 def split(encoded: Sequence[bytes], limit: int) -> Iterator[list[Fragment]]:
