@@ -267,7 +267,7 @@ class WorkerCore:
         for run in self._board.to_start(now):
             effects.append(StartRun(run.task_id, run.attempt, run.task_type, run.payload, run.timeout_s, run.metadata))
         sends = self._uplink.sends(
-            now.mono, self._granted(), len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
+            now.mono, self._granted, len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
         effects += sends
         if self._drain.reason:
