@@ -6,7 +6,7 @@ can run waits in a lane of its own and is in nobody's way. Among lanes the highe
 number. A task's number is one above its client's last one, or above that of the task served last if that is higher: so
 clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
 A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to the worker with the
-fewest of those. Suspects (tasks in whose company several workers
+fewest of those that could begin it at once. Suspects (tasks in whose company several workers
 have died) have lanes of their own, from which a worker gets one at a time.
 """
 
@@ -261,7 +261,7 @@ class Dispatcher:
             free = lane.workers if not lane.suspects else [w for w in lane.workers if self._may_try(w, mono)]
             slotted = lane.slotted
             free = [w for w in free if (w.takes(lane.task_type, mono) if slotted else w.open(mono))]
-            pool = [(w.burden(mono) if slotted else w.load(), w.given, w.number, w) for w in free]
+            pool = [(w.burden() if slotted else w.load(), w.given, w.number, w) for w in free]
             if pool:
                 heapify(pool)
                 heads.append((_rank(lane), lane.number, lane, pool))
@@ -298,7 +298,7 @@ class Dispatcher:
             ):
                 heappop(pool)
                 continue
-            real = worker.burden(mono) if slotted else count / worker.slots
+            real = worker.burden() if slotted else count / worker.slots
             if real != burden:  # another lane gave it something meanwhile
                 heapreplace(pool, (real, worker.given, number, worker))
                 continue
@@ -313,7 +313,6 @@ class Dispatcher:
             held[task.task_id] = task  # as Worker.take()
             worker.given += 1
             if slotted:
-                worker.slot_used_at = mono
                 worker.in_slots += task.task_type in worker.slot_types
             if lane.suspects:
                 worker.trial = task
@@ -321,7 +320,7 @@ class Dispatcher:
                 picks[worker_id].append(task)
             else:
                 picks[worker_id] = [task]
-            real = worker.burden(mono) if slotted else (count + 1) / worker.slots
+            real = worker.burden() if slotted else (count + 1) / worker.slots
             heapreplace(pool, (real, worker.given, number, worker))
         if last is not None:
             self._served[last.priority] = max(self._served.get(last.priority, 0), last.seq)

@@ -25,11 +25,12 @@ from daemons.distributor.memory import (
     LiveTask,
     Memory,
 )
-from daemons.distributor.records import Stamps, completed_record, held_s, note_attempt, unfinished_record
+from daemons.distributor.records import Stamps, completed_record, failed_before, held_s, note_attempt, unfinished_record
 from daemons.distributor.workers import Worker
 
 # A report without an error text still has to say something to a user.
 _NO_ERROR = "the worker gave no reason"
+KILLED = "killed"  # error_kind: its process died by a signal
 
 
 class Outcomes:
@@ -149,9 +150,9 @@ class Outcomes:
     ) -> None:
         """An attempt failed: another one after a backoff, or the end.
 
-        The first time that the process of a task is killed the backoff is left out: as when a worker dies, it is most
-        likely not the task's doing (and nothing that passes with time), and what ran should run on at once. But too
-        many retries at a time are put off, whatever failed.
+        The first time that the process of a task is killed the backoff is left out, and grows from the second on: as
+        when a worker dies, it is most likely not the task's doing (and nothing that passes with time), and what ran
+        should run on at once. But too many retries at a time are put off, whatever failed.
         """
         failures = task.failures + 1
         self._memory.meter.count("task_failures_total", reason=kind)
@@ -160,10 +161,9 @@ class Outcomes:
             return
         config = self._memory.config
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
-        most = min(config.retry_cap_s, config.retry_base_s * 2**failures)
-        delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
-        if kind == "killed" and failures == 1:
-            delay = 0.0
+        earlier = failed_before(task, KILLED) if kind == KILLED else failures
+        most = min(config.retry_cap_s, config.retry_base_s * 2**earlier)
+        delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s) if earlier else 0.0
         put_off_s = self.budgets.charge(task.task_type, now.mono)
         if put_off_s:
             delay += put_off_s

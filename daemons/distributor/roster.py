@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -74,8 +73,6 @@ class Roster:
         worker.idle_since = 0.0
         worker.inventory = peer.details.get("running", [])
         worker.restarted = worker.restarted or peer.restarted
-        if peer.restarted:
-            worker.slot_used_at = -math.inf
         memory.departed.pop(peer.agent_id, None)
         self._dispatcher.worker_changed(memory.workers.values())
         self._recovery.worker_back(worker, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,8 @@ if TYPE_CHECKING:
 ANY_TYPE = "*"  # a worker that announces this runs whatever it is given
 # A suspect whose start was not told (the message may be lost) is taken to have begun so long after its dispatch.
 UNTOLD_START_S = 30.0
-# So long after its last task of a kind that takes a slot, a worker is taken to have processes for the next one at hand.
-# Less than it keeps them (60 s).
-WARM_S = 45.0
-# Weights of Worker.burden(): a slot more or less (of 1024 at most) outweighs what comes after it.
-_TAKEN, _COLD = 2048.0 * 1024.0, 1024.0
+# Weights of Worker.burden(): each outweighs what comes after it. (There are 1024 slots at most.)
+_WAITS, _TAKEN, _LOAD = 2.0**32, 2.0**11, 2.0**10
 
 
 class Worker:
@@ -33,7 +29,8 @@ class Worker:
         slots: how many of them it runs at a time.
         slot_types: task types whose runs take one of the slots; of the others it runs many.
         in_slots: held tasks of these types.
-        slot_used_at: monotonic time at which it was given the last one.
+        slots_ready: how many such tasks could run there without waiting for a process to start; without end if it does
+            not say.
         suspect: "" or why it may be dead (``disconnect``, ``silence``): no new work until it shows life.
         draining: it takes no more work.
         blocked_until: monotonic time until which its outbox is taken to be full.
@@ -65,8 +62,8 @@ class Worker:
         "running",
         "slot_limit",
         "slot_types",
-        "slot_used_at",
         "slots",
+        "slots_ready",
         "suspect",
         "task_types",
         "trial",
@@ -81,9 +78,8 @@ class Worker:
         self.slots = 1
         self.slot_types: frozenset[str] = frozenset()
         self.in_slots = 0
-        self.slot_used_at = -math.inf
         self.limit = 0
-        self.slot_limit = sys.maxsize
+        self.slot_limit = self.slots_ready = sys.maxsize
         self.held: dict[str, LiveTask] = {}
         self.ghosts: dict[tuple[str, int], float] = {}
         self.running = 0
@@ -108,7 +104,8 @@ class Worker:
         self.labels = dict(labels) if isinstance(labels, dict) else {}
         slots = details.get("slots")
         self.slots = slots if isinstance(slots, int) and slots > 0 else 1
-        self.limit, self.slot_limit = self.slots, sys.maxsize
+        self.limit = self.slots
+        self.slot_limit = self.slots_ready = sys.maxsize
         self.take_limit(details)
         self.draining = details.get("draining") is True
         version = details.get("version")
@@ -127,11 +124,13 @@ class Worker:
 
     def take_limit(self, payload: dict[str, Any]) -> None:
         """A later word on its credit."""
-        limit, slot_limit = payload.get("limit"), payload.get("slot_limit")
+        limit, slot_limit, ready = payload.get("limit"), payload.get("slot_limit"), payload.get("slots_ready")
         if isinstance(limit, int) and limit >= 0:
             self.limit = limit
         if isinstance(slot_limit, int) and slot_limit >= 0:
             self.slot_limit = slot_limit
+        if isinstance(ready, int) and ready >= 0:
+            self.slots_ready = ready
 
     def takes(self, task_type: str, mono: float) -> bool:
         """May it get a task of this type now?"""
@@ -149,16 +148,16 @@ class Worker:
         """Tasks for each slot: what a further one would wait behind."""
         return (len(self.held) + len(self.ghosts)) / self.slots
 
-    def burden(self, mono: float) -> float:
+    def burden(self) -> float:
         """By what workers are compared for a further task that takes a slot: the least gets it.
 
-        Such a task waits for those only that take one too: so these count first (all where a worker, one of an earlier
-        release, does not tell them apart); then whether it must start a process; then the load.
+        First whether it would have to wait, for a slot or for a process that starts. Then what takes a slot (all where
+        a worker, one of an earlier release, does not tell them apart), then the load.
         """
-        load = self.load()
-        taken = self.in_slots / self.slots if self.slot_types else load
-        cold = _COLD if mono - self.slot_used_at > WARM_S else 0.0
-        return taken * _TAKEN + cold + min(load, _COLD - 1.0)
+        count = len(self.held) + len(self.ghosts)
+        taken = self.in_slots if self.slot_types else count
+        waits = _WAITS if taken >= min(self.slots, self.slots_ready) else 0.0
+        return waits + taken / self.slots * _TAKEN + min(count / self.slots, _LOAD)
 
     def open(self, mono: float) -> bool:
         """May it get work now?"""

@@ -21,6 +21,7 @@ from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerUp, Received
 from daemons.runtime.contract import (
     Batch,
+    ChildrenReady,
     DrainRequested,
     Effect,
     Event,
@@ -111,6 +112,8 @@ class WorkerCore:
             run = self._board.get(event.task_id, event.attempt)
             if run is not None:
                 self._board.begun(run, now.mono, event.started_at)
+        elif isinstance(event, ChildrenReady):
+            self._credit.slots_ready = event.count
         elif isinstance(event, Undelivered):
             self._uplink.undelivered(event, now.mono)
         elif isinstance(event, PeerUp):
@@ -188,8 +191,7 @@ class WorkerCore:
 
     def _cancel_tasks(self, message: Message, now: Now) -> list[Effect]:
         effects: list[Effect] = []
-        pairs = message.payload.get("tasks")
-        for pair in pairs if isinstance(pairs, list) else []:
+        for pair in pairs if isinstance(pairs := message.payload.get("tasks"), list) else []:
             if not (isinstance(pair, list) and len(pair) in (2, 3) and isinstance(pair[0], str)):
                 continue
             why = "replaced" if len(pair) == 3 else "cancelled"
@@ -289,10 +291,8 @@ class WorkerCore:
 
     def _granted(self) -> dict[str, int]:
         """The credit, as the distributor is told it."""
-        granted = {"limit": 0 if self._drain.reason or self._executor_problem else self._credit.limit()}
-        if self._slot_types:
-            granted["slot_limit"] = self._credit.slot_limit()
-        return granted
+        granted = self._credit.slots() if self._slot_types else {}
+        return {"limit": 0 if self._drain.reason or self._executor_problem else self._credit.limit(), **granted}
 
     # ------------------------------------------------------------ in-process calls
 

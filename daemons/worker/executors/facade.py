@@ -81,6 +81,11 @@ class Executor:
         else:
             self._processes.stop(stop.task_id, stop.attempt, stop.reason)
 
+    def keep_warm(self) -> None:
+        """Have a child process ready for the next run that needs one, whether or not anything runs."""
+        kinds = self._registry.kinds().values()
+        self._processes.keep_warm([kind.reference for kind in kinds if kind.executor == "process"])
+
     def problem(self) -> str:
         """Why runs cannot be relied on to run, "" if they can; for ``WorkerCore.executor_health``."""
         return self._processes.problem() or self._async.problem() or self._threads.problem()
