@@ -40,6 +40,8 @@ class Worker:
         restarted: its process is another one than at its last session, and its inventory was not handled since.
         cancels: attempts that it is to be told to cancel → whether only the attempt is unwanted, not its task.
         trial: the suspect that it was given last (see :meth:`on_trial`).
+        torn: tasks to blame if it turns out that it was dead as its connection was lost, and whether that was
+            the trial of one.
         given: tasks it ever got; evens out the choice between equally loaded workers.
     """
 
@@ -66,6 +68,7 @@ class Worker:
         "slots_ready",
         "suspect",
         "task_types",
+        "torn",
         "trial",
         "version",
     )
@@ -93,13 +96,16 @@ class Worker:
         self.cancels: dict[tuple[str, int], bool] = {}
         self.given = 0
         self.trial: LiveTask | None = None
+        self.torn: list[tuple[LiveTask, bool]] = []
         self.version = ""
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
         self.task_types = _names(details.get("task_types"))
         self.slot_types = _names(details.get("slot_types"))
-        self.in_slots = sum(task.task_type in self.slot_types for task in self.held.values())
+        self.in_slots = 0
+        for task in self.held.values():
+            self._slot(task)
         labels = details.get("labels")
         self.labels = dict(labels) if isinstance(labels, dict) else {}
         slots = details.get("slots")
@@ -114,13 +120,21 @@ class Worker:
     def take(self, task: LiveTask) -> None:
         """It holds this task from now on."""
         if task.task_id not in self.held:
-            self.in_slots += task.task_type in self.slot_types
+            self._slot(task)
         self.held[task.task_id] = task
 
     def drop(self, task: LiveTask) -> None:
         """It does not hold this task any more, if it did."""
         if self.held.pop(task.task_id, None) is not None:
-            self.in_slots -= task.task_type in self.slot_types
+            self.in_slots -= task.slotted
+
+    def slots_for(self, task: LiveTask) -> bool:
+        """Would it take a slot?"""
+        return task.apart or task.task_type in self.slot_types
+
+    def _slot(self, task: LiveTask) -> None:
+        task.slotted = self.slots_for(task)
+        self.in_slots += task.slotted
 
     def take_limit(self, payload: dict[str, Any]) -> None:
         """A later word on its credit."""
@@ -132,13 +146,13 @@ class Worker:
         if isinstance(ready, int) and ready >= 0:
             self.slots_ready = ready
 
-    def takes(self, task_type: str, mono: float) -> bool:
-        """May it get a task of this type now?"""
-        return self.open(mono) and not self.full_for(task_type)
+    def takes(self, task_type: str, mono: float, *, apart: bool) -> bool:
+        """May it get such a task now?"""
+        return self.open(mono) and not self.full_for(task_type, apart=apart)
 
-    def full_for(self, task_type: str) -> bool:
-        """Do tasks of this type wait for one of its slots, and enough of them are there?"""
-        return self.in_slots >= self.slot_limit and task_type in self.slot_types
+    def full_for(self, task_type: str, *, apart: bool) -> bool:
+        """Do such tasks wait for one of its slots, and enough of them are there?"""
+        return self.in_slots >= self.slot_limit and (apart or task_type in self.slot_types)
 
     def credit(self) -> int:
         """How many more tasks it takes; negative where its limit sank."""
@@ -173,8 +187,7 @@ class Worker:
         task = self.trial
         if task is None or self.held.get(task.task_id) is not task:
             return None
-        began = task.started_mono or task.dispatched_at + UNTOLD_START_S
-        ends = began + trial_s * 2.0 ** min(task.deaths - max_deaths, 20)
+        ends = trial_end(task, trial_s, max_deaths)
         return (task, ends) if mono < ends else None
 
     def serves(self, task_type: str, labels: dict[str, Any], pin: str) -> bool:
@@ -201,6 +214,12 @@ class Worker:
     def may_be_running(self) -> set[str]:
         """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""
         return set(islice(self.held, max(self.slots, self.running)))
+
+
+def trial_end(task: LiveTask, trial_s: float, max_deaths: int) -> float:
+    """Until when the present run of a suspect says something about it (monotonic)."""
+    began = task.started_mono or task.dispatched_at + UNTOLD_START_S
+    return began + trial_s * 2.0 ** min(task.deaths - max_deaths, 20)
 
 
 def _names(value: Any) -> frozenset[str]:

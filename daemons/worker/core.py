@@ -38,11 +38,11 @@ from daemons.runtime.contract import (
     Undelivered,
 )
 from daemons.worker import reports
-from daemons.worker.board import SLOTTED, Board
+from daemons.worker.board import Board
 from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
-from daemons.worker.kinds import TaskKind
+from daemons.worker.kinds import PROCESS, TaskKind
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.uplink import Uplink
@@ -84,7 +84,7 @@ class WorkerCore:
         self._labels = dict(labels or {})
         self._meter = meter
         self._board = Board(config)
-        self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == SLOTTED)
+        self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == PROCESS)
         self._credit = Credit(self._board, config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
         self._oversight = Oversight(self._board, self._uplink, config, meter)
@@ -235,7 +235,7 @@ class WorkerCore:
         run = self._board.ended(event.task_id, event.attempt)
         if run is None:
             return []
-        self._credit.finished(slotted=run.kind == SLOTTED)
+        self._credit.finished(slotted=run.kind == PROCESS)
         if run.call_id is not None:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
