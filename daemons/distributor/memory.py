@@ -72,6 +72,7 @@ class LiveTask:
         cancelled: a client wants it ended; the worker was told.
         alone: its message could not be sealed together with others.
         pin: only this worker may have it ("" for any).
+        slotted: it takes a slot (a child process) of the worker that holds it, or that held it last.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class LiveTask:
         "recorded",
         "seq",
         "shown",
+        "slotted",
         "started_at",
         "started_mono",
         "task_id",
@@ -107,7 +109,7 @@ class LiveTask:
         self.attempt = attempt
         self.recorded = recorded
         self.phase = phase
-        self.shown = self.front = self.cancelled = self.alone = False
+        self.shown = self.front = self.cancelled = self.alone = self.slotted = False
         self.worker = self.pin = ""
         self.seq = 0
         self.lane: Any = None
@@ -130,6 +132,11 @@ class LiveTask:
         """Workers that died while they may have been running it, as far as none of the others there is to blame."""
         count = self.metadata.get("worker_deaths", 0)
         return count if isinstance(count, int) else 0
+
+    @property
+    def apart(self) -> bool:
+        """Workers died while they ran it: it runs in a process of its own now, whose death is its own doing."""
+        return self.metadata.get("apart") is True
 
     @property
     def floor(self) -> int:
@@ -184,6 +191,7 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata["revived"] = metadata["retried"]
         metadata["forgiven"] = record.get("retry_count", 0)
         metadata["worker_deaths"] = 0
+        metadata.pop("apart", None)
 
 
 _AGAIN_BITS: Final = 16

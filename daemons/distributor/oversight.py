@@ -120,7 +120,7 @@ class Oversight:
             self._outcomes.fail(task, now, error=error, kind="timeout", retryable=True)
         self._overdue = []
         for worker in self._vanished:
-            self._outcomes.lost(worker, list(worker.held.values()), now, "vanished", died=False)
+            self._outcomes.losses.lost(worker, list(worker.held.values()), now, "vanished")
             worker.idle_since = 0.0
         self._vanished = []
 
@@ -214,7 +214,7 @@ class Oversight:
             for task_id, task in worker.held.items():
                 if memory.live.get(task_id) is not task or task.phase is not RUNNING or task.worker != worker.agent_id:
                     found.append(f"{worker.agent_id} holds {task_id} wrongly")
-            in_slots = sum(task.task_type in worker.slot_types for task in worker.held.values())
+            in_slots = sum(task.slotted for task in worker.held.values())
             if in_slots != worker.in_slots:
                 found.append(f"{in_slots} tasks of {worker.agent_id} take slots, it counts {worker.in_slots}")
         if counts[QUEUED] != self._dispatcher.queued:

@@ -75,6 +75,18 @@ def note_attempt(
     task.metadata["attempts"] = [*earlier[1 - ATTEMPTS_KEPT :], told]
 
 
+def failed_before(task: LiveTask, kind: str) -> int:
+    """How many of the attempts that its metadata tells of failed in that way."""
+    told = task.metadata.get("attempts")
+    return sum(each.get("kind") == kind for each in told if isinstance(each, dict)) if isinstance(told, list) else 0
+
+
+def process_died(item: dict[str, Any] | None) -> bool:
+    """Does a worker's report say that the process of the run ended with it, which nobody had asked for?"""
+    detail = (item or {}).get("detail")
+    return isinstance(detail, dict) and detail.get("process_died") is True
+
+
 def assign_item(task: LiveTask) -> bytes:
     """The task as it goes to a worker; its payload passes as it came."""
     item: dict[str, Any] = {

@@ -253,7 +253,7 @@ class Recovery:
             current = self.inventory(worker, now)
             if worker.restarted:
                 gone = [task for task_id, task in worker.held.items() if task_id not in current]
-                self._outcomes.lost(worker, gone, now, "restarted", died=True)
+                self._outcomes.losses.lost(worker, gone, now, "restarted")
             worker.restarted = False
         self._back(worker.agent_id, now)
 

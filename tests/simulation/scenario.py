@@ -114,9 +114,9 @@ def unacknowledged(fleet: Fleet) -> list[str]:
 
 
 def taken_for_a_killer(fleet: Fleet, record: dict[str, Any]) -> bool:
-    """Was it set aside because three workers died while they had it? (That they did is looked up.)"""
+    """Was it set aside because so many workers died while they had it? (That they did is looked up.)"""
     had = len(fleet.witness.given.get(record["task_id"], ()))
-    return record["metadata"].get("error_kind") == "worker_lost" and had >= DistributorConfig().max_worker_deaths + 1
+    return record["metadata"].get("error_kind") == "worker_lost" and had >= DistributorConfig().most_worker_deaths
 
 
 def judge(fleet: Fleet) -> None:
