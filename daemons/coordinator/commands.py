@@ -100,7 +100,7 @@ class Commands:
         """After the next cut: by then the assignments of these tasks have gone out, so the request does not overtake
         them.
         """
-        home.cancels.update(task_ids)
+        self._desk.cancel_there(home, task_ids)
         if home.up:
             payload = {"action": "cancel_tasks", "task_ids": task_ids, **self._desk.mark()}
             self._desk.staging.after.append(Send(home.agent_id, MessageType.REQUEST, payload))

@@ -177,7 +177,7 @@ class Ledger:
                 home.queue.discard(entry)
                 entry.record = b""  # its place in the queue may outlive it
             if home.cancels:
-                home.cancels.discard(entry.task_id)
+                home.cancels.pop(entry.task_id, None)
         elif state == HELD:
             self._unhold(entry)
         if self.floors:

@@ -158,7 +158,7 @@ class Staging:
         return self._in_flight.after if self._in_flight is not None else []
 
     def batch_applied(self, versions: Mapping[Section, int]) -> dict[str, bytes]:
-        """The batch in flight is durable, and its sections have these versions; returns the results that it recorded."""
+        """The batch in flight is durable, and its sections have these versions; returns what results it recorded."""
         for section, entries in self._in_flight_entries:
             for entry in entries:
                 entry.version = versions[section]

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.interfaces import INBOX, Held, Mark, Section, SectionWrite, StateStore
+from a2a_zmq.interfaces import CANCELS, INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.takeover import take_section
 from a2a_zmq.tasks import attempt_of, ends
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
@@ -151,7 +151,7 @@ class Merger:
         self._held = held
         self._new_id = new_id
         self._last: dict[tuple[str, str], int] = {}  # (distributor, task) → the row that says last where its record is
-        self._taken: set[Section] = set()
+        self._headers: dict[Section, dict[str, str]] = {}  # as found, of sections that are taken
         self._distributors: list[str] = []
 
     async def run(self, renew: Callable[[], Awaitable[object]]) -> None:
@@ -185,17 +185,17 @@ class Merger:
 
     async def _hand_in(self, write: SectionWrite, end: int) -> None:
         section = write.section
-        if section not in self._taken:
+        if section not in self._headers:
             # From here on nobody with a lower fence writes there, and what we read can only be changed by us (or by
             # the other role, whose changes the rules allow for).
-            await take_section(self._store, section, self._held.fence, self._new_id())
-            self._taken.add(section)
+            found = await take_section(self._store, section, self._held.fence, self._new_id())
+            self._headers[section] = found.header
         fence = write.fence
         write.fence = self._held.fence
         write.mutation_id = self._new_id()
         await self._choose(write, end)
         if self._held.found_fence > fence:
-            write.header = {}  # another owner's is newer
+            write.header = _joined_cancels(write.header, self._headers[section])  # another owner's is newer
         if write.header or write.put_tasks or write.drop_tasks or write.results or write.history:
             await self._store.apply(write)
             await drop_outlived(self._store, write, self._new_id)
@@ -246,6 +246,14 @@ class Merger:
                 write.drop_tasks.append(task_id)
         write.put_tasks = puts
         self.counts["dropped"] += before - later - len(write.put_tasks) - len(write.results)
+
+
+def _joined_cancels(ours: dict[str, str], found: dict[str, str]) -> dict[str, str]:
+    """What of our header counts beside a newer one: a wish that a task be cancelled was acknowledged."""
+    if CANCELS not in ours:
+        return {}
+    both = {**orjson.loads(ours[CANCELS]), **orjson.loads(found.get(CANCELS, "{}"))}
+    return {CANCELS: orjson.dumps(both).decode()}
 
 
 def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
