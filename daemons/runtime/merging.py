@@ -4,8 +4,9 @@
 transactions; the versions go on as they were foretold. *Merge* (somebody may have written meanwhile: we were restarted,
 Redis lost state, or another process led): task by task, by what the store says now.
 
-- A result is recorded unless the task has one of this or a later attempt, or is live at a later attempt, or elsewhere.
-- A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt.
+- A result is recorded unless the task has one of this or a later attempt, or is live at a later attempt, in a later
+  life (an operator sent it around again), or elsewhere.
+- A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt or life.
 - A removal is done if the task has ended, or has left the inbox for a distributor.
 """
 
@@ -20,6 +21,7 @@ import orjson
 
 from a2a_zmq.interfaces import CANCELS, INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.takeover import take_section
+from a2a_zmq.state.yielding import age_of
 from a2a_zmq.tasks import attempt_of, ends
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
 
@@ -87,6 +89,12 @@ def _absorb(group: Group, kept: Kept) -> None:
 
 def _attempt(record: bytes) -> int:
     return attempt_of(orjson.loads(record))
+
+
+def _age(record: bytes) -> tuple[int, int]:
+    """How often it was sent around again, and its attempt."""
+    age = age_of(record)
+    return (age.retried, age.attempt) if age is not None else (0, 0)
 
 
 def outlived(record: bytes, result: bytes) -> bool:
@@ -231,12 +239,12 @@ class Merger:
             if self._last[here, task_id] <= end
             and task_id not in elsewhere
             and not (task_id in ended and outlived(record, ended[task_id]))
-            and (task_id not in live[here] or _attempt(record) > _attempt(live[here][task_id]))
+            and (task_id not in live[here] or _age(record) > _age(live[here][task_id]))
         }
         write.letters = [task_id for task_id in write.results if task_id in letters]
         # What a later row puts or drops is no loss.
         later = sum(1 for each in write.put_tasks if self._last[here, each] > end)
-        write.drop_tasks = [*write.results]
+        write.drop_tasks = [each for each in write.results if each not in puts]  # else it was sent around again
         # An earlier try may have come as far as to put a record whose task has ended.
         drops += [task_id for task_id in write.put_tasks if task_id not in puts and task_id in ended]
         for task_id in drops:
@@ -260,7 +268,7 @@ def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
     attempt = _attempt(result)
     if ended is not None and _attempt(ended) >= attempt:
         return False
-    return live is None or _attempt(live) <= attempt
+    return live is None or (_attempt(live) <= attempt and outlived(live, result))
 
 
 async def forget(spool: Spool, upto: int) -> bool:

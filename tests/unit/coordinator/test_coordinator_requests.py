@@ -206,6 +206,22 @@ def test_a_retried_task_survives_a_restart_without_taking_its_old_result(
     assert not second.core.desk.ledger.live
 
 
+def test_a_retry_waits_until_the_newest_result_is_in_the_store(fleet: World) -> None:
+    """The distributor had it in its spool. The retry began anew from the result before, so its record looked like that
+    of the life that had just ended: the distributor did not run it, and took it out when it handed in."""
+    failed(fleet)
+    root = fleet.operator()
+    assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
+    spooled = fleet.result("d1", "t1", "failed")
+    fleet.store.recorded["t1"] += 1  # it is durable all the same
+    fleet.report("d1", [spooled])
+    assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["refused"] == [["t1", "its result is not in the store yet"]]
+    fleet.store.record("d1", "t1", spooled)
+    del fleet.store.live["d1"]["t1"]
+    assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
+    assert fleet.store.live["d1"]["t1"]["metadata"]["retried"] == 2
+
+
 def test_retrying_what_cannot_be_retried_says_why(fleet: World) -> None:
     failed(fleet)
     fleet.submit("alice~1", "live", "done")
