@@ -198,6 +198,7 @@ class Merger:
             # the other role, whose changes the rules allow for).
             found = await take_section(self._store, section, self._held.fence, self._new_id())
             self._headers[section] = found.header
+            await self._enter(section)
         fence = write.fence
         write.fence = self._held.fence
         write.mutation_id = self._new_id()
@@ -209,6 +210,13 @@ class Merger:
             await drop_outlived(self._store, write, self._new_id)
         self.counts["tasks"] += len(write.put_tasks)
         self.counts["results"] += len(write.results)
+
+    async def _enter(self, section: Section) -> None:
+        """The registry may have been lost with the state: a leader loads only sections of distributors that it has."""
+        known = section.distributor_id in (INBOX, *self._distributors)
+        if section.writer == "coordinator" and not known:
+            await self._store.register_distributor(section.distributor_id)
+            self._distributors.append(section.distributor_id)
 
     async def _choose(self, write: SectionWrite, end: int) -> None:
         """Leave in the write only what the store's present contents allow."""

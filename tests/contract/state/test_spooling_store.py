@@ -424,6 +424,27 @@ async def test_what_an_operator_sent_around_again_in_an_outage_lives_when_the_sp
     await rig.store.close()
 
 
+async def test_a_leader_finds_what_it_merged_for_a_distributor_that_the_lost_registry_lacks(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    """Found by simulation: it loaded the sections of registered distributors only, and told clients that it did not know
+    their tasks, which stood in the others."""
+    leases = backend.leases()
+    first = Rig(backend, path)
+    held = await first.own(leases, INBOX_SECTION)
+    await first.store.register_distributor("d1")
+    await first.store.load(PLACED)
+    first.switch.fault = "connection"
+    await first.store.apply(make_write(section=PLACED, fence=held.fence, put_tasks={"t1": record()}))
+    await first.spool.close()
+    await backend.wipe()
+    second = Rig(backend, path)
+    await second.own(leases, INBOX_SECTION)
+    assert await second.store.distributors() == ["d1"]
+    assert (await second.store.load(PLACED)).tasks == {"t1": record()}
+    await second.store.close()
+
+
 async def test_a_task_on_its_way_out_of_the_inbox_is_in_one_place(backend: Any, make_write: Build, path: Path) -> None:
     leases = backend.leases()
     first = Rig(backend, path)
