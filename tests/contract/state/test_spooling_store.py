@@ -427,8 +427,8 @@ async def test_what_an_operator_sent_around_again_in_an_outage_lives_when_the_sp
 async def test_a_leader_finds_what_it_merged_for_a_distributor_that_the_lost_registry_lacks(
     backend: Any, make_write: Build, path: Path
 ) -> None:
-    """Found by simulation: it loaded the sections of registered distributors only, and told clients that it did not know
-    their tasks, which stood in the others."""
+    """Found by simulation: it loaded the sections of registered distributors only, and told clients that it did not
+    know their tasks, which stood in the others."""
     leases = backend.leases()
     first = Rig(backend, path)
     held = await first.own(leases, INBOX_SECTION)
