@@ -194,17 +194,20 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata.pop("apart", None)
 
 
-_AGAIN_BITS: Final = 16
+_COUNT_BITS: Final = 8
+_AGAIN_BITS: Final = 2 * _COUNT_BITS
 
 
 def _life_of(record: Record) -> int:
     """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
     again = 0
-    for name in ("retried", "restored"):  # by an operator; by the coordinator, after the store had lost it
+    # By an operator; and since then by the coordinator, after the store had lost it.
+    for name in ("retried", "restored"):
         count = metadata.get(name, 0)
-        again += count if isinstance(count, int) and count > 0 else 0
-    return hash(record.get("created_at")) << _AGAIN_BITS | min(again, (1 << _AGAIN_BITS) - 1)
+        again <<= _COUNT_BITS
+        again += min(count, (1 << _COUNT_BITS) - 1) if isinstance(count, int) and count > 0 else 0
+    return hash(record.get("created_at")) << _AGAIN_BITS | again
 
 
 class RecentIds:

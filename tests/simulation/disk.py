@@ -55,6 +55,10 @@ class Disk:
     def size(self) -> int:
         return sum(self._sizes.values())
 
+    def tasks(self) -> set[str]:
+        """Those that could be brought back from here."""
+        return {task_id for kept in self._kept for task_id in (*kept.write.put_tasks, *kept.write.results)}
+
     async def _force(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0001, 0.003))
         await self._awake()

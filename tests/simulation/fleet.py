@@ -163,6 +163,8 @@ class Fleet:
             same = agent.name == name or {agent.name, name} <= set(self.coordinators)
             if same and agent.pid != int(pid):
                 self.loss.replaced(agent)
+                if agent.role is Role.DISTRIBUTOR:
+                    agent.overtaken()
 
     def wire(self, inner: Any, agent: Agent) -> Any:
         return Wire(inner, agent, self.redis, self.rng, self.witness)
