@@ -73,7 +73,7 @@ class Ledger:
     def adopt(self, entry: Entry, home: Distributor) -> None:
         """A task loaded from a distributor's section; it reads that too, so it counts as sent."""
         self._add(entry)
-        entry.batch = LOADED
+        entry.batch, entry.version = LOADED, 0
         entry.home = home
         entry.state = SENT
         home.live += 1
@@ -116,7 +116,7 @@ class Ledger:
         for entry in entries:
             entry.home = home
             entry.state = PLACED
-            entry.batch = 0
+            entry.batch = entry.version = 0
         home.live += len(entries)
 
     def queue(self, entry: Entry, *, front: bool = False) -> None:
@@ -146,7 +146,7 @@ class Ledger:
         elif entry.state == QUEUED:
             home.queue.discard(entry)
         entry.state = PLACED
-        entry.batch = 0
+        entry.batch = entry.version = 0
 
     def rewrite(self, entry: Entry, record: bytes) -> None:
         """Its record is another one from now on; its write is staged by the caller."""
@@ -177,7 +177,7 @@ class Ledger:
                 home.queue.discard(entry)
                 entry.record = b""  # its place in the queue may outlive it
             if home.cancels:
-                home.cancels.discard(entry.task_id)
+                home.cancels.pop(entry.task_id, None)
         elif state == HELD:
             self._unhold(entry)
         if self.floors:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import ABANDONED, FAILED, Record, attempt_of
 from daemons.coordinator.records import RESERVED, Entry
 
@@ -33,6 +34,12 @@ def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
     )  # fmt: skip
     record.setdefault("retry_count", 0)
     return record
+
+
+def life_of(record: bytes) -> str:
+    """Tells the lives of a task apart that used its id one after the other."""
+    found = orjson.loads(record)
+    return f"{found.get('created_at')} {(found.get('metadata') or {}).get('retried') or 0}"
 
 
 def dead_letter(record: Record) -> bool:
@@ -84,4 +91,4 @@ def revived_record(result: Record, now: Now) -> bytes:
         "metadata": metadata,
         "payload": result.get("payload") or {},
     }
-    return orjson.dumps(fresh)
+    return kept_json(fresh)

@@ -60,6 +60,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
     executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints)
     daemon.shell.runner = executor
+    executor.keep_warm()
     daemon.on_exit.append(executor.close)
     daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
     return daemon
