@@ -2,8 +2,8 @@
 
 Sources: the built-in types, and the configuration's ``worker_handlers``, each of which is a module (all its ``@task``
 functions), a ``module:function`` (its declared name; without ``@task`` the task type is the text itself) or
-``name=module:function``; and ``worker_graphs``, LangGraph projects. Only what the configuration names can be run: a client's task type is looked up here and
-never imported.
+``name=module:function``; and ``worker_graphs``, LangGraph projects. Only what the configuration names can be run: a
+client's task type is looked up here and never imported.
 """
 
 from __future__ import annotations

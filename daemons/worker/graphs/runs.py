@@ -82,6 +82,9 @@ class GraphRunner:
         graph = self._graphs.get(reference)
         if graph is None:
             graph = self._graphs[reference] = load_graph(reference)
+            if self._options:
+                import a2a_zmq.checkpoint.aio
+                import a2a_zmq.checkpoint.claims  # noqa: F401 - a spare child is to have all that a run needs
         return graph
 
     def call(
