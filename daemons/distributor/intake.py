@@ -89,6 +89,10 @@ class Intake:
             self._recovery.assigned_late(task_id, parsed)
             return
         memory.refused.pop(task_id, None)
+        waits = self._outcomes.pauses.take(parsed)
+        if waits is not None:
+            self._outcomes.pauses.tell([waits])
+            return
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
         memory.live[task_id] = task
         memory.accepted += 1
@@ -136,6 +140,15 @@ class Intake:
         else:
             task.cancelled = True
             worker.cancel(task.task_id, task.attempt)
+
+    def resume(self, message: Message, now: Now) -> None:
+        """Answers for tasks that wait. As long as not all of ours are read, it is too early to say that one does not."""
+        if not self._fence_holds(message, now):
+            return
+        if self._recovery.reading:
+            self._refuse(message, "UNAVAILABLE", "not all tasks are read from the store yet")
+        else:
+            self._outcomes.pauses.resume(message, now)
 
     def _refuse(self, message: Message, code: str, text: str) -> None:
         payload = {"action": message.action, "code": code, "message": text}

@@ -21,6 +21,7 @@ from daemons.distributor.memory import (
     RESTORED,
     RUNNING,
     STORING,
+    WAITING,
     LiveTask,
     Memory,
     Parsed,
@@ -29,6 +30,7 @@ from daemons.distributor.memory import (
     parse_all,
 )
 from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.pauses import forgotten, missed
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, OwnershipGained, Query
 
@@ -81,26 +83,24 @@ class Recovery:
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
             dropped += journal.keep_results_of({task_id: attempt for task_id, (_, _, attempt) in records.items()})
-        restored = 0
         for task_id, (record, metadata, attempt) in records.items():
             known = task_id in memory.live or journal.holds_result(task_id)
             # In a store that lost state there may be tasks again that had ended.
             if not known and (event.state_lost or not memory.refuses(record, now.mono)):
-                task = LiveTask(record, metadata, attempt, attempt, RESTORED)
-                memory.live[task_id] = memory.restored[task_id] = task
-                restored += 1
+                if self._outcomes.pauses.take((record, metadata, attempt)) is None:
+                    task = LiveTask(record, metadata, attempt, attempt, RESTORED)
+                    memory.live[task_id] = memory.restored[task_id] = task
         if self.assigned_unowned:
             # An assignment that came while we read may be of a record that we did not read yet.
             self.assigned_unowned = False
             self.resync()
-        fields = {"fence": event.fence, "live": len(memory.live), "restored": restored, "dropped": dropped}
+        self._outcomes.pauses.tell(journal.stored_waiting())
+        fields = {"fence": event.fence, "live": len(memory.live), "restored": len(memory.restored), "dropped": dropped}
         memory.out.append(Log("info", "ownership_gained", fields))
         journal.note(now, "", "ownership_gained", fields)
         self._begin_grace(loaded, now)
 
-    def _merge(
-        self, records: dict[str, tuple[dict[str, Any], dict[str, Any], int]], now: Now, *, state_lost: bool
-    ) -> int:
+    def _merge(self, records: dict[str, Parsed], now: Now, *, state_lost: bool) -> int:
         """Compare what we remember with what is stored; returns how many tasks were forgotten.
 
         Where the store lost state, our memory is the better one: what is absent or behind there is written again.
@@ -109,17 +109,18 @@ class Recovery:
         dropped = 0
         for task in list(memory.live.values()):
             stored = records.get(task.task_id)
-            if state_lost and (stored is None or stored[2] < task.recorded):
+            if state_lost and (stored is None or stored[2] < task.recorded or forgotten(task, stored)):
                 self._journal.put(task)
                 continue
             # An attempt that we have not stored yet is ours only if nobody has stored one of the same number: another
             # owner may have sent it.
             newest = task.attempt - 1 if task.phase is STORING and task.recorded < task.attempt else task.attempt
-            if stored is not None and stored[2] <= newest and task.phase is not RESTORED:
+            behind = stored is None or stored[2] > newest or missed(task, stored)
+            if stored is not None and not behind and task.phase is not RESTORED:
                 task.recorded = stored[2]
                 task.shown = stored[0].get("status") == IN_PROGRESS
                 continue
-            # Finished by somebody, or given a higher attempt by another owner: then it is restored from its record.
+            # Finished by somebody, or brought further by another owner: then it is restored from its record.
             self._outcomes.drop(task, now)
             dropped += 1
         return dropped
@@ -228,6 +229,10 @@ class Recovery:
             return task.worker == worker.agent_id
         if task.phase is RESTORED and max(task.recorded, task.floor + 1) <= attempt <= task.recorded + 1:
             self._outcomes.hold(task, worker, attempt, now)
+            self._adopted += 1
+            return True
+        if task.phase is WAITING and attempt == task.recorded + 1:
+            self._outcomes.hold(task, worker, attempt, now)  # it was answered; the store went back to before that
             self._adopted += 1
             return True
         if task.phase is QUEUED and task.attempt == attempt:
@@ -369,10 +374,13 @@ class Recovery:
         for task_id, (record, metadata, attempt) in found.items():
             if task_id in memory.live or memory.refuses(record, now.mono) or self.ended(record):
                 continue  # told of it meanwhile
-            task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
+            waits = self._outcomes.pauses.take((record, metadata, attempt))
+            task = waits or LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task
             if self._claimed(task, claims.pop(task_id, []), now):
                 self._adopted += 1
+            elif waits is not None:
+                self._outcomes.pauses.tell([task])
             else:
                 # The coordinator may have told an owner before us of it, which was cut off from the store and does not
                 # know that we took over: that one sends the first attempt, we send another.

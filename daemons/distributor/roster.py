@@ -13,6 +13,7 @@ from daemons.distributor.losses import DEATHS, TORN
 from daemons.distributor.memory import Memory, as_pairs
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
+from daemons.distributor.pauses import unbind
 from daemons.distributor.recovery import Recovery
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, Send
@@ -235,6 +236,7 @@ class Roster:
                     worker, {"task_id": task.task_id, "attempt": task.attempt, "outcome": "abandoned"}, now
                 )
             else:
+                unbind(task)
                 self._outcomes.again(task, now, front=True)
 
     def beat(self, message: Message, now: Now) -> None:

@@ -216,6 +216,7 @@ class Site:
         running: list[list[Any]] | None = None,
         restarted: bool = False,
         labels: dict[str, str] | None = None,
+        graphs: dict[str, str] | None = None,
     ) -> None:
         details = {
             "task_types": types or ["noop"],
@@ -225,6 +226,7 @@ class Site:
             "slots": slots,
             "limit": limit,
             "labels": labels or {},
+            "graphs": graphs or {},
             "running": running or [],
         }
         self.unreachable.discard(name)
@@ -355,6 +357,8 @@ class Site:
         assert not twice, f"recorded twice: {twice}"
         lost = self.store.accepted - self.store.live.keys() - self.store.results.keys()
         assert not lost, f"accepted and lost: {lost}"
+        for task_id, record in self.store.live.items():
+            assert bool(record["metadata"].get("interrupts")) == (record["status"] == "waiting"), task_id
         for task_id, _ in self.reported():
             assert task_id in self.store.results, f"{task_id} was reported before it was recorded"
 
