@@ -13,7 +13,7 @@ from a2a_zmq.encoding import kept_json
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
-from daemons.coordinator.clients import Clients, results_message, split
+from daemons.coordinator.clients import Client, Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.ledger import Ledger
@@ -42,6 +42,7 @@ class Desk:
         inbox_checked: the loaded inbox was compared with the results in the store.
         letters: dead letters, as counted in the store a while ago and kept up since.
         restaged: live tasks whose records the store had lost and was given again.
+        joined: clients that in this wake-up came to wait for tasks that asked something.
         finished: tasks that ended since this process started, by status; ``late``: results that were not wanted.
     """
 
@@ -81,6 +82,7 @@ class Desk:
         self.finished = {COMPLETED: 0, FAILED: 0, ABANDONED: 0}
         self.late = 0
         self.restaged: set[str] = set()
+        self.joined: list[tuple[Client, Entry]] = []
         self._ended: dict[str, list[bytes]] = {}
 
     # ------------------------------------------------------------ answers
@@ -119,6 +121,13 @@ class Desk:
         """Result records by id, wherever they are; with ``letters`` also of dead letters whose results have expired."""
         args = {"distributor_ids": self.everywhere(), "task_ids": task_ids, "letters": letters}
         self.ask("results", args, then, now)
+
+    def subscribe(self, client: Client, entry: Entry) -> bool:
+        """This client gets the task's result too. False if there are too many further subscriptions."""
+        taken = self.clients.subscribe(client, entry)
+        if taken and entry.task_id in self.ledger.waits:
+            self.joined.append((client, entry))
+        return taken
 
     # ------------------------------------------------------------ ends of tasks
 

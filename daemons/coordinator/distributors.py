@@ -29,6 +29,7 @@ class Distributor:
         queue: placed here and durable, to be told when the window opens.
         cancels: ids that it was asked, or is to be asked, to cancel, each with the life of the task that is meant;
             ``cancels_kept`` is how many of them our header in the store names, of which some may have ended.
+        waiting: of its tasks, those that wait for an answer: no load, and outside of its window.
         pending, in_progress, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
             keep for us). ``told_version``: what its results brought.
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
@@ -41,9 +42,9 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
-        "draining", "dropped", "follows", "held_version", "in_progress", "live", "needs_sync", "offers", "pending",
+        "draining", "dropped", "follows", "held_version", "held_waiting", "in_progress", "live", "needs_sync", "offers", "pending",
         "queue", "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
-        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
+        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -67,6 +68,7 @@ class Distributor:
         self.workers: list[dict[str, Any]] = []
         self.live = 0
         self.sent = 0
+        self.waiting = self.held_waiting = 0
         self.queue = PriorityLanes()
         self.cancels: dict[str, str] = {}
         self.cancels_kept = 0
@@ -83,7 +85,7 @@ class Distributor:
 
     def forget_tasks(self) -> None:
         """The tasks are about to be loaded anew."""
-        self.live = self.sent = 0
+        self.live = self.sent = self.waiting = 0
         self.queue = PriorityLanes()
         self.cancels.clear()
         self.needs_sync = True
@@ -146,6 +148,7 @@ class Distributor:
         """A heartbeat's load and version."""
         self.pending = _count(payload.get("pending"), self.pending)
         self.in_progress = _count(payload.get("in_progress"), self.in_progress)
+        self.held_waiting = _count(payload.get("waiting"), 0)
         slots = _count(payload.get("slots"), 0)
         if slots:
             self.slots = slots
@@ -156,7 +159,7 @@ class Distributor:
         dropped = _count(payload.get("dropped"), 0)
         self.needs_sync = self.needs_sync or (dropped > 0 and dropped != self.dropped)
         self.dropped = dropped
-        if self.pending + self.in_progress >= self.sent:
+        if self.pending + self.in_progress + self.held_waiting >= self.sent:
             self.short_since = None
         elif self.short_since is None:
             self.short_since = now

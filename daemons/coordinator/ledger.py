@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Final
 
+import orjson
+
+from a2a_zmq.tasks import WAITING
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lanes import Lane
 from daemons.coordinator.records import DONE, FRESH, HELD, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
 
 # Entry.batch of a task that was read from the store: durable, by no cut of ours.
 LOADED = -1
+# What a task asks is kept in memory up to this length, else read from the store where it is wanted.
+MAX_QUESTION_BYTES: Final = 1_024
+
+
+class Wait:
+    """That a task asked somebody something.
+
+    Attributes:
+        attempt: the one that asked; a later one goes on with the answer.
+        questions: JSON of what it asks, empty if that is long.
+        open: it is not answered yet, as far as we know.
+    """
+
+    __slots__ = ("attempt", "open", "questions")
+
+    def __init__(self, attempt: int, questions: bytes) -> None:
+        self.attempt = attempt
+        self.questions = questions if len(questions) <= MAX_QUESTION_BYTES else b""
+        self.open = True
+
+
+def questions_in(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """The well-formed members of ``interrupts``."""
+    given = told.get("interrupts")
+    return [
+        {"id": each["id"], "value": each.get("value")}
+        for each in (given if isinstance(given, list) else ())
+        if isinstance(each, dict) and isinstance(each.get("id"), str)
+    ]
+
+
+def wait_of(record: bytes) -> Wait | None:
+    """What a stored record says of its task's waiting, if it waits."""
+    if b'"waiting"' not in record:
+        return None
+    found = orjson.loads(record)
+    metadata = found.get("metadata") or {}
+    attempt, questions = metadata.get("attempt"), questions_in(metadata)
+    waits = found.get("status") == WAITING and isinstance(attempt, int) and questions
+    return Wait(attempt, orjson.dumps(questions)) if waits else None
 
 
 class Ledger:
@@ -22,6 +66,7 @@ class Ledger:
         distributors: all that are known, up or not.
         owners, owner_bytes: unfinished tasks by client identity, and the bytes of their records.
         live_bytes: of all records.
+        waits: of tasks that asked something, answered or not; ``waiting`` counts those that are not.
         floors: former lives of retried tasks; late copies of their old results do not count.
     """
 
@@ -35,6 +80,8 @@ class Ledger:
         self.owner_bytes: dict[str, int] = {}
         self.live_bytes = 0
         self.needs = Needs()
+        self.waits: dict[str, Wait] = {}
+        self.waiting = 0
         self.floors: dict[str, Floor] = {}
 
     def clear(self) -> None:
@@ -46,6 +93,8 @@ class Ledger:
         self.owners = {}
         self.owner_bytes = {}
         self.live_bytes = 0
+        self.waits = {}
+        self.waiting = 0
         self.floors = {}
         for distributor in self.distributors.values():
             distributor.forget_tasks()
@@ -78,6 +127,10 @@ class Ledger:
         entry.state = SENT
         home.live += 1
         home.sent += 1
+        wait = wait_of(entry.record)
+        if wait is not None:
+            self.waits[entry.task_id] = wait
+            self._waits(entry, 1)
 
     def adopt_held(self, entry: Entry) -> None:
         """A task loaded from the inbox."""
@@ -155,6 +208,41 @@ class Ledger:
         self.owner_bytes[entry.owner] += more
         entry.record = record
 
+    # ------------------------------------------------------------ waiting
+
+    def wait(self, entry: Entry, attempt: int, questions: list[dict[str, Any]]) -> bool:
+        """This attempt of it asked something; False if that is no news."""
+        known = self.waits.get(entry.task_id)
+        if known is not None and known.attempt >= attempt:
+            return False
+        if known is None or not known.open:
+            self._waits(entry, 1)
+        self.waits[entry.task_id] = Wait(attempt, orjson.dumps(questions))
+        return True
+
+    def goes_on(self, entry: Entry, attempt: int) -> bool:
+        """What this attempt of it asked is answered; False if that is no news."""
+        known = self.waits.get(entry.task_id)
+        if known is None or not known.open or known.attempt > attempt:
+            return False
+        known.open = False
+        self._waits(entry, -1)
+        return True
+
+    def _waits(self, entry: Entry, more: int) -> None:
+        self.waiting += more
+        if entry.home is not None:
+            entry.home.waiting += more
+
+    def count_waiting(self) -> None:
+        """Count again what waits at each distributor, for a task may have come to another one. O(waiting)."""
+        for home in self.distributors.values():
+            home.waiting = 0
+        for task_id, wait in self.waits.items():
+            home_of = self.live[task_id].home if wait.open else None
+            if home_of is not None:
+                home_of.waiting += 1
+
     # ------------------------------------------------------------ out
 
     def remove(self, entry: Entry) -> None:
@@ -167,6 +255,8 @@ class Ledger:
             self.owner_bytes[entry.owner] -= len(entry.record)
         else:
             del self.owners[entry.owner], self.owner_bytes[entry.owner]
+        if self.waits and (wait := self.waits.pop(entry.task_id, None)) is not None and wait.open:
+            self._waits(entry, -1)
         home = entry.home
         state = entry.state
         if home is not None:
@@ -206,6 +296,8 @@ class Ledger:
             problems.append(f"{len(self.live)} live, but {placed} placed and {self.held_count} held")
         if sum(self.owner_bytes.values()) != self.live_bytes:
             problems.append(f"{self.live_bytes} bytes, but {sum(self.owner_bytes.values())} owned")
+        if sum(wait.open for wait in self.waits.values()) != self.waiting or not self.waits.keys() <= self.live.keys():
+            problems.append(f"{self.waiting} are counted as waiting, of {len(self.waits)} that asked something")
         if sum(self.owners.values()) != len(self.live):
             problems.append(f"{len(self.live)} live, but {sum(self.owners.values())} owned")
         if sum(lane.size for lane in self.held.values()) != self.held_count:
@@ -250,3 +342,6 @@ class Ledger:
                 entry.home.live += 1
                 entry.home.sent += entry.state == SENT
         self.held_count = sum(lane.size for lane in self.held.values())
+        self.waits = {task_id: wait for task_id, wait in self.waits.items() if task_id in self.live}
+        self.waiting = sum(wait.open for wait in self.waits.values())
+        self.count_waiting()

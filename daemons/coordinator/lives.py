@@ -9,7 +9,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import ABANDONED, FAILED, Record, attempt_of
-from daemons.coordinator.records import RESERVED, Entry
+from daemons.coordinator.records import GRAPH_MEMBERS, RESERVED, Entry
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
 ATTEMPTS_KEPT: Final = 10
@@ -75,7 +75,7 @@ def revived_record(result: Record, now: Now) -> bytes:
         result: its result record, with the payload.
     """
     last = result.get("metadata") or {}
-    metadata = {key: value for key, value in last.items() if key not in RESERVED}
+    metadata = {key: value for key, value in last.items() if key not in RESERVED or key in GRAPH_MEMBERS}
     metadata["client"] = last.get("client") or ""
     metadata["attempt"] = metadata["floor"] = attempt_of(result)
     metadata["retried"] = (last.get("retried") or 0) + 1

@@ -1,10 +1,10 @@
 """Which task goes to which worker next.
 
 Waiting tasks are kept in *lanes*: one for each client and set of workers that may serve them (task type, required
-labels, pinned worker, graph). A lane holds a deque for each priority, so every operation is O(1), and a task that nobody here
-can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the lower
-number. A task's number is one above its client's last one, or above that of the task served last if that is higher: so
-clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
+labels, pinned worker, graph). A lane holds a deque for each priority, so every operation is O(1), and a task that
+nobody here can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then
+the lower number. A task's number is one above its client's last one, or above that of the task served last if that is
+higher: so clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
 A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to a worker that can begin
 it at once, then to the one with the fewest of those. Suspects (tasks in whose company several workers have died) have
 lanes of their own, from which a worker gets one at a time, if they do not run apart.

@@ -142,12 +142,8 @@ class Intake:
             worker.cancel(task.task_id, task.attempt)
 
     def resume(self, message: Message, now: Now) -> None:
-        """Answers for tasks that wait. As long as not all of ours are read, it is too early to say that one does not."""
-        if not self._fence_holds(message, now):
-            return
-        if self._recovery.reading:
-            self._refuse(message, "UNAVAILABLE", "not all tasks are read from the store yet")
-        else:
+        """Answers for tasks that wait."""
+        if self._fence_holds(message, now):
             self._outcomes.pauses.resume(message, now)
 
     def _refuse(self, message: Message, code: str, text: str) -> None:

@@ -122,7 +122,10 @@ class Pauses:
         self._memory.out.extend(self._journal.tell_waiting(waiting))
 
     def resume(self, message: Message, now: Now) -> None:
-        """``resume_tasks``: these have been answered. What is said of each is said when it is durable."""
+        """``resume_tasks``: these have been answered. What is said of each is said when it is durable.
+
+        ``unknown`` is said of what we may read yet, too.
+        """
         entries = message.payload.get("tasks")
         verdicts = [
             [entry[0], self._resume(entry, now)]
@@ -135,7 +138,7 @@ class Pauses:
 
     def _resume(self, entry: list[Any], now: Now) -> str:
         """``[task_id, {interrupt id: answer}, attempt that asked]``; without an attempt the one that waits is meant."""
-        task = self._memory.live.get(entry[0])
+        task = self._memory.live.get(entry[0]) if self._memory.owner else None
         answers = entry[1] if isinstance(entry[1], dict) else {}
         asked = entry[2] if len(entry) == 3 else None
         if task is None:

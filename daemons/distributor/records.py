@@ -147,6 +147,8 @@ def completed_record(
     }
     if "attempts" in task.metadata:
         metadata["attempts"] = task.metadata["attempts"]
+    if "resumed" in task.metadata:
+        metadata["resumed"] = task.metadata["resumed"]
     if "detail" in item:
         metadata["detail"] = item["detail"]
     return kept_json(

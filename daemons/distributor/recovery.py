@@ -86,12 +86,12 @@ class Recovery:
         for task_id, (record, metadata, attempt) in records.items():
             known = task_id in memory.live or journal.holds_result(task_id)
             # In a store that lost state there may be tasks again that had ended.
-            if not known and (event.state_lost or not memory.refuses(record, now.mono)):
-                if self._outcomes.pauses.take((record, metadata, attempt)) is None:
-                    task = LiveTask(record, metadata, attempt, attempt, RESTORED)
-                    memory.live[task_id] = memory.restored[task_id] = task
-        if self.assigned_unowned:
-            # An assignment that came while we read may be of a record that we did not read yet.
+            if known or (memory.refuses(record, now.mono) and not event.state_lost):
+                continue
+            if self._outcomes.pauses.take((record, metadata, attempt)) is None:
+                task = LiveTask(record, metadata, attempt, attempt, RESTORED)
+                memory.live[task_id] = memory.restored[task_id] = task
+        if self.assigned_unowned:  # what came while we read may be of a record that we did not read yet
             self.assigned_unowned = False
             self.resync()
         self._outcomes.pauses.tell(journal.stored_waiting())
