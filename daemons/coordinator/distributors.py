@@ -30,7 +30,7 @@ class Distributor:
         cancels: ids that it was asked, or is to be asked, to cancel, each with the life of the task that is meant;
             ``cancels_kept`` is how many of them our header in the store names, of which some may have ended.
         waiting: of its tasks, those that wait for an answer: no load, and outside of its window.
-        pending, in_progress, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
+        pending, in_progress, held_waiting, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
             keep for us). ``told_version``: what its results brought.
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
             not.
@@ -42,9 +42,9 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
-        "draining", "dropped", "follows", "held_version", "held_waiting", "in_progress", "live", "needs_sync", "offers", "pending",
-        "queue", "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
-        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "waiting", "workers",
+        "draining", "dropped", "follows", "held_version", "held_waiting", "in_progress", "live", "needs_sync", "offers",
+        "pending", "queue", "reconciled_at", "reconciling", "registered", "registering", "section", "sent",
+        "short_since", "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -82,6 +82,11 @@ class Distributor:
         self.changed_at = 0.0
         self.suite = ""
         self.clock_off_s = 0.0
+
+    @property
+    def load(self) -> int:
+        """Unfinished tasks, but for those that wait for an answer."""
+        return self.live - self.waiting
 
     def forget_tasks(self) -> None:
         """The tasks are about to be loaded anew."""

@@ -52,8 +52,9 @@ def wait_of(record: bytes) -> Wait | None:
     found = orjson.loads(record)
     metadata = found.get("metadata") or {}
     attempt, questions = metadata.get("attempt"), questions_in(metadata)
-    waits = found.get("status") == WAITING and isinstance(attempt, int) and questions
-    return Wait(attempt, orjson.dumps(questions)) if waits else None
+    if found.get("status") != WAITING or not isinstance(attempt, int) or not questions:
+        return None
+    return Wait(attempt, orjson.dumps(questions))
 
 
 class Ledger:

@@ -246,9 +246,9 @@ class Waits:
         rows = told.value if isinstance(told.value, list) else []
         verdict = next((each[1] for each in rows if isinstance(each, list) and each[:1] == [answer.task_id]), "")
         entry = desk.ledger.live.get(answer.task_id)
-        if verdict in ("resumed", "not_waiting") and entry is not None and answer.attempt is not None:
-            if desk.ledger.goes_on(entry, answer.attempt):
-                self._say(desk.clients.subscribers(entry), entry, answer.attempt, [])
+        over = verdict in ("resumed", "not_waiting") and answer.attempt is not None
+        if over and entry is not None and desk.ledger.goes_on(entry, answer.attempt or 0):
+            self._say(desk.clients.subscribers(entry), entry, answer.attempt or 0, [])
         if verdict == "resumed":
             detail = {"by": answer.client.agent_id, "attempt": answer.attempt}
             desk.staging.history(INBOX_SECTION, now, answer.task_id, "answered", detail)

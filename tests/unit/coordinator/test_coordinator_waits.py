@@ -291,7 +291,7 @@ def test_a_question_of_a_former_life_is_not_told(waiting: World) -> None:
 
 
 def test_a_client_cannot_set_what_belongs_to_the_fleet(waiting: World) -> None:
-    metadata = {"graph": "x", "resume": {"i": 1}, "interrupts": QUESTION, "resumed": 1, "put_off": {}, "mine": 1}
+    metadata: Json = {"graph": "x", "resume": {"i": 1}, "interrupts": QUESTION, "resumed": 1, "put_off": {}, "mine": 1}
     waiting.submit("alice~1", "b", **metadata)
     kept = waiting.store.live["d1"]["b"]["metadata"]
     assert kept.keys() & metadata.keys() == {"mine"}
