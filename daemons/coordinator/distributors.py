@@ -30,8 +30,8 @@ class Distributor:
         cancels: ids that it was asked, or is to be asked, to cancel, each with the life of the task that is meant;
             ``cancels_kept`` is how many of them our header in the store names, of which some may have ended.
         waiting: of its tasks, those that wait for an answer: no load, and outside of its window.
-        pending, in_progress, held_waiting, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
-            keep for us). ``told_version``: what its results brought.
+        pending, in_progress, held_waiting, held_version, dropped: its last heartbeat (``dropped``: reports that it had
+            no room to keep for us). ``told_version``: what its results brought.
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
             not.
         blocked_until: its outbox was full.
