@@ -84,8 +84,10 @@ class TaskTable:
             if entry is None or not isinstance(attempt, int) or not isinstance(interrupts, list):
                 continue
             self.accept(entry)
-            if entry.asked is None or entry.asked.attempt <= attempt:
-                self._asks(entry, Asked(attempt, interrupts) if interrupts else None)
+            if interrupts:
+                self._asks(entry, Asked(attempt, interrupts))
+            elif entry.asked is not None and entry.asked.attempt == attempt:
+                self._asks(entry, None)
 
     def _asks(self, entry: Entry, asked: Asked | None) -> None:
         for one in (entry, *(entry.twins or ())):

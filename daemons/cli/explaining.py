@@ -76,7 +76,8 @@ def _now(found: Json, record: Record, metadata: Json) -> str:
         return f"It {begun}."
     if status == WAITING:
         asked = metadata.get("interrupts") or holder.get("interrupts") or []
-        return f"It asks: {question(asked)}. {how_to_answer(str(record.get('task_id')), asked)}. No worker is held meanwhile."
+        how = how_to_answer(str(record.get("task_id")), asked)
+        return f"It asks: {question(asked)}. {how}. No worker is held meanwhile."
     reasons = found.get("why")
     place = {"inbox": "in the coordinator's inbox", "ended": "nowhere: it is unknown to the coordinator"}.get(
         str(found.get("state")), f"at {holder.get('id')} ({holder.get('phase') or found.get('state')})"

@@ -113,7 +113,7 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
             _show_ids(run, going_on, time.monotonic() - began)
             text = f"interrupted; {len(going_on)} tasks go on: a2actl result ID waits for one, a2actl cancel ID ends it"
             raise CommandFailed(text, EX_INTERRUPTED) from None
-    results = [_summary(handle) for handle in handles]
+        results = [_summary(handle) for handle in handles]  # before the client's end ends those that wait
     elapsed_s = time.monotonic() - began
     waiting = [row for row in results if row["status"] == WAITING]
     bad = [row for row in results if row["status"] not in (COMPLETED, WAITING)]

@@ -33,7 +33,8 @@ def how_to_answer(task_id: str, interrupts: list[dict[str, Any]]) -> str:
 
 def standing(waiting: TaskWaiting) -> str:
     """What is said of a task that waits."""
-    return f"task {waiting.task_id} asks: {question(waiting.interrupts)}\n{how_to_answer(waiting.task_id, waiting.interrupts)}"
+    how = how_to_answer(waiting.task_id, waiting.interrupts)
+    return f"task {waiting.task_id} asks: {question(waiting.interrupts)}\n{how}"
 
 
 def value_of(value: str | None, text: str | None) -> Any:

@@ -212,9 +212,12 @@ class Ledger:
     # ------------------------------------------------------------ waiting
 
     def wait(self, entry: Entry, attempt: int, questions: list[dict[str, Any]]) -> bool:
-        """This attempt of it asked something; False if that is no news."""
+        """This attempt of it asked something; False if that is no news.
+
+        After a loss of state attempts may be counted anew, so a lower number is no older one.
+        """
         known = self.waits.get(entry.task_id)
-        if known is not None and known.attempt >= attempt:
+        if known is not None and known.open and known.attempt == attempt:
             return False
         if known is None or not known.open:
             self._waits(entry, 1)
@@ -224,7 +227,7 @@ class Ledger:
     def goes_on(self, entry: Entry, attempt: int) -> bool:
         """What this attempt of it asked is answered; False if that is no news."""
         known = self.waits.get(entry.task_id)
-        if known is None or not known.open or known.attempt > attempt:
+        if known is None or not known.open or known.attempt != attempt:
             return False
         known.open = False
         self._waits(entry, -1)

@@ -238,11 +238,20 @@ def test_what_does_not_wait_any_more_is_known_so_afterwards(waiting: World) -> N
     assert waiting.ask("root~1", "fleet_status")["tasks"]["waiting"] == 0
 
 
-def test_a_second_question_is_told_and_the_first_one_never_again(waiting: World) -> None:
+def test_attempts_that_are_counted_anew_after_a_loss_of_state_ask_again(waiting: World) -> None:
+    asks(waiting, "a", 3, QUESTION)
+    answer(waiting, "alice~1", "a", value="yes")
+    verdict(waiting, "resumed")
+    for attempt in (3, 1):
+        tell(waiting, "a", attempt, BOTH)
+        assert told(waiting, "alice~1")[-1] == ("a", attempt, BOTH)
+
+
+def test_a_second_question_is_told_once(waiting: World) -> None:
     answer(waiting, "alice~1", "a", value="yes")
     verdict(waiting, "resumed")
     asks(waiting, "a", 3, BOTH)
-    tell(waiting, "a", 1, QUESTION)
+    tell(waiting, "a", 3, BOTH)
     assert told(waiting, "alice~1") == [("a", 1, QUESTION), ("a", 1, []), ("a", 3, BOTH)]
 
 
