@@ -191,7 +191,8 @@ def _life_of(record: Record) -> int:
     """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
     again = 0
-    for name in ("retried", "restored"):  # by an operator; by the coordinator, after the store had lost it
+    # By an operator; by the coordinator, after the store had lost it, or from another distributor.
+    for name in ("retried", "restored", "moved"):
         count = metadata.get(name, 0)
         again += count if isinstance(count, int) and count > 0 else 0
     return hash(record.get("created_at")) << _AGAIN_BITS | min(again, (1 << _AGAIN_BITS) - 1)
