@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -21,7 +22,17 @@ class Now(NamedTuple):
 
 def iso(wall: float) -> str:
     """Unix seconds as the wire's ISO 8601 form in UTC, for example ``2025-11-28T10:30:00.000000Z``."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    second = math.floor(wall)
+    micros = round((wall - second) * 1e6)
+    if micros == 1_000_000:
+        second, micros = second + 1, 0
+    return f"{_iso_second(second)}.{micros:06d}Z"
+
+
+@lru_cache(64)
+def _iso_second(second: int) -> str:
+    """Texts are made many times a second, and most of their cost is the date."""
+    return datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def parse_iso(text: str) -> float:

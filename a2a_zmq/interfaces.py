@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 from a2a_zmq.models import SharedAgentState
 
 INBOX = ""  # the "distributor id" of tasks that are not placed
+# Header member of the coordinator's section of a distributor: the tasks there that are to be cancelled, in JSON.
+CANCELS = "cancels"
 
 
 # Says of a parsed record whether it is wanted.

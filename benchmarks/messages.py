@@ -12,13 +12,13 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.protocol import BootInfo, Hub, PortConfig, Role, Spoke, StaticKeys
+from a2a_zmq.protocol.crypto import Mac
 from a2a_zmq.protocol.message import Message, MessageType, Metadata
 from a2a_zmq.protocol.ports import Received
 from a2a_zmq.protocol.wire import open_frame, parse_message, seal
 from benchmarks.common import Effort, call_us
 
-KEY = bytes(range(32))
-CONTEXT = b"1|coordinator-1>distributor-1|1-1|session"
+MAC = Mac(bytes(range(32)), b"1|coordinator-1>distributor-1|1-1|session")
 SECRET = "a secret for benchmarks"
 ROUTE = b"route"
 
@@ -47,13 +47,13 @@ def wire_us(count: int, effort: Effort) -> dict[str, float]:
         "coordinator-1", timestamp=iso(time.time()), request_id="1f0c", sequence_number=1, session="5e55"
     )
     message = Message(MessageType.REQUEST, "coordinator-1", "distributor-1", payload, metadata)
-    frame = seal(message, KEY, CONTEXT)
-    body = open_frame(frame, KEY, CONTEXT)
+    frame = seal(message, MAC)
+    body = open_frame(frame, MAC)
     assert body is not None
     return {
         "bytes": len(frame),
-        "seal_us": call_us(lambda: seal(message, KEY, CONTEXT), effort),
-        "open_us": call_us(lambda: open_frame(frame, KEY, CONTEXT), effort),
+        "seal_us": call_us(lambda: seal(message, MAC), effort),
+        "open_us": call_us(lambda: open_frame(frame, MAC), effort),
         "parse_us": call_us(lambda: parse_message(body), effort),
     }
 

@@ -317,7 +317,10 @@ class WorkerSettings(DaemonSettings):
         description="processor-bound tasks that run at the same time, each in a child process; default one a core",
     )
     worker_spare_children: int = Field(
-        1, ge=0, le=64, description="child processes kept ready beside busy ones: what was killed runs again at once"
+        1,
+        ge=0,
+        le=64,
+        description="child processes kept ready beside busy ones, also while idle: what was killed runs again at once",
     )
     worker_thread_slots: int = Field(4, ge=1, le=1024, description="tasks of thread handlers that run at the same time")
     worker_async_slots: int = Field(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from hashlib import sha256
 from typing import Protocol
 
 from a2a_zmq.errors import Refused
@@ -32,6 +33,10 @@ HELLO_CONTEXT = "hello"
 WELCOME_CONTEXT = "welcome"
 
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+# What RFC 2104 fills a key up to and combines it with.
+_BLOCK_BYTES = 64
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 # Names of strangers come from the network: what is remembered of them is bounded.
 _CACHED_PAIRS = 4096
 
@@ -86,6 +91,29 @@ def hkdf(key: bytes, *, salt: bytes, info: bytes, length: int = KEY_BYTES) -> by
 def mac_context(sender: str, recipient: str, key_id: str, session: str, version: int = HELLO_FORM) -> bytes:
     """What a MAC covers besides the frame. In HELLO and its answer nothing is negotiated yet."""
     return f"a2a-zmq/{version}|{sender}>{recipient}|{key_id}|{session}|".encode()
+
+
+class Mac:
+    """HMAC-SHA256 (RFC 2104) under one key and context, which are hashed once and not again for every frame: a third of
+    the cost of :func:`hmac.digest` for a message of usual size."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes, context: bytes) -> None:
+        """
+        Args:
+            key: 32 bytes.
+            context: what the MAC covers besides the frame (:func:`mac_context`).
+        """
+        padded = key.ljust(_BLOCK_BYTES, b"\0")
+        self._inner = sha256(padded.translate(_INNER) + context)
+        self._outer = sha256(padded.translate(_OUTER))
+
+    def hex_of(self, text: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
 
 
 def hello_key(pair_key: bytes, sender: str, recipient: str) -> bytes:

@@ -19,6 +19,7 @@ from a2a_zmq.protocol.crypto import (
     PROTOCOL_MIN,
     WELCOME_CONTEXT,
     KeySource,
+    Mac,
     hello_key,
     mac_context,
     valid_key_id,
@@ -62,8 +63,7 @@ class Greeting:
     nonce: bytes
     key_id: str
     pair_key: bytes
-    answer_key: bytes
-    answer_context: bytes
+    answer_mac: Mac
 
 
 @dataclass(slots=True)
@@ -144,13 +144,12 @@ def make_hello(
     message = Message(MessageType.REQUEST, keys.agent_id, peer, payload, metadata)
     me = keys.agent_id
     return Greeting(
-        frame=seal(message, hello_key(pair_key, me, peer), mac_context(me, peer, key_id, HELLO_CONTEXT)),
+        frame=seal(message, Mac(hello_key(pair_key, me, peer), mac_context(me, peer, key_id, HELLO_CONTEXT))),
         request_id=request_id,
         nonce=nonce,
         key_id=key_id,
         pair_key=pair_key,
-        answer_key=welcome_key(pair_key, peer, me, nonce),
-        answer_context=mac_context(peer, me, key_id, WELCOME_CONTEXT),
+        answer_mac=Mac(welcome_key(pair_key, peer, me, nonce), mac_context(peer, me, key_id, WELCOME_CONTEXT)),
     )
 
 
@@ -168,7 +167,7 @@ def read_hello(frame: bytes, keys: KeySource, config: PortConfig, now: Now, user
         raise Refused("signature", "HELLO for somebody else")
     for key_id, pair_key in keys.pair_keys(sender):
         context = mac_context(sender, me, key_id, HELLO_CONTEXT)
-        body = open_frame(frame, hello_key(pair_key, sender, me), context)
+        body = open_frame(frame, Mac(hello_key(pair_key, sender, me), context))
         if body is not None:
             break
     else:
@@ -200,7 +199,8 @@ def _answer(keys: KeySource, hello: Hello, type_: MessageType, payload: dict[str
     request_id = hello.message.metadata.request_id
     metadata = Metadata(me, timestamp=iso(now.wall), request_id=request_id, parent_request_id=request_id)
     key = welcome_key(hello.pair_key, me, peer, hello.nonce)
-    return seal(Message(type_, me, peer, payload, metadata), key, mac_context(me, peer, hello.key_id, WELCOME_CONTEXT))
+    mac = Mac(key, mac_context(me, peer, hello.key_id, WELCOME_CONTEXT))
+    return seal(Message(type_, me, peer, payload, metadata), mac)
 
 
 def refuse_hello(keys: KeySource, hello: Hello, refusal: Refused, now: Now) -> bytes:
@@ -268,7 +268,7 @@ def read_welcome(
     Raises:
         Rejected: authentic, but the hub refused us or we refuse the hub.
     """
-    body = open_frame(frame, greeting.answer_key, greeting.answer_context)
+    body = open_frame(frame, greeting.answer_mac)
     if body is None:
         return None
     try:

@@ -176,6 +176,8 @@ class Outbound:
     # ------------------------------------------------------------ acknowledgements
 
     def marks(self) -> Marks:
+        if not self._owing:
+            return {}
         # Only peers with something to acknowledge: the cost does not grow with those that are silent.
         marks = {
             agent_id: (peer.session.sid, peer.session.recv_seq)

@@ -25,7 +25,7 @@ import orjson
 
 from a2a_zmq.clock import Now, iso, parse_iso
 from a2a_zmq.errors import Refused
-from a2a_zmq.protocol.crypto import mac_context, session_key
+from a2a_zmq.protocol.crypto import Mac, mac_context, session_key
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.wire import open_frame, seal_body
 
@@ -99,11 +99,11 @@ _HEADS: dict[MessageType, bytes] = {kind: b'{"type":"%b","sender":' % kind.value
 
 
 class Session:
-    """Keys, contexts and numbers of one session, seen from one of its ends."""
+    """MACs and numbers of one session, seen from one of its ends."""
 
     __slots__ = (
-        "_meta_head", "_meta_session", "_names", "_stamp", "_stamp_wall", "key_id", "me", "peer", "recv_context",
-        "recv_key", "recv_seq", "route", "send_context", "send_key", "send_seq", "sid", "user_id",
+        "_meta_head", "_meta_session", "_names", "_stamp", "_stamp_wall", "key_id", "me", "peer", "recv_mac",
+        "recv_seq", "route", "send_mac", "send_seq", "sid", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -126,10 +126,10 @@ class Session:
         self.key_id = key_id
         self.route = route
         self.user_id = user_id
-        self.send_key = session_key(pair_key, me, peer, spoke_nonce=spoke_nonce, hub_nonce=hub_nonce, session=sid)
-        self.recv_key = session_key(pair_key, peer, me, spoke_nonce=spoke_nonce, hub_nonce=hub_nonce, session=sid)
-        self.send_context = mac_context(me, peer, key_id, sid, version)
-        self.recv_context = mac_context(peer, me, key_id, sid, version)
+        send_key = session_key(pair_key, me, peer, spoke_nonce=spoke_nonce, hub_nonce=hub_nonce, session=sid)
+        recv_key = session_key(pair_key, peer, me, spoke_nonce=spoke_nonce, hub_nonce=hub_nonce, session=sid)
+        self.send_mac = Mac(send_key, mac_context(me, peer, key_id, sid, version))
+        self.recv_mac = Mac(recv_key, mac_context(peer, me, key_id, sid, version))
         self.send_seq = 0
         self.recv_seq = 0
         self._names = b'"%b","recipient":"%b","payload":' % (me.encode(), peer.encode())
@@ -176,11 +176,11 @@ class Session:
         if traceparent is not None:
             parts += (b',"traceparent":', orjson.dumps(traceparent))
         parts.append(b"}")
-        return seal_body(b"".join(parts), self.send_key, self.send_context)
+        return seal_body(b"".join(parts), self.send_mac)
 
     def open(self, frame: bytes) -> bytes | None:
         """The verified body of a frame of the other end, or None."""
-        return open_frame(frame, self.recv_key, self.recv_context)
+        return open_frame(frame, self.recv_mac)
 
     def judge(self, message: Message, now: Now, max_skew_s: float) -> None:
         """The checks after parsing, in order: identity, sequence, skew. Takes the number if all hold.

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.errors import MalformedMessage
 from a2a_zmq.nesting import depth_of
 
@@ -89,14 +90,14 @@ def dumps_within(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON of what we send. ``orjson.Fragment`` values are taken as they are, and depth is the reader's to
-    judge.
+    """Compact JSON of what we send, and keep until it is acknowledged. ``orjson.Fragment`` values are taken as they
+    are, and depth is the reader's to judge.
 
     Raises:
         MalformedMessage: the value is not JSON.
     """
     try:
-        return orjson.dumps(value)
+        return kept_json(value)
     except orjson.JSONEncodeError as error:
         raise MalformedMessage(str(error)) from None
 

@@ -14,13 +14,13 @@ exactly the six members of the specification with their types; unknown metadata 
 
 from __future__ import annotations
 
-import hmac
 from hmac import compare_digest
 from typing import Any
 
 import orjson
 
 from a2a_zmq.errors import MalformedMessage
+from a2a_zmq.protocol.crypto import Mac
 from a2a_zmq.protocol.message import Message, MessageType, Metadata
 from a2a_zmq.protocol.strict import strict_loads
 
@@ -38,19 +38,17 @@ _REQUIRED = ("origin", "version", "timestamp", "request_id", "parent_request_id"
 _KNOWN = frozenset((*_REQUIRED, "session", "ack", "deadline", "traceparent"))
 
 
-def seal_body(body: bytes, key: bytes, context: bytes) -> bytes:
+def seal_body(body: bytes, mac: Mac) -> bytes:
     """The frame of a body.
 
     Args:
         body: the JSON object without its last brace (``frame[:-80]``).
-        key: 32 bytes, of this direction.
-        context: what the MAC covers besides the body, see :mod:`a2a_zmq.protocol.crypto`.
+        mac: of this direction.
     """
-    mac = hmac.digest(key, context + body + b"}", "sha256").hex().encode()
-    return b"".join((body, _TAIL_OPEN, mac, _TAIL_CLOSE))
+    return b"".join((body, _TAIL_OPEN, mac.hex_of(body + b"}"), _TAIL_CLOSE))
 
 
-def seal(message: Message, key: bytes, context: bytes) -> bytes:
+def seal(message: Message, mac: Mac) -> bytes:
     """The frame of a message; its ``signature`` member is not looked at.
 
     Raises:
@@ -59,18 +57,17 @@ def seal(message: Message, key: bytes, context: bytes) -> bytes:
     document = message.to_dict()
     del document["signature"]
     try:
-        return seal_body(orjson.dumps(document)[:-1], key, context)
+        return seal_body(orjson.dumps(document)[:-1], mac)
     except orjson.JSONEncodeError as error:
         raise MalformedMessage(str(error)) from None
 
 
-def open_frame(frame: bytes, key: bytes, context: bytes) -> bytes | None:
+def open_frame(frame: bytes, mac: Mac) -> bytes | None:
     """The signed body (a whole JSON object without signature), or None if the frame is not authentic."""
     if len(frame) <= TAIL_BYTES or frame[-80:-66] != _TAIL_OPEN or frame[-2:] != _TAIL_CLOSE:
         return None
     body = frame[:-80] + b"}"
-    mac = hmac.digest(key, context + body, "sha256").hex().encode()
-    return body if compare_digest(mac, frame[-66:-2]) else None
+    return body if compare_digest(mac.hex_of(body), frame[-66:-2]) else None
 
 
 def parse_message(body: bytes, signature: str = "") -> Message:

@@ -148,16 +148,20 @@ class Assigner:
                 entries.append(entry)
         if entries:
             desk.ledger.sent_all(entries, home)
-            desk.out.extend(self._messages(home, entries))
+            messages = self._messages(home, entries)
+            for each in messages:  # a distributor that has read the version of the oldest may have ended that one
+                each.payload["version"] = min(entry.version for entry in each.entries)
+            desk.out.extend(messages)
 
-    def _messages(self, home: Distributor, entries: list[Entry]) -> list[Effect]:
-        """``assign_tasks`` messages of bounded size; records are embedded as they are."""
+    def _messages(self, home: Distributor, entries: list[Entry]) -> list[Assignment]:
+        """``assign_tasks`` messages of bounded size; records are embedded as they are. What version of the section has
+        them is yet to be said."""
         if not entries:
             return []
         limit = self._desk.config.message_bytes
         size = 0
         first = 0
-        out: list[Effect] = []
+        out: list[Assignment] = []
         for index, entry in enumerate(entries):
             size += len(entry.record) + 1
             if size > limit and index > first:

@@ -9,7 +9,7 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import COMPLETED, TERMINAL
+from a2a_zmq.tasks import COMPLETED, TERMINAL, attempt_of
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
@@ -100,7 +100,7 @@ class Commands:
         """After the next cut: by then the assignments of these tasks have gone out, so the request does not overtake
         them.
         """
-        home.cancels.update(task_ids)
+        self._desk.cancel_there(home, task_ids)
         if home.up:
             payload = {"action": "cancel_tasks", "task_ids": task_ids, **self._desk.mark()}
             self._desk.staging.after.append(Send(home.agent_id, MessageType.REQUEST, payload))
@@ -175,6 +175,9 @@ class Commands:
         status = result.get("status")
         if status == COMPLETED or status not in TERMINAL:
             return f"it is {status}"
+        known = desk.ended(task_id)
+        if known is not None and attempt_of(orjson.loads(known)) > attempt_of(result):
+            return "its result is not in the store yet"  # but in its distributor's spool
         if not isinstance(result.get("payload"), dict):
             return "its payload is not kept any more"
         found = entry_of(revived_record(result, now), desk.ledger.needs, now.mono)

@@ -328,7 +328,7 @@ class CoordinatorCore:
         for effect in self.desk.staging.waiting():
             if isinstance(effect, Assignment):  # a distributor that has read a later version may have ended its tasks
                 effect.payload["version"] = event.versions[Section(effect.to, "coordinator")]
-        for task_id, result in self.desk.staging.batch_applied().items():
+        for task_id, result in self.desk.staging.batch_applied(event.versions).items():
             self.desk.recent.put(task_id, result)
 
     def _answered(self, event: QueryAnswer, now: Now) -> None:

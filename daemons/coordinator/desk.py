@@ -9,13 +9,15 @@ from typing import Any
 import orjson
 
 from a2a_zmq.clock import Now
+from a2a_zmq.encoding import kept_json
+from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
 from daemons.coordinator.clients import Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.ledger import Ledger
-from daemons.coordinator.lives import cancelled_record, dead_letter
+from daemons.coordinator.lives import cancelled_record, dead_letter, life_of
 from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
 from daemons.coordinator.records import MOVING, Entry, public_result
@@ -155,7 +157,7 @@ class Desk:
         record = orjson.loads(stored)
         if record.get("status") not in self.finished or self.stale(entry.task_id, record):
             return False
-        self.finish(entry, orjson.dumps(public_result(record)), record)
+        self.finish(entry, kept_json(public_result(record)), record)
         return True
 
     def stale(self, task_id: str, record: Record) -> bool:
@@ -172,8 +174,8 @@ class Desk:
     def end_here(self, entry: Entry, by: str, now: Now) -> None:
         """Cancel a task that no distributor runs: recorded by us; who waits is told when that is durable."""
         record = cancelled_record(entry, by, now)
-        self.staging.end(entry, entry.home.section if entry.home is not None else INBOX_SECTION, orjson.dumps(record))
-        public = orjson.dumps(public_result(record))
+        self.staging.end(entry, entry.home.section if entry.home is not None else INBOX_SECTION, kept_json(record))
+        public = kept_json(public_result(record))
         for client in self.clients.waiting_for(entry):
             self._ended.setdefault(client.agent_id, []).append(public)
         floor = self.ledger.floors.get(entry.task_id)
@@ -188,6 +190,31 @@ class Desk:
         """It ends where it was: the inbox lets go of it."""
         if entry.state == MOVING:
             self.staging.section(INBOX_SECTION).drops.append(entry.task_id)
+
+    # ------------------------------------------------------------ cancellations
+
+    def cancel_there(self, home: Distributor, task_ids: Iterable[str]) -> None:
+        """These tasks of this distributor are to be cancelled. That is kept until they have ended, so whoever leads
+        after us asks again."""
+        live = self.ledger.live
+        home.cancels.update((task_id, life_of(live[task_id].record)) for task_id in task_ids)
+        self.keep_cancels(home)
+
+    def keep_cancels(self, home: Distributor) -> None:
+        """Store which tasks of this distributor are to be cancelled."""
+        home.cancels_kept = len(home.cancels)
+        self.staging.section(home.section).header[CANCELS] = orjson.dumps(home.cancels).decode()
+
+    def know_cancels(self, home: Distributor, header: dict[str, str]) -> None:
+        """What was asked of a leader before us, as far as it has not ended."""
+        kept = orjson.loads(header.get(CANCELS) or "{}")
+        home.cancels_kept = len(kept)
+        for task_id, life in kept.items():
+            entry = self.ledger.live.get(task_id)
+            if entry is not None and entry.home is home and life_of(entry.record) == life:
+                home.cancels[task_id] = life
+
+    # ------------------------------------------------------------ ends of tasks that were cancelled here
 
     def stage_ended(self) -> None:
         """Before a cut: the results of :meth:`end_here` wait for it."""

@@ -30,7 +30,8 @@ class Distributor:
         workers: as it reported them last.
         live: unfinished tasks that are placed here; ``sent`` of them it was told of.
         queue: placed here and durable, to be told when the window opens.
-        cancels: ids that it was asked, or is to be asked, to cancel.
+        cancels: ids that it was asked, or is to be asked, to cancel, each with the life of the task that is meant;
+            ``cancels_kept`` is how many of them our header in the store names, of which some may have ended.
         pending, in_progress, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
             keep for us). ``told_version``: what its results brought.
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
@@ -45,10 +46,10 @@ class Distributor:
     """
 
     __slots__ = (
-        "agent_id", "blocked_until", "boot_id", "cancels", "changed_at", "clock_off_s", "coordinators", "draining",
-        "dropped", "follows", "given_up", "held_version", "in_progress", "lease_seen", "live", "moving", "needs_sync",
-        "offers", "pending", "queue",
-        "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
+        "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
+        "draining", "dropped", "follows", "given_up", "held_version", "in_progress", "lease_seen", "live", "moving",
+        "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
+        "section", "sent", "short_since",
         "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
@@ -74,7 +75,8 @@ class Distributor:
         self.live = 0
         self.sent = 0
         self.queue = PriorityLanes()
-        self.cancels: set[str] = set()
+        self.cancels: dict[str, str] = {}
+        self.cancels_kept = 0
         self.pending = 0
         self.in_progress = 0
         self.held_version = 0

@@ -332,6 +332,6 @@ class Failover:
         move.count += 1
         desk.meter.count("tasks_failed_over_total")
         if entry.task_id in cancels:
-            cancels.discard(entry.task_id)
+            del cancels[entry.task_id]
             desk.end_here(entry, "request", now)
         desk.place_held = True

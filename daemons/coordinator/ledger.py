@@ -76,7 +76,7 @@ class Ledger:
     def adopt(self, entry: Entry, home: Distributor) -> None:
         """A task loaded from a distributor's section; it reads that too, so it counts as sent."""
         self._add(entry)
-        entry.batch = LOADED
+        entry.batch, entry.version = LOADED, 0
         entry.home = home
         entry.state = SENT
         home.live += 1
@@ -128,7 +128,7 @@ class Ledger:
         for entry in entries:
             entry.home = home
             entry.state = PLACED
-            entry.batch = 0
+            entry.batch = entry.version = 0
         home.live += len(entries)
 
     def queue(self, entry: Entry, *, front: bool = False) -> None:
@@ -158,7 +158,7 @@ class Ledger:
         elif entry.state == QUEUED:
             home.queue.discard(entry)
         entry.state = PLACED
-        entry.batch = 0
+        entry.batch = entry.version = 0
 
     def move(self, entry: Entry, record: bytes) -> None:
         """Its distributor stays away: this record of it goes to the inbox, then the old one goes away there."""
@@ -217,7 +217,7 @@ class Ledger:
             elif state == MOVING:
                 del home.moving[entry.task_id]
             if home.cancels:
-                home.cancels.discard(entry.task_id)
+                home.cancels.pop(entry.task_id, None)
         elif state == HELD:
             self._unhold(entry)
         if self.floors:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import ABANDONED, FAILED, IN_PROGRESS, Record, attempt_of
 from daemons.coordinator.records import RESERVED, Entry
 
@@ -35,6 +36,12 @@ def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
     )  # fmt: skip
     record.setdefault("retry_count", 0)
     return record
+
+
+def life_of(record: bytes) -> str:
+    """Tells the lives of a task apart that used its id one after the other."""
+    found = orjson.loads(record)
+    return f"{found.get('created_at')} {(found.get('metadata') or {}).get('retried') or 0}"
 
 
 def dead_letter(record: Record) -> bool:
@@ -79,7 +86,7 @@ def moved_record(record: Record, distributor_id: str, now: Now) -> bytes:
     metadata["attempt"] = (attempt // ATTEMPTS_A_MOVE + 1) * ATTEMPTS_A_MOVE
     metadata["moved"] = (metadata.get("moved") or 0) + 1
     found = {name: value for name, value in record.items() if name != "started_at"}
-    return orjson.dumps({**found, "status": "pending", "updated_at": iso(now.wall), "metadata": metadata})
+    return kept_json({**found, "status": "pending", "updated_at": iso(now.wall), "metadata": metadata})
 
 
 def revived_record(result: Record, now: Now) -> bytes:
@@ -107,4 +114,4 @@ def revived_record(result: Record, now: Now) -> bytes:
         "metadata": metadata,
         "payload": result.get("payload") or {},
     }
-    return orjson.dumps(fresh)
+    return kept_json(fresh)

@@ -7,6 +7,7 @@ from functools import partial
 import orjson
 
 from a2a_zmq.clock import Now
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import PENDING
 from daemons.coordinator.clients import Client
@@ -86,7 +87,7 @@ class Queries:
     def _watch_result(self, watch: Watch, task_id: str, stored: bytes) -> None:
         record = orjson.loads(stored)
         if watch.client.may_see(owner_of(record)):
-            watch.results.append(orjson.dumps(public_result(record)))
+            watch.results.append(kept_json(public_result(record)))
         else:
             watch.unknown.append(task_id)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.ids import TASK_ID, valid_agent_id
 from a2a_zmq.models import Task
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
@@ -105,11 +106,14 @@ class Entry:
         subscriber: agent id of the client that gets the result ("" for nobody).
         home: its distributor, None in the inbox.
         batch: number of the cut that carried its present write (0: none yet); durable if that cut is applied.
+        version: of its section by that write; 0 as long as it is not durable, or if it was read from the store.
         since: monotonic time of acceptance.
         lane: the queue that it waits in.
     """
 
-    __slots__ = ("batch", "home", "lane", "need", "owner", "record", "since", "state", "subscriber", "task_id")
+    __slots__ = (
+        "batch", "home", "lane", "need", "owner", "record", "since", "state", "subscriber", "task_id", "version",
+    )  # fmt: skip
 
     def __init__(self, task_id: str, record: bytes, need: Need, owner: str, since: float) -> None:
         self.task_id = task_id
@@ -121,6 +125,7 @@ class Entry:
         self.home: Distributor | None = None
         self.state = FRESH
         self.batch = 0
+        self.version = 0
         self.lane: Lane | None = None
 
 
@@ -338,7 +343,7 @@ def restored_record(record: bytes) -> bytes:
     found: Record = orjson.loads(record)
     metadata = found.setdefault("metadata", {})
     metadata["restored"] = (metadata.get("restored") or 0) + 1
-    return orjson.dumps(found)
+    return kept_json(found)
 
 
 def owner_of(record: Record) -> str:

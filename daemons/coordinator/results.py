@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import orjson
-
 from a2a_zmq.clock import Now
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import COMPLETED
 from daemons.coordinator.desk import Desk
@@ -44,7 +43,7 @@ class Results:
                 continue
             # What did not complete is stored with its payload, for a retry; clients get it without.
             public = record if record["status"] == COMPLETED else public_result(record)
-            desk.finish(entry, orjson.dumps(public), record)
+            desk.finish(entry, kept_json(public), record)
         if unwanted:
             # Late, repeated, or of a task that is somebody else's by now: acknowledged by the link, counted, and of
             # no effect.

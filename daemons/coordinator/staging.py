@@ -7,12 +7,11 @@ flight at a time, so "everything cut so far is applied" is what :class:`~daemons
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import orjson
-
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from daemons.coordinator.records import DONE, MOVING, PLACED, Entry
 from daemons.runtime.contract import Batch, Effect
@@ -56,6 +55,7 @@ class Staging:
         self._sections: dict[Section, Staged] = {}
         self._in_flight: Batch | None = None
         self._in_flight_tasks = 0
+        self._in_flight_entries: list[tuple[Section, list[Entry]]] = []
         self._moved: list[str] = []
         self._moved_cut: list[str] = []
         self.after: list[Effect] = []
@@ -90,7 +90,7 @@ class Staging:
     def history(self, section: Section, now: Now, task_id: str, name: str, detail: dict[str, Any]) -> None:
         """Stage an event for the audit history."""
         stamp = iso(now.wall)
-        self.section(section).history.append(orjson.dumps([stamp, task_id, name, detail]))
+        self.section(section).history.append(kept_json([stamp, task_id, name, detail]))
         self.recent.append({"time": stamp, "task_id": task_id, "event": name, "detail": detail})
 
     def unrecorded(self, task_id: str) -> bytes | None:
@@ -123,6 +123,7 @@ class Staging:
             return None
         number = self.cuts + 1
         writes: list[SectionWrite] = []
+        placed: list[tuple[Section, list[Entry]]] = []
         tasks = 0
         for section, staged in sections.items():
             entries = staged.entries
@@ -141,13 +142,16 @@ class Staging:
                 write.header, write.put_tasks, write.drop_tasks = staged.header, puts, drops
                 write.results, write.history, write.drop_letters = staged.results, staged.history, staged.letters
                 writes.append(write)
-            after.extend(assign(section, [each for each in kept if each.state == PLACED]))
+            told = [each for each in kept if each.state == PLACED]
+            placed.append((section, told))
+            after.extend(assign(section, told))
         batch = Batch(writes, after)
         if writes:
             # A batch without writes is performed at once and gets no BatchApplied.
             self.cuts = number
             self._in_flight = batch
             self._in_flight_tasks = tasks
+            self._in_flight_entries = placed
         else:
             self.unpersisted -= tasks
         return batch
@@ -156,8 +160,12 @@ class Staging:
         """The effects that wait for the batch in flight."""
         return self._in_flight.after if self._in_flight is not None else []
 
-    def batch_applied(self) -> dict[str, bytes]:
-        """The batch in flight is durable; returns the results that it recorded."""
+    def batch_applied(self, versions: Mapping[Section, int]) -> dict[str, bytes]:
+        """The batch in flight is durable, and its sections have these versions; returns what results it recorded."""
+        for section, entries in self._in_flight_entries:
+            for entry in entries:
+                entry.version = versions[section]
+        self._in_flight_entries = []
         results = {
             task_id: result
             for write in (self._in_flight.writes if self._in_flight is not None else ())
@@ -193,6 +201,7 @@ class Staging:
         self._moved, self._moved_cut = [], []
         self._in_flight = None
         self._in_flight_tasks = 0
+        self._in_flight_entries = []
         self.unpersisted = 0
         return waiting
 
@@ -205,6 +214,7 @@ class Staging:
         self._sections = {}
         self._in_flight = None
         self._in_flight_tasks = 0
+        self._in_flight_entries = []
         self._moved, self._moved_cut = [], []
         self.after = []
         self.unpersisted = 0

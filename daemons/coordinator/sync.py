@@ -99,10 +99,10 @@ class Sync:
                 ledger.adopt(found[0], home)
                 if found[1]:
                     ledger.floors[task_id] = found[1]
+        self._desk.know_cancels(home, loaded.header)
 
     def _adopt_inbox(self, loaded: Loaded, ended: set[str], now: Now) -> None:
-        """A task that is in a distributor's section too was being moved: there (then the inbox lets go of it), or away
-        from there."""
+        """A task that is in a distributor's section too was being moved: there (the inbox lets go), or away from it."""
         desk = self._desk
         ledger = desk.ledger
         known = orjson.loads(loaded.header.get("known_types") or "[]")
@@ -148,12 +148,15 @@ class Sync:
 
     def _keep_cancels(self, task_ids: set[str], now: Now) -> None:
         """Asked to be cancelled before: again, or ended here if no distributor has it."""
+        asked: dict[Distributor, list[str]] = {}
         for task_id in task_ids:
             entry = self._desk.ledger.live.get(task_id)
             if entry is not None and entry.home is not None:
-                entry.home.cancels.add(task_id)
+                asked.setdefault(entry.home, []).append(task_id)
             elif entry is not None:
                 self._desk.end_here(entry, "request", now)
+        for home, ids in asked.items():
+            self._desk.cancel_there(home, ids)
 
     def put_back(self, home: Distributor, entries: list[Entry]) -> None:
         """The store has lost these records: our copies go there again, and the distributor is told."""

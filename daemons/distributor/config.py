@@ -19,8 +19,10 @@ class DistributorConfig:
         in_progress_after_s: a task that runs longer than this gets its ``in_progress`` record. Shorter ones would
             pay a second write for a status that nobody has time to read.
         max_attempts: attempts of a task that names no number itself.
-        max_worker_deaths: a task that was running in this many workers as they died is a suspect: its next attempt is a
-            trial, and if that worker dies too during the trial, the task is set aside.
+        max_worker_deaths: a task that was running in this many workers as they died is a suspect: it runs in a process
+            of its own from then on, or is tried first where there are many.
+        most_worker_deaths: from this many on a death in its trial is enough, although it runs in a process of its own.
+            Such a one can hardly kill its worker, but where a container is killed as a whole for its memory it does.
         trial_delay_s: before a trial. Workers that die for a common reason (their host, its memory) die within this
             time, and a supervisor has started them again.
         trial_s: length of the first trial, counted from the start of the run; doubled with every further death.
@@ -43,7 +45,8 @@ class DistributorConfig:
         lazy_flush_s: history lines and a changed status wait this long for a write to ride on.
         blocked_s: a peer whose outbox was full is left alone this long.
         resync_retry_s: a read of the store that failed is repeated after this.
-        sweep_interval_s: the reconciler begins a round over all live tasks no more often than this.
+        sweep_interval_s: the reconciler begins a round over all live tasks no more often than this, and when the last
+            one is through.
         sweep_slice: tasks that it checks in one step: about a millisecond's work.
         vanished_s: a worker that says for this long that it holds nothing, although we count tasks on it, and that
             got and reported nothing meanwhile, does not have them.
@@ -60,6 +63,7 @@ class DistributorConfig:
     in_progress_after_s: float = 0.1
     max_attempts: int = 3
     max_worker_deaths: int = 2
+    most_worker_deaths: int = 6
     trial_delay_s: float = 1.0
     trial_s: float = 0.5
     retry_base_s: float = 0.05

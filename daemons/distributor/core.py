@@ -20,7 +20,6 @@ from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refu
 from daemons.distributor.auditing import AUDIT, Auditing
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
-from daemons.distributor.doubts import RESULTS
 from daemons.distributor.explaining import Explaining
 from daemons.distributor.intake import Intake
 from daemons.distributor.journal import Journal
@@ -286,7 +285,7 @@ class DistributorCore:
             self._auditing.loaded(event, now)
             return
         recovery = self._recovery
-        answered = {RESULTS: recovery.looked_up, FOUND: recovery.found_looked_up}.get(event.tag, recovery.resynced)
+        answered = recovery.looked_up if event.tag == FOUND else recovery.resynced
         answered(event.value, event.error, now)
         self._intake.cancel_read(now)
 

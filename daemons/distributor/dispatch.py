@@ -5,9 +5,9 @@ labels, pinned worker). A lane holds a deque for each priority, so every operati
 can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the lower
 number. A task's number is one above its client's last one, or above that of the task served last if that is higher: so
 clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
-A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to the worker with the
-fewest of those. Suspects (tasks in whose company several workers
-have died) have lanes of their own, from which a worker gets one at a time.
+A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to a worker that can begin
+it at once, then to the one with the fewest of those. Suspects (tasks in whose company several workers have died) have
+lanes of their own, from which a worker gets one at a time, if they do not run apart.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Lane:
         "_buckets",
         "_dead",
         "_order",
+        "apart",
         "key",
         "labels",
         "number",
@@ -52,7 +53,7 @@ class Lane:
     )
 
     def __init__(
-        self, key: object, number: int, task_type: str, labels: dict[str, Any], pin: str, *, suspects: bool
+        self, key: object, number: int, task_type: str, labels: dict[str, Any], pin: str, *, suspects: bool, apart: bool
     ) -> None:
         self.key = key
         self.number = number
@@ -60,6 +61,7 @@ class Lane:
         self.labels = labels
         self.pin = pin
         self.suspects = suspects
+        self.apart = apart
         self.size = 0
         self.workers: list[Worker] = []
         self.slotted = False  # its tasks take a slot of some worker
@@ -70,7 +72,7 @@ class Lane:
     def offer(self, workers: Iterable[Worker]) -> None:
         """Take those of the workers that may serve it."""
         self.workers = [w for w in workers if w.serves(self.task_type, self.labels, self.pin)]
-        self.slotted = any(self.task_type in w.slot_types for w in self.workers)
+        self.slotted = self.apart or any(self.task_type in w.slot_types for w in self.workers)
 
     def _bucket(self, priority: int) -> deque[LiveTask]:
         bucket = self._buckets.get(-priority)
@@ -170,12 +172,12 @@ class Dispatcher:
 
     def _lane(self, task: LiveTask, workers: Iterable[Worker]) -> Lane:
         labels = task.metadata.get("labels")
-        suspect = task.deaths >= self._config.max_worker_deaths
+        suspect = task.deaths >= self._config.max_worker_deaths and not task.apart
         key: object = (task.metadata.get("client"), task.task_type)
-        if task.pin or labels or suspect:
+        if task.pin or labels or suspect or task.apart:
             wanted = labels if isinstance(labels, dict) else {}
             named = tuple(sorted((name, repr(value)) for name, value in wanted.items()))
-            key = (key, task.pin, named, suspect)
+            key = (key, task.pin, named, suspect, task.apart)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= self._prune_at:
@@ -183,7 +185,8 @@ class Dispatcher:
                 self._prune_at = 2 * len(self._lanes) + MAX_EMPTY_LANES
             self._numbers += 1
             wanted = labels if isinstance(labels, dict) else {}
-            lane = self._lanes[key] = Lane(key, self._numbers, task.task_type, wanted, task.pin, suspects=suspect)
+            lane = Lane(key, self._numbers, task.task_type, wanted, task.pin, suspects=suspect, apart=task.apart)
+            self._lanes[key] = lane
             lane.offer(workers)
         return lane
 
@@ -260,8 +263,9 @@ class Dispatcher:
         for lane in self._active.values():
             free = lane.workers if not lane.suspects else [w for w in lane.workers if self._may_try(w, mono)]
             slotted = lane.slotted
-            free = [w for w in free if (w.takes(lane.task_type, mono) if slotted else w.open(mono))]
-            pool = [(w.burden(mono) if slotted else w.load(), w.given, w.number, w) for w in free]
+            kind, apart = lane.task_type, lane.apart
+            free = [w for w in free if (w.takes(kind, mono, apart=apart) if slotted else w.open(mono))]
+            pool = [(w.burden() if slotted else w.load(), w.given, w.number, w) for w in free]
             if pool:
                 heapify(pool)
                 heads.append((_rank(lane), lane.number, lane, pool))
@@ -293,12 +297,12 @@ class Dispatcher:
             count = len(held) + ghosts
             if (
                 count >= worker.limit
-                or (slotted and worker.full_for(lane.task_type))
+                or (slotted and worker.full_for(lane.task_type, apart=lane.apart))
                 or (lane.suspects and not self._may_try(worker, mono))
             ):
                 heappop(pool)
                 continue
-            real = worker.burden(mono) if slotted else count / worker.slots
+            real = worker.burden() if slotted else count / worker.slots
             if real != burden:  # another lane gave it something meanwhile
                 heapreplace(pool, (real, worker.given, number, worker))
                 continue
@@ -312,16 +316,15 @@ class Dispatcher:
             task.dispatched_at = mono
             held[task.task_id] = task  # as Worker.take()
             worker.given += 1
-            if slotted:
-                worker.slot_used_at = mono
-                worker.in_slots += task.task_type in worker.slot_types
+            task.slotted = slotted and worker.slots_for(task)
+            worker.in_slots += task.slotted
             if lane.suspects:
                 worker.trial = task
             if worker_id in picks:
                 picks[worker_id].append(task)
             else:
                 picks[worker_id] = [task]
-            real = worker.burden(mono) if slotted else (count + 1) / worker.slots
+            real = worker.burden() if slotted else (count + 1) / worker.slots
             heapreplace(pool, (real, worker.given, number, worker))
         if last is not None:
             self._served[last.priority] = max(self._served.get(last.priority, 0), last.seq)

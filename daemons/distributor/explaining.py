@@ -125,8 +125,8 @@ class Explaining:
         workers: list[Worker] = task.lane.workers
         if not workers:
             why.append(self._nobody(task))
-        elif not any(worker.takes(task.task_type, now.mono) for worker in workers):
-            shown = ", ".join(_state(worker, task.task_type, now) for worker in workers[:NAMED])
+        elif not any(worker.takes(task.task_type, now.mono, apart=task.apart) for worker in workers):
+            shown = ", ".join(_state(worker, task, now) for worker in workers[:NAMED])
             more = f" and {len(workers) - NAMED} more" if len(workers) > NAMED else ""
             why.append(f"no worker that can run it takes more now: {shown}{more}")
         ahead = task.lane.ahead(task)
@@ -154,7 +154,7 @@ class Explaining:
         )
 
 
-def _state(worker: Worker, task_type: str, now: Now) -> str:
+def _state(worker: Worker, task: LiveTask, now: Now) -> str:
     """Why a worker takes no more."""
     if worker.suspect:
         return f"{worker.agent_id} may be dead ({worker.suspect})"
@@ -162,6 +162,6 @@ def _state(worker: Worker, task_type: str, now: Now) -> str:
         return f"{worker.agent_id} is draining"
     if now.mono < worker.blocked_until:
         return f"{worker.agent_id} does not read its messages fast enough"
-    if worker.full_for(task_type):
+    if worker.full_for(task.task_type, apart=task.apart):
         return f"{worker.agent_id} holds {worker.in_slots} for its {worker.slots} slots"
     return f"{worker.agent_id} holds {len(worker.held) + len(worker.ghosts)} of {worker.limit}"

@@ -31,6 +31,8 @@ from daemons.runtime.contract import Effect, Meter
 
 # A worker is given no more than this at a time, by far.
 MAX_STRAYS: Final = 1_000
+# Numbers that are kept for sharing; forgetting them only costs memory twice.
+MAX_LIVES: Final = 256
 
 
 class Phase(Enum):
@@ -70,6 +72,7 @@ class LiveTask:
         cancelled: a client wants it ended; the worker was told.
         alone: its message could not be sealed together with others.
         pin: only this worker may have it ("" for any).
+        slotted: it takes a slot (a child process) of the worker that holds it, or that held it last.
     """
 
     __slots__ = (
@@ -88,6 +91,7 @@ class LiveTask:
         "recorded",
         "seq",
         "shown",
+        "slotted",
         "started_at",
         "started_mono",
         "task_id",
@@ -105,7 +109,7 @@ class LiveTask:
         self.attempt = attempt
         self.recorded = recorded
         self.phase = phase
-        self.shown = self.front = self.cancelled = self.alone = False
+        self.shown = self.front = self.cancelled = self.alone = self.slotted = False
         self.worker = self.pin = ""
         self.seq = 0
         self.lane: Any = None
@@ -128,6 +132,11 @@ class LiveTask:
         """Workers that died while they may have been running it, as far as none of the others there is to blame."""
         count = self.metadata.get("worker_deaths", 0)
         return count if isinstance(count, int) else 0
+
+    @property
+    def apart(self) -> bool:
+        """Workers died while they ran it: it runs in a process of its own now, whose death is its own doing."""
+        return self.metadata.get("apart") is True
 
     @property
     def floor(self) -> int:
@@ -182,20 +191,23 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata["revived"] = metadata["retried"]
         metadata["forgiven"] = record.get("retry_count", 0)
         metadata["worker_deaths"] = 0
+        metadata.pop("apart", None)
 
 
-_AGAIN_BITS: Final = 16
+_COUNT_BITS: Final = 8
+_AGAIN_BITS: Final = 2 * _COUNT_BITS
 
 
 def _life_of(record: Record) -> int:
     """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
     again = 0
-    # By an operator; by the coordinator, after the store had lost it, or from another distributor.
+    # By an operator; and since then by the coordinator: after the store had lost it, or from another distributor.
     for name in ("retried", "restored", "moved"):
         count = metadata.get(name, 0)
-        again += count if isinstance(count, int) and count > 0 else 0
-    return hash(record.get("created_at")) << _AGAIN_BITS | min(again, (1 << _AGAIN_BITS) - 1)
+        again <<= _COUNT_BITS
+        again += min(count, (1 << _COUNT_BITS) - 1) if isinstance(count, int) and count > 0 else 0
+    return hash(record.get("created_at")) << _AGAIN_BITS | again
 
 
 class RecentIds:
@@ -210,11 +222,15 @@ class RecentIds:
         self._size = generation
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
+        self._lives: dict[int, int] = {}  # lately; tasks that were submitted together share one number
 
     def add(self, record: Record) -> None:
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
-        self._young[record["task_id"]] = _life_of(record)
+        life = _life_of(record)
+        if len(self._lives) >= MAX_LIVES:
+            self._lives.clear()
+        self._young[record["task_id"]] = self._lives.setdefault(life, life)
 
     def ended(self, record: Record) -> bool:
         """Did this life of the task end here?"""

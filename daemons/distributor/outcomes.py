@@ -6,7 +6,7 @@ Retries happen here and at no other layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -15,6 +15,7 @@ from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
 from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
+from daemons.distributor.losses import Losses
 from daemons.distributor.memory import (
     DELAYED,
     ENDED,
@@ -25,11 +26,20 @@ from daemons.distributor.memory import (
     LiveTask,
     Memory,
 )
-from daemons.distributor.records import Stamps, completed_record, held_s, note_attempt, unfinished_record
+from daemons.distributor.records import (
+    Stamps,
+    completed_record,
+    failed_before,
+    held_s,
+    note_attempt,
+    process_died,
+    unfinished_record,
+)
 from daemons.distributor.workers import Worker
 
 # A report without an error text still has to say something to a user.
 _NO_ERROR = "the worker gave no reason"
+KILLED = "killed"  # error_kind: its process died by a signal
 
 
 class Outcomes:
@@ -37,6 +47,7 @@ class Outcomes:
 
     Attributes:
         budgets: of retries, by task type.
+        losses: what becomes of the attempts of workers that are lost.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class Outcomes:
         self._stamps = stamps
         self._rng = rng
         self.budgets = RetryBudgets(memory.config)
+        self.losses = Losses(memory, journal, stamps, self)
         self._delayed: list[tuple[float, int, LiveTask]] = []
         self._delays = 0
 
@@ -149,21 +161,23 @@ class Outcomes:
     ) -> None:
         """An attempt failed: another one after a backoff, or the end.
 
-        The first time that the process of a task is killed the backoff is left out: as when a worker dies, it is most
-        likely not the task's doing (and nothing that passes with time), and what ran should run on at once. But too
-        many retries at a time are put off, whatever failed.
+        The first time that the process of a task is killed the backoff is left out, and grows from the second on: as
+        when a worker dies, it is most likely not the task's doing (and nothing that passes with time), and what ran
+        should run on at once. But too many retries at a time are put off, whatever failed.
         """
         failures = task.failures + 1
         self._memory.meter.count("task_failures_total", reason=kind)
-        if not retryable or self._exhausted(task, failures):
+        if task.apart and process_died(item):
+            self._convict(task, now, error=error, kind=kind, item=item)
+            return
+        if not retryable or self.exhausted(task, failures):
             self.finish(task, FAILED, now, error=error, kind=kind, failures=failures, item=item)
             return
         config = self._memory.config
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
-        most = min(config.retry_cap_s, config.retry_base_s * 2**failures)
-        delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s)
-        if kind == "killed" and failures == 1:
-            delay = 0.0
+        earlier = failed_before(task, KILLED) if kind == KILLED else failures
+        most = min(config.retry_cap_s, config.retry_base_s * 2**earlier)
+        delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s) if earlier else 0.0
         put_off_s = self.budgets.charge(task.task_type, now.mono)
         if put_off_s:
             delay += put_off_s
@@ -175,65 +189,12 @@ class Outcomes:
             now, task.task_id, "retry", {"attempt": task.attempt, "kind": kind, "delay_s": round(delay, 3)}
         )
 
-    def lost(self, worker: Worker, tasks: Iterable[LiveTask], now: Now, reason: str, *, died: bool) -> None:
-        """A worker no longer has these attempts.
-
-        Those that may have been running count as failed, and if it died, its death is held against them; if one of them
-        was on trial, against that one alone. Those that were only held ready for it are given back to the queue and
-        counted as nothing.
-        """
-        maybe_running = worker.may_be_running()
-        config = self._memory.config
-        trial = worker.on_trial(now.mono, config.trial_s, config.max_worker_deaths) if died else None
-        tried = trial[0] if trial is not None and trial[0].task_id in maybe_running else None
-        again: list[LiveTask] = []
-        for task in tasks:
-            if task.cancelled:
-                self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled")
-                continue
-            begun = task.task_id in maybe_running or task.started_mono
-            if task is tried and begun:
-                self._convict(task, now, worker.agent_id, reason)
-            elif (
-                not begun
-                or (tried is not None and self._most_attempts(task) > 1)
-                or self._survives(task, now, worker.agent_id, reason, died=died)
-            ):
-                again.append(task)
-        # Each goes to the front: the first one last. Of suspects the youngest is tried first: most killers kill soon.
-        suspects = [task for task in again if task.deaths >= config.max_worker_deaths]
-        for task in reversed(again):
-            if task.deaths < config.max_worker_deaths:
-                self.again(task, now, front=True)
-        for task in suspects:
-            self.again(task, now, front=True, not_before=now.mono + config.trial_delay_s)
-
-    def _convict(self, task: LiveTask, now: Now, worker_id: str, reason: str) -> None:
-        """It ran in several workers as they died, in the last one as the only suspect: it gets no further one."""
-        deaths = task.metadata["worker_deaths"] = task.deaths + 1
-        self._memory.meter.count("task_failures_total", reason="worker_lost")
-        error = f"{deaths} workers died while they ran it, the last one was {worker_id} ({reason})"
-        detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
-        self.finish(task, FAILED, now, error=error, kind="worker_lost", failures=task.failures + 1, item=detail)
-
-    def _survives(self, task: LiveTask, now: Now, worker_id: str, reason: str, *, died: bool) -> bool:
-        failures = task.failures + 1
-        metadata = task.metadata
-        deaths = metadata["worker_deaths"] = task.deaths + (1 if died else 0)
-        metadata["error_kind"] = "worker_lost"
-        error = f"worker {worker_id} was lost ({reason})"
-        self._memory.meter.count("task_failures_total", reason="worker_lost")
-        if self._exhausted(task, failures):
-            detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
-            self.finish(task, FAILED, now, error=error, kind="worker_lost", failures=failures, item=detail)
-            return False
-        note_attempt(task, self._stamps, now, error=error, kind="worker_lost")
-        task.record["retry_count"] = failures
-        task.record["error"] = error
-        self._journal.note(
-            now, task.task_id, "worker_lost", {"worker": worker_id, "attempt": task.attempt, "reason": reason}
-        )
-        return True
+    def _convict(self, task: LiveTask, now: Now, *, error: str, kind: str, item: dict[str, Any] | None) -> None:
+        """Workers died while they ran it, and now a process that ran nothing else: it gets no further one."""
+        given = item or {}
+        given = {**given, "detail": {**given.get("detail", {}), "worker_deaths": task.deaths}}
+        error = f"{task.deaths} workers died while they ran it, and then a process that ran nothing else: {error}"
+        self.finish(task, FAILED, now, error=error, kind=kind, failures=task.failures + 1, item=given)
 
     def again(self, task: LiveTask, now: Now, *, front: bool, not_before: float = 0.0) -> None:
         """Another attempt, uncounted; persisted before it is sent, as every attempt after the first."""
@@ -380,11 +341,12 @@ class Outcomes:
         """Ids of delayed tasks (for checks)."""
         return {task.task_id for due, _, task in self._delayed if task.phase is DELAYED and task.not_before == due}
 
-    def _exhausted(self, task: LiveTask, failures: int) -> bool:
+    def exhausted(self, task: LiveTask, failures: int) -> bool:
         """No attempt is left after so many failures."""
         forgiven = task.metadata.get("forgiven", 0)
-        return failures - (forgiven if isinstance(forgiven, int) else 0) >= self._most_attempts(task)
+        return failures - (forgiven if isinstance(forgiven, int) else 0) >= self.most_attempts(task)
 
-    def _most_attempts(self, task: LiveTask) -> int:
+    def most_attempts(self, task: LiveTask) -> int:
+        """How many attempts it may have."""
         most = task.metadata.get("max_attempts")
         return most if isinstance(most, int) and most > 0 else self._memory.config.max_attempts

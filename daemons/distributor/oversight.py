@@ -32,7 +32,7 @@ class Oversight:
         self._watched: dict[str, LiveTask] = {}  # long runs: those that got their in_progress record
         self._overdue: list[tuple[LiveTask, int]] = []
         self._vanished: list[Worker] = []
-        self._sweep: Iterator[LiveTask] = iter(())
+        self._sweep: Iterator[str] = iter(())
         self._next_sweep = 0.0
         self._unserved: dict[str, int] = {}
         self._pending = 0
@@ -120,7 +120,7 @@ class Oversight:
             self._outcomes.fail(task, now, error=error, kind="timeout", retryable=True)
         self._overdue = []
         for worker in self._vanished:
-            self._outcomes.lost(worker, list(worker.held.values()), now, "vanished", died=False)
+            self._outcomes.losses.lost(worker, list(worker.held.values()), now, "vanished")
             worker.idle_since = 0.0
         self._vanished = []
 
@@ -131,10 +131,12 @@ class Oversight:
         memory = self._memory
         if not memory.owner:
             return
-        if now.mono >= self._next_sweep:
+        part = list(islice(self._sweep, memory.config.sweep_slice))
+        if not part and now.mono >= self._next_sweep:
             self._next_sweep = now.mono + memory.config.sweep_interval_s
-            self._sweep = iter(list(memory.live.values()))
-        for task in islice(self._sweep, memory.config.sweep_slice):
+            self._sweep = iter(list(memory.live))  # ids: what ends meanwhile is not to be held until it is met
+            part = list(islice(self._sweep, memory.config.sweep_slice))
+        for task in filter(None, map(memory.live.get, part)):
             if task.phase is ENDED or (why := self._misplaced(task)) == "":
                 continue
             fields = {"task_id": task.task_id, "phase": task.phase.value, "why": why}
@@ -212,7 +214,7 @@ class Oversight:
             for task_id, task in worker.held.items():
                 if memory.live.get(task_id) is not task or task.phase is not RUNNING or task.worker != worker.agent_id:
                     found.append(f"{worker.agent_id} holds {task_id} wrongly")
-            in_slots = sum(task.task_type in worker.slot_types for task in worker.held.values())
+            in_slots = sum(task.slotted for task in worker.held.values())
             if in_slots != worker.in_slots:
                 found.append(f"{in_slots} tasks of {worker.agent_id} take slots, it counts {worker.in_slots}")
         if counts[QUEUED] != self._dispatcher.queued:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from orjson import Fragment, dumps
+from orjson import Fragment
 
 from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import COMPLETED, IN_PROGRESS, PENDING
 from daemons.distributor.memory import RUNNING, LiveTask
 
@@ -74,6 +75,18 @@ def note_attempt(
     task.metadata["attempts"] = [*earlier[1 - ATTEMPTS_KEPT :], told]
 
 
+def failed_before(task: LiveTask, kind: str) -> int:
+    """How many of the attempts that its metadata tells of failed in that way."""
+    told = task.metadata.get("attempts")
+    return sum(each.get("kind") == kind for each in told if isinstance(each, dict)) if isinstance(told, list) else 0
+
+
+def process_died(item: dict[str, Any] | None) -> bool:
+    """Does a worker's report say that the process of the run ended with it, which nobody had asked for?"""
+    detail = (item or {}).get("detail")
+    return isinstance(detail, dict) and detail.get("process_died") is True
+
+
 def assign_item(task: LiveTask) -> bytes:
     """The task as it goes to a worker; its payload passes as it came."""
     item: dict[str, Any] = {
@@ -86,7 +99,7 @@ def assign_item(task: LiveTask) -> bytes:
     limit = task.metadata.get("timeout_s")
     if limit is not None:
         item["timeout_s"] = limit
-    return dumps(item)
+    return kept_json(item)
 
 
 def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
@@ -104,7 +117,7 @@ def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
         record["status"] = PENDING
         metadata.pop("worker", None)
         record.pop("started_at", None)
-    return dumps(record)
+    return kept_json(record)
 
 
 def completed_record(
@@ -129,7 +142,7 @@ def completed_record(
         metadata["attempts"] = task.metadata["attempts"]
     if "detail" in item:
         metadata["detail"] = item["detail"]
-    return dumps(
+    return kept_json(
         {
             "task_id": task.task_id,
             "task_type": task.task_type,
@@ -170,7 +183,7 @@ def unfinished_record(
         metadata["held_s"] = held_s
     if detail:
         metadata["detail"] = detail
-    return dumps(
+    return kept_json(
         {
             "task_id": task.task_id,
             "task_type": task.task_type,
@@ -188,7 +201,7 @@ def unfinished_record(
 
 
 def history_line(time: str, task_id: str, name: str, detail: dict[str, Any]) -> bytes:
-    return dumps([time, task_id, name, detail])
+    return kept_json([time, task_id, name, detail])
 
 
 def split(encoded: Sequence[bytes], limit: int) -> Iterator[list[Fragment]]:

@@ -54,7 +54,8 @@ class Recovery:
         self._resync_again = False
         self._found: dict[str, Parsed] = {}  # records, new to us, whose results are looked up
         self._stored: AbstractSet[str] = frozenset()  # those of them that are live in the store
-        self._found_as = 0  # our fence when they were read
+        self._doubted: set[str] = set()  # those of them that ended here, and may have lost their results
+        self._read_as = 0  # our fence when we began to read them
         self._late: dict[str, Parsed] = {}  # told of by the coordinator, but older than what we read first
         self._seen_version = 0
         self._doubts = Doubts(memory, journal)
@@ -147,10 +148,7 @@ class Recovery:
             self._end_grace(now)
         if now.mono >= self._resync_at and self._memory.owner:
             self._resync_at = math.inf
-            if self._doubts:
-                self._doubts.look_up()
-            else:
-                self.resync()
+            self.resync()
 
     def next_deadline(self) -> float:
         return min(self._grace_until, self._resync_at)
@@ -255,7 +253,7 @@ class Recovery:
             current = self.inventory(worker, now)
             if worker.restarted:
                 gone = [task for task_id, task in worker.held.items() if task_id not in current]
-                self._outcomes.lost(worker, gone, now, "restarted", died=True)
+                self._outcomes.losses.lost(worker, gone, now, "restarted")
             worker.restarted = False
         self._back(worker.agent_id, now)
 
@@ -292,6 +290,7 @@ class Recovery:
             self._resync_again = True
             return
         self._resyncing = True
+        self._read_as = self._memory.fence
         self._memory.out.append(Query(RESYNC, "load", {"section": self._section}))
 
     def verifies(self, now: Now) -> bool:
@@ -300,10 +299,11 @@ class Recovery:
         return now.mono < self._verify_until
 
     def ended(self, record: Record) -> bool:
-        """Did the task of this record end here, as far as we know? If it must be looked up, that is begun."""
+        """Did the task of this record end here, as far as we know? If that is doubtful, its record is read once more,
+        and its result looked up."""
         if not self._doubts.ended(record):
             return False
-        if self._doubts.add(record):
+        if self._doubts.doubtful(record):
             self._resync_at = 0.0
         return True
 
@@ -314,30 +314,26 @@ class Recovery:
         self._late[task_id] = parsed
         self.resync()
 
-    def looked_up(self, found: Any, error: str | None, now: Now) -> None:
-        """What has no result is to run again, from its record, which is read now."""
-        if not self._doubts.looked_up(found, error):
-            self._resync_at = now.mono + self._memory.config.resync_retry_s
-            return
-        if self._doubts:
-            self._resync_at = 0.0
-        self.resync()
-
     def resynced(self, loaded: Any, error: str | None, now: Now) -> None:
         """The store has live records that we do not know: did their tasks end before we came? (A write may reach the
         store seconds late. The distributor may have been told directly by then, have ended it, and have died.)"""
         memory = self._memory
-        if error is not None or not isinstance(loaded, Loaded):
+        if error is not None or not isinstance(loaded, Loaded) or memory.fence != self._read_as:
             self._read_again(now)
             return
         found: dict[str, Parsed] = {}
+        self._doubted = set()
         for task_id, parsed in parse_all(loaded.tasks).items():
-            if task_id in memory.live or memory.refuses(parsed[0], now.mono):
+            record = parsed[0]
+            if task_id in memory.live or memory.refuses(record, now.mono):
                 continue
-            if not self.ended(parsed[0]):
+            ended = self._doubts.ended(record)
+            if not ended or self._doubts.doubtful(record):
                 found[task_id] = parsed
+                if ended:
+                    self._doubted.add(task_id)
         self._late = {task_id: parsed for task_id, parsed in self._late.items() if task_id not in memory.live}
-        self._found, self._stored, self._found_as = {**self._late, **found}, found.keys(), memory.fence
+        self._found, self._stored = {**self._late, **found}, found.keys()
         if self._found and memory.owner:
             lookups.ask(memory, FOUND, self._found)
         else:
@@ -347,13 +343,18 @@ class Recovery:
         self._resyncing = False
         self._resync_at = now.mono + self._memory.config.resync_retry_s
 
-    def found_looked_up(self, results: Any, error: str | None, now: Now) -> None:
+    def looked_up(self, results: Any, error: str | None, now: Now) -> None:
         """Those that are live and have no result are taken in."""
-        if error is not None or not isinstance(results, dict) or self._memory.fence != self._found_as:
+        if error is not None or not isinstance(results, dict) or self._memory.fence != self._read_as:
             self._read_again(now)
             return
         self._late = {task_id: parsed for task_id, parsed in self._late.items() if task_id not in self._found}
         alive = lookups.unended(self._memory, self._found, results)
+        for task_id, (record, _, _) in self._found.items():
+            if task_id not in alive:
+                self._doubts.settled(record)
+            elif task_id in self._doubted and not self._journal.holds_result(task_id):
+                self._memory.recent.forget(task_id)  # its result is lost: it runs again
         self._take_in({task_id: parsed for task_id, parsed in alive.items() if task_id in self._stored}, now)
 
     def _take_in(self, found: dict[str, Parsed], now: Now) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -10,6 +9,7 @@ from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
+from daemons.distributor.losses import DEATHS, TORN
 from daemons.distributor.memory import Memory, as_pairs
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
@@ -19,11 +19,8 @@ from daemons.runtime.contract import Log, Send
 
 # Workers that left are shown as down until this many others have left too.
 MAX_DEPARTED = 64
-# These ends of a session say that the process is dead: held against the tasks that it ran.
-DEATHS = frozenset({"exited", "disconnect"})
-# So does this one as far as its tasks must run elsewhere. But a network that fails looks the same, and no task is to
-# blame for that.
-FAILURES = DEATHS | {"silence"}
+# Ends of a session after which the worker counts as dead.
+FAILURES = DEATHS | {TORN, "silence"}
 
 
 class Roster:
@@ -74,9 +71,9 @@ class Roster:
         worker.idle_since = 0.0
         worker.inventory = peer.details.get("running", [])
         worker.restarted = worker.restarted or peer.restarted
-        if peer.restarted:
-            worker.slot_used_at = -math.inf
-        memory.departed.pop(peer.agent_id, None)
+        before = memory.departed.pop(peer.agent_id, None)
+        if before is not None and peer.restarted:
+            self._outcomes.losses.proven_dead(before, now)
         self._dispatcher.worker_changed(memory.workers.values())
         self._recovery.worker_back(worker, now)
         self._journal.note(now, "", "worker_up", {"worker": peer.agent_id, "restarted": peer.restarted})
@@ -102,7 +99,7 @@ class Roster:
         if failed:
             memory.meter.observe("failure_detection_seconds", event.silent_s, role="worker")
         held = list(worker.held.values())
-        self._outcomes.lost(worker, held, now, event.reason, died=event.reason in DEATHS)
+        self._outcomes.losses.lost(worker, held, now, event.reason)
         del memory.workers[event.agent_id]
         self._dispatcher.worker_changed(memory.workers.values())
         self._dispatcher.unpin(event.agent_id, memory.workers.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,8 @@ if TYPE_CHECKING:
 ANY_TYPE = "*"  # a worker that announces this runs whatever it is given
 # A suspect whose start was not told (the message may be lost) is taken to have begun so long after its dispatch.
 UNTOLD_START_S = 30.0
-# So long after its last task of a kind that takes a slot, a worker is taken to have processes for the next one at hand.
-# Less than it keeps them (60 s).
-WARM_S = 45.0
-# Weights of Worker.burden(): a slot more or less (of 1024 at most) outweighs what comes after it.
-_TAKEN, _COLD = 2048.0 * 1024.0, 1024.0
+# Weights of Worker.burden(): each outweighs what comes after it. (There are 1024 slots at most.)
+_WAITS, _TAKEN, _LOAD = 2.0**32, 2.0**11, 2.0**10
 
 
 class Worker:
@@ -33,7 +29,8 @@ class Worker:
         slots: how many of them it runs at a time.
         slot_types: task types whose runs take one of the slots; of the others it runs many.
         in_slots: held tasks of these types.
-        slot_used_at: monotonic time at which it was given the last one.
+        slots_ready: how many such tasks could run there without waiting for a process to start; without end if it does
+            not say.
         suspect: "" or why it may be dead (``disconnect``, ``silence``): no new work until it shows life.
         draining: it takes no more work.
         blocked_until: monotonic time until which its outbox is taken to be full.
@@ -43,6 +40,8 @@ class Worker:
         restarted: its process is another one than at its last session, and its inventory was not handled since.
         cancels: attempts that it is to be told to cancel → whether only the attempt is unwanted, not its task.
         trial: the suspect that it was given last (see :meth:`on_trial`).
+        torn: tasks to blame if it turns out that it was dead as its connection was lost, and whether that was
+            the trial of one.
         given: tasks it ever got; evens out the choice between equally loaded workers.
     """
 
@@ -65,10 +64,11 @@ class Worker:
         "running",
         "slot_limit",
         "slot_types",
-        "slot_used_at",
         "slots",
+        "slots_ready",
         "suspect",
         "task_types",
+        "torn",
         "trial",
         "version",
     )
@@ -81,9 +81,8 @@ class Worker:
         self.slots = 1
         self.slot_types: frozenset[str] = frozenset()
         self.in_slots = 0
-        self.slot_used_at = -math.inf
         self.limit = 0
-        self.slot_limit = sys.maxsize
+        self.slot_limit = self.slots_ready = sys.maxsize
         self.held: dict[str, LiveTask] = {}
         self.ghosts: dict[tuple[str, int], float] = {}
         self.running = 0
@@ -97,18 +96,22 @@ class Worker:
         self.cancels: dict[tuple[str, int], bool] = {}
         self.given = 0
         self.trial: LiveTask | None = None
+        self.torn: list[tuple[LiveTask, bool]] = []
         self.version = ""
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
         self.task_types = _names(details.get("task_types"))
         self.slot_types = _names(details.get("slot_types"))
-        self.in_slots = sum(task.task_type in self.slot_types for task in self.held.values())
+        self.in_slots = 0
+        for task in self.held.values():
+            self._slot(task)
         labels = details.get("labels")
         self.labels = dict(labels) if isinstance(labels, dict) else {}
         slots = details.get("slots")
         self.slots = slots if isinstance(slots, int) and slots > 0 else 1
-        self.limit, self.slot_limit = self.slots, sys.maxsize
+        self.limit = self.slots
+        self.slot_limit = self.slots_ready = sys.maxsize
         self.take_limit(details)
         self.draining = details.get("draining") is True
         version = details.get("version")
@@ -117,29 +120,39 @@ class Worker:
     def take(self, task: LiveTask) -> None:
         """It holds this task from now on."""
         if task.task_id not in self.held:
-            self.in_slots += task.task_type in self.slot_types
+            self._slot(task)
         self.held[task.task_id] = task
 
     def drop(self, task: LiveTask) -> None:
         """It does not hold this task any more, if it did."""
         if self.held.pop(task.task_id, None) is not None:
-            self.in_slots -= task.task_type in self.slot_types
+            self.in_slots -= task.slotted
+
+    def slots_for(self, task: LiveTask) -> bool:
+        """Would it take a slot?"""
+        return task.apart or task.task_type in self.slot_types
+
+    def _slot(self, task: LiveTask) -> None:
+        task.slotted = self.slots_for(task)
+        self.in_slots += task.slotted
 
     def take_limit(self, payload: dict[str, Any]) -> None:
         """A later word on its credit."""
-        limit, slot_limit = payload.get("limit"), payload.get("slot_limit")
+        limit, slot_limit, ready = payload.get("limit"), payload.get("slot_limit"), payload.get("slots_ready")
         if isinstance(limit, int) and limit >= 0:
             self.limit = limit
         if isinstance(slot_limit, int) and slot_limit >= 0:
             self.slot_limit = slot_limit
+        if isinstance(ready, int) and ready >= 0:
+            self.slots_ready = ready
 
-    def takes(self, task_type: str, mono: float) -> bool:
-        """May it get a task of this type now?"""
-        return self.open(mono) and not self.full_for(task_type)
+    def takes(self, task_type: str, mono: float, *, apart: bool) -> bool:
+        """May it get such a task now?"""
+        return self.open(mono) and not self.full_for(task_type, apart=apart)
 
-    def full_for(self, task_type: str) -> bool:
-        """Do tasks of this type wait for one of its slots, and enough of them are there?"""
-        return self.in_slots >= self.slot_limit and task_type in self.slot_types
+    def full_for(self, task_type: str, *, apart: bool) -> bool:
+        """Do such tasks wait for one of its slots, and enough of them are there?"""
+        return self.in_slots >= self.slot_limit and (apart or task_type in self.slot_types)
 
     def credit(self) -> int:
         """How many more tasks it takes; negative where its limit sank."""
@@ -149,16 +162,16 @@ class Worker:
         """Tasks for each slot: what a further one would wait behind."""
         return (len(self.held) + len(self.ghosts)) / self.slots
 
-    def burden(self, mono: float) -> float:
+    def burden(self) -> float:
         """By what workers are compared for a further task that takes a slot: the least gets it.
 
-        Such a task waits for those only that take one too: so these count first (all where a worker, one of an earlier
-        release, does not tell them apart); then whether it must start a process; then the load.
+        First whether it would have to wait, for a slot or for a process that starts. Then what takes a slot (all where
+        a worker, one of an earlier release, does not tell them apart), then the load.
         """
-        load = self.load()
-        taken = self.in_slots / self.slots if self.slot_types else load
-        cold = _COLD if mono - self.slot_used_at > WARM_S else 0.0
-        return taken * _TAKEN + cold + min(load, _COLD - 1.0)
+        count = len(self.held) + len(self.ghosts)
+        taken = self.in_slots if self.slot_types else count
+        waits = _WAITS if taken >= min(self.slots, self.slots_ready) else 0.0
+        return waits + taken / self.slots * _TAKEN + min(count / self.slots, _LOAD)
 
     def open(self, mono: float) -> bool:
         """May it get work now?"""
@@ -174,8 +187,7 @@ class Worker:
         task = self.trial
         if task is None or self.held.get(task.task_id) is not task:
             return None
-        began = task.started_mono or task.dispatched_at + UNTOLD_START_S
-        ends = began + trial_s * 2.0 ** min(task.deaths - max_deaths, 20)
+        ends = trial_end(task, trial_s, max_deaths)
         return (task, ends) if mono < ends else None
 
     def serves(self, task_type: str, labels: dict[str, Any], pin: str) -> bool:
@@ -202,6 +214,12 @@ class Worker:
     def may_be_running(self) -> set[str]:
         """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""
         return set(islice(self.held, max(self.slots, self.running)))
+
+
+def trial_end(task: LiveTask, trial_s: float, max_deaths: int) -> float:
+    """Until when the present run of a suspect says something about it (monotonic)."""
+    began = task.started_mono or task.dispatched_at + UNTOLD_START_S
+    return began + trial_s * 2.0 ** min(task.deaths - max_deaths, 20)
 
 
 def _names(value: Any) -> frozenset[str]:

@@ -148,6 +148,13 @@ class RunStarted:
 
 
 @dataclass(slots=True)
+class ChildrenReady:
+    """Worker: so many child processes run something or could at once."""
+
+    count: int
+
+
+@dataclass(slots=True)
 class DrainRequested:
     """SIGTERM, or ``a2actl drain``: finish or hand back, then :class:`Exit`."""
 
@@ -183,6 +190,7 @@ Event = (
     | QueryAnswer
     | RunFinished
     | RunStarted
+    | ChildrenReady
     | DrainRequested
     | LocalCall
 )

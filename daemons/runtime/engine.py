@@ -262,10 +262,10 @@ class Engine:
 
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`turn` is due without any input."""
-        return min(
-            max(self._not_before, min(self.core.next_deadline(), self._retry_at)),
-            min((port.next_deadline() for port in self.ports), default=math.inf),
-        )
+        deadline = max(self._not_before, min(self.core.next_deadline(), self._retry_at))
+        for port in self.ports:
+            deadline = min(deadline, port.next_deadline())
+        return deadline
 
     # ------------------------------------------------------------ inside
 
@@ -395,4 +395,5 @@ class Engine:
         if batch is not None:
             self._perform(batch.after, now)
         for port, port_marks in zip(self.ports, marks, strict=True):
-            port.acknowledge(port_marks, now)
+            if port_marks:
+                port.acknowledge(port_marks, now)

@@ -4,8 +4,9 @@
 transactions; the versions go on as they were foretold. *Merge* (somebody may have written meanwhile: we were restarted,
 Redis lost state, or another process led): task by task, by what the store says now.
 
-- A result is recorded unless the task has one of this or a later attempt, or is live at a later attempt, or elsewhere.
-- A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt.
+- A result is recorded unless the task has one of this or a later attempt, or is live at a later attempt, in a later
+  life (an operator sent it around again), or elsewhere.
+- A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt or life.
   (For a distributor, elsewhere is where it lives at a later attempt: it was taken away while we were gone.)
 - A removal is done if the task has ended, or has left the inbox for a distributor.
 """
@@ -19,8 +20,9 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.interfaces import INBOX, Held, Mark, Section, SectionWrite, StateStore
+from a2a_zmq.interfaces import CANCELS, INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.takeover import take_section
+from a2a_zmq.state.yielding import age_of
 from a2a_zmq.tasks import attempt_of, ends
 from daemons.runtime.spool import Kept, Spool, SpoolRefused
 
@@ -90,6 +92,12 @@ def _attempt(record: bytes) -> int:
     return attempt_of(orjson.loads(record))
 
 
+def _age(record: bytes) -> tuple[int, int]:
+    """How often it was sent around again, and its attempt."""
+    age = age_of(record)
+    return (age.retried, age.attempt) if age is not None else (0, 0)
+
+
 def outlived(record: bytes, result: bytes) -> bool:
     """Whether this result ends the task of this live record."""
     return ends(orjson.loads(result), orjson.loads(record))
@@ -152,7 +160,7 @@ class Merger:
         self._held = held
         self._new_id = new_id
         self._last: dict[tuple[str, str], int] = {}  # (distributor, task) → the row that says last where its record is
-        self._taken: set[Section] = set()
+        self._headers: dict[Section, dict[str, str]] = {}  # as found, of sections that are taken
         self._distributors: list[str] = []
 
     async def run(self, renew: Callable[[], Awaitable[object]]) -> None:
@@ -200,22 +208,30 @@ class Merger:
 
     async def _hand_in(self, write: SectionWrite, end: int) -> None:
         section = write.section
-        if section not in self._taken:
+        if section not in self._headers:
             # From here on nobody with a lower fence writes there, and what we read can only be changed by us (or by
             # the other role, whose changes the rules allow for).
-            await take_section(self._store, section, self._held.fence, self._new_id())
-            self._taken.add(section)
+            found = await take_section(self._store, section, self._held.fence, self._new_id())
+            self._headers[section] = found.header
+            await self._enter(section)
         fence = write.fence
         write.fence = self._held.fence
         write.mutation_id = self._new_id()
         await self._choose(write, end)
         if self._held.found_fence > fence:
-            write.header = {}  # another owner's is newer
+            write.header = _joined_cancels(write.header, self._headers[section])  # another owner's is newer
         if write.header or write.put_tasks or write.drop_tasks or write.results or write.history:
             await self._store.apply(write)
             await drop_outlived(self._store, write, self._new_id)
         self.counts["tasks"] += len(write.put_tasks)
         self.counts["results"] += len(write.results)
+
+    async def _enter(self, section: Section) -> None:
+        """The registry may have been lost with the state: a leader loads only sections of distributors that it has."""
+        known = section.distributor_id in (INBOX, *self._distributors)
+        if section.writer == "coordinator" and not known:
+            await self._store.register_distributor(section.distributor_id)
+            self._distributors.append(section.distributor_id)
 
     async def _choose(self, write: SectionWrite, end: int) -> None:
         """Leave in the write only what the store's present contents allow."""
@@ -245,12 +261,12 @@ class Merger:
             if self._last[here, task_id] <= end
             and task_id not in elsewhere
             and not (task_id in ended and outlived(record, ended[task_id]))
-            and (task_id not in live[here] or _attempt(record) > _attempt(live[here][task_id]))
+            and (task_id not in live[here] or _age(record) > _age(live[here][task_id]))
         }
         write.letters = [task_id for task_id in write.results if task_id in letters]
         # What a later row puts or drops is no loss.
         later = sum(1 for each in write.put_tasks if self._last[here, each] > end)
-        write.drop_tasks = [*write.results]
+        write.drop_tasks = [each for each in write.results if each not in puts]  # else it was sent around again
         # An earlier try may have come as far as to put a record whose task has ended.
         drops += [task_id for task_id in write.put_tasks if task_id not in puts and task_id in ended]
         for task_id in drops:
@@ -266,11 +282,19 @@ def _newer_than(record: bytes, ours: bytes | None) -> bool:
     return ours is not None and _attempt(record) > _attempt(ours)
 
 
+def _joined_cancels(ours: dict[str, str], found: dict[str, str]) -> dict[str, str]:
+    """What of our header counts beside a newer one: a wish that a task be cancelled was acknowledged."""
+    if CANCELS not in ours:
+        return {}
+    both = {**orjson.loads(ours[CANCELS]), **orjson.loads(found.get(CANCELS, "{}"))}
+    return {CANCELS: orjson.dumps(both).decode()}
+
+
 def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
     attempt = _attempt(result)
     if ended is not None and _attempt(ended) >= attempt:
         return False
-    return live is None or _attempt(live) <= attempt
+    return live is None or (_attempt(live) <= attempt and outlived(live, result))
 
 
 async def forget(spool: Spool, upto: int) -> bool:

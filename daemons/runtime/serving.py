@@ -14,6 +14,7 @@ from a2a_zmq.errors import ConfigError, StoreUnavailable
 from a2a_zmq.protocol.message import Role
 from daemons import logs
 from daemons.runtime.deathwatch import hold_life_mark
+from daemons.runtime.heap import HeapTrimmer, trim_function
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
 from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.spool import SpoolBroken
@@ -45,6 +46,8 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
     async def main() -> int:
         daemon = await open_daemon(settings)
         daemon.on_signals()
+        if (trim := trim_function()) is not None:
+            daemon.shell.chores.append(HeapTrimmer(trim).look)
         return await daemon.run()
 
     try:

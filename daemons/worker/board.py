@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from a2a_zmq.clock import Now
 from daemons.worker.config import WorkerConfig
+from daemons.worker.kinds import PROCESS
 from daemons.worker.runs import DONE, HANDED, HELD, RUNNING, Clockwork, Queues, Run
-
-# The kind of runs that take one of the slots.
-SLOTTED: Final = "process"
 
 
 class Board:
@@ -59,7 +55,7 @@ class Board:
     def add(self, run: Run) -> None:
         self.runs[run.task_id] = run
         self._queues.add(run)
-        self.slots_waiting += run.kind == SLOTTED
+        self.slots_waiting += run.kind == PROCESS
 
     def drop_held(self, run: Run) -> bool:
         """Forget a run that no executor has; False if one has it, who must end it first."""
@@ -89,7 +85,7 @@ class Board:
         return taken
 
     def _forgotten(self, run: Run) -> None:
-        self.slots_waiting -= run.kind == SLOTTED
+        self.slots_waiting -= run.kind == PROCESS
         del self.runs[run.task_id]
 
     def to_start(self, now: Now) -> list[Run]:
@@ -105,7 +101,7 @@ class Board:
         if run.state == HANDED:
             run.state, run.started_mono, run.started_wall = RUNNING, mono, wall
             self._handed -= 1
-            self.slots_waiting -= run.kind == SLOTTED
+            self.slots_waiting -= run.kind == PROCESS
             self.running += 1
             self._clockwork.started(run)
 
@@ -122,7 +118,7 @@ class Board:
             self.running -= 1
         else:
             self._handed -= 1
-            self.slots_waiting -= run.kind == SLOTTED
+            self.slots_waiting -= run.kind == PROCESS
         run.state = DONE
         self._queues.returned(run)
         return run
@@ -141,7 +137,7 @@ class Board:
     def repair(self) -> tuple[list[int], list[int]] | None:
         """Compare the counters with what they count; returns (counted, true) if they had to be set right."""
         true = [sum(run.state == state for run in self.all()) for state in (HELD, HANDED, RUNNING)]
-        true.append(sum(run.kind == SLOTTED and run.state != RUNNING for run in self.all()))
+        true.append(sum(run.kind == PROCESS and run.state != RUNNING for run in self.all()))
         counted = [self._queues.held, self._handed, self.running, self.slots_waiting]
         if true == counted:
             return None

@@ -27,7 +27,7 @@ class WorkerConfig:
         stop_grace_s: between asking a run to end and SIGTERM.
         kill_grace_s: between SIGTERM and SIGKILL.
         spare_children: free children kept beside busy ones, with the handlers' modules imported; so many more than
-            ``slots`` there may be.
+            ``slots`` there may be. A worker keeps them also while nothing runs.
         child_idle_s: an idle child process is ended after this time; the memory is worth more than the 60 ms to start
             one.
         child_start_s: a child that is not ready after this time (imports hang) is killed.

@@ -21,6 +21,7 @@ from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerUp, Received
 from daemons.runtime.contract import (
     Batch,
+    ChildrenReady,
     DrainRequested,
     Effect,
     Event,
@@ -37,11 +38,11 @@ from daemons.runtime.contract import (
     Undelivered,
 )
 from daemons.worker import reports
-from daemons.worker.board import SLOTTED, Board
+from daemons.worker.board import Board
 from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
-from daemons.worker.kinds import TaskKind
+from daemons.worker.kinds import PROCESS, TaskKind
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.uplink import Uplink
@@ -83,7 +84,7 @@ class WorkerCore:
         self._labels = dict(labels or {})
         self._meter = meter
         self._board = Board(config)
-        self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == SLOTTED)
+        self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == PROCESS)
         self._credit = Credit(self._board, config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
         self._oversight = Oversight(self._board, self._uplink, config, meter)
@@ -111,6 +112,8 @@ class WorkerCore:
             run = self._board.get(event.task_id, event.attempt)
             if run is not None:
                 self._board.begun(run, now.mono, event.started_at)
+        elif isinstance(event, ChildrenReady):
+            self._credit.slots_ready = event.count
         elif isinstance(event, Undelivered):
             self._uplink.undelivered(event, now.mono)
         elif isinstance(event, PeerUp):
@@ -188,8 +191,7 @@ class WorkerCore:
 
     def _cancel_tasks(self, message: Message, now: Now) -> list[Effect]:
         effects: list[Effect] = []
-        pairs = message.payload.get("tasks")
-        for pair in pairs if isinstance(pairs, list) else []:
+        for pair in pairs if isinstance(pairs := message.payload.get("tasks"), list) else []:
             if not (isinstance(pair, list) and len(pair) in (2, 3) and isinstance(pair[0], str)):
                 continue
             why = "replaced" if len(pair) == 3 else "cancelled"
@@ -233,7 +235,7 @@ class WorkerCore:
         run = self._board.ended(event.task_id, event.attempt)
         if run is None:
             return []
-        self._credit.finished(slotted=run.kind == SLOTTED)
+        self._credit.finished(slotted=run.kind == PROCESS)
         if run.call_id is not None:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
@@ -267,7 +269,7 @@ class WorkerCore:
         for run in self._board.to_start(now):
             effects.append(StartRun(run.task_id, run.attempt, run.task_type, run.payload, run.timeout_s, run.metadata))
         sends = self._uplink.sends(
-            now.mono, self._granted(), len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
+            now.mono, self._granted, len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
         effects += sends
         if self._drain.reason:
@@ -289,10 +291,8 @@ class WorkerCore:
 
     def _granted(self) -> dict[str, int]:
         """The credit, as the distributor is told it."""
-        granted = {"limit": 0 if self._drain.reason or self._executor_problem else self._credit.limit()}
-        if self._slot_types:
-            granted["slot_limit"] = self._credit.slot_limit()
-        return granted
+        granted = self._credit.slots() if self._slot_types else {}
+        return {"limit": 0 if self._drain.reason or self._executor_problem else self._credit.limit(), **granted}
 
     # ------------------------------------------------------------ in-process calls
 

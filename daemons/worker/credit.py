@@ -22,6 +22,7 @@ class Credit:
 
     Attributes:
         rate: completions per second, lately.
+        slots_ready: child processes that run something or could at once; None if nobody has told.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Credit:
         "_slots",
         "_slots_finished",
         "rate",
+        "slots_ready",
     )
 
     def __init__(self, board: Board, slots: int, cap: int, horizon_s: float) -> None:
@@ -44,6 +46,7 @@ class Credit:
         self.rate = self._slot_rate = 0.0
         self._finished = self._slots_finished = 0
         self._last = -math.inf
+        self.slots_ready: int | None = None
 
     def finished(self, *, slotted: bool) -> None:
         """One more run has ended; one that took a slot?"""
@@ -70,6 +73,11 @@ class Credit:
     def slot_limit(self) -> int:
         """Unfinished tasks that take a slot, which the distributor may leave here: from slots + 1 to the cap."""
         return self._bounded(self._slots + int(self._slot_rate * self._horizon_s))
+
+    def slots(self) -> dict[str, int]:
+        """What the distributor is told of the slots."""
+        ready = {} if self.slots_ready is None else {"slots_ready": self.slots_ready}
+        return {"slot_limit": self.slot_limit(), **ready}
 
     def limit(self) -> int:
         """Unfinished tasks in all that it may leave here: from slots + 1 to the cap."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+# The executor whose runs take one of the slots.
+PROCESS: Final = "process"
 
 
 class TaskKind(NamedTuple):
@@ -19,3 +23,9 @@ class TaskKind(NamedTuple):
     timeout_s: float | None = None
     reference: str = ""
     inline: bool = False
+
+
+def executor_of(kind: TaskKind, metadata: Mapping[str, Any]) -> str:
+    """How a task of this kind is run: in a child process if workers have died while they ran it (see the distributor's
+    ``apart``)."""
+    return PROCESS if metadata.get("apart") is True else kind.executor

@@ -47,6 +47,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     await daemon.assemble(core, graph.supervisor(daemon.meter))
     executor = Executor(registry, config, daemon.shell.events)
     daemon.shell.runner = executor
+    executor.keep_warm()
     daemon.on_exit.append(executor.close)
     daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
     return daemon

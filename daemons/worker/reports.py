@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from a2a_zmq.clock import iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.models import Task, TaskStatus
 from a2a_zmq.protocol.message import Message, MessageType
 from daemons.runtime.contract import RunFinished, Send
@@ -58,7 +59,7 @@ def encode(event: RunFinished) -> bytes:
         entry["retryable"] = event.retryable
     if event.detail:
         entry["detail"] = event.detail
-    return orjson.dumps(entry)
+    return kept_json(entry)
 
 
 def unsendable(task_id: str, attempt: int) -> bytes:

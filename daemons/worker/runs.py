@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from daemons.worker.kinds import TaskKind
+from daemons.worker.kinds import TaskKind, executor_of
 
 HELD: Final = 0  # in our queue
 HANDED: Final = 1  # with an executor that has not begun it
@@ -88,7 +88,7 @@ def parse(record: dict[str, Any], fence: int, kinds: Mapping[str, TaskKind]) -> 
         {} if payload is None else payload,
         None if timeout_s is None else float(timeout_s),
         metadata,
-        "" if kind is None else kind.executor,
+        "" if kind is None else executor_of(kind, metadata),
         fence,
     )
 

@@ -120,13 +120,13 @@ class Uplink:
         return credit
 
     def sends(
-        self, mono: float, credit: dict[str, int], held: int, heartbeat: Callable[[], dict[str, Any]]
+        self, mono: float, credit: Callable[[], dict[str, int]], held: int, heartbeat: Callable[[], dict[str, Any]]
     ) -> list[Effect]:
         """Everything that waits; or just the limit, if it grew while the distributor is out of credit.
 
         Args:
             mono: now.
-            credit: to grant.
+            credit: to grant (asked for only when it may be told).
             held: tasks that the distributor left here and that have not ended.
             heartbeat: the payload that tells the limit alone.
         """
@@ -141,9 +141,9 @@ class Uplink:
             self._handback.clear()
             effects.append(Send(to, MessageType.EVENT, {"action": "task_handback", "tasks": pairs}))
         if len(self._outgoing):
-            told = self.tells(credit)
+            told = self.tells(credit())
             effects.extend(reports.results(to, batch, told) for batch in self._outgoing.take(mono))
-        elif credit["limit"] > self.told_limit and held >= self.told_limit:
+        elif held >= self.told_limit and credit()["limit"] > self.told_limit:
             effects.append(Send(to, MessageType.HEARTBEAT, heartbeat(), reliable=False))
         return effects
 

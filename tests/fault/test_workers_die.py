@@ -197,12 +197,29 @@ def test_short_freezes_are_survived(fleet: LocalFleet, client: FleetClient, ledg
 
 
 def test_a_task_that_kills_its_worker_is_set_aside(fleet: LocalFleet, client: FleetClient, ledger: Path) -> None:
-    """It takes two workers with it, and a third one that tries it."""
+    """It takes two workers with it, and then a process that ran nothing else."""
     poison = client.submit("kills-worker", {"ledger": str(ledger)}, max_attempts=10)
     with pytest.raises(TaskFailed) as failed:
         poison.result(PATIENCE_S)
+    assert failed.value.kind == "killed"
+    began = [run for run in runs(ledger) if run.task_id == poison.task_id]
+    assert len(began) == 3
+    assert began[-1].pid not in fleet.pids.values()
+    assert poison.record is not None
+    detail = poison.record["metadata"]["detail"]
+    assert (detail["worker_deaths"], detail["signal"]) == (2, "SIGKILL")
+    check_recorded_once(fleet, [poison])
+
+
+def test_a_task_that_kills_its_worker_from_a_process_of_its_own_is_set_aside(
+    fleet: LocalFleet, client: FleetClient, ledger: Path
+) -> None:
+    """Later, since workers that die meanwhile are hardly ever the doing of such a task."""
+    poison = client.submit("kills-parent", {"ledger": str(ledger)}, max_attempts=20)
+    with pytest.raises(TaskFailed) as failed:
+        poison.result(PATIENCE_S)
     assert failed.value.kind == "worker_lost"
-    assert len([run for run in runs(ledger) if run.task_id == poison.task_id]) == 3
+    assert len([run for run in runs(ledger) if run.task_id == poison.task_id]) == 6
     check_recorded_once(fleet, [poison])
 
 
@@ -214,6 +231,6 @@ def test_tasks_beside_one_that_kills_its_worker_are_done(no_orphans: Path, ledge
         wait_until(lambda: len(runs(ledger)) == 20, "they run")
         poison = client.submit("kills-worker", {"ledger": str(ledger)}, max_attempts=10)
         with pytest.raises(TaskFailed):
-            poison.result(PATIENCE_S)
+            poison.result(3 * PATIENCE_S)  # the only worker starts again three times
         until.touch()
         assert [handle.result(PATIENCE_S) for handle in beside] == list(range(20))

@@ -155,9 +155,17 @@ async def blocks_loop(payload: Payload) -> str:
     return "done"
 
 
-@task("kills-worker")
+@task("kills-worker", executor="thread")
 def kills_worker(payload: Payload, ctx: TaskContext) -> None:
-    """A poison task: takes the whole worker with it, every time."""
+    """A poison task: takes the process that it runs in with it, every time, a moment after it has begun."""
+    note(payload, ctx, "begin")
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("kills-parent", executor="process")
+def kills_parent(payload: Payload, ctx: TaskContext) -> None:
+    """Takes the worker with it from a process of its own, as where a container is killed as a whole for its memory."""
     note(payload, ctx, "begin")
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from a2a_zmq.clock import Now
 from a2a_zmq.ids import make_id_factory
-from a2a_zmq.interfaces import INBOX, Held, Loaded, Section
+from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.crypto import StaticKeys
 from a2a_zmq.protocol.hub import Hub
@@ -69,6 +69,7 @@ class Agent:
         place: the host that it runs on, unique; it names it in networks, stores and plans.
         elsewhere: on another machine than the rest, so nobody there can ask the kernel whether it lives.
         disk: where an owner keeps what the store cannot take; it outlives its processes.
+        overtaken_pid: the process of this place that had the lease before one with another disk took it.
         late_s: what it sends to the store now arrives so much later (0: at once).
     """
 
@@ -83,6 +84,7 @@ class Agent:
     task: asyncio.Task[int] | None = None
     sockets: list[Any] = field(default_factory=list)
     pid: int = 0
+    overtaken_pid: int = 0
     alive: bool = False
     frozen: int = 0
     late_s: float = 0.0
@@ -93,7 +95,17 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.place = self.place or self.name
-        self.disk = Disk(self.fleet.rng, awake=self.awake, kept=self.fleet.witness.kept)
+        self.disk = Disk(self.fleet.rng, awake=self.awake, kept=self._kept)
+
+    def _kept(self, write: SectionWrite) -> None:
+        self.fleet.witness.kept(write)
+        if self.pid == self.overtaken_pid:
+            self.fleet.witness.uncounted.update(write.put_tasks, write.results)
+
+    def overtaken(self) -> None:
+        """A process with another disk has its lease now, and does not know what is on this one."""
+        self.overtaken_pid = self.pid
+        self.fleet.witness.uncounted.update(self.disk.tasks())
 
     @property
     def host_id(self) -> str:

@@ -44,6 +44,7 @@ class Disk:
         self._told = kept
         self._rng = rng
         self._kept: list[Kept] = []
+        self._sizes: dict[int, int] = {}  # of each write that is kept, by its number
         self._seq = 0
 
     @property
@@ -52,7 +53,11 @@ class Disk:
 
     @property
     def size(self) -> int:
-        return sum(len(encode(each)) for each in self._kept)
+        return sum(self._sizes.values())
+
+    def tasks(self) -> set[str]:
+        """Those that could be brought back from here."""
+        return {task_id for kept in self._kept for task_id in (*kept.write.put_tasks, *kept.write.results)}
 
     async def _force(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.0001, 0.003))
@@ -66,6 +71,7 @@ class Disk:
         for each in copies:
             self._seq += 1
             self._kept.append(replace(each, seq=self._seq))
+            self._sizes[self._seq] = len(encode(each))
             self._told(each.write)
         await self._force()
 
@@ -79,10 +85,12 @@ class Disk:
         if self.full:
             raise SpoolRefused("simulated")
         self._kept = [each for each in self._kept if each.seq > upto]
+        self._sizes = {each.seq: self._sizes[each.seq] for each in self._kept}
         await self._force()
 
     async def discard(self) -> None:
         self._kept = []
+        self._sizes = {}
 
     async def close(self) -> None:
         """The disk stays."""

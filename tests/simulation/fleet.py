@@ -23,7 +23,7 @@ from tests.simulation.loss import Loss
 from tests.simulation.network import Network
 from tests.simulation.store import WatchedStore, Wire
 from tests.simulation.user import User
-from tests.simulation.virtual import VirtualLoop
+from tests.simulation.virtual import WALL_EPOCH_S, VirtualLoop
 from tests.simulation.witness import Witness
 
 COORDINATOR = "coordinator-1"
@@ -73,7 +73,8 @@ class Fleet:
         self.limits = limits
         self.spool = spool
         self.failover_s = failover_s
-        self.wall_offset = 0.0
+        self.wall_offset = self._now_offset = 0.0
+        self._now = Now(-1.0, 0.0)  # read last; it is asked for many times at every moment
         self.violations: list[str] = []
         self.notes: list[str] = []
         self._trace = hashlib.sha256()
@@ -126,8 +127,11 @@ class Fleet:
     # ------------------------------------------------------------ world
 
     def now(self) -> Now:
-        now = self.loop.now()
-        return Now(now.mono, now.wall + self.wall_offset)
+        mono, now = self.loop.time(), self._now
+        if now.mono != mono or self._now_offset != self.wall_offset:
+            self._now_offset = self.wall_offset
+            now = self._now = Now(mono, WALL_EPOCH_S + mono + self.wall_offset)
+        return now
 
     def note(self, *what: Any) -> None:
         line = f"{self.loop.time():.6f} " + " ".join(map(str, what))
@@ -162,6 +166,8 @@ class Fleet:
             same = agent.name == name or {agent.name, name} <= set(self.coordinators)
             if same and agent.pid != int(pid):
                 self.loss.replaced(agent)
+                if agent.role is Role.DISTRIBUTOR:
+                    agent.overtaken()
 
     def wire(self, inner: Any, agent: Agent) -> Any:
         return Wire(inner, agent, self.redis, self.rng, self.witness)

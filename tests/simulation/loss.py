@@ -49,7 +49,7 @@ class Loss:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         # Task id → processes that remember it at all, that can tell a client, that know its attempts.
-        self._holders: dict[str, set[int]] = {}
+        self._holders: dict[str, set[int | str]] = {}
         self._tellers: dict[str, set[int]] = {}
         self._counters: dict[str, set[int]] = {}
         self.excused: set[str] = set()
@@ -75,7 +75,8 @@ class Loss:
             holders = [each for each in fleet.agents.values() if remembers(each, task_id)]
             self._counters[task_id] = {each.pid for each in holders if isinstance(each.core, DistributorCore)}
             if task_id not in has or has[task_id].record != had[task_id].record:  # else it is only elsewhere
-                self._holders[task_id] = {each.pid for each in holders}
+                disks = {each.place for each in fleet.agents.values() if task_id in each.disk.tasks()}
+                self._holders[task_id] = {each.pid for each in holders} | disks
                 self._tellers[task_id] = {each.pid for each in holders if isinstance(each.core, CoordinatorCore)}
             self._look_at(task_id)
 

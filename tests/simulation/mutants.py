@@ -22,6 +22,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.fences import FenceGuard
 from a2a_zmq.interfaces import SectionWrite
 from a2a_zmq.protocol import session
+from a2a_zmq.protocol.crypto import Mac
 from a2a_zmq.protocol.link import Link
 from a2a_zmq.protocol.outbound import Outbound
 from a2a_zmq.state import lease_rules, memory, section
@@ -178,7 +179,7 @@ def no_duplicate_check() -> Iterator[None]:
 
 @planted("signatures are not checked")
 def signatures_not_checked() -> Iterator[None]:
-    def trusting(frame: bytes, key: bytes, context: bytes) -> bytes | None:
+    def trusting(frame: bytes, mac: Mac) -> bytes | None:
         return frame[:-80] + b"}"
 
     with mock.patch.object(session, "open_frame", trusting):

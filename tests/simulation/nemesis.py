@@ -45,6 +45,7 @@ class Nemesis:
             "acting": self.acting,
             "outage": self.outage,
             "outage with crashes": self.outage_with_crashes,
+            "outage with loss": self.outage_with_loss,
             "disk": self.disk,
             "store cut": self.store_cut,
             "replies lost": self.replies_lost,
@@ -211,6 +212,27 @@ class Nemesis:
         if last:
             await asyncio.sleep(last_after_s)
             self._fleet.agents[last].crash()
+
+    async def outage_with_loss(
+        self, age_s: float, seconds: float, wiped: bool, last: str, last_after_s: float, *crashes: tuple[float, str]
+    ) -> None:
+        """The store comes back empty, or as it was so long before the outage."""
+        fleet = self._fleet
+        copy, losses = fleet.redis.copy(), fleet.losses
+        await asyncio.sleep(age_s)
+        fleet.take_away()
+        for after_s, place in crashes:
+            await asyncio.sleep(after_s)
+            fleet.agents[place].crash()
+        await asyncio.sleep(seconds)
+        if wiped:
+            fleet.wipe()
+        elif losses == fleet.losses:
+            fleet.restore(copy)
+        fleet.give_back()
+        if last:
+            await asyncio.sleep(last_after_s)
+            fleet.agents[last].crash()
 
     async def disk(self, place: str, limit: int, seconds: float) -> None:
         """Its disk has room for so many bytes only (0: it is full)."""

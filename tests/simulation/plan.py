@@ -46,6 +46,21 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("outage with crashes", "outage with crashes", "outage with crashes"),
         *("partition", "isolation", "drain", "freeze", "cancel", "again"),
     ),
+    "spools": (
+        *("outage with loss", "outage with loss", "outage with loss", "outage with loss", "wipe", "rollback"),
+        *(
+            "crash worker",
+            "crash distributor",
+            "crash coordinator",
+            "several",
+            "zombie",
+            "zombie",
+            "store cut",
+            "store cut",
+        ),
+        *("outage", "long outage", "outage with crashes", "disk", "replies lost", "late writes"),
+        *("partition", "isolation", "drain", "freeze", "cancel", "again"),
+    ),
     "standbys": (
         *("leader killed", "leader killed", "leader drained", "leader frozen", "leader frozen", "leader cut off"),
         *("acting killed", "acting killed", "acting drained", "acting frozen", "acting frozen", "acting cut off"),
@@ -73,7 +88,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
 }
 # How many of a hundred seeds run in each mode.
-SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "outages": 10, "standbys": 10}
+SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "outages": 10, "standbys": 5, "spools": 5}
 FAILOVERS = 10  # and so many in this one instead
 NEVER = 1e9  # is when a distributor that is gone for good is started again
 
@@ -122,7 +137,7 @@ def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     if any(event.kind == "zombie" for event in events):
         last += 5.0  # so that something is done while both live
     events += _load(rng, mode, tasks, max(LOAD_S, last))
-    plan = Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)), spool=mode == "outages")
+    plan = Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)), spool=mode in ("outages", "spools"))
     if mode == "failovers":
         return dataclasses.replace(
             plan,
@@ -133,7 +148,8 @@ def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
             failover_s=chance.choice((0.5, 2.0, 4.0)),
         )
     if mode == "standbys":
-        return dataclasses.replace(plan, coordinators=2, twins=True, provable=rng.random() < 0.5)
+        provable, spool = rng.random() < 0.5, rng.random() < 0.5
+        return dataclasses.replace(plan, coordinators=2, twins=True, provable=provable, spool=spool)
     return plan
 
 
@@ -169,7 +185,8 @@ def _faults(rng: random.Random, mode: str, distributors: int) -> list[Event]:
     if mode == "standbys":
         owners += ["coordinator-2", *(f"{each}/twin" for each in sites)]
     workers = [f"worker-{d}{w}" for d in range(1, distributors + 1) for w in range(1, WORKERS_EACH + 1)]
-    draw_args = _Args(rng, owners, workers, sites)
+    zombies_of = sites if mode == "spools" else [*owners, *owners, *workers]
+    draw_args = _Args(rng, owners, workers, sites, zombies_of)
     events = []
     at_s, zombies = 0.0, 0
     while (at_s := at_s + rng.uniform(0.05, 0.8)) < LOAD_S:
@@ -183,11 +200,19 @@ def _faults(rng: random.Random, mode: str, distributors: int) -> list[Event]:
 class _Args:
     """Draws what an event needs to be told."""
 
-    def __init__(self, rng: random.Random, owners: list[str], workers: list[str], sites: list[str]) -> None:
+    def __init__(
+        self, rng: random.Random, owners: list[str], workers: list[str], sites: list[str], zombies_of: list[str]
+    ) -> None:
+        """
+        Args:
+            sites: distributors.
+            zombies_of: agents of which a second process may be started.
+        """
         self._rng = rng
         self._owners = owners
         self._workers = workers
         self._sites = sites
+        self._zombies_of = zombies_of
 
     def of(self, kind: str) -> tuple[str, tuple[Any, ...]]:
         rng, owners = self._rng, self._owners
@@ -203,6 +228,10 @@ class _Args:
             crashes = [(round(rng.uniform(0.02, 2.0), 3), rng.choice(owners)) for _ in range(rng.choice((1, 1, 2, 3)))]
             # The last of them perhaps in the midst of handing in.
             args = (rng.choice((0.5, 2.0, 8.0)), rng.choice((*owners, "")), round(rng.uniform(0.0, 0.7), 3), *crashes)
+        elif kind == "outage with loss":
+            crashes = [(round(rng.uniform(0.02, 1.0), 3), rng.choice(owners)) for _ in range(rng.choice((0, 0, 1, 2)))]
+            args = (rng.choice((0.0, 0.3, 1.0)), rng.choice((0.3, 2.0, 8.0)), rng.random() < 0.5)
+            args += (rng.choice((*owners, "", "")), round(rng.uniform(0.0, 0.7), 3), *crashes)
         elif kind == "disk":
             args = (rng.choice(owners), rng.choice((0, 0, 2_000, 10_000)), rng.choice((0.5, 2.0, 6.0)))
         elif kind in ("store cut", "isolation", "late writes"):
@@ -229,7 +258,7 @@ class _Args:
         elif kind == "freeze":
             args = (rng.choice(everybody), rng.choice((0.1, 0.6, 1.0, 2.0, 6.0)))
         elif kind == "zombie":
-            args = (rng.choice((*owners, *everybody)), rng.choice(("frozen", "no store", "alone")))
+            args = (rng.choice(self._zombies_of), rng.choice(("frozen", "no store", "alone")))
             args += (rng.choice((6.0, 7.0)), rng.choice((0.5, 2.0)), rng.randrange(4))
         elif kind == "several":
             args = tuple(rng.sample(everybody, rng.choice((2, 3, len(everybody)))))

@@ -14,12 +14,12 @@ from tests.simulation.virtual import VirtualLoop, run_virtual
 Story = Callable[[Fleet], Awaitable[None]]
 
 
-def tell(story: Story, distributors: int = 2) -> list[str]:
+def tell(story: Story, distributors: int = 2, *, spool: bool = False) -> list[str]:
     """Let the story happen to a fleet; returns what went wrong."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
     async def main(loop: VirtualLoop) -> list[str]:
-        fleet = Fleet(loop, 1, distributors=distributors)
+        fleet = Fleet(loop, 1, distributors=distributors, spool=spool)
         try:
             await story(fleet)
         finally:

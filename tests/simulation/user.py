@@ -47,6 +47,7 @@ class User:
         accepted: task ids that the client was told are durable.
         finished: task id → outcomes that the client was told (must become exactly one).
         cancelled, hanging: ids that the client wanted ended; of tasks that never end by themselves.
+        stopping: ids that the client was told are being stopped.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -56,6 +57,7 @@ class User:
         self.accepted_ids: set[str] = set()
         self.outcomes: dict[str, list[Any]] = {}
         self.cancelled: set[str] = set()
+        self.stopping: set[str] = set()
         self.hanging: set[str] = set()
         self.role = Role.OPERATOR
 
@@ -131,4 +133,8 @@ class User:
         assert self._connection is not None
         self._fleet.note(action, *ids)
         repeatable = action != "retry_tasks"
-        self._connection.request(Call(action, {"task_ids": ids}, lambda call: None, repeatable=repeatable))
+        self._connection.request(Call(action, {"task_ids": ids}, self._answered, repeatable=repeatable))
+
+    def _answered(self, call: Call) -> None:
+        if call.action == "cancel_tasks" and isinstance(call.answer, dict):
+            self.stopping.update(call.answer["requested"])

@@ -196,9 +196,9 @@ class Witness:
     # ------------------------------------------------------------ the network
 
     def sent(self, connection: Connection, direction: str, frame: bytes) -> None:
-        spoke, hub = role_of(connection.spoke.identity), role_of(connection.hub.identity)
         if direction == "up":
             if b'"task_results"' in frame:
+                spoke = role_of(connection.spoke.identity)
                 if spoke == "worker":
                     self._worker_reports(connection, orjson.loads(frame))
                 elif spoke == "distributor":
@@ -206,7 +206,7 @@ class Witness:
             return
         if b'"assign_tasks"' in frame:
             tasks: list[dict[str, Any]] = orjson.loads(frame)["payload"].get("tasks") or []
-            if hub == "coordinator":
+            if role_of(connection.hub.identity) == "coordinator":
                 self._must_be_stored(tasks)
             else:
                 self._attempts_must_be_stored(tasks)

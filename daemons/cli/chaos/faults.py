@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Final, cast
 
@@ -33,13 +33,15 @@ class Deed:
         at: monotonic moment of the fault.
         wall: the same by the wall clock.
         hit: runs that were under way on the victim then.
+        spared: tasks whose child was killed before: further attempts wait a little, and that is not measured.
         healed: monotonic moment of the healing; of Redis: when it answers again.
         gone_ms: how long the kernel took to end the killed process; None where nobody was killed.
         broken: promises that the fault itself found broken.
     """
 
-    def __init__(self, fault: Fault, running: list[Run]) -> None:
+    def __init__(self, fault: Fault, running: list[Run], spared: Collection[str] = ()) -> None:
         self.fault = fault
+        self.spared = spared
         self.running = running
         self.hit = [run for run in running if run.worker == fault.victim]
         self.at = time.monotonic()
@@ -79,7 +81,8 @@ def _ending(pid: int) -> Iterator[Callable[[], bool]]:
 
 def _kill_child(stage: Stage, deed: Deed) -> Iterator[None]:
     # Any worker's: they are few, and whose it is makes no difference. Only a worker's child, whatever the ledger says.
-    victims = [run for run in deed.running if run.task_type == CHILD and run.pid in tree(stage.pid(run.worker))[1:]]
+    found = [run for run in deed.running if run.task_type == CHILD and run.task_id not in deed.spared]
+    victims = [run for run in found if run.pid in tree(stage.pid(run.worker))[1:]]
     deed.hit = []
     if victims:
         run = victims[int(deed.fault.coin * len(victims))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from daemons.cli.chaos.faults import Deed
@@ -70,8 +70,9 @@ class Measure:
         """Accepted tasks that do not run yet, about; 0 where nobody tells what runs."""
         return 0 if self._ledger is None else self._load.waiting - len(self.running())
 
-    def child_runs(self) -> list[Run]:
-        return [run for run in self.running() if run.task_type == CHILD]
+    def child_runs(self, spared: Collection[str]) -> list[Run]:
+        """What runs in child processes, but for those tasks."""
+        return [run for run in self.running() if run.task_type == CHILD and run.task_id not in spared]
 
     def after(self, deed: Deed, first: int) -> Outcome:
         """Wait for detection, recovery and wholeness; returns what was found.

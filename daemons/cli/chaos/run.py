@@ -116,6 +116,7 @@ class Nemesis:
         self._plan = make_plan(options.seed, options.duration_s, usable, stage.agents, once=options.once)
         self._ledger = None if stage.ledger is None else Ledger(stage.ledger)
         self._outcomes: list[Outcome] = []
+        self._spared: set[str] = set()  # tasks whose child was killed
 
     def run(self) -> dict[str, Any]:
         options = self._options
@@ -150,10 +151,10 @@ class Nemesis:
                 time.sleep(0.05)
         if kinds.CHILDREN in fault.kind.needs:
             until = time.monotonic() + VICTIM_S
-            while not measure.child_runs() and time.monotonic() < until:
+            while not measure.child_runs(self._spared) and time.monotonic() < until:
                 time.sleep(0.01)
         first = len(load.sent)
-        deed = Deed(fault, measure.running())
+        deed = Deed(fault, measure.running(), self._spared)
         with ACTS[fault.kind.name](self._stage, deed):
             if fault.lasts_s:
                 time.sleep(fault.lasts_s)
@@ -162,6 +163,8 @@ class Nemesis:
         outcome = measure.after(deed, first)
         if self._ledger is not None and fault.kind.name in ("worker-kill", "child-kill"):
             self._ledger.forget(deed.hit)
+            if kinds.CHILDREN in fault.kind.needs:
+                self._spared.update(run.task_id for run in deed.hit)
         self._outcomes.append(outcome)
         self._say(_story(outcome, load))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ WARM_UP_SHARE: Final = 1 / 3
 # Flat: over the rest of the run no more than this, whichever is larger; allocators alone move that much.
 GROWTH_MB: Final = 6.0
 GROWTH_SHARE: Final = 0.1
+# The level at the beginning and at the end is the median of so much of the samples: what is given back does not count.
+LEVEL_SHARE: Final = 0.1
 # Redis keeps results until their bound is reached (minutes); shorter runs cannot say whether it stays there.
 REDIS_FLAT_S: Final = 600.0
 
@@ -65,11 +68,19 @@ class Series:
         """By the slope, over the time of the samples."""
         return self.slope_mb_s() * (self.at_s[-1] - self.at_s[0]) if self.at_s else 0.0
 
+    def levels_mb(self) -> tuple[float, float]:
+        """At the beginning and at the end; a jump that stays counts whole, however late it comes."""
+        count = max(1, round(len(self.mb) * LEVEL_SHARE))
+        return statistics.median(self.mb[:count]), statistics.median(self.mb[-count:])
+
 
 def flat(series: Series) -> bool:
-    """Whether it grew no more than what allocators do by themselves."""
+    """Whether it grew no more than what allocators do by themselves: neither by its slope nor by its level."""
     settled = series.settled()
-    return not settled.mb or settled.growth_mb() <= max(GROWTH_MB, GROWTH_SHARE * settled.mb[0])
+    if not settled.mb:
+        return True
+    first, last = settled.levels_mb()
+    return max(settled.growth_mb(), last - first) <= max(GROWTH_MB, GROWTH_SHARE * first)
 
 
 def run_soak(*, seconds: float, share: float, workers: int, rate: float | None, say: Any) -> dict[str, Any]:
@@ -176,9 +187,10 @@ def _report(
     for name, series in watch.items():
         settled = series.settled()
         judged = not name.startswith("redis") or seconds >= REDIS_FLAT_S
+        first, last = settled.levels_mb()
         memory[name] = {
-            "first_mb": round(settled.mb[0], 1) if settled.mb else None,
-            "last_mb": round(settled.mb[-1], 1) if settled.mb else None,
+            "first_mb": round(first, 1),
+            "last_mb": round(last, 1),
             "max_mb": round(max(series.mb), 1),
             "slope_mb_per_hour": round(settled.slope_mb_s() * 3600, 2),
             "flat": flat(series) if judged else None,
@@ -192,6 +204,7 @@ def _report(
         "seconds": seconds,
         "highest_tasks_per_s": round(highest),
         "tasks_per_s": round(highest * share),
+        "reached_tasks_per_s": round(load.submitted / seconds),
         "submitted": load.submitted,
         "results": load.right,
         "memory": memory,
@@ -208,7 +221,8 @@ def print_report(report: dict[str, Any]) -> None:
             for name, row in report["memory"].items()
         ],
         title=f"{report['results']:,} of {report['submitted']:,} tasks in {report['seconds']:g} s, "
-        f"{report['tasks_per_s']:,} tasks/s of {report['highest_tasks_per_s']:,}",
+        f"{report['reached_tasks_per_s']:,} tasks/s; {report['tasks_per_s']:,} were wanted, "
+        f"of {report['highest_tasks_per_s']:,}",
         right="MB after warm-up,MB at the end,highest MB,MB an hour",
     )
     for line in report["broken"]:

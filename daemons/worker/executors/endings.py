@@ -35,7 +35,9 @@ def taken_along(
     """
     error, kind, detail = report
     outcome, retryable = "failed", True
-    if stop_reason:
+    if not stop_reason:
+        detail = {**detail, "process_died": True}
+    else:
         outcome, error, kind, retryable = invoke.stopped(stop_reason, run.timeout_s)
     begun = time.time() - execution_s
     return RunFinished(run.task_id, run.attempt, outcome, b"null", error, kind, retryable, begun, execution_s, detail)

@@ -16,6 +16,7 @@ from daemons.runtime.contract import Event, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
 from daemons.worker.executors.processes import ProcessPool
+from daemons.worker.kinds import PROCESS, executor_of
 from daemons.worker.registry import Registry
 
 # How long close() waits for cooperative handlers that were cancelled.
@@ -63,9 +64,10 @@ class Executor:
                 ]
             )
             return
-        if kind.executor == "async":
+        executor = executor_of(kind, run.metadata)
+        if executor == "async":
             self._async.start(Attempt(run, kind.reference, inline=kind.inline))
-        elif kind.executor == "thread":
+        elif executor == "thread":
             self._threads.start(Attempt(run, kind.reference))
         else:
             self._processes.start(run, kind.reference)
@@ -80,6 +82,11 @@ class Executor:
             self._loop.call_later(grace_s, self._threads.give_up, key)
         else:
             self._processes.stop(stop.task_id, stop.attempt, stop.reason)
+
+    def keep_warm(self) -> None:
+        """Have a child process ready for the next run that needs one, whether or not anything runs."""
+        kinds = self._registry.kinds().values()
+        self._processes.keep_warm([kind.reference for kind in kinds if kind.executor == PROCESS])
 
     def problem(self) -> str:
         """Why runs cannot be relied on to run, "" if they can; for ``WorkerCore.executor_health``."""

@@ -87,6 +87,7 @@ class ChildProcess:
     """A child with the jobs it has; the first of ``jobs`` is the one that runs.
 
     Attributes:
+        used: it was given a run.
         knows: handlers that it has imported, or that it is not to import ahead.
         loading: the handler that it imports ahead, "" for none.
         loading_since: monotonic time at which that began.
@@ -104,7 +105,7 @@ class ChildProcess:
             OSError: the process cannot be started.
         """
         self.jobs: deque[Job] = deque()
-        self.ready = False
+        self.ready = self.used = False
         self.knows: set[str] = set()
         self.loading = ""
         self.loading_since = 0.0
@@ -162,6 +163,11 @@ class ChildProcess:
         """It has nothing to run, and is free or will be."""
         return not self.jobs and self.retired_at is None
 
+    @property
+    def at_work(self) -> bool:
+        """It runs something, or could at once."""
+        return bool(self.jobs) or self.free
+
     def hung_at(self, start_s: float) -> float:
         """When it is given up on, as it starts, imports something ahead, or leaves; inf for never."""
         if not self.ready:
@@ -173,6 +179,7 @@ class ChildProcess:
     # ------------------------------------------------------------ towards the child
 
     def give(self, job: Job, now: float) -> None:
+        self.used = True
         job.child, job.given_at = self, now
         self.jobs.append(job)
         self._queue(job.frame)

@@ -4,8 +4,9 @@ One thread owns the pool: it starts children, writes runs to their sockets, read
 what has to end. It lives as long as the pool, because the kernel's parent-death signal goes by the *thread* that
 started a child.
 
-A child runs one task at a time, and no more than ``slots`` of them run. While the pool is in use there is one child
-more (see :mod:`daemons.worker.executors.spares`): what follows a killed run need not wait for a process to start.
+A child runs one task at a time, and no more than ``slots`` of them run. There is one child more (see
+:mod:`daemons.worker.executors.spares`): what follows a killed run need not wait for a process to start. How many there
+are is reported, so that a run goes to a worker that has one.
 
 Where the tasks are short a busy child has a second one at hand, so that it need not wait for the way to this thread and
 back; a second one that has to wait while another child is free is taken back.
@@ -20,10 +21,10 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
+from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
 from daemons.worker.executors.pool_thread import PoolThread
@@ -45,7 +46,8 @@ Key = tuple[str, int]
 
 
 class ProcessPool:
-    """Starts lazily: an unused pool costs nothing, an idle one gives its children back."""
+    """Starts lazily: an unused pool costs nothing, an idle one gives its children back, but for a spare if it is kept
+    warm."""
 
     def __init__(self, config: WorkerConfig, report: Callable[[list[Event]], None]) -> None:
         """
@@ -67,6 +69,7 @@ class ProcessPool:
         self._turned_at = 0.0
         self._spares = Spares(config.spare_children)
         self._used_at = 0.0  # a run ended
+        self._told_ready = 0
 
     # ------------------------------------------------------------ any thread
 
@@ -75,6 +78,10 @@ class ProcessPool:
 
     def stop(self, task_id: str, attempt: int, reason: str) -> None:
         self._thread.post(lambda: self._stop((task_id, attempt), reason))
+
+    def keep_warm(self, references: Iterable[str]) -> None:
+        """Have a spare child from now on, with these handlers imported, also while nothing runs."""
+        self._thread.post(lambda: self._spares.keep_warm(references))
 
     def problem(self) -> str:
         """Why no child can be started, "" if they can."""
@@ -98,6 +105,10 @@ class ProcessPool:
         now = self._turned_at = time.monotonic()
         self._timers(now)
         self._assign(now)
+        ready = sum(child.at_work for child in self._children)
+        if ready != self._told_ready:
+            self._told_ready = ready
+            self._events.append(ChildrenReady(ready))
         if self._events:
             events, self._events = self._events, []
             self._report(events)
@@ -147,7 +158,6 @@ class ProcessPool:
         job.child.send(["stop", job.run.task_id, job.run.attempt, job.stop_reason])
 
     def _timers(self, now: float) -> None:
-        surplus = not self._jobs or self._spares.surplus(self._children)
         for child in list(self._children):
             job = child.jobs[0] if child.jobs else None
             if job is not None and job.stop_stage and now >= job.next_stage_at:
@@ -159,25 +169,26 @@ class ProcessPool:
                     child.kill()
             elif now >= child.hung_at(self._config.child_start_s):
                 child.kill()
-            elif surplus and child.free and not self._pending and now >= self._idle_until(child):
+            elif now >= self._idle_until(child) and self._may_go(child):
                 child.retire()
-                surplus = not self._jobs or self._spares.surplus(self._children)
 
     def _idle_until(self, child: ChildProcess) -> float:
         """A spare is not idle while others are busy, whether it ran something or not."""
         since = child.idle_since if self._jobs else max(child.idle_since, self._used_at)
         return since + self._config.child_idle_s
 
+    def _may_go(self, child: ChildProcess) -> bool:
+        return not self._pending and self._spares.may_go(child, self._children, busy=bool(self._jobs))
+
     def _next_timer(self) -> float | None:
         """Seconds until the next thing that is due without any input, None for never."""
         due: list[float] = [self._spares.start_at]
         room = self._room() > 0 and any(child.free for child in self._children)
-        surplus = not self._jobs or self._spares.surplus(self._children)
         for child in self._children:
             if child.jobs and child.jobs[0].stop_stage:
                 due.append(child.jobs[0].next_stage_at)
             due.append(child.hung_at(self._config.child_start_s))
-            if surplus and child.free and not self._pending:
+            if self._may_go(child):
                 due.append(self._idle_until(child))
             elif room and len(child.jobs) > 1 and not child.jobs[1].revoked:
                 due.append(child.jobs[1].given_at + REVOKE_AFTER_S)
@@ -221,7 +232,7 @@ class ProcessPool:
             if now < self._start_after or not self._spawn(now):
                 return
             starting += 1
-        if self._spares.wanted(self._children, now, possible=bool(self._jobs) and len(self._children) < most):
+        if self._spares.wanted(self._children, now, busy=bool(self._jobs), room=len(self._children) < most):
             self._spawn(now)
         if not self._pending and (found := self._spares.to_import(self._children)) is not None:
             child, reference = found

@@ -1,13 +1,14 @@
 """When a pool has one child more than it needs: so that a run that follows a killed one begins at once.
 
 Starting a child and importing what a handler needs takes from 60 ms to many seconds; a killed run is to go on within
-milliseconds. So beside busy children one that is free is kept, which has imported the handlers that this pool has run.
+milliseconds. So beside busy children one that is free is kept, which has imported the handlers. In a pool that is kept
+warm there is one also while nothing runs: the killed run may have been another worker's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from daemons.worker.executors.process_child import ChildProcess
@@ -35,8 +36,17 @@ class Spares:
         self._count = count
         self._not_before = 0.0
         self._owed = False
-        self._seen: dict[str, None] = {}  # handlers that this pool has run
+        self._warm = False  # one is kept also while nothing runs
+        self._always: list[str] = []
+        self._seen: dict[str, None] = {}  # handlers that this pool runs
         self._deadly: set[str] = set()  # those of which a child died as it imported them
+
+    def keep_warm(self, references: Iterable[str]) -> None:
+        """From now on keep one that has imported these handlers, also while nothing runs."""
+        if self._count:
+            self._warm = True
+            self._always = list(references)
+            self._seen |= dict.fromkeys(self._always)
 
     def ran(self, child: ChildProcess, reference: str) -> None:
         """This child has this handler now."""
@@ -62,15 +72,17 @@ class Spares:
 
     def forget(self) -> None:
         """The pool is not in use any more."""
-        self._seen.clear()
+        self._seen = dict.fromkeys(self._always)
         self._deadly.clear()
 
-    def wanted(self, children: Sequence[ChildProcess], now: float, *, possible: bool) -> bool:
+    def wanted(self, children: Sequence[ChildProcess], now: float, *, busy: bool, room: bool) -> bool:
         """Whether to start one now; ``start_at`` says when to ask again.
 
         Args:
-            possible: the pool is in use, and may have one more.
+            busy: something runs or waits.
+            room: there may be one more child.
         """
+        possible = room and (busy or self._warm)
         enough = sum(child.spare for child in children) >= self._count and not (self._owed and self._count)
         if not possible or enough:
             self.start_at = math.inf
@@ -83,9 +95,13 @@ class Spares:
             return True
         return False
 
-    def surplus(self, children: Sequence[ChildProcess]) -> bool:
-        """Whether one of the free children may go although others are busy."""
-        return sum(child.free for child in children) > self._count
+    def may_go(self, child: ChildProcess, children: Sequence[ChildProcess], *, busy: bool) -> bool:
+        """Whether this child is not needed. One that ran something goes when nothing runs, with what that has left in
+        its memory; if it was the last one a new one takes its place."""
+        if not child.free:
+            return False
+        idle = not busy and (child.used or not self._warm)
+        return idle or sum(each.free for each in children) > self._count
 
     def to_import(self, children: Sequence[ChildProcess]) -> tuple[ChildProcess, str] | None:
         """A free child, and a handler that it is to import; one at a time, so that other free ones stay free."""

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun, StopRun
+from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.facade import Executor
 from daemons.worker.kinds import TaskKind
@@ -29,6 +29,7 @@ class Rig:
         self.executor = Executor(Registry(kinds), self.config, self._deliver, self.loop)
         self.finished: dict[str, list[RunFinished]] = {}
         self.begun: list[str] = []
+        self.ready: list[int] = []  # how many children it said to have
         self.batches: list[int] = []
 
     def _deliver(self, events: list[Event]) -> None:
@@ -38,6 +39,8 @@ class Rig:
                 self.finished.setdefault(event.task_id, []).append(event)
             elif isinstance(event, RunStarted):
                 self.begun.append(event.task_id)
+            elif isinstance(event, ChildrenReady):
+                self.ready.append(event.count)
 
     def start(self, task_type: str, payload: dict[str, Any] | None = None, task_id: str = "", **more: Any) -> str:
         task_id = task_id or task_type

@@ -156,7 +156,7 @@ def test_os_exit_is_reported_with_its_last_words(rig: Any) -> None:
         "exited",
         "its process exited with status 7",
     )
-    assert outcome.detail == {"log": ["last words", "unfinished"], "exit_code": 7}
+    assert outcome.detail == {"log": ["last words", "unfinished"], "exit_code": 7, "process_died": True}
     assert rig.value("echo", {"after": 1}) == {"after": 1}
 
 
@@ -214,3 +214,9 @@ def test_children_that_cannot_start_fail_their_runs_and_show_it(make_rig: Callab
     sys.path.remove(str(tmp_path))
     rig.wait(lambda: rig.executor.problem() == "", "it found out by itself that children start again")
     assert rig.value("echo", {"after": 1}, task_id="after") == {"after": 1}
+
+
+@pytest.mark.parametrize("name", ["pid-async", "pid-thread"])
+def test_a_task_that_is_to_run_apart_gets_a_process_whatever_its_handler_says(rig: Any, name: str) -> None:
+    assert rig.value(name) == os.getpid()
+    assert rig.value(name, metadata={"apart": True}) in rig.executor.child_pids()

@@ -1,4 +1,4 @@
-"""The process pool's spare child: there while others work, warm, bounded, and gone when nothing runs."""
+"""The process pool's spare child: there while others work (or always), warm, bounded."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ def test_the_spare_goes_when_nothing_runs(make_rig: Callable[..., Any], tmp_path
     rig.end_of("long")
     rig.wait(lambda: rig.executor.child_pids() == [], "all children have left")
     rig.wait(lambda: rig.gone(spare), "its process is gone")
+
+
+def test_a_pool_that_is_kept_warm_has_a_spare_before_the_first_run(make_rig: Callable[..., Any]) -> None:
+    rig = make_rig(slots=1)
+    rig.executor.keep_warm()
+    spare = spare_of(rig, set())
+    assert rig.ready == [1]
+    assert rig.value("about-me", {"look_for": ""})["pid"] == spare
+
+
+def test_a_pool_that_is_kept_warm_keeps_a_process_that_has_run_nothing(make_rig: Callable[..., Any]) -> None:
+    """What a run leaves in the memory of its process goes with that one when nothing runs."""
+    rig = make_rig(slots=1, child_idle_s=0.1)
+    rig.executor.keep_warm()
+    first = spare_of(rig, set())
+    assert rig.value("about-me", {"look_for": ""})["pid"] == first
+    rig.wait(lambda: rig.gone(first), "the process that was used has left")
+    second = spare_of(rig, {first})
+    rig.wait(lambda: rig.ready[-1] == 1, "the next one is ready")
+    assert rig.executor.child_pids() == [second]
 
 
 def test_none_is_kept_where_none_is_wanted(make_rig: Callable[..., Any], tmp_path: Path) -> None:

@@ -199,6 +199,16 @@ def about_me(payload: Payload) -> dict[str, Any]:
     }
 
 
+@task("pid-async")
+async def pid_async(payload: Payload) -> int:
+    return os.getpid()
+
+
+@task("pid-thread", executor="thread")
+def pid_thread(payload: Payload) -> int:
+    return os.getpid()
+
+
 @task("async-in-process", executor="process")
 async def async_in_process(payload: Payload) -> int:
     await asyncio.sleep(0.001)

@@ -402,6 +402,49 @@ async def test_a_wiped_redis_gets_what_the_spool_holds(backend: Any, make_write:
     await rig.store.close()
 
 
+async def test_what_an_operator_sent_around_again_in_an_outage_lives_when_the_spool_is_merged(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    """The spool had the result of the former life, too, which took the record out again."""
+    leases = backend.leases()
+    rig = Rig(backend, path)
+    held = await rig.own(leases)
+    names = ("ours", "theirs", "older")
+    await rig.store.apply(make_write(fence=held.fence, put_tasks=dict.fromkeys(names, record(1, created_at="then"))))
+    rig.switch.fault = "connection"
+    ended = {"results": {name: result(1) for name in ("ours", "theirs")}, "drop_tasks": ["ours", "theirs"]}
+    await rig.store.apply(make_write(fence=held.fence, **ended))
+    again = record(1, created_at="then", retried=1, floor=1)
+    await rig.store.apply(make_write(fence=held.fence, put_tasks={"ours": again, "older": again}))
+    await backend.store().apply(make_write(section=PLACED, put_tasks={"theirs": again}))  # by the coordinator
+    rig.switch.fault = ""
+    taken = await leases.acquire(MINE, "a|host|1|1|boot", 60_000, steal_from="a|host|1|1|boot")
+    await rig.merge(MINE, taken)
+    assert (await rig.store.load(MINE)).tasks == dict.fromkeys(names, again)
+    await rig.store.close()
+
+
+async def test_a_leader_finds_what_it_merged_for_a_distributor_that_the_lost_registry_lacks(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    """Found by simulation: it loaded the sections of registered distributors only, and told clients that it did not
+    know their tasks, which stood in the others."""
+    leases = backend.leases()
+    first = Rig(backend, path)
+    held = await first.own(leases, INBOX_SECTION)
+    await first.store.register_distributor("d1")
+    await first.store.load(PLACED)
+    first.switch.fault = "connection"
+    await first.store.apply(make_write(section=PLACED, fence=held.fence, put_tasks={"t1": record()}))
+    await first.spool.close()
+    await backend.wipe()
+    second = Rig(backend, path)
+    await second.own(leases, INBOX_SECTION)
+    assert await second.store.distributors() == ["d1"]
+    assert (await second.store.load(PLACED)).tasks == {"t1": record()}
+    await second.store.close()
+
+
 async def test_a_task_on_its_way_out_of_the_inbox_is_in_one_place(backend: Any, make_write: Build, path: Path) -> None:
     leases = backend.leases()
     first = Rig(backend, path)

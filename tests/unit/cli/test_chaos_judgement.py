@@ -190,3 +190,13 @@ def test_growth_counts_and_warm_up_and_noise_do_not() -> None:
     assert not flat(growing)
     assert growing.slope_mb_s() == pytest.approx(0.5)
     assert flat(Series())
+
+
+def test_a_late_jump_of_memory_counts_if_it_stays_and_does_not_if_it_is_given_back() -> None:
+    def series(mb: list[float]) -> Series:
+        return Series([float(n) for n in range(len(mb))], mb)
+
+    assert not flat(series([80.0] * 92 + [92.0] * 8))
+    assert flat(series([80.0] * 92 + [86.0] * 8))
+    assert flat(series([80.0] * 60 + [130.0] * 5 + [81.0] * 35))
+    assert flat(series([80.0] * 97 + [100.0] * 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import orjson
@@ -134,3 +135,21 @@ def test_the_result_of_a_retried_task_counts_after_a_restart_in_the_middle_of_it
     del successor.store.live["d1"]["t1"]
     successor.report("d1", [result])
     assert successor.got("alice~1")["t1"]["status"] == "completed"
+
+
+def test_results_that_are_kept_for_questions_cost_about_their_bytes(fleet: World) -> None:
+    """Each took a buffer of 4 KiB for a record of some hundred bytes: 80 MB more than they are bounded by."""
+    task_ids = [f"t{number}" for number in range(200)]
+    fleet.submit("alice~1", *task_ids)
+    results = [fleet.result("d1", task_id) for task_id in task_ids]
+    fleet.finish("d1", *task_ids, tell=False)
+    fleet.gone("alice~1")
+    tracemalloc.start()
+    try:
+        fleet.report("d1", results)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < 5 * sum(len(orjson.dumps(result)) for result in results)
+    fleet.client("alice~1")
+    assert fleet.ask("alice~1", "get_task", task_id="t0")["task"]["status"] == "completed"

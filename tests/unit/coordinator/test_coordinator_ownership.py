@@ -265,3 +265,53 @@ def test_assignments_name_the_version_in_which_their_records_are_stored(make_wor
     told = [each.payload["version"] for each in world.peers["d1"].told if each.action == "assign_tasks"]
     assert len(told) == 1
     assert told[0] > 10
+
+
+def versions_told(world: World, name: str) -> dict[str, int]:
+    """Task id → version of the coordinator's section that its last assignment named."""
+    told = [each.payload for each in world.peers[name].told if each.action == "assign_tasks"]
+    return {record["task_id"]: payload.get("version", 0) for payload in told for record in payload["tasks"]}
+
+
+def test_an_assignment_that_waited_in_the_queue_names_the_version_that_has_its_record(
+    make_world: Callable[..., World],
+) -> None:
+    """It named none, so a distributor that had taken over meanwhile, and had ended the task, ran it again."""
+    world = make_world(assign_window=1)
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    for name in ("t1", "t2", "t3"):
+        world.submit("alice~1", name)
+    world.finish("d1", "t1")
+    world.finish("d1", "t2")
+    told = versions_told(world, "d1")
+    assert told == {"t1": told["t1"], "t2": told["t1"] + 1, "t3": told["t1"] + 2}
+
+
+def test_an_assignment_of_several_tasks_names_the_version_of_the_oldest(make_world: Callable[..., World]) -> None:
+    world = make_world(assign_window=2)
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    world.submit("alice~1", "t1", "t2")
+    world.submit("alice~1", "t3")
+    world.submit("alice~1", "t4")
+    world.finish("d1", "t1", "t2")
+    told = versions_told(world, "d1")
+    assert told["t3"] == told["t4"] == told["t1"] + 1
+
+
+def test_an_assignment_that_could_not_be_sent_names_its_version_when_it_is(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    world.submit("alice~1", "t0")
+    world.busy.add("d1")
+    world.submit("alice~1", "t1")
+    world.submit("alice~1", "t2")
+    world.busy.clear()
+    world.advance(5)
+    told = versions_told(world, "d1")
+    assert told["t1"] == told["t2"] == told["t0"] + 1

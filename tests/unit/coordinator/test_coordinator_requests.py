@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from a2a_zmq.protocol.message import MessageType
@@ -56,6 +57,42 @@ def test_cancelling_an_assigned_task_asks_its_distributor(fleet: World) -> None:
     assert cancelled_by(fleet, "d1") == [["t1"]]
     fleet.finish("d1", "t1", status="abandoned")
     assert fleet.got("alice~1")["t1"]["status"] == "abandoned"
+
+
+def test_the_next_coordinator_knows_what_was_to_be_cancelled(fleet: World, make_world: Callable[..., World]) -> None:
+    """The cancel was acknowledged, and forgotten with the coordinator."""
+    fleet.submit("alice~1", "t1", "t2", "t3")
+    fleet.gone("d1")
+    assert fleet.ask("alice~1", "cancel_tasks", task_ids=["t1", "t2"])["requested"] == ["t1", "t2"]
+    fleet.finish("d1", "t1", tell=False)
+    second = make_world(fleet.store)
+    second.own()
+    second.distributor("d1")
+    assert cancelled_by(second, "d1") == [["t2"]]
+
+
+def test_a_cancel_is_of_one_life_of_a_task(fleet: World, make_world: Callable[..., World]) -> None:
+    fleet.operator()
+    fleet.submit("alice~1", "t1")
+    fleet.ask("alice~1", "cancel_tasks", task_ids=["t1"])
+    fleet.finish("d1", "t1", status="abandoned")
+    assert fleet.ask("root~1", "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
+    second = make_world(fleet.store)
+    second.own()
+    second.distributor("d1")
+    assert cancelled_by(second, "d1") == []
+
+
+def test_what_is_kept_of_cancelled_tasks_goes_with_them(fleet: World) -> None:
+    fleet.submit("alice~1", *(f"t{n}" for n in range(5)))
+    fleet.ask("alice~1", "cancel_tasks", task_ids=[f"t{n}" for n in range(5)])
+    assert len(orjson.loads(fleet.store.headers["d1"]["cancels"])) == 5
+    fleet.finish("d1", "t0", "t1", "t2", status="abandoned")
+    fleet.supervise()
+    assert orjson.loads(fleet.store.headers["d1"]["cancels"]).keys() == {"t3", "t4"}
+    fleet.finish("d1", "t3", "t4", status="abandoned")
+    fleet.supervise()
+    assert fleet.store.headers["d1"]["cancels"] == "{}"
 
 
 def test_a_cancellation_never_overtakes_its_assignment(fleet: World) -> None:
@@ -167,6 +204,22 @@ def test_a_retried_task_survives_a_restart_without_taking_its_old_result(
     assert "t1" in second.core.desk.ledger.live
     second.finish("d1", "t1")
     assert not second.core.desk.ledger.live
+
+
+def test_a_retry_waits_until_the_newest_result_is_in_the_store(fleet: World) -> None:
+    """The distributor had it in its spool. The retry began anew from the result before, so its record looked like that
+    of the life that had just ended: the distributor did not run it, and took it out when it handed in."""
+    failed(fleet)
+    root = fleet.operator()
+    assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
+    spooled = fleet.result("d1", "t1", "failed")
+    fleet.store.recorded["t1"] += 1  # it is durable all the same
+    fleet.report("d1", [spooled])
+    assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["refused"] == [["t1", "its result is not in the store yet"]]
+    fleet.store.record("d1", "t1", spooled)
+    del fleet.store.live["d1"]["t1"]
+    assert fleet.ask(root, "retry_tasks", task_ids=["t1"])["retried"] == ["t1"]
+    assert fleet.store.live["d1"]["t1"]["metadata"]["retried"] == 2
 
 
 def test_retrying_what_cannot_be_retried_says_why(fleet: World) -> None:

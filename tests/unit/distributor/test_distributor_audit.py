@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from typing import Any
 
+from daemons.distributor.config import DistributorConfig
+from daemons.distributor.memory import LiveTask
 from tests.unit.distributor.harness import COORDINATOR, Site
 
 
@@ -88,3 +92,33 @@ def test_a_section_that_cannot_be_read_is_said(site: Site) -> None:
     site.disown()
     site.answer()
     assert "could not be read" in site.told(COORDINATOR, "audit")[-1]["unchecked"][0]
+
+
+def test_the_reconciler_gets_to_the_last_task_however_many_there_are(make_site: Callable[..., Site]) -> None:
+    """It began anew every ten seconds, so what stood behind the first 10,000 was never looked at."""
+    site = make_site(DistributorConfig(sweep_slice=1, sweep_interval_s=3.0))
+    site.own()
+    site.coordinator_up()
+    site.worker_up("w1", limit=8)
+    site.assign(*"abcdefgh")
+    del site.core._memory.workers["w1"].held["h"]  # a bug that we do not know of
+    for _ in range(12):
+        site.advance(1)
+        site.supervise()
+    assert site.core.violations() == []
+    assert ("h", 2) in site.got("w1")
+
+
+def test_the_reconciler_does_not_hold_tasks_that_have_ended(make_site: Callable[..., Site]) -> None:
+    """After a burst they were kept for ten seconds more, with their payloads."""
+    site = make_site(DistributorConfig(sweep_slice=1))
+    site.own()
+    site.coordinator_up()
+    site.worker_up("w1", limit=3)
+    ids = ["held-1", "held-2", "held-3"]
+    site.assign(*ids)
+    site.advance(11)
+    site.supervise()
+    site.complete("w1", *ids)
+    site.supervise()
+    assert [task.task_id for task in gc.get_objects() if isinstance(task, LiveTask) and task.task_id in ids] == []

@@ -64,6 +64,19 @@ def test_a_task_that_fails_to_its_last_attempt_becomes_a_dead_letter_with_its_re
     assert site.meter.counts["task_failures_total/killed"] == 1
 
 
+def test_a_killed_process_runs_again_at_once_also_after_other_failures(site: Site) -> None:
+    site.assign("a", max_attempts=9)
+    site.worker_up("w0")
+    site.worker_down("w0")
+    site.worker_up("w1", limit=5)
+    site.fail("w1", "a", site.attempt("w1", "a"), kind="killed")
+    assert len(site.got("w1")) == 2
+    site.fail("w1", "a", site.attempt("w1", "a"), kind="killed")
+    assert len(site.got("w1")) == 2, "the second time it waits"
+    site.advance(2 * site.config.retry_base_s)
+    assert len(site.got("w1")) == 3, "but not for long"
+
+
 def test_what_must_fail_again_is_not_repeated(site: Site) -> None:
     site.worker_up("w1", limit=5)
     site.assign("a")
@@ -84,123 +97,6 @@ def test_a_dead_workers_tasks_run_elsewhere_first_of_all(site: Site) -> None:
     assert workers == {"w1": False, "w2": True}
     site.supervise()
     assert site.meter.gauges["agent_up/w1/worker"] == 0
-
-
-def test_tasks_that_only_waited_in_a_dead_worker_are_not_blamed(site: Site) -> None:
-    site.worker_up("w1", slots=1, limit=3)
-    site.assign("running", "waiting", "long")
-    site.from_worker("w1", "task_started", tasks=[["long", 1, "2025-11-28T10:00:05Z"]])
-    site.worker_down("w1")
-    deaths = {task_id: record["metadata"].get("worker_deaths", 0) for task_id, record in site.store.live.items()}
-    assert deaths == {"running": 1, "waiting": 0, "long": 1}
-    assert site.store.live["waiting"].get("retry_count") == 0
-
-
-def test_a_task_that_kills_two_workers_is_tried_and_set_aside(site: Site) -> None:
-    site.assign("poison", max_attempts=10)
-    for name in ("w1", "w2", "w3"):
-        site.worker_up(name)
-        site.advance(site.config.trial_delay_s)
-        site.worker_down(name, "exited")
-    dead = site.store.results["poison"]
-    assert (dead["status"], dead["metadata"]["error_kind"]) == ("failed", "worker_lost")
-    assert dead["metadata"]["detail"] == {"reason": "exited", "worker_deaths": 3}
-    assert "w3" in dead["error"]
-
-
-def test_workers_that_die_for_a_common_reason_cost_no_task(site: Site) -> None:
-    """A host goes down: whoever takes the tasks over dies, too, until the supervisor has started all of them again."""
-    ids = [f"t{number}" for number in range(6)]
-    for name in ("w1", "w2", "w3"):
-        site.worker_up(name, slots=6, limit=6)
-    site.assign(*ids)
-    for name in ("w1", "w2", "w3"):
-        site.advance(0.05)
-        site.worker_down(name)
-    assert not site.store.results
-    site.worker_up("w4", slots=6, limit=6)
-    for _ in ids:
-        site.advance(2 * site.config.trial_delay_s)
-        for task_id, attempt in site.got("w4"):
-            if task_id in site.store.live and site.store.live[task_id]["metadata"]["attempt"] == attempt:
-                site.complete("w4", (task_id, attempt))
-    assert sorted(site.store.results) == ids
-    assert {record["status"] for record in site.store.results.values()} == {"completed"}
-
-
-def twice_dead(site: Site, *ids: str) -> None:
-    """Two workers have died while they ran these."""
-    site.assign(*ids, max_attempts=20)
-    for name in ("w1", "w2"):
-        site.worker_up(name, slots=9, limit=9)
-        site.worker_down(name)
-
-
-def test_suspects_are_tried_one_at_a_time(site: Site) -> None:
-    twice_dead(site, "a", "b", "c")
-    site.assign("fresh")
-    site.worker_up("w3", slots=9, limit=9)
-    site.worker_up("w4", slots=9, limit=9)
-    site.advance(site.config.trial_delay_s)
-    on_trial = {name: [task for task, _ in site.got(name) if task != "fresh"] for name in ("w3", "w4")}
-    assert sorted(map(len, on_trial.values())) == [1, 1]
-    (first,) = on_trial["w3"]
-    (attempt,) = [attempt for task, attempt in site.got("w3") if task == first]
-    site.from_worker("w3", "task_started", tasks=[[first, attempt, "2025-11-28T10:00:05Z"]])
-    site.advance(site.config.trial_s)
-    assert len([task for task, _ in site.got("w3") if task != "fresh"]) == 2, "the first one has run long enough"
-
-
-def test_what_runs_beside_a_suspect_is_not_blamed(site: Site) -> None:
-    twice_dead(site, "poison")
-    site.worker_up("w3", slots=9, limit=9)
-    site.assign("beside")
-    site.assign("only-once", max_attempts=1)
-    site.advance(site.config.trial_delay_s)
-    site.worker_down("w3")
-    assert site.store.results["poison"]["metadata"]["error_kind"] == "worker_lost"
-    beside = site.store.live["beside"]
-    assert (beside["metadata"].get("worker_deaths", 0), beside["retry_count"]) == (0, 0)
-    # Nobody may run it again, whoever is to blame.
-    assert site.store.results["only-once"]["metadata"]["error_kind"] == "worker_lost"
-
-
-def test_silence_is_held_against_no_task(site: Site) -> None:
-    """A network that fails looks like it; the attempt is used up all the same."""
-    site.assign("a", max_attempts=5)
-    for name in ("w1", "w2", "w3", "w4"):
-        site.worker_up(name)
-        site.worker_down(name, "silence", silent_s=0.8)
-    assert site.store.live["a"]["metadata"]["worker_deaths"] == 0
-    assert site.store.live["a"]["retry_count"] == 4
-    site.worker_up("w5")
-    site.worker_down("w5", "silence", silent_s=0.8)
-    assert site.store.results["a"]["metadata"]["error_kind"] == "worker_lost"
-
-
-def test_a_long_run_is_no_trial_to_its_end(site: Site) -> None:
-    """A death after the trial says little: it counts, and the next trial is longer."""
-    twice_dead(site, "long")
-    for name, length in (("w3", 1), ("w4", 2), ("w5", 4)):
-        site.worker_up(name)
-        site.advance(site.config.trial_delay_s)
-        ((task, attempt),) = site.got(name)
-        site.from_worker(name, "task_started", tasks=[[task, attempt, "2025-11-28T10:00:05Z"]])
-        site.advance(length * site.config.trial_s + 0.01)
-        site.worker_down(name)
-    assert site.store.live["long"]["metadata"]["worker_deaths"] == 5
-    site.worker_up("w6")
-    site.advance(site.config.trial_delay_s)
-    site.worker_down("w6")
-    assert site.store.results["long"]["metadata"]["detail"]["worker_deaths"] == 6
-
-
-def test_a_worker_that_says_good_bye_is_no_death(site: Site) -> None:
-    site.worker_up("w1")
-    site.assign("a")
-    site.worker_down("w1", "goodbye")
-    assert site.store.live["a"]["metadata"]["worker_deaths"] == 0
-    assert "failure_detection_seconds/worker" not in site.meter.observed
 
 
 def test_a_late_result_of_an_old_attempt_changes_nothing(site: Site) -> None:

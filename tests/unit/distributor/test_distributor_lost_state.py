@@ -10,19 +10,24 @@ from tests.unit.distributor.harness import CREATED, Site
 LATER = "2026-01-01T00:00:00.000000Z"
 
 
-def answer_look_up(site: Site) -> None:
-    """The store answers the oldest look-up of results, with what it has of those that were asked for."""
-    query, _ = next(each for each in site.queries if each[0].op == "results")
-    site.queries = [each for each in site.queries if each[0] is not query]
-    results = site.store.results
-    found = {task_id: orjson.dumps(results[task_id]) for task_id in query.args["task_ids"] if task_id in results}
-    site.event(QueryAnswer(query.tag, found))
-
-
 def send_again(site: Site, *task_ids: str, created: str = CREATED) -> None:
-    """An assignment comes once more, while nothing is written."""
+    """The coordinator makes records durable, and sends them, of tasks that have ended."""
     records = [{**site.record(each), "created_at": created} for each in task_ids]
+    site.store.live.update({each["task_id"]: orjson.loads(orjson.dumps(each)) for each in records})
     site.from_coordinator("assign_tasks", tasks=records, fence=1)
+
+
+def told_and_dropped(site: Site, *task_ids: str) -> None:
+    """The coordinator was told that these have ended (again); it drops the records that it had put."""
+    assert [each for each, _ in site.reported()][-len(task_ids) :] == list(task_ids)
+    for task_id in task_ids:
+        del site.store.live[task_id]
+
+
+def lose_everything(site: Site) -> None:
+    """The store begins empty; with it goes its memory of what was recorded and sent."""
+    for kept in (site.store.live, site.store.results, site.store.recorded, site.store.dispatched):
+        kept.clear()
 
 
 def test_a_look_up_says_nothing_of_what_was_asked_for_after_it(site: Site) -> None:
@@ -34,12 +39,16 @@ def test_a_look_up_says_nothing_of_what_was_asked_for_after_it(site: Site) -> No
     site.complete("w1", "first", "second")
     send_again(site, "first")
     send_again(site, "second")
-    answer_look_up(site)
-    answer_look_up(site)
+    site.answer()
+    told_and_dropped(site, "first")
+    site.answer()
+    told_and_dropped(site, "second")
     send_again(site, "second")
     assert site.got("w1") == [("first", 1), ("second", 1)]
     told = [task_id for task_id, _ in site.reported()]
     assert sorted(told) == ["first", "first", "second", "second"]  # when they ended, and when they were asked for
+    assert site.queries == []  # that "second" has a result is known by now
+    del site.store.live["second"]
 
 
 def test_a_look_up_of_a_state_that_was_lost_meanwhile_counts_for_nothing(site: Site) -> None:
@@ -48,17 +57,39 @@ def test_a_look_up_of_a_state_that_was_lost_meanwhile_counts_for_nothing(site: S
     site.assign("a")
     site.complete("w1", "a")
     send_again(site, "a")
-    [(query, _)] = [each for each in site.queries if each[0].op == "results"]
-    site.queries.clear()
+    read, loaded = site.queries.pop()
+    site.event(QueryAnswer(read.tag, loaded))
+    look_up, _ = site.queries.pop()
     recorded = orjson.dumps(site.store.results["a"])
-    for kept in (site.store.results, site.store.recorded, site.store.dispatched):
-        kept.clear()  # with the store's memory of it
+    lose_everything(site)
     site.own(state_lost=True)
-    site.event(QueryAnswer(query.tag, {"a": recorded}))
-    answer_look_up(site)
+    site.event(QueryAnswer(look_up.tag, {"a": recorded}))
+    assert site.reported() == [("a", "completed")]  # not once more
     site.assign("a")
-    assert site.got("w1") == [("a", 1), ("a", 1)]
+    assert site.got("w1") == [("a", 1)]
+    site.advance(1)
+    site.answer()
+    assert site.got("w1") == [("a", 1), ("a", 2)]
     site.complete("w1", "a")
+
+
+def test_records_that_were_read_before_the_state_was_lost_are_read_again(site: Site) -> None:
+    """What was live then may have ended since, and its result may be gone: so it would run again for nobody."""
+    site.worker_up("w1", limit=5)
+    site.own(state_lost=True)
+    site.assign("a")
+    site.complete("w1", "a")
+    send_again(site, "a")
+    read, loaded = site.queries.pop()
+    lose_everything(site)
+    site.store.accepted.clear()  # the coordinator knows that it has ended
+    site.own(state_lost=True)
+    site.event(QueryAnswer(read.tag, loaded))
+    site.advance(1)
+    site.answer()
+    assert site.queries == []
+    assert site.got("w1") == [("a", 1)]
+    site.sent.clear()  # among it the report of the result that is lost
 
 
 def test_a_task_that_is_submitted_again_before_its_result_is_recorded_does_not_run_again(site: Site) -> None:
@@ -85,9 +116,12 @@ def test_after_a_loss_a_task_that_is_submitted_again_is_looked_up_before_it_runs
     site.store.dispatched.discard(("expired", 1))
     send_again(site, "recorded", "expired", created=LATER)
     assert len(site.got("w1")) == 2
-    answer_look_up(site)
-    site.store.accepted.discard("expired")
+    site.answer()
+    told_and_dropped(site, "recorded")  # the second time for the new one
+    assert site.got("w1")[2:] == [("expired", 2)]
     send_again(site, "recorded", "expired", created=LATER)
-    assert site.got("w1")[2:] == [("expired", 1)]
+    assert site.queries == []
+    del site.store.live["recorded"]
     site.complete("w1", "expired")
-    assert [task_id for task_id, _ in site.reported()].count("recorded") == 2  # the second time for the new one
+    assert len(site.got("w1")) == 3
+    assert [task_id for task_id, _ in site.reported()].count("recorded") == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import orjson
+
 from daemons.runtime.contract import StoreChanged
 from tests.unit.distributor.harness import Site
 
@@ -32,3 +36,20 @@ def test_a_task_is_called_unknown_only_when_the_store_has_what_we_recorded(site:
     assert not [action for _, action, _ in site.sent if action == "task_unknown"]
     site.event(StoreChanged(available=True))
     assert [action for _, action, _ in site.sent if action == "task_unknown"] == ["task_unknown"]
+
+
+def test_results_that_wait_for_the_store_cost_about_their_bytes(site: Site) -> None:
+    """Record and history line took a buffer of 4 KiB each: a burst cost ten times what its bound in bytes says."""
+    task_ids = [f"t{number}" for number in range(200)]
+    site.worker_up("w1", limit=200)
+    site.assign(*task_ids)
+    site.store_away()
+    tracemalloc.start()
+    try:
+        site.complete("w1", *task_ids)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    site.store_back()
+    stored = sum(len(orjson.dumps(site.store.results[task_id])) for task_id in task_ids)
+    assert taken < 5 * stored

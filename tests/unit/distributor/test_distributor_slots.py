@@ -5,9 +5,11 @@ from __future__ import annotations
 from tests.unit.distributor.harness import COORDINATOR, Site
 
 
-def two_workers(site: Site) -> None:
-    for name in ("w1", "w2"):
-        site.worker_up(name, limit=20, slots=2, types=["noop", "heavy"], slot_types=["heavy"])
+def two_workers(site: Site, *ready: int) -> None:
+    """Workers w1 and w2, with so many child processes each."""
+    for name, count in zip(("w1", "w2"), ready or (2, 2), strict=True):
+        types = ["noop", "heavy"]
+        site.worker_up(name, limit=20, slots=2, slots_ready=count, types=types, slot_types=["heavy"])
 
 
 def test_tasks_that_take_no_slot_are_in_nobodys_way(site: Site) -> None:
@@ -24,30 +26,27 @@ def test_tasks_that_take_no_slot_are_in_nobodys_way(site: Site) -> None:
     assert site.attempt(first, "heavy3") == 1, "its slots are free, however many others it holds"
 
 
-def test_killed_run_goes_back_to_a_worker_with_processes(site: Site) -> None:
-    two_workers(site)
+def test_task_goes_where_a_process_is_ready(site: Site) -> None:
+    """Also where that worker has less free slots."""
+    two_workers(site, 2, 0)
+    for name in ("a", "b", "c"):
+        site.assign(name, task_type="heavy")
+    assert site.got("w1") == [("a", 1), ("b", 1)]
+    assert site.got("w2") == [("c", 1)], "its first process has to start, but that takes less than a run"
+
+
+def test_worker_whose_process_was_killed_waits_for_the_next_one_to_start(site: Site) -> None:
+    two_workers(site, 2, 2)
     site.assign("a", task_type="heavy")
-    (warm,) = [name for name in ("w1", "w2") if site.got(name)]
-    site.fail(warm, "a", 1, kind="killed")
-    assert site.got(warm) == [("a", 1), ("a", 2)]
-    site.complete(warm, "a")
-
-    site.advance(60.0)  # its processes have left
     site.assign("b", task_type="heavy")
-    assert ("b", 1) not in site.got(warm), "now the other one has had less"
-
-
-def test_worker_that_started_again_is_cold(site: Site) -> None:
-    two_workers(site)
-    site.assign("a", task_type="heavy")
-    (warm,) = [name for name in ("w1", "w2") if site.got(name)]
-    site.complete(warm, "a")
-    site.worker_down(warm)
-    site.worker_up(warm, limit=20, slots=2, types=["noop", "heavy"], slot_types=["heavy"], restarted=True)
-    other = "w2" if warm == "w1" else "w1"
-    site.assign("b", task_type="heavy")
+    (victim,) = [name for name in ("w1", "w2") if site.got(name) == [("a", 1)]]
+    other = "w2" if victim == "w1" else "w1"
+    killed = {"task_id": "a", "attempt": 1, "outcome": "failed", "error": "", "error_kind": "killed"}
+    site.from_worker(victim, "task_results", results=[killed], limit=20, slots_ready=0)
+    assert site.got(other) == [("b", 1), ("a", 2)]
+    site.from_worker(victim, "heartbeat", limit=20, running=0, held=0, draining=False, slots_ready=1)
     site.assign("c", task_type="heavy")
-    assert len(site.got(other)) == 1, "one each"
+    assert site.got(victim)[-1] == ("c", 1), "now it has one"
 
 
 def test_worker_of_an_earlier_release_says_nothing_of_slots(site: Site) -> None:

@@ -124,6 +124,18 @@ def test_a_task_that_the_store_had_lost_runs_though_it_ended_here(site: Site) ->
     assert site.store.results["a"]["status"] == "completed"
 
 
+def test_a_retry_of_a_task_that_the_store_had_lost_before_runs(site: Site) -> None:
+    """The two were counted as one, and the record of the retry does not say any more that the store had lost it."""
+    site.worker_up("w1", limit=5)
+    site.assign("a", restored=1)
+    site.fail("w1", "a", 1, retryable=False)
+    site.store.results.clear()  # the record takes its place
+    site.store.recorded.clear()
+    site.assign("a", attempt=1, floor=1, retried=1)
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+    site.complete("w1", "a")
+
+
 def test_a_record_that_comes_after_its_result_is_not_run_again(make_site: Callable[..., Site], site: Site) -> None:
     """Found by simulation: the coordinator's write arrived seconds late, when the task had ended and we were new."""
     site.worker_up("w1", limit=9)

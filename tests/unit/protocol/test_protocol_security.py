@@ -11,7 +11,7 @@ import pytest
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.errors import Refused
 from a2a_zmq.protocol import Message, MessageType, Metadata, Received, Refusal, Role, StaticKeys, handshake, seal
-from a2a_zmq.protocol.crypto import hello_key, mac_context
+from a2a_zmq.protocol.crypto import Mac, hello_key, mac_context
 
 HUB, WORKER = "distributor-1", "worker-1"
 
@@ -44,7 +44,7 @@ def sealed(pipe: Any, type_: MessageType, payload: dict[str, Any], **metadata: A
     sender = fields.pop("sender", WORKER)
     recipient = fields.pop("recipient", HUB)
     message = Message(type_, sender, recipient, payload, Metadata(**fields))
-    return seal(message, session.send_key, session.send_context)
+    return seal(message, session.send_mac)
 
 
 EVENT = {"action": "task_results", "n": 1}
@@ -234,8 +234,8 @@ def test_a_hello_that_is_authentic_but_wrong_is_refused(pipe: Any, payload: dict
     }
     metadata = Metadata(WORKER, timestamp=iso(pipe.now.wall), request_id="r")
     message = Message(MessageType.REQUEST, WORKER, HUB, {**good, **payload}, metadata)
-    key, context = hello_key(pair_key, WORKER, HUB), mac_context(WORKER, HUB, key_id, "hello")
-    (refusal,) = at_hub(pipe, seal(message, key, context), b"new")
+    mac = Mac(hello_key(pair_key, WORKER, HUB), mac_context(WORKER, HUB, key_id, "hello"))
+    (refusal,) = at_hub(pipe, seal(message, mac), b"new")
     assert refusal[1:] == (reason, WORKER)
     answered = [orjson.loads(frame)["payload"] for _, frame in pipe.hub.port.outgoing]
     assert [answer["reason"] for answer in answered] == ([] if reason == "malformed" else [reason])

@@ -15,12 +15,12 @@ from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.errors import MalformedMessage
 from a2a_zmq.nesting import depth_of
 from a2a_zmq.protocol import Message, MessageType, Metadata, open_frame, parse_message, seal, strict
-from a2a_zmq.protocol.crypto import hkdf, mac_context
+from a2a_zmq.protocol.crypto import Mac, hkdf, mac_context
 from a2a_zmq.protocol.session import Session
 from a2a_zmq.protocol.wire import parse_metadata
 
 KEY = bytes(range(32))
-CONTEXT = mac_context("agent-1", "agent-2", "k1", "")
+MAC = Mac(KEY, mac_context("agent-1", "agent-2", "k1", ""))
 
 # The specification's example, member for member.
 SPECIFIED = {
@@ -62,7 +62,7 @@ def with_metadata(**members: Any) -> dict[str, Any]:
 
 
 def test_the_frame_is_the_specifications_json_with_the_signature_last() -> None:
-    frame = seal(example(), KEY, CONTEXT)
+    frame = seal(example(), MAC)
     body = (
         b'{"type":"request","sender":"agent-1","recipient":"agent-2",'
         b'"payload":{"action":"assign_task","task":{"task_id":"task-1"}},'
@@ -74,7 +74,7 @@ def test_the_frame_is_the_specifications_json_with_the_signature_last() -> None:
     document = json.loads(frame)
     assert list(document) == [*SPECIFIED, "signature"]
     assert document == {**SPECIFIED, "signature": mac}
-    opened = open_frame(frame, KEY, CONTEXT)
+    opened = open_frame(frame, MAC)
     assert opened == frame[:-80] + b"}"
     message = parse_message(opened, mac)
     assert message == Message(**{**vars_of(example()), "signature": mac})
@@ -137,7 +137,7 @@ JSON = st.recursive(
 def test_any_json_payload_survives(payload: dict[str, Any]) -> None:
     message = example()
     message.payload = payload
-    body = open_frame(seal(message, KEY, CONTEXT), KEY, CONTEXT)
+    body = open_frame(seal(message, MAC), MAC)
     assert body is not None
     assert parse_message(body).payload == payload
 
@@ -145,32 +145,39 @@ def test_any_json_payload_survives(payload: dict[str, Any]) -> None:
 @settings(max_examples=500)
 @given(data=st.data())
 def test_no_flipped_byte_is_accepted(data: st.DataObject) -> None:
-    frame = seal(example(), KEY, CONTEXT)
+    frame = seal(example(), MAC)
     place = data.draw(st.integers(0, len(frame) - 1))
     flip = data.draw(st.integers(1, 255))
     forged = frame[:place] + bytes([frame[place] ^ flip]) + frame[place + 1 :]
-    assert open_frame(forged, KEY, CONTEXT) is None
+    assert open_frame(forged, MAC) is None
 
 
 @given(cut=st.integers(0, 400), junk=st.binary(max_size=200))
 def test_no_truncated_or_lengthened_frame_is_accepted(cut: int, junk: bytes) -> None:
-    frame = seal(example(), KEY, CONTEXT)
+    frame = seal(example(), MAC)
     for forged in (frame[:cut], frame[cut:], frame + junk, junk + frame, junk):
-        assert forged == frame or open_frame(forged, KEY, CONTEXT) is None
+        assert forged == frame or open_frame(forged, MAC) is None
+
+
+@given(key=st.binary(min_size=32, max_size=32), context=st.binary(max_size=100), text=st.binary(max_size=200))
+def test_a_mac_is_hmac_sha256_over_context_and_text(key: bytes, context: bytes, text: bytes) -> None:
+    mac = Mac(key, context)
+    expected = hmac.digest(key, context + text, "sha256").hex().encode()
+    assert [mac.hex_of(text), mac.hex_of(text)] == [expected, expected]
 
 
 def test_a_mac_belongs_to_its_context() -> None:
-    frame = seal(example(), KEY, CONTEXT)
+    frame = seal(example(), MAC)
     for other in (
         mac_context("agent-2", "agent-1", "k1", ""),
         mac_context("agent-1", "agent-2", "k2", ""),
         mac_context("agent-1", "agent-2", "k1", "s"),
         mac_context("agent-1", "agent-2", "k1", "", 2),
     ):
-        assert open_frame(frame, KEY, other) is None
-    assert open_frame(frame, bytes(32), CONTEXT) is None
+        assert open_frame(frame, Mac(KEY, other)) is None
+    assert open_frame(frame, Mac(bytes(32), mac_context("agent-1", "agent-2", "k1", ""))) is None
     upper = frame[:-66] + frame[-66:-2].upper() + frame[-2:]
-    assert open_frame(upper, KEY, CONTEXT) is None
+    assert open_frame(upper, MAC) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq.models import AgentStatus
-from daemons.runtime.contract import LocalAnswer, LocalCall
+from daemons.runtime.contract import ChildrenReady, LocalAnswer, LocalCall
 
 
 def test_assigned_task_runs_and_its_result_goes_up(desk: Any) -> None:
@@ -323,3 +323,24 @@ def test_execute_task_of_an_unknown_type_fails_clearly(desk: Any) -> None:
     (answer,) = [effect for effect in desk.effects if isinstance(effect, LocalAnswer)]
     assert answer.value["status"] == "failed"
     assert "nonesuch" in answer.value["error"]
+
+
+def test_how_many_processes_are_ready_is_told(desk: Any) -> None:
+    desk.up()
+    assert "slots_ready" not in desk.core.heartbeat("distributor-1", desk.now)
+    desk.event(ChildrenReady(1))
+    assert desk.core.announce(desk.now)["slots_ready"] == 1
+    desk.assign(("a", "compute"))
+    desk.begin("a")
+    desk.event(desk.ended("a", outcome="failed", error="its process was killed", error_kind="killed"), ChildrenReady(0))
+    (report,) = desk.sent("task_results")
+    assert report["slots_ready"] == 0, "said with the news, so that the task is not sent back here"
+
+
+def test_a_task_that_is_to_run_apart_takes_a_slot_like_those_that_always_do(desk: Any) -> None:
+    desk.up()
+    desk.assign(("agent", "sleep"), metadata={"apart": True})
+    assert [run.task_id for run in desk.started] == ["agent"]
+    assert desk.core.local_state(desk.now).local_vars["running"] == 0, "it has to wait for a process"
+    desk.begin("agent")
+    assert desk.core.local_state(desk.now).local_vars["running"] == 1
