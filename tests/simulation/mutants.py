@@ -33,6 +33,7 @@ from daemons.distributor.memory import RUNNING, LiveTask
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.engine import Engine
+from daemons.runtime.merging import Merger
 from tests.simulation.plan import KINDS
 from tests.simulation.scenario import run_seed
 
@@ -242,10 +243,15 @@ def moved_with_its_attempt() -> Iterator[None]:
 
 @planted("a spool is merged as if its tasks were still there")
 def merged_blindly() -> Iterator[None]:
-    async def nowhere(self: Any) -> list[str]:
-        return []
+    """Only by what its own section holds."""
+    choose = Merger._choose
 
-    with mock.patch.object(memory.MemoryStore, "distributors", nowhere):
+    async def alone(self: Merger, write: SectionWrite, end: int) -> None:
+        if write.section.writer == "distributor":
+            self._distributors = []
+        await choose(self, write, end)
+
+    with mock.patch.object(Merger, "_choose", alone), mock.patch.object(Merger, "_elsewhere", return_value=set()):
         yield
 
 
