@@ -52,7 +52,8 @@ def test_what_a_dead_distributor_had_finishes_elsewhere_once(
     wait_until(lambda: len(runs(ledger)) == 20, "all are running")
     before = failed_over(fleet)
     fleet.kill(GONE, restart=False)
-    wait_until(lambda: len(runs(ledger)) > 20, "what it had runs again")
+    # Not before its lease has expired (5 s), and 2 s more.
+    wait_until(lambda: len(runs(ledger)) > 20, "what it had runs again", timeout_s=3 * PATIENCE_S)
     end.touch()
     assert [handle.result(PATIENCE_S) for handle in handles] == list(range(20))
     check_recorded_once(fleet, handles)
