@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -166,6 +166,11 @@ class AsyncRedisSaver(BlockingBridge):
         await self._lanes.settle(str(config["configurable"]["thread_id"]))
         return await self._run(self._operations.get(config))
 
+    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
+        """The base class's answer in two round trips for 64 ancestors rather than one for each."""
+        await self._lanes.settle(str(config["configurable"]["thread_id"]))
+        return await self._run(self._operations.history(config, channels))
+
     async def alist(
         self,
         config: RunnableConfig | None,
@@ -211,7 +216,7 @@ class AsyncRedisSaver(BlockingBridge):
         await self._run(self._operations.prune(thread_ids, strategy))
 
     async def asize(self, thread_id: str | None = None) -> int:
-        """Bytes of stored data of a thread, or of all; Redis itself takes about twice as much."""
+        """Bytes of stored data of a thread, or of all; Redis itself takes half as much again, or twice as much."""
         return await self._run(self._operations.size(thread_id))
 
 

@@ -34,6 +34,10 @@ class Write:
     thread_id: str
     words: Sequence[Word]
 
+    @property
+    def size(self) -> int:
+        return sum(len(word) for word in self.words if isinstance(word, bytes))
+
 
 Operation = Generator[Call | Write, Any, T]
 

@@ -21,11 +21,15 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (exceptions.ClusterDownError, "connection"),
     (exceptions.RedisClusterException, "connection"),
 )
+# What a server says to a command of more than ten words from a client that has not logged in.
+_NO_LOGIN: Final = "Protocol error: unauthenticated"
 
 
 def translated(error: exceptions.RedisError | OSError) -> StateError:
     """The typed form, to be raised from the error itself."""
     reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), None)
+    if _NO_LOGIN in str(error):
+        reason = "noauth"
     if reason is None:
         return to_state_error(error)
     return StoreUnavailable(reason, str(error), fatal=reason == "noauth")

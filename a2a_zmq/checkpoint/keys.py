@@ -17,7 +17,7 @@ BUCKETS: Final = 128  # part of every name: another number would find nothing of
 DEFAULT_PREFIX: Final = "checkpoint"
 
 
-class Retention(StrEnum):
+class Lifetime(StrEnum):
     """Why a kind of key cannot grow without a bound."""
 
     THREAD = "thread"  # every write trims it; it goes a time to live after the thread's last write
@@ -31,23 +31,23 @@ class KeyClass:
     name: str
     pattern: str
     redis_type: str
-    retention: Retention
+    lifetime: Lifetime
     holds: str
 
 
 KEY_CLASSES: Final[tuple[KeyClass, ...]] = (
-    KeyClass("facts", "TAG:ID:facts", "hash", Retention.THREAD, "counters; what scripts know of each checkpoint"),
-    KeyClass("checkpoints", "TAG:ID:checkpoints", "hash", Retention.THREAD, "checkpoint → itself, without values"),
-    KeyClass("blobs", "TAG:ID:blobs", "hash", Retention.THREAD, "channel and version → value"),
-    KeyClass("writes", "TAG:ID:writes", "hash", Retention.THREAD, "checkpoint, task and number → pending write"),
-    KeyClass("index", "TAG:ID:index", "zset", Retention.THREAD, "order of checkpoints, and what belongs to what"),
-    KeyClass("fence", "TAG:ID:fence", "string", Retention.THREAD, "highest fence seen; stays when a thread is deleted"),
-    KeyClass("claims", "TAG:ID:claims", "hash", Retention.THREAD, "whose run has the thread; runs that had it lately"),
-    KeyClass("threads", "TAG:threads", "zset", Retention.REGISTER, "encoded thread id by when it expires"),
-    KeyClass("sizes", "TAG:sizes", "hash", Retention.REGISTER, 'encoded thread id → bytes; "" → bytes of all'),
+    KeyClass("facts", "TAG:ID:facts", "hash", Lifetime.THREAD, "counters; what scripts know of each checkpoint"),
+    KeyClass("checkpoints", "TAG:ID:checkpoints", "hash", Lifetime.THREAD, "checkpoint → itself, without values"),
+    KeyClass("blobs", "TAG:ID:blobs", "hash", Lifetime.THREAD, "channel and version → value"),
+    KeyClass("writes", "TAG:ID:writes", "hash", Lifetime.THREAD, "checkpoint, task and number → pending write"),
+    KeyClass("index", "TAG:ID:index", "zset", Lifetime.THREAD, "order of checkpoints, and what belongs to what"),
+    KeyClass("fence", "TAG:ID:fence", "string", Lifetime.THREAD, "highest fence seen; stays when a thread is deleted"),
+    KeyClass("claims", "TAG:ID:claims", "hash", Lifetime.THREAD, "whose run has the thread; runs that had it lately"),
+    KeyClass("threads", "TAG:threads", "zset", Lifetime.REGISTER, "encoded thread id by when it expires"),
+    KeyClass("sizes", "TAG:sizes", "hash", Lifetime.REGISTER, 'encoded thread id → bytes; "" → bytes of all'),
 )
-_OF_THREAD: Final = tuple(kind.name for kind in KEY_CLASSES if kind.retention is Retention.THREAD)
-_OF_BUCKET: Final = tuple(kind.name for kind in KEY_CLASSES if kind.retention is Retention.REGISTER)
+_OF_THREAD: Final = tuple(kind.name for kind in KEY_CLASSES if kind.lifetime is Lifetime.THREAD)
+_OF_BUCKET: Final = tuple(kind.name for kind in KEY_CLASSES if kind.lifetime is Lifetime.REGISTER)
 
 
 def encode(thread_id: str) -> str:
@@ -83,16 +83,3 @@ def of_thread(prefix: str, encoded: str) -> tuple[str, ...]:
 def of_kind(prefix: str, encoded: str, kind: str) -> str:
     """One key of a thread."""
     return f"{tag(prefix, bucket_of(encoded))}:{encoded}:{kind}"
-
-
-def classify(prefix: str, key: str) -> KeyClass | None:
-    """What kind of key this is; None if it is none of this prefix's."""
-    head, closing, rest = key.partition("}:")
-    known = {tag(prefix, bucket) for bucket in range(BUCKETS)}
-    if not closing or f"{head}}}" not in known:
-        return None
-    *encoded, name = rest.split(":")
-    kind = next((kind for kind in KEY_CLASSES if kind.name == name), None)
-    if kind is None or len(encoded) != (1 if kind.retention is Retention.THREAD else 0):
-        return None
-    return kind

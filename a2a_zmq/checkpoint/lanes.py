@@ -16,6 +16,7 @@ from typing import Any, Final
 from a2a_zmq.checkpoint.calls import Write
 
 _BATCH_MAX: Final = 64
+_BATCH_BYTES: Final = 4 * 1024 * 1024
 # Turns of the loop that pending writes wait for the checkpoint that follows them: one round trip for both.
 _LINGER_TURNS: Final = 2
 _FAILED_MAX: Final = 1000
@@ -32,6 +33,16 @@ class _Entry:
 class _Lane:
     waiting: list[_Entry] = field(default_factory=list)
     worker: asyncio.Task[None] | None = None
+
+    def next_batch(self) -> list[_Entry]:
+        count, size = 0, 0
+        for entry in self.waiting[:_BATCH_MAX]:
+            size += entry.write.size
+            if count and size > _BATCH_BYTES:
+                break
+            count += 1
+        batch, self.waiting = self.waiting[:count], self.waiting[count:]
+        return batch
 
 
 class Lanes:
@@ -75,8 +86,7 @@ class Lanes:
                     if any(entry.is_checkpoint for entry in lane.waiting):
                         break
                     await asyncio.sleep(0)
-                batch, lane.waiting = lane.waiting[:_BATCH_MAX], lane.waiting[_BATCH_MAX:]
-                await self._carry_out(thread_id, self._without_doomed(thread_id, batch))
+                await self._carry_out(thread_id, self._without_doomed(thread_id, lane.next_batch()))
         finally:
             for entry in lane.waiting:  # the loop ends
                 entry.reply.cancel()
@@ -98,15 +108,18 @@ class Lanes:
         try:
             replies = await self._send([entry.write for entry in batch])
         except Exception as error:
-            if not any(entry.is_checkpoint for entry in batch):
+            if not all(entry.is_checkpoint for entry in batch):
                 self._note(thread_id, error)
             for entry in batch:
                 if not entry.reply.done():
                     entry.reply.set_exception(error)
-            return
-        for entry, reply in zip(batch, replies, strict=True):
-            if not entry.reply.done():
-                entry.reply.set_result(reply)
+        else:
+            for entry, reply in zip(batch, replies, strict=True):
+                if not entry.reply.done():
+                    entry.reply.set_result(reply)
+        finally:
+            for entry in batch:  # the loop ends
+                entry.reply.cancel()
 
     def _note(self, thread_id: str, error: Exception) -> None:
         self._failed[thread_id] = error

@@ -122,6 +122,12 @@ local function drop_namespace(ns)
     drop_writes(ns, id)
   end
 end
+local function drop_calls(id)
+  for _, member in ipairs(below(join('s', id), 0, -1)) do
+    call('ZREM', INDEX, member)
+    drop_namespace(parts(member)[3])
+  end
+end
 drop_checkpoint = function(ns, id)
   local old = fact(ns, id)
   if not old then return end
@@ -130,12 +136,7 @@ drop_checkpoint = function(ns, id)
   drop(CHECKPOINTS, join(ns, id))
   unuse(old.refs)
   drop_writes(ns, id)
-  if ns == '' then
-    for _, member in ipairs(below(join('s', id), 0, -1)) do
-      call('ZREM', INDEX, member)
-      drop_namespace(parts(member)[3])
-    end
-  end
+  if ns == '' then drop_calls(id) end
   if #below(join('c', ns), 0, 1) == 0 then call('ZREM', INDEX, join('n', ns)) end
 end
 

@@ -21,10 +21,11 @@ from a2a_zmq.checkpoint import keys, upkeep
 from a2a_zmq.checkpoint.address import FENCE_KEY, Address, address_of, ancestors, fence_text, parse_fence, plain
 from a2a_zmq.checkpoint.calls import Call, Operation, Store, Word, Write
 from a2a_zmq.checkpoint.layout import dump, load, pack, text, unpack
-from a2a_zmq.checkpoint.scripts import READ
+from a2a_zmq.checkpoint.scripts import ANCESTORS, READ
 from a2a_zmq.errors import StaleCheckpointWriter
 
 PAGE: Final = 16
+_ANCESTORS_AT_ONCE: Final = 64
 STRATEGIES: Final = ("keep_latest", "delete")
 
 Named = tuple[str, str]  # namespace and id of a checkpoint
@@ -136,6 +137,41 @@ class Operations:
             order = (text(path), task_id, int(number))
             found.append((order, (task_id, text(channel), self.serde.loads_typed((text(kind), data)))))
         return [write for _, write in sorted(found, key=lambda each: each[0])]
+
+    def history(self, config: RunnableConfig, channels: Sequence[str]) -> Operation[dict[str, Any]]:
+        """For each channel its writes since it was last stored as a whole, oldest first, and what was stored then."""
+        address = address_of(config)
+        written: dict[str, list[tuple[str, str, Any]]] = {channel: [] for channel in channels}
+        stored: dict[str, bytes] = {}
+        nearest, seen = address.checkpoint_id, {address.checkpoint_id}
+        while len(stored) < len(written):
+            names = yield self.store.on_thread(
+                address.thread_id, ANCESTORS, address.namespace, nearest, _ANCESTORS_AT_ONCE
+            )
+            chain = [name for name in map(text, names) if name not in seen]
+            if not chain:
+                break
+            nearest = chain[-1]
+            seen.update(chain)
+            unfenced = Address(address.thread_id, address.namespace, "")
+            found = yield from self._read(unfenced, [(address.namespace, name) for name in chain], with_values=False)
+            for each in found:
+                for write in reversed(self._writes(each[5])):
+                    if write[1] in written and write[1] not in stored:
+                        written[write[1]].append(write)
+                whole = {text(name).split("\x00")[1]: name for name in each[3]}
+                stored |= {channel: whole[channel] for channel in written if channel in whole and channel not in stored}
+        blobs: Sequence[bytes | None] = ()
+        if stored:
+            blobs = yield self.store.on_key(address.thread_id, "blobs", "HMGET", *stored.values())
+        seeds = {channel: blob for channel, blob in zip(stored, blobs, strict=True) if blob is not None}
+        return {
+            channel: {
+                "writes": written[channel][::-1],
+                **({"seed": load(self.serde, seeds[channel])} if channel in seeds else {}),
+            }
+            for channel in written
+        }
 
     # ------------------------------------------------------------ listing
 

@@ -48,17 +48,16 @@ class Outstanding:
         Raises:
             StateError: one that ended since the last call could not be stored.
         """
-        with self._changed:
-            begun = set(self._running.get(thread_id, ()))
-            self._changed.wait_for(lambda: not begun & self._running.get(thread_id, set()))
-            failure = self._failed.pop(thread_id, None)
+        failure = self.settle(thread_id)
         if failure is not None:
             raise failure
 
-    def forget(self, thread_id: str) -> None:
-        """Who reads a thread starts from what is stored: earlier failures are past."""
+    def settle(self, thread_id: str) -> Exception | None:
+        """The same for who starts from what is stored: failures are past."""
         with self._changed:
-            self._failed.pop(thread_id, None)
+            begun = set(self._running.get(thread_id, ()))
+            self._changed.wait_for(lambda: not begun & self._running.get(thread_id, set()))
+            return self._failed.pop(thread_id, None)
 
     def _note(self, thread_id: str, failure: Exception) -> None:
         self._failed[thread_id] = failure

@@ -80,6 +80,7 @@ local function trim(ns)
     if tonumber(found[3], 16) + 64 >= tonumber(oldest[3], 16) then break end
     forget_expected(ns, found[4])
     drop_writes(ns, found[4])
+    if ns == '' then drop_calls(found[4]) end
     stale = below(join('e', ns), 0, 1)[1]
   end
 end
@@ -191,5 +192,25 @@ for at = 4, #ARGV, 2 do
   end
 end
 return reply
+""",
+)
+
+# ARGV: NAMESPACE, ID ("" for the latest), how many at most. Returns the ids of its ancestors, the nearest first.
+ANCESTORS: Final = Script(
+    "ancestors",
+    ON_THREAD
+    + r"""
+local ns, id, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if id == '' then
+  local last = newest(join('c', ns), 0, 1)[1]
+  id = last and parts(last)[4] or ''
+end
+local found = {}
+local known = fact(ns, id)
+while known and known.parent ~= '' and #found < most do
+  found[#found + 1] = known.parent
+  known = fact(ns, known.parent)
+end
+return found
 """,
 )

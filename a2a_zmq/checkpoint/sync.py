@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -143,8 +143,13 @@ class RedisSaver(SaverBase):
             outcome(address, reply)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        self._outstanding.forget(str(config["configurable"]["thread_id"]))
+        self._outstanding.settle(str(config["configurable"]["thread_id"]))
         return self._run(self._operations.get(config))
+
+    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
+        """The base class's answer in two round trips for 64 ancestors rather than one for each."""
+        self._outstanding.settle(str(config["configurable"]["thread_id"]))
+        return self._run(self._operations.history(config, channels))
 
     def list(
         self,
@@ -158,6 +163,7 @@ class RedisSaver(SaverBase):
         left = limit
         for one in [config] if config is not None else self._run(self._operations.everywhere()):
             thread_id = str(one["configurable"]["thread_id"])
+            self._outstanding.settle(thread_id)
             wanted = self._run(self._operations.matching(one, before))
             for start in range(0, len(wanted), PAGE):
                 page = wanted[start : start + PAGE]
@@ -168,6 +174,7 @@ class RedisSaver(SaverBase):
                     left = None if left is None else left - 1
 
     def delete_thread(self, thread_id: str) -> None:
+        self._outstanding.settle(str(thread_id))
         self._run(self._operations.delete_thread(str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -178,6 +185,7 @@ class RedisSaver(SaverBase):
         Raises:
             ValueError: the target has checkpoints already.
         """
+        self._outstanding.settle(str(source_thread_id))
         token = secrets.token_hex(8)
         self._run(self._operations.copy_thread(str(source_thread_id), str(target_thread_id), token))
 
@@ -186,5 +194,5 @@ class RedisSaver(SaverBase):
         self._run(self._operations.prune(thread_ids, strategy))
 
     def size(self, thread_id: str | None = None) -> int:
-        """Bytes of stored data of a thread, or of all; Redis itself takes about twice as much."""
+        """Bytes of stored data of a thread, or of all; Redis itself takes half as much again, or twice as much."""
         return self._run(self._operations.size(thread_id))

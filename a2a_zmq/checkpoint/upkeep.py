@@ -47,13 +47,6 @@ for _, member in ipairs(spaces) do
     kept[join(ns, id)] = true
   end
 end
-for _, member in ipairs(below('s', 0, -1)) do  -- calls whose checkpoint is gone, or was never stored
-  local found = parts(member)
-  if not kept[join('', found[2])] and call('HEXISTS', FACTS, join('e', '', found[2])) == 0 then
-    call('ZREM', INDEX, member)
-    drop_namespace(found[3])
-  end
-end
 for _, member in ipairs(spaces) do
   local ns = parts(member)[2]
   for _, each in ipairs(below(join('c', ns), 0, -1)) do

@@ -29,6 +29,7 @@ from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.explaining import Explaining
+from daemons.coordinator.failover import Failover
 from daemons.coordinator.leaving import Leaving
 from daemons.coordinator.lists import Lists
 from daemons.coordinator.queries import Queries
@@ -88,14 +89,15 @@ class CoordinatorCore:
         self.desk = desk = Desk(agent_id, config, new_id, rng, meter)
         self.assigner = Assigner(desk)
         self.sync = Sync(desk)
-        self.supervision = Supervision(desk, self.sync)
+        self.failover = Failover(desk, self.sync)
+        self.supervision = Supervision(desk, self.sync, self.failover)
         self._audit_tokens = config.audit_per_s
         self._audited_at = -math.inf
         self._max_batch = config.batch_room()
         self._submissions = submissions = Submissions(desk)
         results = Results(desk)
-        queries, lists, explaining = Queries(desk, self.supervision), Lists(desk, self.supervision), Explaining(desk)
-        commands = Commands(desk)
+        queries, lists = Queries(desk, self.supervision), Lists(desk, self.supervision)
+        explaining, commands = Explaining(desk, self.failover), Commands(desk)
         self.leaving = Leaving(desk, commands)
         self.waits = Waits(desk)
         self._events: dict[type, Callable[[Any, Now], None]] = {
@@ -130,6 +132,7 @@ class CoordinatorCore:
             "resume_task": self.waits.resume,
             "retry_tasks": commands.retry,
             "drain_agent": self.leaving.drain_agent,
+            "failover": self.failover.request,
             "audit": self.supervision.reconciler.request,
         }
         self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
@@ -159,6 +162,7 @@ class CoordinatorCore:
     def settle(self, now: Now) -> list[Effect]:
         desk = self.desk
         if desk.leading:
+            self.failover.settle(now)
             self.assigner.settle(now)
         if desk.joined:
             self.waits.settle(now)

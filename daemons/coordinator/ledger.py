@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.tasks import WAITING
+from a2a_zmq.tasks import WAITING, attempt_of
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lanes import Lane
-from daemons.coordinator.records import DONE, FRESH, HELD, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
+from daemons.coordinator.records import DONE, FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
 
 # Entry.batch of a task that was read from the store: durable, by no cut of ours.
 LOADED = -1
@@ -51,7 +51,7 @@ def wait_of(record: bytes) -> Wait | None:
         return None
     found = orjson.loads(record)
     metadata = found.get("metadata") or {}
-    attempt, questions = metadata.get("attempt"), questions_in(metadata)
+    attempt, questions = metadata.get("asked", metadata.get("attempt")), questions_in(metadata)
     if found.get("status") != WAITING or not isinstance(attempt, int) or not questions:
         return None
     return Wait(attempt, orjson.dumps(questions))
@@ -128,16 +128,23 @@ class Ledger:
         entry.state = SENT
         home.live += 1
         home.sent += 1
-        wait = wait_of(entry.record)
-        if wait is not None:
-            self.waits[entry.task_id] = wait
-            self._waits(entry, 1)
+        self._know_wait(entry)
 
     def adopt_held(self, entry: Entry) -> None:
         """A task loaded from the inbox."""
         self._add(entry)
         entry.batch = LOADED
         self.hold(entry)
+        self._know_wait(entry)
+
+    def adopt_moving(self, entry: Entry, record: bytes) -> bool:
+        """A task loaded from a distributor's section that has this record in the inbox, too. Whether it was on its way
+        there: only then the inbox has a later attempt."""
+        if attempt_of(orjson.loads(record)) <= attempt_of(orjson.loads(entry.record)):
+            return False
+        self.move(entry, record)
+        entry.batch = LOADED
+        return True
 
     # ------------------------------------------------------------ moves
 
@@ -171,6 +178,7 @@ class Ledger:
             entry.home = home
             entry.state = PLACED
             entry.batch = entry.version = 0
+            home.waiting += self._open(entry)
         home.live += len(entries)
 
     def queue(self, entry: Entry, *, front: bool = False) -> None:
@@ -202,6 +210,33 @@ class Ledger:
         entry.state = PLACED
         entry.batch = entry.version = 0
 
+    def move(self, entry: Entry, record: bytes) -> None:
+        """Its distributor stays away: this record of it goes to the inbox, then the old one goes away there."""
+        home = entry.home
+        assert home is not None
+        self.unsend(entry)
+        entry.state = MOVING
+        home.moving[entry.task_id] = entry
+        self.rewrite(entry, record)
+
+    def moved(self, entry: Entry) -> None:
+        """Only the inbox has it now."""
+        home = entry.home
+        assert home is not None
+        del home.moving[entry.task_id]
+        home.live -= 1
+        home.waiting -= self._open(entry)
+        entry.home = None
+        self.hold(entry)
+
+    def leave(self, entry: Entry) -> None:
+        """It stays with its distributor, which is back and has read it."""
+        home = entry.home
+        assert home is not None
+        del home.moving[entry.task_id]
+        entry.batch = LOADED
+        self.sent_all([entry], home)
+
     def rewrite(self, entry: Entry, record: bytes) -> None:
         """Its record is another one from now on; its write is staged by the caller."""
         more = len(record) - len(entry.record)
@@ -232,6 +267,16 @@ class Ledger:
         known.open = False
         self._waits(entry, -1)
         return True
+
+    def _open(self, entry: Entry) -> bool:
+        return bool(self.waiting) and (wait := self.waits.get(entry.task_id)) is not None and wait.open
+
+    def _know_wait(self, entry: Entry) -> None:
+        """Of a task that was loaded."""
+        wait = wait_of(entry.record)
+        if wait is not None:
+            self.waits[entry.task_id] = wait
+            self._waits(entry, 1)
 
     def _waits(self, entry: Entry, more: int) -> None:
         self.waiting += more
@@ -270,6 +315,8 @@ class Ledger:
             elif state == QUEUED:
                 home.queue.discard(entry)
                 entry.record = b""  # its place in the queue may outlive it
+            elif state == MOVING:
+                del home.moving[entry.task_id]
             if home.cancels:
                 home.cancels.pop(entry.task_id, None)
         elif state == HELD:

@@ -116,7 +116,8 @@ class Waits:
             stored = answer.value.get(entry.task_id) if answer.error is None else None
             record: Record = orjson.loads(stored) if stored is not None else {}
             metadata = record.get("metadata") or {}
-            same = record.get("status") == WAITING and metadata.get("attempt") == wait.attempt
+            asked = metadata.get("asked", metadata.get("attempt"))
+            same = record.get("status") == WAITING and asked == wait.attempt
             then(questions_in(metadata) if same else [], later)
 
         desk.ask("tasks", {"distributor_ids": [entry.home.agent_id], "task_ids": [entry.task_id]}, read, now)
@@ -214,7 +215,8 @@ class Waits:
         desk = self._desk
         answer.home = entry.home
         if entry.home is None:
-            self._not_waiting(answer)
+            text = f"task {answer.task_id} is on its way to another distributor"
+            desk.refuse(answer.message, "UNAVAILABLE", text)
         elif not desk.questions.room():
             desk.refuse(answer.message, "BUSY", "too many requests wait for the store")
         else:

@@ -151,6 +151,13 @@ class LiveTask:
         return graph if isinstance(graph, str) else ""
 
     @property
+    def asked(self) -> int:
+        """The attempt that asked what it waits for. (If it is moved to another distributor its attempts go on in the
+        next thousand, and the question stays what it is.)"""
+        asked = self.metadata.get("asked")
+        return asked if isinstance(asked, int) else self.attempt
+
+    @property
     def floor(self) -> int:
         """The last attempt before an operator sent it around again: what is said of that one, or of earlier ones, is
         said of a life that has ended."""
@@ -207,15 +214,15 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
 
 
 _COUNT_BITS: Final = 8
-_AGAIN_BITS: Final = 2 * _COUNT_BITS
+_AGAIN_BITS: Final = 3 * _COUNT_BITS
 
 
 def _life_of(record: Record) -> int:
     """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
     again = 0
-    # By an operator; and since then by the coordinator, after the store had lost it.
-    for name in ("retried", "restored"):
+    # By an operator; and since then by the coordinator: after the store had lost it, or from another distributor.
+    for name in ("retried", "restored", "moved"):
         count = metadata.get(name, 0)
         again <<= _COUNT_BITS
         again += min(count, (1 << _COUNT_BITS) - 1) if isinstance(count, int) and count > 0 else 0

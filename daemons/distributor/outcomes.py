@@ -27,7 +27,7 @@ from daemons.distributor.memory import (
     LiveTask,
     Memory,
 )
-from daemons.distributor.pauses import Pauses, bind
+from daemons.distributor.pauses import Pauses, answered, bind
 from daemons.distributor.records import (
     Stamps,
     completed_record,
@@ -124,7 +124,7 @@ class Outcomes:
         task.phase = RUNNING
         task.attempt = attempt
         task.worker = worker.agent_id
-        task.metadata.pop("interrupts", None)
+        answered(task)
         bind(task, worker)
         task.dispatched_at = now.mono
         worker.take(task)
@@ -246,8 +246,7 @@ class Outcomes:
         self._clear(task)
         task.phase = STORING
         task.attempt = attempt
-        task.metadata.pop("interrupts", None)
-        task.metadata.pop("put_off", None)
+        answered(task)
         task.not_before = not_before
         task.front = front
         task.pin = ""  # whoever was asked for had its chance
@@ -256,7 +255,7 @@ class Outcomes:
         """Nobody has it, and it is not to be sent; the caller gives it its phase."""
         self._release(task)
         self._clear(task)
-        task.metadata.pop("put_off", None)
+        answered(task)
 
     @staticmethod
     def _clear(task: LiveTask) -> None:

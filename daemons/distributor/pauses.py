@@ -48,6 +48,12 @@ def unbind(task: LiveTask) -> None:
         task.metadata.pop("graph", None)
 
 
+def answered(task: LiveTask) -> None:
+    """It asks nothing any more: its next attempt goes on."""
+    for name in ("interrupts", "asked", "put_off"):
+        task.metadata.pop(name, None)
+
+
 class Pauses:
     """See the module's text."""
 
@@ -95,7 +101,7 @@ class Pauses:
             return
         fields = {"worker": task.worker, "attempt": task.attempt, "questions": len(interrupts)}
         self._outcomes.stand_still(task)
-        task.metadata["interrupts"] = interrupts
+        task.metadata["interrupts"], task.metadata["asked"] = interrupts, task.attempt
         self.park(task)
         self._journal.put(task)
         self._memory.meter.count("task_pauses_total", reason="waiting")
@@ -144,12 +150,12 @@ class Pauses:
         if task is None:
             return "unknown"
         metadata = task.metadata
-        if task.phase is not WAITING or asked not in (None, task.attempt):
+        if task.phase is not WAITING or asked not in (None, task.asked):
             same = metadata.get("resume") == answers and asked in (None, metadata.get("resumed"))
             return "resumed" if answers and same else "not_waiting"
         if not answers or not answers.keys() <= {each["id"] for each in metadata.get("interrupts") or ()}:
             return "not_waiting"
-        metadata["resume"], metadata["resumed"] = answers, task.attempt
+        metadata["resume"], metadata["resumed"] = answers, task.asked
         self._outcomes.again(task, now, front=True)
         self._journal.note(now, task.task_id, "resumed", {"attempt": task.attempt, "answers": len(answers)})
         return "resumed"

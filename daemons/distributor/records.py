@@ -124,7 +124,7 @@ def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
 def waiting_item(task: LiveTask) -> bytes:
     """What the coordinator is told of a task that waits for answers."""
     interrupts = task.metadata.get("interrupts") or []
-    return kept_json({"task_id": task.task_id, "attempt": task.attempt, "interrupts": interrupts})
+    return kept_json({"task_id": task.task_id, "attempt": task.asked, "interrupts": interrupts})
 
 
 def completed_record(

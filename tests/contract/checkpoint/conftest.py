@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -68,7 +69,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def open_saver(url: str, prefix: str) -> Callable[..., Any]:
-    """``async with open_saver(keep=3) as saver``."""
+    """A function that opens one for ``async with``."""
 
     @asynccontextmanager
     async def opened(
@@ -118,7 +119,7 @@ class Thread:
     ) -> tuple[RunnableConfig, Checkpoint, CheckpointMetadata, dict[str, Any]]:
         number = next(self._numbers)
         values = values if values is not None else {"n": number}
-        versions = versions if versions is not None else {name: f"{number:010d}.0" for name in values}
+        versions = versions if versions is not None else dict.fromkeys(values, f"{number:010d}.0")
         checkpoint: Any = {
             "v": 4,
             "id": checkpoint_id or f"c{number}",
@@ -214,6 +215,19 @@ async def _audit(redis: Any, prefix: str, thread_id: str) -> dict[str, int]:
         "expected": len(expected),
         "members": len(members),
     }
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    """Waits until a coroutine function gives a value."""
+
+    async def wait(function: Callable[[], Any], value: Any) -> None:
+        deadline = time.monotonic() + 10.0
+        while (found := await function()) != value:
+            assert time.monotonic() < deadline, f"still {found!r}, not {value!r}"
+            await asyncio.sleep(0.01)
+
+    return wait
 
 
 @pytest.hookimpl(tryfirst=True)

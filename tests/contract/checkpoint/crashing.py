@@ -1,7 +1,7 @@
 """Runs a graph on a saver in a process that kills itself in the middle of it.
 
-It starts the thread's graph, or continues it if there is a checkpoint, and writes the result to a file as JSON. Each node
-notes its name in a log when it begins. A node that is to die does so in the first process only.
+It starts the thread's graph, or continues it if there is a checkpoint, and writes the result to a file as JSON. Each
+node notes its name in a log when it begins. A node that is to die does so in the first process only.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def parallel(process: Process, node: Callable[..., Any]) -> Any:
 
 
 def sends(process: Process, node: Callable[..., Any]) -> Any:
-    async def piece(state: dict[str, Any]) -> State:
+    async def piece(state: Any) -> State:
         number = state["number"]
         process.note(f"piece {number}")
         if number == 3:
@@ -196,7 +196,7 @@ async def run(process: Process, name: str) -> Any:
 def run_blocking(process: Process, name: str) -> Any:
     with RedisSaver.from_url(process.url, prefix=process.prefix, retention=Retention(keep=2)) as saver:
         graph = GRAPHS[name](process, process.plain).compile(checkpointer=saver)
-        inputs = {"log": []} if saver.get_tuple(CONFIG) is None else None
+        inputs: Any = {"log": []} if saver.get_tuple(CONFIG) is None else None
         return graph.invoke(inputs, CONFIG, durability="sync")["log"]
 
 

@@ -26,7 +26,10 @@ def own_server() -> Iterator[EmbeddedRedis]:
 
 
 def test_the_library_loads_no_langgraph() -> None:
-    code = "import sys, a2a_zmq, a2a_zmq.checkpoint; sys.exit(any(n.startswith(('langgraph', 'redis')) for n in sys.modules))"
+    code = (
+        "import sys, a2a_zmq, a2a_zmq.checkpoint;"
+        "sys.exit(any(n.startswith(('langgraph', 'redis')) for n in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
@@ -51,9 +54,8 @@ async def test_a_client_of_the_callers_own_stays_open(url: str, prefix: str, thr
 
 
 def test_a_client_that_does_not_fit_is_refused(url: str) -> None:
-    with blocking_redis.Redis.from_url(url) as client:
-        with pytest.raises(TypeError, match=r"redis\.asyncio"):
-            AsyncRedisSaver(client)  # type: ignore[arg-type]
+    with blocking_redis.Redis.from_url(url) as client, pytest.raises(TypeError, match=r"redis\.asyncio"):
+        AsyncRedisSaver(client)
     with pytest.raises(TypeError, match="not redis"):
         RedisSaver(async_redis.Redis.from_url(url))  # type: ignore[arg-type]
     with blocking_redis.Redis.from_url(url, decode_responses=True) as client, pytest.raises(ValueError, match="decode"):

@@ -1,4 +1,4 @@
-"""Real graphs whose process is killed in the middle: another one continues, and what was finished does not run again."""
+"""Real graphs whose process is killed in the middle: another one continues, and does not repeat what had finished."""
 
 from __future__ import annotations
 

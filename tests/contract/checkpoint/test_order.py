@@ -12,6 +12,9 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
+from a2a_zmq.checkpoint.calls import Call
+from a2a_zmq.checkpoint.scripts import READ
+
 
 class Counter(TypedDict):
     n: int
@@ -98,10 +101,27 @@ async def test_a_long_thread_is_listed_in_pages(open_saver: Any, thread: Any) ->
         assert [each.checkpoint["channel_values"]["n"] for each in found] == list(range(40))[::-1]
 
 
+async def test_a_checkpoint_that_goes_while_it_is_listed_is_not_shown_without_its_values(
+    open_saver: Any, thread: Any
+) -> None:
+    async with open_saver() as saver, open_saver() as other:
+        await thread(saver, "t").put()
+        call = saver._call
+
+        async def deletes_after_reading(each: Call) -> Any:
+            reply = await call(each)
+            if each.script is READ:
+                await other.adelete_thread("t")
+            return reply
+
+        saver._call = deletes_after_reading
+        assert await thread(saver, "t").ids() == []
+
+
 async def test_a_replay_finds_the_subgraphs_state_before_the_root_graphs_checkpoint(
     open_saver: Any, thread: Any
 ) -> None:
-    """LangGraph asks with the root's id for checkpoints of the subgraph's namespace, and used to rely on lexical ids."""
+    """LangGraph asks with the root's id for checkpoints of the subgraph's namespace, and relies on ids being sorted."""
     async with open_saver() as saver:
         t = thread(saver, "t")
         await t.put(checkpoint_id="r9")
@@ -161,7 +181,7 @@ async def test_time_travel_restores_a_stateful_subgraph_as_it_was(
         inner.add_node("bump", bump)
         inner.add_edge(START, "bump")
         inner.add_edge("bump", END)
-        subgraph = inner.compile(checkpointer=True)
+        subgraph: Any = inner.compile(checkpointer=True)
 
         async def ask(state: Parent) -> dict[str, Any]:
             found = await subgraph.ainvoke({})
@@ -171,7 +191,7 @@ async def test_time_travel_restores_a_stateful_subgraph_as_it_was(
         outer.add_node("ask", ask)
         outer.add_edge(START, "ask")
         outer.add_edge("ask", END)
-        graph = outer.compile(checkpointer=saver)
+        graph: Any = outer.compile(checkpointer=saver)
         for turn in range(3):
             set_clock(-1000.0 * turn)  # each turn on a host whose clock is further behind
             await graph.ainvoke({"turn": turn}, config, durability=durability)
@@ -180,3 +200,15 @@ async def test_time_travel_restores_a_stateful_subgraph_as_it_was(
         second = next(state for state in history if state.values.get("turn") == 1 and state.next == ("ask",))
         replayed = await graph.ainvoke(None, second.config, durability=durability)
         assert replayed["seen"] == [1, 2]
+
+
+async def test_branches_of_a_thread_do_not_share_values_of_the_same_step(open_saver: Any) -> None:
+    """Both count their channels' versions up from the same checkpoint."""
+    config: RunnableConfig = {"configurable": {"thread_id": "t"}}
+    async with open_saver() as saver:
+        graph = counting(saver)
+        await graph.ainvoke({"n": 1}, config)
+        start = (await graph.aget_state(config)).config
+        branches = [await graph.aupdate_state(start, {"n": 10 * number}) for number in (1, 2, 3)]
+        assert [(await graph.aget_state(branch)).values["n"] for branch in branches] == [10, 20, 30]
+        assert (await graph.aget_state(start)).values["n"] == 2

@@ -11,6 +11,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
+from a2a_zmq.checkpoint import lanes
 from a2a_zmq.checkpoint.calls import Call
 from a2a_zmq.checkpoint.scripts import COMMIT
 from a2a_zmq.errors import StateError, StoreUnavailable
@@ -23,10 +24,7 @@ def operations(call: Call) -> list[str]:
     while words:
         kind = str(words[0])
         kinds.append(kind)
-        if kind == "w":
-            words = words[5 + 3 * int(words[4]) :]
-        else:
-            words = _after_checkpoint(words)
+        words = words[5 + 3 * int(words[4]) :] if kind == "w" else _after_checkpoint(words)
     return kinds
 
 
@@ -74,14 +72,18 @@ async def test_a_checkpoint_goes_with_the_writes_that_were_handed_over_before_it
         assert found.pending_writes == [("task0", "n", 0), ("task1", "n", 1), ("task2", "n", 2)]
 
 
-async def test_a_checkpoint_waits_for_writes_that_are_under_way(open_saver: Any, thread: Any) -> None:
+async def test_a_checkpoint_waits_for_writes_that_are_under_way(open_saver: Any, thread: Any, wait_for: Any) -> None:
     async with open_saver() as saver:
         gate, t = Gate(saver), thread(saver, "t")
         gate.open.clear()
         writing = asyncio.create_task(t.write("c1", "task", 1))
         await gate.held.wait()
         putting = asyncio.create_task(t.put(checkpoint_id="c2", parent="c1"))
-        await asyncio.sleep(0.05)
+
+        async def waiting() -> int:
+            return len(saver._lanes._lanes["t"].waiting)
+
+        await wait_for(waiting, 1)
         assert gate.commits == []
         gate.open.set()
         await asyncio.gather(writing, putting)
@@ -125,6 +127,49 @@ async def test_a_checkpoint_is_not_stored_if_writes_before_it_could_not_be(open_
         assert await t.ids() == ["c3", "c1"]
 
 
+async def test_a_run_that_starts_from_what_is_stored_is_not_told_of_earlier_failures(
+    open_saver: Any, thread: Any
+) -> None:
+    async with open_saver() as saver:
+        gate, t = Gate(saver), thread(saver, "t")
+        await t.put(checkpoint_id="c1")
+        gate.failure = StoreUnavailable("timeout")
+        with pytest.raises(StoreUnavailable):
+            await t.write("c1", "task", 1)
+        gate.failure = None
+        assert await saver.aget_tuple(t.config()) is not None
+        await t.put(checkpoint_id="c2", parent="c1")
+
+
+async def test_who_reads_sees_the_writes_that_were_handed_over_before(open_saver: Any, thread: Any) -> None:
+    async with open_saver() as saver:
+        t = thread(saver, "t")
+        await t.put(checkpoint_id="c1")
+        writing = saver.aput_writes(t.config("c1"), [("n", 1)], "task")
+        assert (await saver.aget_tuple(t.config())).pending_writes == [("task", "n", 1)]
+        await writing
+
+
+async def test_a_lost_write_is_not_forgotten_because_another_checkpoint_was_lost_with_it(
+    open_saver: Any, thread: Any
+) -> None:
+    async with open_saver() as saver:
+        t = thread(saver, "t")
+        call = saver._call
+
+        async def fail(each: Call) -> Any:
+            raise StoreUnavailable("connection")
+
+        saver._call = fail
+        results = await asyncio.gather(
+            t.write("c1", "task", 1), t.put(checkpoint_id="s1", ns="sub"), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [StoreUnavailable, StoreUnavailable]
+        saver._call = call
+        with pytest.raises(StoreUnavailable):
+            await t.put(checkpoint_id="c2", parent="c1")
+
+
 async def test_a_write_that_was_cancelled_does_not_take_others_with_it(open_saver: Any, thread: Any) -> None:
     async with open_saver() as saver:
         gate, t = Gate(saver), thread(saver, "t")
@@ -165,6 +210,29 @@ async def test_a_value_that_cannot_be_stored_fails_its_task_only(open_saver: Any
         with pytest.raises(TypeError):
             await writing
         await t.put(checkpoint_id="c1")
+
+
+async def test_a_tasks_first_write_stands_and_its_error_is_replaced(open_saver: Any, thread: Any) -> None:
+    """As LangGraph's own savers have it: a task that runs again does not change what it wrote."""
+    async with open_saver() as saver:
+        t = thread(saver, "t")
+        await t.put(checkpoint_id="c1")
+        for number in (1, 2):
+            await saver.aput_writes(t.config("c1"), [("n", number), ("__error__", number)], "task", "~path")
+        found = await saver.aget_tuple(t.config())
+        assert sorted(found.pending_writes, key=str) == [("task", "__error__", 2), ("task", "n", 1)]
+
+
+async def test_pending_writes_are_in_the_order_of_their_tasks_paths(open_saver: Any, thread: Any) -> None:
+    async with open_saver() as saver:
+        t = thread(saver, "t")
+        for task, path in (("a", "~2"), ("b", "~1"), ("c", "")):
+            await saver.aput_writes(t.config("c1"), [("x", 1), ("y", 2)], task, path)
+        await t.put(checkpoint_id="c1")
+        found = await saver.aget_tuple(t.config())
+        assert [(task, channel) for task, channel, _ in found.pending_writes] == [
+            (task, channel) for task in "cba" for channel in "xy"
+        ]
 
 
 class Held:
@@ -223,16 +291,41 @@ class State(TypedDict):
     n: int
 
 
-async def test_with_sync_durability_a_step_ends_when_its_writes_are_stored(open_saver: Any) -> None:
+def three_steps(node: Any) -> Any:
+    builder = StateGraph(State)
+    for name, before in (("a", START), ("b", "a"), ("c", "b")):
+        builder.add_node(name, node)
+        builder.add_edge(before, name)
+    builder.add_edge("c", END)
+    return builder
+
+
+async def test_a_step_of_a_graph_takes_one_round_trip(open_saver: Any) -> None:
+    async def node(state: State) -> State:
+        return {"n": state["n"] + 1}
+
+    async with open_saver() as saver:
+        gate = Gate(saver)
+        graph = three_steps(node).compile(checkpointer=saver)
+        await graph.ainvoke({"n": 0}, {"configurable": {"thread_id": "t"}}, durability="sync")
+        assert [kinds[-1] for kinds in gate.commits] == ["p"] * 5  # the input, and what it and each node led to
+
+
+async def test_with_sync_durability_a_step_ends_when_its_writes_are_stored(
+    open_saver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The writes of every finished step are there when the next step runs, however slow they are."""
+    monkeypatch.setattr(lanes, "_LINGER_TURNS", 0)  # so that they do not go with the checkpoint
     config: RunnableConfig = {"configurable": {"thread_id": "t"}}
     found: list[int] = []
+    slowed: list[Call] = []
     async with open_saver() as saver, open_saver() as reader:
         call = saver._call
 
         async def slow(each: Call) -> Any:
             if each.script is COMMIT and set(operations(each)) == {"w"}:
-                await asyncio.sleep(0.05)
+                slowed.append(each)
+                await asyncio.sleep(0.02)
             return await call(each)
 
         saver._call = slow
@@ -242,11 +335,7 @@ async def test_with_sync_durability_a_step_ends_when_its_writes_are_stored(open_
             found.append(sum(1 for each in history[1:] if each.pending_writes))
             return {"n": state["n"] + 1}
 
-        builder = StateGraph(State)
-        for name, before in (("a", START), ("b", "a"), ("c", "b")):
-            builder.add_node(name, node)
-            builder.add_edge(before, name)
-        builder.add_edge("c", END)
-        graph = builder.compile(checkpointer=saver)
+        graph = three_steps(node).compile(checkpointer=saver)
         assert await graph.ainvoke({"n": 0}, config, durability="sync") == {"n": 3}
         assert found == [1, 2, 3]  # the input's, then one for each step
+        assert len(slowed) >= 3

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableConfig
-from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from redis.asyncio import Redis
 
@@ -103,68 +101,6 @@ async def test_a_long_conversation_with_subgraphs_does_not_grow(open_saver: Any,
         assert late[1] < early[1] * 1.1
 
 
-def joined(state: list[str], writes: list[list[str]]) -> list[str]:
-    return [*state, *(each for write in writes for each in write)]
-
-
-class OftenStored(TypedDict):
-    log: Annotated[list[str], DeltaChannel(joined, snapshot_frequency=3)]
-
-
-class RarelyStored(TypedDict):
-    log: Annotated[list[str], DeltaChannel(joined, snapshot_frequency=1000)]
-
-
-@pytest.mark.parametrize("state_type", [OftenStored, RarelyStored])
-async def test_a_delta_channel_keeps_the_ancestors_that_it_is_rebuilt_from(
-    open_saver: Any, audit: Any, state_type: Any
-) -> None:
-    """A saver that trims to the last N by their number alone gives back a shorter list, without an error."""
-
-    async def note(state: Any) -> Any:
-        return {"log": [f"{len(state['log'])}"]}
-
-    builder = StateGraph(state_type)
-    builder.add_node("note", note)
-    builder.add_edge(START, "note")
-    builder.add_edge("note", END)
-    config: RunnableConfig = {"configurable": {"thread_id": "t"}}
-    async with open_saver(keep=2) as saver:
-        graph = builder.compile(checkpointer=saver)
-        for turn in range(20):
-            await graph.ainvoke({"log": [f"turn {turn}"]}, config, durability="sync")
-        log = (await graph.aget_state(config)).values["log"]
-        assert [each for each in log if each.startswith("turn")] == [f"turn {turn}" for turn in range(20)]
-        assert len(log) == 40
-        counts = await audit("t")
-        if state_type is OftenStored:
-            assert counts["checkpoints"] < 20  # of 60
-        await saver.aprune(["t"])
-        assert (await graph.aget_state(config)).values["log"] == log
-        await audit("t")
-
-
-async def test_a_fork_of_an_old_checkpoint_keeps_its_delta_ancestors(open_saver: Any, thread: Any, audit: Any) -> None:
-    async with open_saver(keep=2) as saver:
-        t = thread(saver, "t")
-
-        async def delta(name: str, parent: str | None, depth: int) -> None:
-            counters = {"counters_since_delta_snapshot": {"d": [1, depth]}} if depth else {}
-            await t.put({}, checkpoint_id=name, parent=parent, metadata=counters)
-
-        await delta("a", None, 0)
-        await delta("b", "a", 1)
-        await delta("c", "b", 2)
-        await delta("fork", "b", 2)
-        await delta("fork2", "fork", 3)
-        assert await t.ids() == ["fork2", "fork", "c", "b", "a"]
-        await delta("snapshot", "fork2", 0)
-        assert await t.ids() == ["snapshot", "fork2", "fork", "c", "b", "a"]  # fork2 still needs them
-        await delta("next", "snapshot", 1)
-        assert await t.ids() == ["next", "snapshot"]
-        await audit("t")
-
-
 async def test_a_smaller_n_takes_effect_step_by_step(open_saver: Any, thread: Any, audit: Any) -> None:
     async with open_saver(keep=None) as many, open_saver(keep=5) as few:
         for number in range(150):
@@ -179,12 +115,14 @@ async def test_writes_whose_checkpoint_never_came_go_in_the_end(open_saver: Any,
     async with open_saver(keep=2) as saver:
         t = thread(saver, "t")
         await t.write("never", "task", 1)
+        await t.put(ns="call:1", metadata={"parents": {"": "never"}})
         await t.put()
         await t.put()
         await t.put()
         assert (await audit("t"))["writes"] == 1  # it may still come
         for _ in range(70):
             await t.put()
+        assert await t.ids("call:1") == []
         assert await audit("t") == {"checkpoints": 2, "blobs": 2, "writes": 0, "expected": 0, "members": 3}
 
 
@@ -198,9 +136,8 @@ async def test_every_key_expires_some_time_after_the_threads_last_write(
         found = [key.decode() async for key in redis.scan_iter(f"{{{prefix}:*")]
         assert sorted(found) == sorted(names.of_thread(prefix, "t"))
         for key in found:
-            kind = names.classify(prefix, key)
-            assert kind is not None
-            assert (await redis.type(key)).decode() == kind.redis_type
+            kind = next(kind for kind in names.KEY_CLASSES if kind.name == key.rpartition(":")[2])
+            assert await redis.type(key) == kind.redis_type.encode()
             assert 3_500_000 < await redis.pttl(key) <= 3_600_000
             await redis.pexpire(key, 1000)
         await t.write("c1", "task2", 1)
@@ -216,19 +153,34 @@ async def test_without_a_time_to_live_threads_stay(open_saver: Any, thread: Any,
         assert [await redis.pttl(key) for key in names.of_thread(prefix, "t")] == [-1] * 8
 
 
-async def test_a_thread_that_expired_is_not_counted_any_more(open_saver: Any, thread: Any) -> None:
+async def test_a_thread_that_expired_is_not_counted_any_more(open_saver: Any, thread: Any, wait_for: Any) -> None:
     async with open_saver(ttl_s=1.0) as short, open_saver() as saver:
         await thread(short, "short").put({"n": "x" * 1000})
         await thread(saver, "long").put({"n": "x" * 1000})
         size = await saver.asize("long")
         assert await saver.asize() > 1000 + size
-        for _ in range(300):
-            if await saver.asize() == size:
-                break
-            await asyncio.sleep(0.01)
-        assert await saver.asize() == size
+        await wait_for(saver.asize, size)
         assert await saver.asize("short") == 0
         assert [found.config["configurable"]["thread_id"] async for found in saver.alist(None)] == ["long"]
+
+
+async def test_threads_of_one_bucket_that_expire_are_forgotten_by_the_next_write_to_it(
+    open_saver: Any, thread: Any, url: str, prefix: str, wait_for: Any
+) -> None:
+    bucket = names.bucket_of(names.encode("long"))
+    short = next(f"s{number}" for number in range(10_000) if names.bucket_of(f"s{number}") == bucket)
+    _, sizes = names.of_bucket(prefix, bucket)
+    async with open_saver(ttl_s=1.0) as brief, open_saver() as saver, Redis.from_url(url) as redis:
+        for reads in (True, False):
+            await thread(saver, "long").put({"n": 1})
+            await thread(brief, short).put({"n": "x" * 1000})
+            await wait_for(lambda: redis.exists(names.of_kind(prefix, short, "facts")), 0)
+            assert len(await redis.hgetall(sizes)) == 3
+            if reads:
+                assert await saver.asize() == await saver.asize("long")
+            else:
+                await thread(saver, "long").put({"n": 2})
+            assert set(await redis.hgetall(sizes)) == {b"", b"long"}
 
 
 async def test_deleting_leaves_nothing_but_the_fence(
@@ -239,8 +191,8 @@ async def test_deleting_leaves_nothing_but_the_fence(
         await thread(saver, "t", a2a_fence=1).write("c1", "task", 1)
         await saver.adelete_thread("t")
         assert await saver.asize() == 0
-        found = [key.decode() async for key in redis.scan_iter(f"{{{prefix}:*")]
-        assert found == [names.of_kind(prefix, "t", "fence")]
+        found = [key async for key in redis.scan_iter(f"{{{prefix}:*")]
+        assert found == [names.of_kind(prefix, "t", "fence").encode()]
         await audit("t")
 
 
@@ -304,7 +256,7 @@ async def test_copying_takes_everything_and_never_replaces(open_saver: Any, thre
 def test_retention_is_checked() -> None:
     for options in ({"keep": 0}, {"ttl_s": 0.5}):
         with pytest.raises(ValueError, match="at least"):
-            Retention(**options)  # type: ignore[arg-type]
+            Retention(**options)
 
 
 async def test_what_a_reducer_gathered_survives_trimming(open_saver: Any) -> None:

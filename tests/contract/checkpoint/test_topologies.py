@@ -90,7 +90,9 @@ async def test_in_a_cluster_threads_spread_over_nodes_and_each_is_in_one_slot(
             await t.write("c1", "task", 1)
             slots = {client.keyslot(key) for key in names.of_thread(prefix, names.encode(t.thread_id))}
             assert len(slots) == 1
-            used.add(client.get_node_from_key(names.of_kind(prefix, t.thread_id, "facts")).port)
+            node = client.get_node_from_key(names.of_kind(prefix, t.thread_id, "facts"))
+            assert node is not None
+            used.add(node.port)
             await audit(t.thread_id, client)
         assert len(used) == 3
         sizes = [await saver.asize(f"t{number}") for number in range(30)]
@@ -158,14 +160,15 @@ async def test_behind_sentinel_a_thread_goes_on_at_the_next_master(
     sentinel: tuple[int, EmbeddedRedis, EmbeddedRedis], prefix: str, thread: Any
 ) -> None:
     port, master, replica = sentinel
-    watcher = Sentinel([("127.0.0.1", port)])
+    watcher: Any = Sentinel([("127.0.0.1", port)])  # type: ignore[no-untyped-call]
     client = watcher.master_for("ours", socket_timeout=2.0)
     saver = AsyncRedisSaver(client, prefix=prefix)
     t = thread(saver, "t", a2a_fence=1)
     await t.put(checkpoint_id="c1")
     await t.write("c1", "task", 1)
     await client.wait(1, 2000)
-    with BlockingSentinel([("127.0.0.1", port)]).master_for("ours") as other:
+    blocking: Any = BlockingSentinel([("127.0.0.1", port)])  # type: ignore[no-untyped-call]
+    with blocking.master_for("ours") as other:
         assert RedisSaver(other, prefix=prefix).get_tuple(t.config()) is not None
     master.kill()
     deadline = time.monotonic() + 30
