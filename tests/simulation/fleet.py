@@ -59,6 +59,7 @@ class Fleet:
         twins: bool = False,
         provable: bool = True,
         failover_s: float = 30.0,
+        graphs: bool = False,
     ) -> None:
         """
         Args:
@@ -66,6 +67,7 @@ class Fleet:
             spool: owners keep on their disks what the store cannot take.
             coordinators, twins: of them one leads; each distributor has a second process that stands by.
             failover_s: the coordinator's setting.
+            graphs: tasks are runs of a graph, which all workers have.
             provable: whether who stands by is on the same host, and sees that the owner was killed.
         """
         self.loop = loop
@@ -73,6 +75,8 @@ class Fleet:
         self.limits = limits
         self.spool = spool
         self.failover_s = failover_s
+        self.graphs = graphs
+        self.checkpoints: dict[str, int] = {}  # task id → pauses that its graph has left behind
         self.wall_offset = self._now_offset = 0.0
         self._now = Now(-1.0, 0.0)  # read last; it is asked for many times at every moment
         self.violations: list[str] = []

@@ -34,7 +34,7 @@ from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.engine import Engine
 from daemons.runtime.merging import Merger
-from tests.simulation.plan import KINDS
+from tests.simulation.plan import MODES
 from tests.simulation.scenario import run_seed
 
 Bug = Callable[[], AbstractContextManager[None]]
@@ -286,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description="Plant bugs and find them.")
     parser.add_argument("--seeds", type=int, default=MOST_SEEDS, help="at most, for each bug")
     parser.add_argument("--only", default="", help="bugs whose name has this in it")
-    parser.add_argument("--mode", choices=sorted(KINDS), help="of all seeds; by default each seed chooses")
+    parser.add_argument("--mode", choices=MODES, help="of all seeds; by default each seed chooses")
     args = parser.parse_args(argv)
     bugs = [name for name in BUGS if args.only in name]
     survived = 0

@@ -64,8 +64,9 @@ class Nemesis:
 
     # ------------------------------------------------------------ users
 
-    async def submit(self, task_id: str, seconds: float, fail_times: int) -> None:
-        self._fleet.user.submit(task_id, seconds=seconds, fail_times=fail_times)
+    async def submit(self, task_id: str, seconds: float, fail_times: int, *pauses: str) -> None:
+        stops = {"pauses": pauses} if pauses else {}
+        self._fleet.user.submit(task_id, seconds=seconds, fail_times=fail_times, **stops)
 
     async def submit_hanging(self, task_id: str, attempts: int, timeout_s: float, priority: int) -> None:
         metadata = {"max_attempts": attempts, "timeout_s": timeout_s, "priority": priority}

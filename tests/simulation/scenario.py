@@ -66,6 +66,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
             twins=plan.twins,
             provable=plan.provable,
             failover_s=plan.failover_s,
+            graphs=plan.graphs,
         )
         try:
             await fleet.start()
