@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
+
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import INBOX, Section
 from a2a_zmq.protocol.message import Role
@@ -219,6 +221,16 @@ class Fleet:
         """Ids of unfinished tasks in the store."""
         hashes = self.redis.peek().hashes
         return [task_id for each in (INBOX, *self.distributors) for task_id in hashes.get(keys.tasks(each), ())]
+
+    def record(self, task_id: str) -> dict[str, Any] | None:
+        """Of an unfinished task in the store."""
+        hashes = self.redis.peek().hashes
+        for each in (INBOX, *self.distributors):
+            raw = hashes.get(keys.tasks(each), {}).get(task_id)
+            if raw is not None:
+                found: dict[str, Any] = orjson.loads(raw)
+                return found
+        return None
 
     # ------------------------------------------------------------ running
 

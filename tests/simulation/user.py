@@ -17,6 +17,7 @@ from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.crypto import StaticKeys
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.protocol.spoke import Spoke
+from a2a_zmq.tasks import WAITING
 from tests.simulation.network import SpokeSocket
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class User:
         self.stopping: set[str] = set()
         self.hanging: set[str] = set()
         self.role = Role.OPERATOR
+        self._answered_late: set[tuple[str, int]] = set()
 
     # ------------------------------------------------------------ where the client's results go
 
@@ -88,6 +90,14 @@ class User:
         payload = {"task_id": task_id, "answers": answers, "attempt": asked.attempt}
         self._fleet.witness.answered(task_id, asked.attempt)
         self._connection.request(Call("resume_task", payload, self._answered))
+
+    def answer_waiting(self, records: list[dict[str, Any]]) -> None:
+        """Answer what these records ask, each question once."""
+        for record in records:
+            metadata, task_id = record["metadata"], record["task_id"]
+            if record["status"] == WAITING and (task_id, metadata["asked"]) not in self._answered_late:
+                self._answered_late.add((task_id, metadata["asked"]))
+                self._answer(task_id, Asked(metadata["asked"], metadata["interrupts"]))
 
     def finished(self, entry: Entry) -> None:
         self.outcomes.setdefault(entry.task_id, []).append(entry.outcome)
