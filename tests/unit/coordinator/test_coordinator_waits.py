@@ -255,6 +255,15 @@ def test_a_second_question_is_told_once(waiting: World) -> None:
     assert told(waiting, "alice~1") == [("a", 1, QUESTION), ("a", 1, []), ("a", 3, BOTH)]
 
 
+def test_a_distributor_that_counts_more_waiting_tasks_than_we_know_is_asked_for_them(waiting: World) -> None:
+    waiting.submit("alice~1", "b")
+    before = len([each for each in waiting.peers["d1"].told if each.action == "resync"])
+    for _ in range(4):
+        waiting.beat("d1", pending=0, in_progress=0, waiting=2)
+    waiting.supervise()
+    assert len([each for each in waiting.peers["d1"].told if each.action == "resync"]) == before + 1
+
+
 def test_a_new_coordinator_reads_from_the_store_what_waits(waiting: World, make_world: Callable[..., World]) -> None:
     after = make_world(waiting.store)
     after.own()
