@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from a2a_zmq.protocol.message import Role
 from tests.simulation.disk import LIMIT_BYTES
