@@ -5,8 +5,8 @@ it claims the thread, and gets a fence above all that were given before; with it
 saver refuses whatever an earlier attempt still writes. A claim is held for a time and renewed; a run that failed and
 will be tried again leaves it to run out, so that no other run comes in between.
 
-A thread belongs to the run that claimed it last. When another one has had it meanwhile, an earlier run cannot go on: its
-checkpoint is not the newest any more. It is told so (``overtaken``).
+A thread belongs to the run that claimed it last. When another one has had it meanwhile, an earlier run cannot go on:
+its checkpoint is not the newest any more. It is told so (``overtaken``).
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Claim:
 
     Attributes:
         outcome: ``ok``; ``busy`` (another run has the thread); ``replaced`` (a later attempt of this run had it);
-            ``overtaken`` (another run has had it since this one's last attempt); ``changed`` (this run began with another
-            graph).
+            ``overtaken`` (another run has had it since this one's last attempt); ``changed`` (this run began with
+            another graph).
         fence: to be put into ``config["configurable"]["a2a_fence"]``; 0 unless ok.
         holder: the other run, attempt, or hash of the graph; "" if ok.
         free_in_s: when busy, how long the other claim is still held if nobody renews it.

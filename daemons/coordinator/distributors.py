@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Without a version that moved there was probably nothing to report: wait so many times longer.
 PATIENCE = 5
+# Heartbeats in a row that count more tasks waiting for answers than we know of; one may be ahead of the message.
+UNHEARD_BEATS = 3
 
 
 class Distributor:
@@ -51,7 +53,7 @@ class Distributor:
         "draining", "dropped", "follows", "given_up", "held_version", "held_waiting", "in_progress", "lease_seen",
         "live", "moving", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered",
         "registering", "section", "sent", "short_since", "slots", "status", "suite", "suspect", "task_types",
-        "told_version", "up", "waiting", "workers",
+        "told_version", "unheard", "up", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -75,7 +77,7 @@ class Distributor:
         self.workers: list[dict[str, Any]] = []
         self.live = 0
         self.sent = 0
-        self.waiting = self.held_waiting = 0
+        self.waiting = self.held_waiting = self.unheard = 0
         self.queue = PriorityLanes()
         self.cancels: dict[str, str] = {}
         self.cancels_kept = 0
@@ -165,6 +167,9 @@ class Distributor:
         self.pending = _count(payload.get("pending"), self.pending)
         self.in_progress = _count(payload.get("in_progress"), self.in_progress)
         self.held_waiting = _count(payload.get("waiting"), 0)
+        self.unheard = self.unheard + 1 if self.held_waiting > self.waiting else 0
+        if self.unheard >= UNHEARD_BEATS:  # it was asked for answers, and we were not told
+            self.needs_sync, self.unheard = True, 0
         slots = _count(payload.get("slots"), 0)
         if slots:
             self.slots = slots

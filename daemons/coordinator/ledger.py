@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
-from a2a_zmq.tasks import WAITING, attempt_of
+from a2a_zmq.tasks import attempt_of
+from daemons.coordinator.asking import Wait, wait_of
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lanes import Lane
 from daemons.coordinator.records import DONE, FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
 
 # Entry.batch of a task that was read from the store: durable, by no cut of ours.
 LOADED = -1
-# What a task asks is kept in memory up to this length, else read from the store where it is wanted.
-MAX_QUESTION_BYTES: Final = 1_024
-
-
-class Wait:
-    """That a task asked somebody something.
-
-    Attributes:
-        attempt: the one that asked; a later one goes on with the answer.
-        questions: JSON of what it asks, empty if that is long.
-        open: it is not answered yet, as far as we know.
-    """
-
-    __slots__ = ("attempt", "open", "questions")
-
-    def __init__(self, attempt: int, questions: bytes) -> None:
-        self.attempt = attempt
-        self.questions = questions if len(questions) <= MAX_QUESTION_BYTES else b""
-        self.open = True
-
-
-def questions_in(told: dict[str, Any]) -> list[dict[str, Any]]:
-    """The well-formed members of ``interrupts``."""
-    given = told.get("interrupts")
-    return [
-        {"id": each["id"], "value": each.get("value")}
-        for each in (given if isinstance(given, list) else ())
-        if isinstance(each, dict) and isinstance(each.get("id"), str)
-    ]
-
-
-def wait_of(record: bytes) -> Wait | None:
-    """What a stored record says of its task's waiting, if it waits."""
-    if b'"waiting"' not in record:
-        return None
-    found = orjson.loads(record)
-    metadata = found.get("metadata") or {}
-    attempt, questions = metadata.get("asked", metadata.get("attempt")), questions_in(metadata)
-    if found.get("status") != WAITING or not isinstance(attempt, int) or not questions:
-        return None
-    return Wait(attempt, orjson.dumps(questions))
 
 
 class Ledger:
@@ -268,8 +228,13 @@ class Ledger:
         self._waits(entry, -1)
         return True
 
+    def asks(self, task_id: str) -> int | None:
+        """The attempt that asked what this task waits for; None if it does not wait."""
+        wait = self.waits.get(task_id)
+        return wait.attempt if wait is not None and wait.open else None
+
     def _open(self, entry: Entry) -> bool:
-        return bool(self.waiting) and (wait := self.waits.get(entry.task_id)) is not None and wait.open
+        return bool(self.waiting) and self.asks(entry.task_id) is not None
 
     def _know_wait(self, entry: Entry) -> None:
         """Of a task that was loaded."""

@@ -17,10 +17,10 @@ from a2a_zmq.clock import Now
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import WAITING, Record
+from daemons.coordinator.asking import questions_in
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.ledger import questions_in
 from daemons.coordinator.records import QUEUED, Entry, owner_of
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import QueryAnswer, Send

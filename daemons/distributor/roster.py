@@ -59,6 +59,7 @@ class Roster:
             self.coordinator_says(peer.agent_id, peer.details, now)
             if memory.coordinator_up and memory.coordinator == peer.agent_id:
                 self._outgoing.coordinator_back()
+                self._tell_waiting()
 
     def _worker_up(self, event: PeerUp, now: Now) -> None:
         memory, peer = self._memory, event.peer
@@ -147,6 +148,12 @@ class Roster:
         memory.coordinator_up = memory.coordinator_was_up = True
         memory.workers_changed = True
         self._outgoing.coordinator_back()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """What was told in an earlier session, or to another coordinator, may be lost; no result will show it."""
+        if self._memory.owner and self._memory.waiting:
+            self._outcomes.pauses.tell(self._journal.stored_waiting())
 
     def _unfollow(self, agent_id: str, now: Now) -> None:
         memory = self._memory

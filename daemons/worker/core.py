@@ -10,9 +10,7 @@ attempts of a worker that dies are repeated elsewhere.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from a2a_zmq.clock import Now, iso
@@ -45,11 +43,11 @@ from daemons.worker.drain import Drain
 from daemons.worker.kinds import PROCESS, TaskKind
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
+from daemons.worker.story import Story
 from daemons.worker.uplink import Uplink
 
 # LocalAgentState is for people: more than this many tasks or events nobody reads.
 SHOWN_TASKS: Final = 100
-HISTORY: Final = 100
 
 
 class WorkerCore:
@@ -90,9 +88,7 @@ class WorkerCore:
         self._oversight = Oversight(self._board, self._uplink, config, meter)
         self._drain = Drain()
         self._executor_problem = ""
-        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._created_at: datetime | None = None
-        self._last_heartbeat: datetime | None = None
+        self._story = Story(agent_id)
         self._ended = dict.fromkeys(("completed", "failed", "abandoned", "waiting", "moved", "put_off"), 0)
         self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
         self._actions = {
@@ -120,11 +116,11 @@ class WorkerCore:
         elif isinstance(event, PeerUp):
             if event.peer.agent_id == self.distributor_id:
                 again = self._uplink.up(event)
-                self._note(now, "distributor_up", restarted=event.peer.restarted, results_sent_again=again)
+                self._story.note(now, "distributor_up", restarted=event.peer.restarted, results_sent_again=again)
         elif isinstance(event, PeerDown):
             if event.agent_id == self.distributor_id:
                 self._uplink.down()
-                self._note(now, "distributor_down", reason=event.reason)
+                self._story.note(now, "distributor_down", reason=event.reason)
         elif isinstance(event, DrainRequested):
             return self._begin_drain(event.reason, event.deadline_s, now)
         elif isinstance(event, LocalCall):
@@ -212,7 +208,7 @@ class WorkerCore:
     def _begin_drain(self, reason: str, deadline_s: float, now: Now) -> list[Effect]:
         if not self._drain.begin(reason, now.mono + deadline_s):
             return []
-        self._note(now, "draining", reason=reason)
+        self._story.note(now, "draining", reason=reason)
         effects: list[Effect] = []
         for run in self._board.take_held():
             if run.call_id is None:
@@ -354,7 +350,7 @@ class WorkerCore:
         return {}
 
     def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
-        self._last_heartbeat = datetime.fromtimestamp(now.wall, UTC)
+        self._story.beat(now)
         return {
             "action": "heartbeat",
             **self._uplink.tells(self._granted()),
@@ -375,18 +371,8 @@ class WorkerCore:
             "ended": dict(self._ended),
         }
         metadata = {"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)}
-        self._created_at = self._created_at or datetime.fromtimestamp(now.wall, UTC)
-        return LocalAgentState(
-            agent_id=self.agent_id,
-            status=self._status(),
-            local_tasks=reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS),
-            last_heartbeat=self._last_heartbeat,
-            local_vars=facts,
-            history=list(self._history),
-            metadata=metadata,
-            created_at=self._created_at,
-            updated_at=datetime.fromtimestamp(now.wall, UTC),
-        )
+        tasks = reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS)
+        return self._story.state(now, self._status(), tasks, facts, metadata)
 
     def _status(self) -> AgentStatus:
         if self._executor_problem:
@@ -405,6 +391,3 @@ class WorkerCore:
     def next_deadline(self) -> float:
         board, uplink, drain = self._board, self._uplink, self._drain
         return min(board.next_deadline(), uplink.next_deadline(), drain.next_deadline(len(board)))
-
-    def _note(self, now: Now, event: str, **detail: Any) -> None:
-        self._history.append({"at": iso(now.wall), "event": event, **detail})

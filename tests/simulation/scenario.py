@@ -101,7 +101,8 @@ async def settle(fleet: Fleet) -> None:
         await let_own(fleet, agent)
     spools = [each.disk for each in fleet.agents.values() if not each.gone]
     await fleet.until(lambda: not any(disk.rows for disk in spools), QUIET_S, "every spool is empty")
-    if not await fleet.until(lambda: answer_rest(fleet) and not fleet.live(), QUIET_S, "no live task is left in the store"):
+    nothing_lives = "no live task is left in the store"
+    if not await fleet.until(lambda: answer_rest(fleet) and not fleet.live(), QUIET_S, nothing_lives):
         fleet.violate(f"still live in the store: {fleet.live()}")
     if not await fleet.until(lambda: not unacknowledged(fleet), 10.0, "every message is acknowledged"):
         fleet.violate(f"not acknowledged: {unacknowledged(fleet)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 NAME = "client~1"
 PLACE = "client"
+# How often an operator looks for questions that nobody answers.
+LOOK_EVERY_S = 5.0
 
 
 @dataclass
@@ -64,7 +67,7 @@ class User:
         self.stopping: set[str] = set()
         self.hanging: set[str] = set()
         self.role = Role.OPERATOR
-        self._answered_late: set[tuple[str, int]] = set()
+        self._looked: dict[tuple[str, int], float] = {}
 
     # ------------------------------------------------------------ where the client's results go
 
@@ -92,12 +95,15 @@ class User:
         self._connection.request(Call("resume_task", payload, self._answered))
 
     def answer_waiting(self, records: list[dict[str, Any]]) -> None:
-        """Answer what these records ask, each question once."""
+        """Answer what these records ask, now and then, for their coordinator may find them only when it audits."""
         for record in records:
-            metadata, task_id = record["metadata"], record["task_id"]
-            if record["status"] == WAITING and (task_id, metadata["asked"]) not in self._answered_late:
-                self._answered_late.add((task_id, metadata["asked"]))
-                self._answer(task_id, Asked(metadata["asked"], metadata["interrupts"]))
+            metadata, now = record["metadata"], self._fleet.loop.time()
+            if record["status"] != WAITING:
+                continue
+            question = (record["task_id"], metadata["asked"])
+            if now - self._looked.get(question, -math.inf) > LOOK_EVERY_S:
+                self._looked[question] = now
+                self._answer(record["task_id"], Asked(metadata["asked"], metadata["interrupts"]))
 
     def finished(self, entry: Entry) -> None:
         self.outcomes.setdefault(entry.task_id, []).append(entry.outcome)

@@ -161,10 +161,11 @@ class Witness:
     def _waits(self, task_id: str, attempt: int, record: dict[str, Any]) -> None:
         metadata = record.get("metadata") or {}
         if record["status"] == WAITING:
-            self._asking[task_id] = attempt
             self._asked.add((task_id, metadata["asked"]))
-        else:
+        if attempt >= self.stored[task_id]:  # else it is with another distributor by now
             self._asking.pop(task_id, None)
+            if record["status"] == WAITING:
+                self._asking[task_id] = attempt
         resumed = metadata.get("resumed")
         if resumed is not None and (task_id, resumed) not in self._answered:
             self._violate(f"{task_id} goes on after attempt {resumed} without an answer")

@@ -156,7 +156,7 @@ def _module(name: str) -> ModuleType:
     source = Path(name)
     for entry in sys.path:
         with contextlib.suppress(ValueError):
-            parts = source.relative_to(entry or os.getcwd()).with_suffix("").parts
+            parts = source.relative_to(entry or Path.cwd()).with_suffix("").parts
             if all(part.isidentifier() for part in parts):
                 module = importlib.import_module(".".join(parts))
                 if getattr(module, "__file__", None) == name:

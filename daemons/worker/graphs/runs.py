@@ -5,8 +5,8 @@ and the compiled graph. What makes a run go on elsewhere is the checkpoint that 
 no step begins before the one before is in Redis): LangGraph takes a run up where its last checkpoint of the same
 ``run_id``, the task's id, stands.
 
-Before anything is read the run *claims* its thread: it gets a fence that is above all earlier ones, which goes into each
-write. What an attempt writes that was replaced is refused, however late it comes.
+Before anything is read the run *claims* its thread: it gets a fence that is above all earlier ones, which goes into
+each write. What an attempt writes that was replaced is refused, however late it comes.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class GraphRunner:
             InvalidInput, Exception: as handlers do.
         """
         run = GraphRun(self._loop)
-        return self._loop.run_until_complete(self._run(reference, body, context, run, on_run, max_bytes))
+        return self._loop.run_until_complete(
+            self._run(reference, body, context, run, on_run=on_run, max_bytes=max_bytes)
+        )
 
     async def _run(
         self,
@@ -114,6 +116,7 @@ class GraphRunner:
         body: bytes,
         context: TaskContext,
         run: GraphRun,
+        *,
         on_run: Callable[[GraphRun], None],
         max_bytes: int,
     ) -> Any:
@@ -196,7 +199,7 @@ class GraphRunner:
 
 
 async def _renew(claims: Any, thread_id: str, fence: int) -> None:
-    """Hold the thread as long as the run lasts. If that fails the run goes on: the fence is what protects the thread."""
+    """Hold the thread as long as the run lasts. If that fails the run goes on: the fence protects the thread."""
     while True:
         await asyncio.sleep(claims.hold_s / 3)
         with suppress(StateError):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from a2a_zmq.clock import iso
 from a2a_zmq.protocol.message import MessageType
 from tests.unit.coordinator.fakes import Json
 from tests.unit.coordinator.harness import World
@@ -253,6 +254,46 @@ def test_a_second_question_is_told_once(waiting: World) -> None:
     asks(waiting, "a", 3, BOTH)
     tell(waiting, "a", 3, BOTH)
     assert told(waiting, "alice~1") == [("a", 1, QUESTION), ("a", 1, []), ("a", 3, BOTH)]
+
+
+def test_a_distributor_that_counts_more_waiting_tasks_than_we_know_is_asked_for_them(waiting: World) -> None:
+    waiting.submit("alice~1", "b")
+    before = len([each for each in waiting.peers["d1"].told if each.action == "resync"])
+    for _ in range(4):
+        waiting.beat("d1", pending=0, in_progress=0, waiting=2)
+    waiting.supervise()
+    assert len([each for each in waiting.peers["d1"].told if each.action == "resync"]) == before + 1
+
+
+def audited(world: World) -> list[tuple[str, str, bool]]:
+    request = world.say("root~1", MessageType.REQUEST, {"action": "audit", "repair": True})
+    for _ in range(8):
+        for each in [told for told in world.peers["d1"].told if told.action == "audit"]:
+            answer = {"action": "audit", "number": each.payload["number"], "unknown": [], "findings": []}
+            world.say("d1", MessageType.RESPONSE, answer)
+        world.advance(1)
+    found = world.answer_to("root~1", request)
+    assert found is not None
+    return [(row["kind"], row["task_id"], row["repaired"]) for row in found.payload["findings"]]
+
+
+def test_an_audit_finds_a_question_that_nobody_was_told_and_tells_it(waiting: World) -> None:
+    waiting.advance(10)
+    assert audited(waiting) == []
+    record = waiting.store.live["d1"]["a"]
+    record["metadata"] |= {"asked": 4, "attempt": 4, "interrupts": BOTH}
+    record["updated_at"] = iso(waiting.now.wall - 10)
+    assert audited(waiting) == [("wait_unheard", "a", True)]
+    assert told(waiting, "alice~1")[-1] == ("a", 4, BOTH)
+    assert audited(waiting) == []
+
+
+def test_an_audit_finds_a_task_that_does_not_wait_any_more(waiting: World) -> None:
+    record = waiting.store.live["d1"]["a"]
+    record["status"] = "in_progress"
+    record["updated_at"] = iso(waiting.now.wall - 10)
+    assert audited(waiting) == [("wait_unheard", "a", True)]
+    assert waiting.ask("root~1", "fleet_status")["tasks"]["waiting"] == 0
 
 
 def test_a_new_coordinator_reads_from_the_store_what_waits(waiting: World, make_world: Callable[..., World]) -> None:
