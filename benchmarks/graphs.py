@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ class Stage:
     def client(self) -> FleetClient:
         return FleetClient(**self.fleet.client_arguments(operator=False))
 
+    def replaced(self, worker: str, pid: int) -> bool:
+        return self.fleet.pids.get(worker) not in (None, 0, pid)
+
     def process_of(self, pid: int) -> str | None:
         """The worker whose child process this is."""
         for name in self.workers:
@@ -68,6 +72,10 @@ class Stage:
             if str(pid) in children:
                 return name
         return None
+
+
+def wait_for_lines(ledger: Path, count: int) -> None:
+    wait_until(lambda: len(lines_of(ledger)) >= count, f"{count} steps have begun", PATIENCE_S)
 
 
 def lines_of(ledger: Path) -> list[Line]:
@@ -185,7 +193,7 @@ def resume(stage: Stage, client: FleetClient, times: int) -> dict[str, Any]:
     for _ in range(times):
         ledger = stage.ledger()
         (handle,) = submit(client, ledger, 1, 0.05)
-        wait_until(lambda ledger=ledger: len(lines_of(ledger)) >= 3, "three steps have begun", PATIENCE_S)
+        wait_for_lines(ledger, 3)
         worker = stage.process_of(lines_of(ledger)[-1][3])
         if worker is None:
             continue
@@ -202,10 +210,10 @@ def resume(stage: Stage, client: FleetClient, times: int) -> dict[str, Any]:
 def restarts(stage: Stage, client: FleetClient, runs: int) -> dict[str, Any]:
     ledger = stage.ledger()
     handles = submit(client, ledger, runs, 0.1)
-    wait_until(lambda: len(lines_of(ledger)) > 20, "the runs have begun", PATIENCE_S)
+    wait_for_lines(ledger, 20)
     for name in stage.workers:
-        stage.fleet.kill(name, signal.SIGTERM)
-        wait_until(lambda name=name: stage.fleet.pids.get(name) is None, f"{name} has left", PATIENCE_S, 0.01)
+        before = stage.fleet.kill(name, signal.SIGTERM)
+        wait_until(partial(stage.replaced, name, before), f"{name} has left, and is back", PATIENCE_S)
         stage.fleet.wait_ready()
     right = sum(handle.result(PATIENCE_S)["n"] == STEPS for handle in handles)
     return {"finished": right, **judge(lines_of(ledger))}
@@ -225,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         stage = Stage(Path(directory), args.workers, args.slots)
         with stage.fleet, stage.client() as client:
             client.submit_graph("steps", INPUT).result(PATIENCE_S)
-            parts = {
+            parts: dict[str, Callable[[], dict[str, Any]]] = {
                 "overhead": lambda: overhead(stage, client, args.rounds),
                 "resume": lambda: resume(stage, client, args.rounds),
                 "kills": lambda: kills(stage, client, args.runs, random.Random(args.seed)),

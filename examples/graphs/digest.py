@@ -44,8 +44,8 @@ def each_file(state: State) -> list[Send] | str:
     return [Send("read", {"path": path}) for path in state["files"]] or "sum_up"
 
 
-def read(page: Page) -> dict[str, Any]:
-    path = Path(page["path"])
+def read(state: Page) -> dict[str, Any]:
+    path = Path(state["path"])
     text = path.read_text(encoding="utf-8", errors="replace")
     words = re.findall(r"[a-z]{3,}", text.lower())
     counted = Counter(word for word in words if word not in STOP_WORDS)
@@ -71,7 +71,7 @@ def sum_up(state: State) -> dict[str, Any]:
 def build() -> StateGraph[Any]:
     builder: StateGraph[Any] = StateGraph(State)
     builder.add_node("find", find)
-    builder.add_node("read", read)
+    builder.add_node("read", read, input_schema=Page)
     builder.add_node("sum_up", sum_up)
     builder.add_edge(START, "find")
     builder.add_conditional_edges("find", each_file, ["read", "sum_up"])

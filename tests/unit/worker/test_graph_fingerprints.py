@@ -99,7 +99,7 @@ def test_of_the_functional_api_the_source_counts() -> None:
 
     first = fingerprint(flow)
 
-    @entrypoint(name="flow")
+    @entrypoint()
     def longer(n: int) -> int:
         return add(add(n).result()).result()
 
