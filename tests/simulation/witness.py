@@ -24,7 +24,7 @@ from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerUp, Received
 from daemons.runtime.contract import Send
-from tests.simulation.network import Connection
+from tests.simulation.network import Connection, HubSocket
 
 FENCED_ACTIONS = frozenset({"assign_tasks", "assign_task"})
 
@@ -79,11 +79,13 @@ class Witness:
         self.clock: Callable[[], float] = lambda: 0.0
         self._lost_at = -math.inf
         self.lease_pid: Callable[[Section], int | None] = lambda section: None
+        self.is_overtaken: Callable[[str], bool] = lambda place: False
         self.stored: dict[str, int] = {}
         self.ended: dict[str, list[Ended]] = {}
         self.retried: set[str] = set()
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
+        self._givers: set[tuple[HubSocket, str, int]] = set()
         self.kept_results: set[str] = set()
         self.kept_assignments: set[str] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
@@ -209,7 +211,7 @@ class Witness:
             if role_of(connection.hub.identity) == "coordinator":
                 self._must_be_stored(tasks)
             else:
-                self._attempts_must_be_stored(tasks)
+                self._attempts_must_be_stored(connection.hub, tasks)
         if self._reports.get(connection.route):
             self._acknowledges(connection, orjson.loads(frame)["metadata"])
 
@@ -229,8 +231,14 @@ class Witness:
                     not self._is_durable(task_id)
                     and task_id not in self.uncounted | self.kept_assignments
                     and self.stored.get(task_id, 0) <= attempt
+                    and not self._is_unknown_to(connection.hub, task_id, attempt)
                 ):
                     self._violate(f"the result of attempt {attempt} of {task_id} was acknowledged, and is not durable")
+
+    def _is_unknown_to(self, hub: HubSocket, task_id: str, attempt: int) -> bool:
+        """Whether it was another process that gave this attempt, which has replaced this one: that is cut off from the
+        store, goes on with its spool, and does not know."""
+        return self.is_overtaken(hub.host) and (hub, task_id, attempt) not in self._givers
 
     def _is_durable(self, task_id: str) -> bool:
         """Whether its result is."""
@@ -246,8 +254,9 @@ class Witness:
             if task["task_id"] not in self.stored:
                 self._violate(f"{task['task_id']} was assigned to a distributor before it was stored")
 
-    def _attempts_must_be_stored(self, tasks: list[dict[str, Any]]) -> None:
+    def _attempts_must_be_stored(self, hub: HubSocket, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:
+            self._givers.add((hub, task["task_id"], task["attempt"]))
             self.given.setdefault(task["task_id"], set()).add(task["attempt"])
             counted = task["task_id"] not in self.uncounted
             if counted and task["attempt"] > self.stored.get(task["task_id"], -1) + 1:
