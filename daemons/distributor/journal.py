@@ -41,6 +41,7 @@ class Journal:
         self.flying_puts: list[tuple[LiveTask, int]] = []
         self.flying_results: dict[str, bytes] = {}
         self.flying = False
+        self._spooled: dict[str, None] = {}  # tasks whose results went to the spool, until a batch went to the store
         self._bytes = 0
         self._flying_bytes = 0
         self._reports: list[tuple[dict[str, Any], int]] = []  # payloads in flight, and how many writes follow theirs
@@ -118,6 +119,10 @@ class Journal:
     def holds_result(self, task_id: str) -> bool:
         return task_id in self.results or task_id in self.flying_results
 
+    def spooled(self, task_id: str) -> bool:
+        """Whether its result is on our disk only, as far as we know: the coordinator cannot find it."""
+        return task_id in self._spooled
+
     def empty(self) -> bool:
         """Nothing that must not be lost waits or is on its way."""
         return not (self.results or self.puts or self.backlog or self.flying)
@@ -163,6 +168,7 @@ class Journal:
             payload["version"] = version - writes_behind
         self._reports = []
         self._flying_letters = set()
+        self._note_spooled()
         released: list[LiveTask] = []
         for task, attempt in self.flying_puts:
             if task.attempt == attempt:
@@ -179,6 +185,14 @@ class Journal:
         self.flying_results = {}
         self._flying_bytes = 0
         return released
+
+    def _note_spooled(self) -> None:
+        if self._memory.spooling:
+            self._spooled.update(dict.fromkeys(self.flying_results))
+            while len(self._spooled) > self._config.recent_ids:
+                del self._spooled[next(iter(self._spooled))]
+        elif self._spooled:
+            self._spooled.clear()
 
     def ground(self) -> None:
         """The batch in flight is void (ownership moved): what was in it is staged again."""

@@ -306,8 +306,8 @@ class Recovery:
         return True
 
     def assigned_late(self, task_id: str, parsed: Parsed) -> None:
-        """The coordinator stored this record before we read all live ones, and it was not among them: its result is
-        looked up before it is run."""
+        """The coordinator stored this record before we read all live ones, and it was not among them, or its task ended
+        here in an outage: its result is looked up before it is run."""
         self._late[task_id] = parsed
         self.resync()
 
