@@ -108,6 +108,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter(
         "late_results_total", (), "Results of attempts that were no longer current; acknowledged and not recorded."
     ),
+    _counter("tasks_failed_over_total", (), "Tasks that were taken away from a distributor that stayed away."),
     # ---- health
     _gauge("agent_up", ("agent", "role"), "1 while the agent is alive as far as this one knows, else 0."),
     _histogram(

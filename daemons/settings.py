@@ -253,6 +253,7 @@ class CoordinatorSettings(OwnerSettings):
     max_live_tasks: int = Field(
         500_000, ge=1, description="unfinished tasks that are accepted before new ones are refused as BUSY"
     )
+    distributor_failover_s: float = Field(30.0, ge=0, description="seconds away until others get its tasks; 0: never")
 
     def hub_address(self) -> str:
         offset = number_of(self.coordinator_id) - 1

@@ -372,6 +372,10 @@ class AsyncFleetClient:
         """Let an agent finish what it has and take nothing new (operators only)."""
         return requests.without_action(await self._ask(requests.drain(agent_id)))
 
+    async def failover(self, distributor_id: str) -> dict[str, Any]:
+        """As :meth:`FleetClient.failover` (operators only)."""
+        return requests.without_action(await self._ask(requests.failover(distributor_id)))
+
     async def audit(self, *, repair: bool = False) -> dict[str, Any]:
         """As :meth:`FleetClient.audit` (operators only)."""
         return requests.without_action(await self._ask(requests.audit(repair=repair)))

@@ -87,6 +87,10 @@ def drain(agent_id: str) -> Ask:
     return Ask("drain_agent", {"agent_id": agent_id})
 
 
+def failover(distributor_id: str) -> Ask:
+    return Ask("failover", {"agent_id": distributor_id})
+
+
 def audit(*, repair: bool) -> Ask:
     return Ask("audit", {"repair": repair})
 

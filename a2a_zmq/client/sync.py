@@ -376,6 +376,11 @@ class FleetClient:
         """Let an agent finish what it has and take nothing new (operators only)."""
         return requests.without_action(self._ask(requests.drain(agent_id)))
 
+    def failover(self, distributor_id: str) -> dict[str, Any]:
+        """Move the tasks of a distributor that does not come back to others that can run them (operators only): how
+        many are ``moving``, how many ``stay`` because no other one can, and a ``message``. Refused while it lives."""
+        return requests.without_action(self._ask(requests.failover(distributor_id)))
+
     def audit(self, *, repair: bool = False) -> dict[str, Any]:
         """Compare store, coordinator and distributors, and mend what has one right answer (operators only): ``checked``
         tasks, ``findings``, their ``total``, how many were ``repaired``, and what is ``unchecked``."""

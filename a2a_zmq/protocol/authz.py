@@ -30,7 +30,7 @@ _CLIENT_REQUESTS = (
 # (sender's role, recipient's role) → request actions. An answer may go back where the request came from.
 REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
     (Role.CLIENT, Role.COORDINATOR): _CLIENT_REQUESTS,
-    (Role.OPERATOR, Role.COORDINATOR): (*_CLIENT_REQUESTS, "retry_tasks", "drain_agent", "audit"),
+    (Role.OPERATOR, Role.COORDINATOR): (*_CLIENT_REQUESTS, "retry_tasks", "drain_agent", "failover", "audit"),
     (Role.COORDINATOR, Role.DISTRIBUTOR): (
         "assign_tasks",
         "assign_task",

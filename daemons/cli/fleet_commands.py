@@ -1,4 +1,4 @@
-"""Commands about the fleet: status, drain, doctor."""
+"""Commands about the fleet: status, drain, failover, doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daemons.cli.invocation import CommandFailed, invocation
 
 
 def register(app: typer.Typer) -> None:
-    for command in (status, drain, doctor):
+    for command in (status, drain, failover, doctor):
         app.command()(command)
 
 
@@ -45,12 +45,34 @@ def _print_status(fleet: dict[str, Any]) -> None:
                 (f"  {worker.get('id')}", "up" if worker.get("up") else "down", "", "", worker.get("slots"), labels)
             )
     print_table(("agent", "state", "pending", "running", "slots", "labels"), rows, right="pending,running,slots")
+    for one in fleet.get("distributors") or ():
+        if not one.get("up") and one.get("away_s") is not None:
+            print(_away(one))
     counts = fleet.get("tasks") or {}
     listed = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
     print(f"tasks: {listed} (ended ones since this coordinator's start)")
     letters = (fleet.get("coordinator") or {}).get("dead_letters")
     if letters:
         print(f"dead letters: {letters} (a2actl tasks --dead)")
+
+
+def _away(one: dict[str, Any]) -> str:
+    """Since when a distributor is away, and when its tasks go to others."""
+    due_s = one.get("failover_in_s")
+    moves = f"; {one['moving']} tasks are being moved" if one.get("moving") else ""
+    if not moves and due_s is not None:
+        moves = f"; its tasks go to others that can run them in {due_s:.0f} s"
+    return f"{one.get('id')} has been away for {one['away_s']:.0f} s{moves}"
+
+
+def failover(
+    ctx: typer.Context, distributor_id: Annotated[str, typer.Argument(metavar="DISTRIBUTOR", help="One that is away.")]
+) -> None:
+    """Give the tasks of a distributor that does not come back to others, now."""
+    run = invocation(ctx)
+    with run.client() as client:
+        answer = client.failover(distributor_id)
+    run.show(answer, lambda: print(answer.get("message")))
 
 
 def drain(

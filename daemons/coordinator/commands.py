@@ -15,7 +15,7 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lives import dead_letter, revived_record
 from daemons.coordinator.queries import task_ids_of
-from daemons.coordinator.records import QUEUED, Entry, entry_of, owner_of
+from daemons.coordinator.records import MOVING, QUEUED, Entry, entry_of, owner_of
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import QueryAnswer, Send
 
@@ -85,7 +85,7 @@ class Commands:
 
     def _stop(self, order: Cancellation, entry: Entry, asked: dict[Distributor, list[str]], now: Now) -> None:
         home = entry.home
-        if home is None or not entry.batch:
+        if home is None or not (entry.batch or entry.state == MOVING):
             order.cancelled.append(entry.task_id)
             self._desk.end_here(entry, order.client.agent_id, now)
             return

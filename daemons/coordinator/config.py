@@ -40,6 +40,8 @@ class CoordinatorConfig:
             read.
         reconcile_pause_s: at least so long between two reads of one distributor's whole section.
         distributor_absent_s: an absent distributor with unfinished tasks is reported after so long.
+        distributor_failover_s: the tasks of a distributor that is away, and has held no lease for so long, go to others
+            that can run them; 0: never. Longer than a restart takes: it or its standby need not run them again.
         list_limit: records in one answer to ``list_tasks``.
         list_scan: live tasks that one ``list_tasks`` looks at, so that its cost does not grow with what waits.
         history_limit: events in one answer to ``history``.
@@ -73,6 +75,7 @@ class CoordinatorConfig:
     version_lag_s: float = 1.0
     reconcile_pause_s: float = 5.0
     distributor_absent_s: float = 10.0
+    distributor_failover_s: float = 30.0
     list_limit: int = 1_000
     list_scan: int = 20_000
     history_limit: int = 1_000

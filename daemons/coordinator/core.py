@@ -29,6 +29,7 @@ from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.explaining import Explaining
+from daemons.coordinator.failover import Failover
 from daemons.coordinator.leaving import Leaving
 from daemons.coordinator.lists import Lists
 from daemons.coordinator.queries import Queries
@@ -87,14 +88,15 @@ class CoordinatorCore:
         self.desk = desk = Desk(agent_id, config, new_id, rng, meter)
         self.assigner = Assigner(desk)
         self.sync = Sync(desk)
-        self.supervision = Supervision(desk, self.sync)
+        self.failover = Failover(desk, self.sync)
+        self.supervision = Supervision(desk, self.sync, self.failover)
         self._audit_tokens = config.audit_per_s
         self._audited_at = -math.inf
         self._max_batch = config.batch_room()
         self._submissions = submissions = Submissions(desk)
         results = Results(desk)
-        queries, lists, explaining = Queries(desk, self.supervision), Lists(desk, self.supervision), Explaining(desk)
-        commands = Commands(desk)
+        queries, lists = Queries(desk, self.supervision), Lists(desk, self.supervision)
+        explaining, commands = Explaining(desk, self.failover), Commands(desk)
         self.leaving = Leaving(desk, commands)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
@@ -127,6 +129,7 @@ class CoordinatorCore:
             "cancel_tasks": commands.cancel,
             "retry_tasks": commands.retry,
             "drain_agent": self.leaving.drain_agent,
+            "failover": self.failover.request,
             "audit": self.supervision.reconciler.request,
         }
         self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
@@ -154,6 +157,7 @@ class CoordinatorCore:
     def settle(self, now: Now) -> list[Effect]:
         desk = self.desk
         if desk.leading:
+            self.failover.settle(now)
             self.assigner.settle(now)
         desk.out.extend(desk.clients.flush(now))
         desk.questions.expire(now)

@@ -20,7 +20,7 @@ from daemons.coordinator.ledger import Ledger
 from daemons.coordinator.lives import cancelled_record, dead_letter, life_of
 from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
-from daemons.coordinator.records import Entry, public_result
+from daemons.coordinator.records import MOVING, Entry, public_result
 from daemons.coordinator.staging import INBOX_SECTION, Staging
 from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Send
 
@@ -147,6 +147,7 @@ class Desk:
             self.restaged.discard(entry.task_id)
             if entry.batch and entry.home is not None:
                 self.staging.section(entry.home.section).drops.append(entry.task_id)
+        self._stop_moving(entry)
         self.ledger.remove(entry)
         self.recent.put(entry.task_id, encoded)
         self.clients.forward(entry, encoded)
@@ -182,7 +183,13 @@ class Desk:
             self.drop_letter(entry.task_id, floor.letter)
         self.restaged.discard(entry.task_id)
         self.finished[ABANDONED] += 1
+        self._stop_moving(entry)
         self.ledger.remove(entry)
+
+    def _stop_moving(self, entry: Entry) -> None:
+        """It ends where it was: the inbox lets go of it."""
+        if entry.state == MOVING:
+            self.staging.section(INBOX_SECTION).drops.append(entry.task_id)
 
     # ------------------------------------------------------------ cancellations
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from a2a_zmq.interfaces import Section
 from daemons.coordinator.lanes import PriorityLanes
+
+if TYPE_CHECKING:
+    from daemons.coordinator.records import Entry
 
 # Without a version that moved there was probably nothing to report: wait so many times longer.
 PATIENCE = 5
@@ -37,12 +40,16 @@ class Distributor:
         suite: version of the software that it runs, "" if it did not say.
         clock_off_s: its clock minus ours, when its last heartbeat came; a slow way makes it lower.
         changed_at: monotonic time at which it came or went.
+        lease_seen: monotonic time at which it, away, was last seen to hold its lease.
+        given_up: an operator wants its tasks moved elsewhere as soon as it is away.
+        moving: tasks that are being moved.
     """
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
-        "draining", "dropped", "follows", "held_version", "in_progress", "live", "needs_sync", "offers", "pending",
-        "queue", "reconciled_at", "reconciling", "registered", "registering", "section", "sent", "short_since",
+        "draining", "dropped", "follows", "given_up", "held_version", "in_progress", "lease_seen", "live", "moving",
+        "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
+        "section", "sent", "short_since",
         "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
     )  # fmt: skip
 
@@ -78,6 +85,9 @@ class Distributor:
         self.short_since: float | None = None
         self.blocked_until = float("-inf")
         self.changed_at = 0.0
+        self.lease_seen = float("-inf")
+        self.given_up = False
+        self.moving: dict[str, Entry] = {}
         self.suite = ""
         self.clock_off_s = 0.0
 
@@ -86,12 +96,13 @@ class Distributor:
         self.live = self.sent = 0
         self.queue = PriorityLanes()
         self.cancels.clear()
+        self.moving.clear()
         self.needs_sync = True
         self.reconciling = self.registering = False
 
     def came_up(self, boot_id: str, details: dict[str, Any], now: float) -> None:
         self.up = True
-        self.suspect = False
+        self.suspect = self.given_up = False
         self.boot_id = boot_id
         self.blocked_until = float("-inf")
         self.changed_at = now

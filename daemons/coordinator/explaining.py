@@ -18,15 +18,16 @@ from a2a_zmq.tasks import COMPLETED, TERMINAL, Record
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.failover import Failover
 from daemons.coordinator.lists import fitting, row
 from daemons.coordinator.lives import attempts_of
 from daemons.coordinator.placement import capable
-from daemons.coordinator.records import FRESH, HELD, PLACED, QUEUED, SENT, Entry, Need, owner_of
+from daemons.coordinator.records import FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Need, owner_of
 from daemons.runtime.contract import QueryAnswer, Send
 
 EVENTS: Final = 100
 NAMED: Final = 8
-STATES: Final = {FRESH: "accepted", HELD: "inbox", PLACED: "placed", QUEUED: "queued", SENT: "sent"}
+STATES: Final = {FRESH: "accepted", HELD: "inbox", PLACED: "placed", QUEUED: "queued", SENT: "sent", MOVING: "moving"}
 Json = dict[str, Any]
 
 
@@ -54,8 +55,9 @@ class Inquiry:
 class Explaining:
     """See the module's text."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, failover: Failover) -> None:
         self._desk = desk
+        self._failover = failover
 
     def explain(self, client: Client, message: Message, now: Now) -> None:
         desk = self._desk
@@ -206,7 +208,8 @@ class Explaining:
                 if home.boot_id
                 else f" since this coordinator began to lead {seconds:.1f} s ago"
             )
-            why.append(f"it is with {name}, which has not been connected{since}; no other distributor may take it")
+            moves = self._failover.prospect(entry, home, now)
+            why.append(f"it is with {name}, which has not been connected{since}; {moves}")
         elif home.suspect:
             why.append(f"the connection to {name} broke a moment ago")
         if entry.task_id in home.cancels:

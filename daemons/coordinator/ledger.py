@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import orjson
+
+from a2a_zmq.tasks import attempt_of
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lanes import Lane
-from daemons.coordinator.records import DONE, FRESH, HELD, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
+from daemons.coordinator.records import DONE, FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
 
 # Entry.batch of a task that was read from the store: durable, by no cut of ours.
 LOADED = -1
@@ -85,6 +88,15 @@ class Ledger:
         entry.batch = LOADED
         self.hold(entry)
 
+    def adopt_moving(self, entry: Entry, record: bytes) -> bool:
+        """A task loaded from a distributor's section that has this record in the inbox, too. Whether it was on its way
+        there: only then the inbox has a later attempt."""
+        if attempt_of(orjson.loads(record)) <= attempt_of(orjson.loads(entry.record)):
+            return False
+        self.move(entry, record)
+        entry.batch = LOADED
+        return True
+
     # ------------------------------------------------------------ moves
 
     def hold(self, entry: Entry) -> None:
@@ -148,6 +160,32 @@ class Ledger:
         entry.state = PLACED
         entry.batch = entry.version = 0
 
+    def move(self, entry: Entry, record: bytes) -> None:
+        """Its distributor stays away: this record of it goes to the inbox, then the old one goes away there."""
+        home = entry.home
+        assert home is not None
+        self.unsend(entry)
+        entry.state = MOVING
+        home.moving[entry.task_id] = entry
+        self.rewrite(entry, record)
+
+    def moved(self, entry: Entry) -> None:
+        """Only the inbox has it now."""
+        home = entry.home
+        assert home is not None
+        del home.moving[entry.task_id]
+        home.live -= 1
+        entry.home = None
+        self.hold(entry)
+
+    def leave(self, entry: Entry) -> None:
+        """It stays with its distributor, which is back and has read it."""
+        home = entry.home
+        assert home is not None
+        del home.moving[entry.task_id]
+        entry.batch = LOADED
+        self.sent_all([entry], home)
+
     def rewrite(self, entry: Entry, record: bytes) -> None:
         """Its record is another one from now on; its write is staged by the caller."""
         more = len(record) - len(entry.record)
@@ -176,6 +214,8 @@ class Ledger:
             elif state == QUEUED:
                 home.queue.discard(entry)
                 entry.record = b""  # its place in the queue may outlive it
+            elif state == MOVING:
+                del home.moving[entry.task_id]
             if home.cancels:
                 home.cancels.pop(entry.task_id, None)
         elif state == HELD:

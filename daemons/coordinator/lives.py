@@ -8,12 +8,14 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
-from a2a_zmq.tasks import ABANDONED, FAILED, Record, attempt_of
+from a2a_zmq.tasks import ABANDONED, FAILED, IN_PROGRESS, Record, attempt_of
 from daemons.coordinator.records import RESERVED, Entry
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
 ATTEMPTS_KEPT: Final = 10
 ATTEMPT_ERROR_CHARS: Final = 300
+# A distributor that nobody hears of tries a task less often than this.
+ATTEMPTS_A_MOVE: Final = 1_000
 
 
 def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
@@ -68,6 +70,25 @@ def attempts_of(record: Record) -> list[dict[str, Any]]:
     return [*(earlier if isinstance(earlier, list) else []), last]
 
 
+def moved_record(record: Record, distributor_id: str, now: Now) -> bytes:
+    """The record of a task that is taken away from a distributor which stays away.
+
+    Its attempts go on in the next thousand. What ran there, or runs there yet without our knowing, or stands on that
+    host's disk, has a lower number, however often it was tried there meanwhile; so it is late.
+    """
+    metadata = dict(record.get("metadata") or {})
+    attempt, worker = attempt_of(record), metadata.pop("worker", None)
+    if record.get("status") == IN_PROGRESS:
+        earlier = metadata.get("attempts")
+        lost = {"attempt": attempt, "worker": worker or "", "kind": "distributor_lost", "ended_at": iso(now.wall)}
+        lost |= {"error": f"{distributor_id} stayed away", "started_at": record.get("started_at")}
+        metadata["attempts"] = [*(earlier if isinstance(earlier, list) else []), lost][-ATTEMPTS_KEPT:]
+    metadata["attempt"] = (attempt // ATTEMPTS_A_MOVE + 1) * ATTEMPTS_A_MOVE
+    metadata["moved"] = (metadata.get("moved") or 0) + 1
+    found = {name: value for name, value in record.items() if name != "started_at"}
+    return kept_json({**found, "status": "pending", "updated_at": iso(now.wall), "metadata": metadata})
+
+
 def revived_record(result: Record, now: Now) -> bytes:
     """The record of a finished task that an operator sends around once more; attempts go on counting.
 
@@ -81,6 +102,8 @@ def revived_record(result: Record, now: Now) -> bytes:
     metadata["retried"] = (last.get("retried") or 0) + 1
     metadata["letter"] = last.get("distributor") if dead_letter(result) else ""
     metadata["attempts"] = attempts_of(result)[-ATTEMPTS_KEPT:]
+    if last.get("moved"):
+        metadata["moved"] = last["moved"]  # lives are told apart by how often either happened
     fresh = {
         "task_id": result["task_id"],
         "task_type": result["task_type"],

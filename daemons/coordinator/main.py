@@ -24,7 +24,11 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     store, leases = await open_store(daemon, settings)
     core = CoordinatorCore(
         settings.coordinator_id,
-        config=CoordinatorConfig(max_live_tasks=settings.max_live_tasks, max_payload_bytes=settings.max_payload_bytes),
+        config=CoordinatorConfig(
+            max_live_tasks=settings.max_live_tasks,
+            max_payload_bytes=settings.max_payload_bytes,
+            distributor_failover_s=settings.distributor_failover_s,
+        ),
         new_id=daemon.new_id,
         rng=random.random,
         meter=daemon.meter,

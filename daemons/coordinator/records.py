@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 # Where an entry is. FRESH: accepted in this wake-up, not placed. HELD: in the inbox. PLACED: has a distributor, its
 # write is staged. QUEUED: has a distributor that was not told of it yet. SENT: assigned, or read by the distributor
-# from the store. DONE: gone.
+# from the store. MOVING: its distributor stays away; it is on its way to the inbox. DONE: gone.
 FRESH: Final = 0
 HELD: Final = 1
 PLACED: Final = 2
 QUEUED: Final = 3
 SENT: Final = 4
-DONE: Final = 5
+MOVING: Final = 5
+DONE: Final = 6
 
 MAX_TYPE_CHARS: Final = 128
 # Priorities are few classes, each with a queue of its own, so their number is bounded.
@@ -43,8 +44,8 @@ TASK_MEMBERS: Final = frozenset(Task.model_fields)
 # Set by the fleet; whatever a submission says of them is left out.
 RESERVED: Final = frozenset(
     {
-        "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "held_s", "letter", "restored",
-        "retried", "worker",
+        "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "held_s", "letter", "moved",
+        "restored", "retried", "worker",
     }
 )  # fmt: skip
 

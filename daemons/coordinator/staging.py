@@ -13,12 +13,16 @@ from typing import Any
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
-from daemons.coordinator.records import DONE, PLACED, Entry
+from daemons.coordinator.records import DONE, MOVING, PLACED, Entry
 from daemons.runtime.contract import Batch, Effect
 
 INBOX_SECTION = Section(INBOX, "coordinator")
 # Notable events that an agent's LocalAgentState shows.
 RECENT_EVENTS = 100
+
+
+def _in_inbox(entry: Entry) -> bool:
+    return entry.home is None or entry.state == MOVING
 
 
 class Staged:
@@ -47,7 +51,7 @@ class Staging:
     """
 
     def __init__(self, new_id: Callable[[], str]) -> None:
-        self._new_id = new_id
+        self.new_id = new_id
         self._sections: dict[Section, Staged] = {}
         self._in_flight: Batch | None = None
         self._in_flight_tasks = 0
@@ -125,7 +129,7 @@ class Staging:
             entries = staged.entries
             inbox = section.distributor_id == INBOX
             # An entry may have ended since, or have been placed out of the inbox: then it is put elsewhere, or nowhere.
-            kept = [each for each in entries if each.state != DONE and (each.home is None) is inbox]
+            kept = [each for each in entries if each.state != DONE and _in_inbox(each) is inbox]
             puts = {each.task_id: each.record for each in kept}
             for each in kept:
                 each.batch = number
@@ -134,7 +138,7 @@ class Staging:
             if puts and drops:  # an id that ended and was submitted again meanwhile
                 drops = [task_id for task_id in drops if task_id not in puts]
             if puts or drops or staged.results or staged.history or staged.header or staged.letters:
-                write = SectionWrite(section, fence, self._new_id())
+                write = SectionWrite(section, fence, self.new_id())
                 write.header, write.put_tasks, write.drop_tasks = staged.header, puts, drops
                 write.results, write.history, write.drop_letters = staged.results, staged.history, staged.letters
                 writes.append(write)

@@ -12,6 +12,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.models import AgentStatus, LocalAgentState, Task
 from daemons.coordinator.desk import Desk
+from daemons.coordinator.failover import Failover
 from daemons.coordinator.reconciler import Reconciler
 from daemons.coordinator.sync import Sync
 from daemons.runtime.contract import QueryAnswer
@@ -27,9 +28,10 @@ COUNT_LETTERS_S = 30.0
 class Supervision:
     """See the module's text. Each step is O(distributors + kinds of waiting tasks), never O(tasks)."""
 
-    def __init__(self, desk: Desk, sync: Sync) -> None:
+    def __init__(self, desk: Desk, sync: Sync, failover: Failover) -> None:
         self._desk = desk
         self._sync = sync
+        self._failover = failover
         self.reconciler = Reconciler(desk, sync)
         self._reported: dict[str, float] = {}
         self._started: Now | None = None
@@ -85,7 +87,9 @@ class Supervision:
                 )
 
     def recover(self, now: Now) -> None:
-        """Try again what failed for want of the store, and to place what waits in the inbox."""
+        """Try again what failed for want of the store, and to place what waits in the inbox; move the tasks of
+        distributors that stay away.
+        """
         desk = self._desk
         if not desk.leading:
             return
@@ -95,6 +99,7 @@ class Supervision:
                     self._sync.meet(home, now)
             if not desk.inbox_checked and not len(desk.questions):
                 self._sync.check_inbox(now)
+            self._failover.tick(now)
         if desk.ledger.held_count:
             desk.place_held = True
         for home in desk.ledger.distributors.values():
@@ -188,6 +193,7 @@ class Supervision:
                     "pending": home.live - min(home.in_progress, home.sent),
                     "in_progress": min(home.in_progress, home.sent),
                     "slots": home.slots,
+                    **self._failover.about(home, now),
                     "task_types": sorted(home.task_types),
                 }
                 for home in ledger.distributors.values()

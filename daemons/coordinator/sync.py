@@ -17,7 +17,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerInfo
 from daemons.coordinator.assigning import Assignment
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.records import FRESH, HELD, QUEUED, SENT, Entry, entry_of, restored_record
+from daemons.coordinator.records import FRESH, HELD, MOVING, QUEUED, SENT, Entry, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import Hint, LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
 
@@ -102,7 +102,7 @@ class Sync:
         self._desk.know_cancels(home, loaded.header)
 
     def _adopt_inbox(self, loaded: Loaded, ended: set[str], now: Now) -> None:
-        """A task that is in a distributor's section too was being moved there: the inbox lets go of it."""
+        """A task that is in a distributor's section too was being moved: there (the inbox lets go), or away from it."""
         desk = self._desk
         ledger = desk.ledger
         known = orjson.loads(loaded.header.get("known_types") or "[]")
@@ -112,7 +112,8 @@ class Sync:
             if found is None or found[0].task_id != task_id:
                 desk.log("error", "unreadable_record", section="inbox", task_id=task_id)
             elif task_id in ledger.live:
-                desk.staging.section(INBOX_SECTION).drops.append(task_id)
+                if not ledger.adopt_moving(ledger.live[task_id], record):
+                    desk.staging.section(INBOX_SECTION).drops.append(task_id)
             elif task_id not in ended:
                 ledger.adopt_held(found[0])
                 if found[1]:
@@ -132,7 +133,7 @@ class Sync:
             home = old.home
             durable = old.batch and old.batch <= applied
             old.lane = None
-            if home is not None and durable and old.state in (SENT, QUEUED):
+            if home is not None and durable and old.state in (SENT, QUEUED, MOVING):
                 # Ended meanwhile, or lost: the comparison with the store, which follows, tells.
                 ledger.adopt(old, home)
                 if state_lost:

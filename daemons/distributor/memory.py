@@ -202,8 +202,8 @@ def _life_of(record: Record) -> int:
     """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
     again = 0
-    # By an operator; and since then by the coordinator, after the store had lost it.
-    for name in ("retried", "restored"):
+    # By an operator; and since then by the coordinator: after the store had lost it, or from another distributor.
+    for name in ("retried", "restored", "moved"):
         count = metadata.get(name, 0)
         again <<= _COUNT_BITS
         again += min(count, (1 << _COUNT_BITS) - 1) if isinstance(count, int) and count > 0 else 0

@@ -8,6 +8,7 @@ attempt number, two above the recorded one: the earlier owner may have sent the 
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -51,7 +52,8 @@ class Recovery:
         self._resync_at = math.inf
         self._resyncing = False
         self._resync_again = False
-        self._found: dict[str, Parsed] = {}  # live records, new to us, whose results are looked up
+        self._found: dict[str, Parsed] = {}  # records, new to us, whose results are looked up
+        self._stored: AbstractSet[str] = frozenset()  # those of them that are live in the store
         self._doubted: set[str] = set()  # those of them that ended here, and may have lost their results
         self._read_as = 0  # our fence when we began to read them
         self._late: dict[str, Parsed] = {}  # told of by the coordinator, but older than what we read first
@@ -306,8 +308,9 @@ class Recovery:
         return True
 
     def assigned_late(self, task_id: str, parsed: Parsed) -> None:
-        """The coordinator stored this record before we read all live ones, and it was not among them, or its task ended
-        here in an outage: its result is looked up before it is run."""
+        """The coordinator stored this record before we read all live ones, and it was not among them: its task has
+        ended, then the coordinator is told once more; or it is somebody else's by now. (If the store has lost it, it
+        comes again.) Or the task ended here in an outage, and the coordinator may not know."""
         self._late[task_id] = parsed
         self.resync()
 
@@ -330,7 +333,7 @@ class Recovery:
                 if ended:
                     self._doubted.add(task_id)
         self._late = {task_id: parsed for task_id, parsed in self._late.items() if task_id not in memory.live}
-        self._found = {**self._late, **found}
+        self._found, self._stored = {**self._late, **found}, found.keys()
         if self._found and memory.owner:
             lookups.ask(memory, FOUND, self._found)
         else:
@@ -341,7 +344,7 @@ class Recovery:
         self._resync_at = now.mono + self._memory.config.resync_retry_s
 
     def looked_up(self, results: Any, error: str | None, now: Now) -> None:
-        """Those that have no result are taken in."""
+        """Those that are live and have no result are taken in."""
         if error is not None or not isinstance(results, dict) or self._memory.fence != self._read_as:
             self._read_again(now)
             return
@@ -352,7 +355,7 @@ class Recovery:
                 self._doubts.settled(record)
             elif task_id in self._doubted and not self._journal.holds_result(task_id):
                 self._memory.recent.forget(task_id)  # its result is lost: it runs again
-        self._take_in(alive, now)
+        self._take_in({task_id: parsed for task_id, parsed in alive.items() if task_id in self._stored}, now)
 
     def _take_in(self, found: dict[str, Parsed], now: Now) -> None:
         memory = self._memory

@@ -224,7 +224,8 @@ class Query:
     ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
     (``distributor_id``), ``page`` (``distributor_id``, ``cursor``; value: (next cursor, records)), ``survey`` (value:
-    (Survey, ids of registered distributors)).
+    (Survey, ids of registered distributors)), ``lease`` (``distributor_id``; value: as :meth:`StateStore.lease`),
+    ``seize`` and ``evict`` (see :mod:`daemons.runtime.seizing`).
     """
 
     tag: str

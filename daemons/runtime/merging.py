@@ -7,6 +7,7 @@ Redis lost state, or another process led): task by task, by what the store says 
 - A result is recorded unless the task has one of this life (an operator's retry begins another one) or of a later
   attempt, or is live at a later attempt, in a later life, or elsewhere.
 - A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt or life.
+  (For a distributor, elsewhere is where it lives at a later attempt: it was taken away while we were gone.)
 - A removal is done if the task has ended, or has left the inbox for a distributor.
 """
 
@@ -180,8 +181,7 @@ class Merger:
                 self.ended.update(kept.write.results)
                 for task_id in (*kept.write.put_tasks, *kept.write.drop_tasks):
                     self._last[where, task_id] = kept.seq
-        if self._section.writer == "coordinator":
-            self._distributors = await self._store.distributors()
+        self._distributors = await self._store.distributors()
         async for rows in self._chunks():
             for group in groups_of(rows):
                 await self._hand_in(group.write, rows[-1].seq)
@@ -196,6 +196,21 @@ class Merger:
         while rows := await self._spool.read(after, CHUNK_BYTES):
             yield rows
             after = rows[-1].seq
+
+    def _elsewhere(self, write: SectionWrite, live: dict[str, dict[str, bytes]]) -> set[str]:
+        """Tasks that are somebody else's. A task that is in the inbox was on its way here; or it was taken away from
+        here (and so may be with another distributor), then it has a later attempt there."""
+        here = write.section.distributor_id
+        if write.section.writer == "coordinator":
+            return {task_id for place in live if place not in (here, INBOX) for task_id in live[place]}
+        ours = {**write.put_tasks, **write.results}
+        return {
+            task_id
+            for place in live
+            if place != here
+            for task_id, record in live[place].items()
+            if _newer_than(record, ours.get(task_id))
+        }
 
     async def _hand_in(self, write: SectionWrite, end: int) -> None:
         section = write.section
@@ -230,15 +245,14 @@ class Merger:
         ids = list({**write.put_tasks, **write.results, **dict.fromkeys(write.drop_tasks)})
         if not ids:
             return
-        places = list(dict.fromkeys((here, *self._distributors, *((INBOX,) if self._distributors else ()))))
+        # A task leaves the inbox when it is elsewhere; so it is seen if the inbox is looked at first.
+        places = list(dict.fromkeys((here, INBOX, *self._distributors)))
         live = {place: await self._store.tasks(place, ids) for place in places}
         ended: dict[str, bytes] = {}
         for place in places:
             for task_id, result in (await self._store.results(place, ids)).items():
                 ended[task_id] = max(ended.get(task_id, result), result, key=_attempt)
-        elsewhere = {
-            task_id for place in places if place not in (here, INBOX) for task_id in live[place]
-        }  # a task that is still in the inbox was on its way here
+        elsewhere = self._elsewhere(write, live)
         before = len(write.put_tasks) + len(write.results)
         letters = set(write.letters)
         drops = [each for each in write.drop_tasks if self._last[here, each] <= end and each not in write.results]
@@ -268,6 +282,10 @@ class Merger:
                 write.drop_tasks.append(task_id)
         write.put_tasks = puts
         self.counts["dropped"] += before - later - len(write.put_tasks) - len(write.results)
+
+
+def _newer_than(record: bytes, ours: bytes | None) -> bool:
+    return ours is not None and _attempt(record) > _attempt(ours)
 
 
 def _joined_cancels(ours: dict[str, str], found: dict[str, str]) -> dict[str, str]:

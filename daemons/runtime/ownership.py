@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from a2a_zmq.clock import Now
@@ -279,6 +279,30 @@ class Ownership:
         except StateError:
             self._meter.count("lease_renewal_failures_total")
             return False
+
+    @contextlib.asynccontextmanager
+    async def borrow(self, section: Section) -> AsyncIterator[Held | None]:
+        """Hold the lease of another section for a moment, if nobody alive does. So its fence goes up: who had it before
+        can write no more, and sees that somebody was there.
+
+        Yields:
+            the lease; None while somebody else holds it.
+        """
+        held = await self._leases.acquire(section, self._owner, self._ttl_ms)
+        if held is None:
+            holder = await self._leases.holder(section)
+            if holder is not None and self._is_dead(holder[0], self._identity):
+                held = await self._leases.acquire(section, self._owner, self._ttl_ms, steal_from=holder[0])
+        try:
+            yield held
+        finally:
+            if held is not None:
+                with contextlib.suppress(StateError):
+                    await self._leases.release(section, held)
+
+    def safe(self, held: Held) -> bool:
+        """Whether a borrowed lease may still be relied on."""
+        return self._clock().mono < held.safe_until
 
     async def release(self) -> None:
         """Give the lease up so that a successor need not wait for it."""

@@ -10,6 +10,7 @@ import orjson
 
 from a2a_zmq.interfaces import Section, StateStore, Wanted
 from a2a_zmq.tasks import COMPLETED
+from daemons.runtime import seizing
 from daemons.runtime.contract import Query
 
 
@@ -66,8 +67,11 @@ def _completed(record: bytes) -> str:
     return str(orjson.loads(record).get("completed_at") or "")
 
 
-async def answer_query(store: StateStore, query: Query) -> Any:
+async def answer_query(store: StateStore, query: Query, leases: seizing.Borrower | None = None) -> Any:
     """The value for a QueryAnswer.
+
+    Args:
+        leases: by which the sections of others are taken, for those that ask for it.
 
     Raises:
         StateError: the store could not be read.
@@ -107,6 +111,12 @@ async def answer_query(store: StateStore, query: Query) -> Any:
         return await store.page(args["distributor_id"], args["cursor"])
     if query.op == "survey":
         return await store.survey(), await store.distributors()
+    if query.op == "lease":
+        return await store.lease(args["distributor_id"])
+    if query.op == "seize" and leases is not None:
+        return await seizing.seize(store, leases, **args)
+    if query.op == "evict" and leases is not None:
+        return await seizing.evict(store, leases, **args)
     if query.op == "document":
         return await store.document(args["distributor_id"])
     raise ValueError(f"unknown query {query.op!r}")

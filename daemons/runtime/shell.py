@@ -273,7 +273,7 @@ class Shell:
     async def _answer(self, query: Any) -> None:
         assert self._store is not None
         try:
-            value = await answer_query(self._store, query)
+            value = await answer_query(self._store, query, self.ownership)
         except StateError as error:
             if isinstance(error, StateLost):
                 self.state_lost(str(error))

@@ -184,6 +184,15 @@ class SpoolingStore:
             self.changed()
         return [each.version for each in kept]
 
+    def through(self) -> StateStore:
+        """Redis itself, for a write that must not wait in the spool: what it relies on is there, too.
+
+        Raises:
+            StoreUnavailable: the circuit is open.
+        """
+        self._check()
+        return self._inner
+
     # ------------------------------------------------------------ the circuit
 
     def failed(self, error: StoreUnavailable) -> None:

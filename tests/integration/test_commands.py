@@ -49,6 +49,7 @@ def test_help_and_version(program: str) -> None:
         "cancel",
         "retry",
         "drain",
+        "failover",
         "history",
         "keys",
         "doctor",

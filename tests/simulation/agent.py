@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 SECRET = "simulated fleet, sixteen bytes and more"
 RESTART_AFTER_S = 0.3  # what a supervisor takes to start a process again
 LEASE_TTL_MS = 5000
+AWAY_MAX_S = 1e6  # longer than any run
 
 
 # An engine that takes so many turns at one moment of time spins.
@@ -87,6 +88,7 @@ class Agent:
     alive: bool = False
     frozen: int = 0
     late_s: float = 0.0
+    away_until: float = 0.0
     freezes_at_write: bool = False
     missed: list[tuple[Callable[..., Any], tuple[Any, ...]]] = field(default_factory=list)
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -163,7 +165,8 @@ class Agent:
         self.fleet.loop.call_later(RESTART_AFTER_S, self._again)
 
     def _again(self) -> None:
-        if not self.alive and not self.fleet.over and self.fleet.agents.get(self.place) is self:
+        away = self.fleet.loop.time() < self.away_until
+        if not (self.alive or away or self.fleet.over) and self.fleet.agents.get(self.place) is self:
             self.start()
 
     def crash(self) -> None:
@@ -183,6 +186,17 @@ class Agent:
         if self.task is not None:
             self.task.cancel()
         self._restart_soon()
+
+    def stay_away(self, seconds: float) -> None:
+        """Whoever starts it again does so after this time only."""
+        until = self.fleet.loop.time() + seconds
+        self.away_until = max(self.away_until, until)
+        self.fleet.loop.call_later(min(seconds, AWAY_MAX_S) + 0.001, self._again)
+
+    @property
+    def gone(self) -> bool:
+        """It will not be back."""
+        return not self.alive and self.away_until > self.fleet.loop.time() + AWAY_MAX_S
 
     def drain(self) -> None:
         self.event(DrainRequested("SIGTERM", 2.0))
@@ -252,7 +266,11 @@ class Agent:
         fleet, rng, new_id = self.fleet, self.fleet.rng, self._id_factory()
         if self.role is Role.COORDINATOR:
             core: Core = CoordinatorCore(
-                self.name, config=CoordinatorConfig(), new_id=new_id, rng=rng.random, meter=NoMeter()
+                self.name,
+                config=CoordinatorConfig(distributor_failover_s=fleet.failover_s),
+                new_id=new_id,
+                rng=rng.random,
+                meter=NoMeter(),
             )
             return self._tight(core), self._store()
         if self.role is Role.DISTRIBUTOR:

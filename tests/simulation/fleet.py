@@ -58,18 +58,21 @@ class Fleet:
         coordinators: int = 1,
         twins: bool = False,
         provable: bool = True,
+        failover_s: float = 30.0,
     ) -> None:
         """
         Args:
             limits: makes everything small.
             spool: owners keep on their disks what the store cannot take.
             coordinators, twins: of them one leads; each distributor has a second process that stands by.
+            failover_s: the coordinator's setting.
             provable: whether who stands by is on the same host, and sees that the owner was killed.
         """
         self.loop = loop
         self.rng = random.Random(seed)
         self.limits = limits
         self.spool = spool
+        self.failover_s = failover_s
         self.wall_offset = self._now_offset = 0.0
         self._now = Now(-1.0, 0.0)  # read last; it is asked for many times at every moment
         self.violations: list[str] = []
@@ -100,7 +103,7 @@ class Fleet:
         for number, name in enumerate(self.distributors, 1):
             places = (name, twin_of(name)) if twins else (name,)
             for place in places:
-                elsewhere = not provable and place != name
+                elsewhere = not provable and (place != name or not twins)
                 self._add(Agent(self, name, Role.DISTRIBUTOR, place, leaders, place, elsewhere))
             for w in range(1, workers + 1):
                 self._add(Agent(self, f"worker-{number}{w}", Role.WORKER, "", (Upstream(name, places),)))

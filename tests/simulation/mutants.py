@@ -16,6 +16,8 @@ from itertools import repeat
 from typing import Any, NamedTuple
 from unittest import mock
 
+import orjson
+
 from a2a_zmq.clock import Now
 from a2a_zmq.fences import FenceGuard
 from a2a_zmq.interfaces import SectionWrite
@@ -25,10 +27,13 @@ from a2a_zmq.protocol.link import Link
 from a2a_zmq.protocol.outbound import Outbound
 from a2a_zmq.state import lease_rules, memory, section
 from a2a_zmq.state.section import Known, Snapshot
+from daemons.coordinator import failover
+from daemons.coordinator.failover import Failover
 from daemons.distributor.memory import RUNNING, LiveTask
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.engine import Engine
+from daemons.runtime.merging import Merger
 from tests.simulation.plan import KINDS
 from tests.simulation.scenario import run_seed
 
@@ -213,6 +218,40 @@ def no_new_attempt() -> Iterator[None]:
         self._journal.backlog.append(task)
 
     with mock.patch.object(Recovery, "_queue_again", same):
+        yield
+
+
+# ---------------------------------------------------------------- tasks that go elsewhere
+
+
+@planted("a task goes elsewhere before it is taken away")
+def moved_early() -> Iterator[None]:
+    def hasty(self: Failover, now: Now) -> None:
+        for move in list(self._moves.values()):
+            if not move.asked and move.stored <= self._desk.staging.applied:
+                self._evicted(list(move.home.moving), move, move.fence, now)
+
+    with mock.patch.object(Failover, "settle", hasty):
+        yield
+
+
+@planted("a task that goes elsewhere keeps its attempt number")
+def moved_with_its_attempt() -> Iterator[None]:
+    with mock.patch.object(failover, "moved_record", lambda record, name, now: orjson.dumps(record)):
+        yield
+
+
+@planted("a spool is merged as if its tasks were still there")
+def merged_blindly() -> Iterator[None]:
+    """Only by what its own section holds."""
+    choose = Merger._choose
+
+    async def alone(self: Merger, write: SectionWrite, end: int) -> None:
+        if write.section.writer == "distributor":
+            self._distributors = []
+        await choose(self, write, end)
+
+    with mock.patch.object(Merger, "_choose", alone), mock.patch.object(Merger, "_elsewhere", return_value=set()):
         yield
 
 

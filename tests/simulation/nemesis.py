@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 
+from a2a_zmq.protocol.message import Role
 from tests.simulation.disk import LIMIT_BYTES
 from tests.simulation.fleet import Fleet
 from tests.simulation.network import Faults
@@ -37,6 +38,10 @@ class Nemesis:
             "crash": self.crash,
             "several": self.crash,
             "drain": self.drain,
+            "gone": self.gone,
+            "frozen away": self.freeze,
+            "cut off": self.cut_off,
+            "given up": self.given_up,
             "acting": self.acting,
             "outage": self.outage,
             "outage with crashes": self.outage_with_crashes,
@@ -98,6 +103,23 @@ class Nemesis:
         await asyncio.sleep(seconds)
         self._fleet.note("thaw", place)
         agent.thaw()
+
+    async def gone(self, place: str, seconds: float) -> None:
+        """Killed, and started again after so long only."""
+        agent = self._fleet.agents[place]
+        agent.stay_away(seconds)
+        agent.crash()
+
+    async def cut_off(self, place: str, store_s: float, others_s: float) -> None:
+        """From the store, and from everybody else but its workers."""
+        fleet = self._fleet
+        others = [each for each, agent in fleet.agents.items() if each != place and agent.role is not Role.WORKER]
+        pairs = [pair for each in (*others, "client") for pair in ((place, each), (each, place))]
+        await asyncio.gather(self.store_cut(place, store_s), self._cut(pairs, others_s))
+
+    async def given_up(self, name: str) -> None:
+        """An operator says that this distributor is not coming back."""
+        self._fleet.user.fail_over(name)
 
     async def acting(self, name: str, how: str, seconds: float) -> None:
         """Whoever acts under this name at that moment ("": the leader) is killed, drained, frozen, or cut off from the

@@ -67,6 +67,21 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("crash worker", "crash distributor", "crash coordinator", "several", "outage", "replies lost"),
         *("late writes", "partition", "drain", "freeze", "cancel", "again"),
     ),
+    "failovers": (
+        *("gone", "gone", "gone", "frozen away", "cut off", "cut off", "given up"),
+        *("crash worker", "crash distributor", "crash coordinator", "crash coordinator", "outage", "store cut"),
+        *(
+            "replies lost",
+            "replies lost",
+            "late writes",
+            "late writes",
+            "partition",
+            "drain",
+            "freeze",
+            "cancel",
+            "again",
+        ),
+    ),
     "retry": (
         *("cancel", "cancel", "retry", "retry"),
         *("crash worker", "crash distributor", "crash coordinator", "outage", "replies lost", "freeze"),
@@ -74,6 +89,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 # How many of a hundred seeds run in each mode.
 SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "outages": 10, "standbys": 5, "spools": 5}
+FAILOVERS = 10  # and so many in this one instead
+NEVER = 1e9  # is when a distributor that is gone for good is started again
 
 
 class Event(NamedTuple):
@@ -93,7 +110,7 @@ class Plan:
     Attributes:
         limits: everything is bounded so tightly that every bound is met.
         spool: owners keep on their disks what the store cannot take.
-        coordinators, twins, provable: see :class:`tests.simulation.fleet.Fleet`.
+        coordinators, twins, provable, failover_s: see :class:`tests.simulation.fleet.Fleet`.
     """
 
     seed: int
@@ -105,20 +122,31 @@ class Plan:
     coordinators: int = 1
     twins: bool = False
     provable: bool = True
+    failover_s: float = 30.0
 
 
 def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     """The plan of a seed. The seed chooses the mode, too, unless one is given."""
     rng = random.Random(f"plan {seed}")
     drawn = rng.choices(list(SHARES), list(SHARES.values()))[0]
-    mode = mode or drawn
-    distributors = rng.choice((1, 1, 2))
+    chance = random.Random(f"failovers {seed}")
+    mode = mode or ("failovers" if chance.random() < FAILOVERS / 100 else drawn)
+    distributors = 2 if mode == "failovers" else rng.choice((1, 1, 2))
     events = [*_network(rng), *_faults(rng, mode, distributors)]
     last = max((event.at_s for event in events), default=0.0)
     if any(event.kind == "zombie" for event in events):
         last += 5.0  # so that something is done while both live
     events += _load(rng, mode, tasks, max(LOAD_S, last))
     plan = Plan(seed, mode, distributors, mode == "limits", tuple(sorted(events)), spool=mode in ("outages", "spools"))
+    if mode == "failovers":
+        return dataclasses.replace(
+            plan,
+            # What stands on its disk only is lost with a distributor that is gone for good.
+            spool=chance.random() < 0.5 and not any(NEVER in event.args for event in events),
+            limits=chance.random() < 0.3,
+            provable=chance.random() < 0.5,
+            failover_s=chance.choice((0.5, 2.0, 4.0)),
+        )
     if mode == "standbys":
         provable, spool = rng.random() < 0.5, rng.random() < 0.5
         return dataclasses.replace(plan, coordinators=2, twins=True, provable=provable, spool=spool)
@@ -218,6 +246,15 @@ class _Args:
             who, _, how = kind.partition(" ")
             seconds = rng.choice((1.0, 6.0, 12.0)) if how in ("frozen", "cut off") else 0.0
             kind, args = "acting", ("" if who == "leader" else rng.choice(self._sites), how, seconds)
+        elif kind == "gone":
+            site, seconds = rng.choice(self._sites), rng.choice((1.0, 6.0, 8.0, 12.0, 20.0, NEVER, NEVER))
+            args = (site, seconds if site == self._sites[0] else min(seconds, 20.0))  # one of them must be left
+        elif kind == "frozen away":
+            args = (rng.choice(self._sites), rng.choice((6.0, 8.0, 12.0, 20.0)))
+        elif kind == "cut off":
+            args = (rng.choice(self._sites), rng.choice((6.0, 8.0, 12.0)), rng.choice((6.0, 12.0, 20.0)))
+        elif kind == "given up":
+            args = (rng.choice(self._sites),)
         elif kind == "freeze":
             args = (rng.choice(everybody), rng.choice((0.1, 0.6, 1.0, 2.0, 6.0)))
         elif kind == "zombie":

@@ -65,6 +65,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
             coordinators=plan.coordinators,
             twins=plan.twins,
             provable=plan.provable,
+            failover_s=plan.failover_s,
         )
         try:
             await fleet.start()
@@ -93,7 +94,7 @@ async def settle(fleet: Fleet) -> None:
     await fleet.until(lambda: not user.accepted_ids - recorded - excused, QUIET_S, "what was accepted is recorded")
     for agent in list(fleet.agents.values()):
         await let_own(fleet, agent)
-    spools = [each.disk for each in fleet.agents.values()]
+    spools = [each.disk for each in fleet.agents.values() if not each.gone]
     await fleet.until(lambda: not any(disk.rows for disk in spools), QUIET_S, "every spool is empty")
     if not await fleet.until(lambda: not fleet.live(), QUIET_S, "no live task is left in the store"):
         fleet.violate(f"still live in the store: {fleet.live()}")

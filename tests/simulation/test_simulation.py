@@ -22,9 +22,9 @@ def test_no_promise_is_broken(seed: int) -> None:
     assert run_seed(seed).violations == ()
 
 
-@pytest.mark.parametrize("mode", ["outages", "standbys"])
+@pytest.mark.parametrize("mode", ["outages", "standbys", "failovers"])
 @pytest.mark.parametrize("seed", range(8))
-def test_outages_and_standbys(mode: str, seed: int) -> None:
+def test_outages_standbys_and_failovers(mode: str, seed: int) -> None:
     assert run_seed(seed, mode).violations == ()
 
 

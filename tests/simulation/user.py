@@ -125,6 +125,10 @@ class User:
         self._fleet.witness.retried.update(ids)
         self._ask("retry_tasks", ids)
 
+    def fail_over(self, name: str) -> None:
+        assert self._connection is not None
+        self._connection.request(Call("failover", {"agent_id": name}, lambda call: None))
+
     def _ask(self, action: str, ids: list[str]) -> None:
         assert self._connection is not None
         self._fleet.note(action, *ids)

@@ -490,3 +490,30 @@ async def test_a_task_on_its_way_out_of_the_inbox_is_in_one_place(backend: Any, 
     assert set((await second.store.load(PLACED)).tasks) == {"moved"}
     assert set(await second.store.results(INBOX, ["cancelled"])) == {"cancelled"}
     await second.store.close()
+
+
+async def test_what_was_taken_away_from_a_distributor_does_not_come_back_from_its_disk(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    leases, coordinator = backend.leases(), backend.store()
+    rig = Rig(backend, path)
+    held = await rig.own(leases)
+    await coordinator.register_distributor("d2")
+    rig.switch.fault = "connection"
+    names = ("waits", "lives", "ended", "arriving", "mine")
+    await rig.store.apply(make_write(fence=held.fence, results={name: result(3) for name in names}))
+    await rig.store.apply(make_write(fence=held.fence, put_tasks={"begun": record(2)}))
+    # Meanwhile they went elsewhere: they wait in the inbox, live at another distributor, or have ended there.
+    moved = {"waits": record(1_000), "arriving": record()}
+    await coordinator.apply(make_write(section=INBOX_SECTION, put_tasks=moved))
+    await coordinator.apply(make_write(section=OTHER, put_tasks={"lives": record(1_000), "begun": record(1_000)}))
+    await coordinator.apply(make_write(section=OTHER, results={"ended": result(1_001)}))
+    await leases.release(MINE, held)
+    between = await leases.acquire(MINE, "coordinator|host|1|1|boot", 60_000)
+    await leases.release(MINE, between)
+    rig.switch.fault = ""
+    again = await leases.acquire(MINE, "a|host|1|1|boot", 60_000)
+    await rig.merge(MINE, again)
+    assert set(await rig.store.results("d1", list(names))) == {"arriving", "mine"}
+    assert (await rig.store.load(MINE)).tasks == {}
+    await rig.store.close()

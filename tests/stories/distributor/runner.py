@@ -82,8 +82,9 @@ class Teller:
     def complete(self, worker: str, *attempts: str) -> None:
         self.site.complete(worker, *(_attempt(each) for each in attempts))
 
-    def fail(self, worker: str, attempt: str, kind: str = "raised", retryable: str = "yes") -> None:
-        self.site.fail(worker, *_attempt(attempt), kind=kind, retryable=retryable == "yes")
+    def fail(self, worker: str, attempt: str, kind: str = "raised", retryable: str = "yes", signal: str = "") -> None:
+        detail = {"detail": {"process_died": True, "signal": signal}} if signal else {}
+        self.site.fail(worker, *_attempt(attempt), kind=kind, retryable=retryable == "yes", **detail)
 
     def abandon(self, worker: str, attempt: str) -> None:
         self.site.report(worker, *_attempt(attempt), "abandoned", error_kind="cancelled")

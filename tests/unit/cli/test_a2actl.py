@@ -33,7 +33,19 @@ def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    commands = {"submit", "result", "status", "tasks", "task", "explain", "cancel", "retry", "drain", "history"}
+    commands = {
+        "submit",
+        "result",
+        "status",
+        "tasks",
+        "task",
+        "explain",
+        "cancel",
+        "retry",
+        "drain",
+        "failover",
+        "history",
+    }
     for command in commands | {"keys", "doctor", "demo", "bench", "--json", "--address"}:
         assert command in text
 

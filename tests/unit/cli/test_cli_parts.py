@@ -15,7 +15,7 @@ import pytest
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.interfaces import Section, SectionWrite
-from daemons.cli import checks, demo
+from daemons.cli import checks, demo, fleet_commands
 from daemons.cli.explaining import explanation
 from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
 from daemons.cli.invocation import CommandFailed
@@ -196,6 +196,25 @@ def test_a_fleet_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, m
         fleet.start()
     assert not any(fleet.pids.values())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        (
+            {"away_s": 12.0, "failover_in_s": 18.0, "moving": 0},
+            "d1 has been away for 12 s; its tasks go to others that can run them in 18 s\n",
+        ),
+        ({"away_s": 31.0, "failover_in_s": 0.0, "moving": 5}, "d1 has been away for 31 s; 5 tasks are being moved\n"),
+        ({"away_s": 31.0, "failover_in_s": None, "moving": 0}, "d1 has been away for 31 s\n"),
+        ({}, "down"),  # as told by an older coordinator
+    ],
+)
+def test_status_says_since_when_a_distributor_is_away(
+    capsys: pytest.CaptureFixture[str], more: dict[str, Any], shown: str
+) -> None:
+    fleet_commands._print_status({"distributors": [{"id": "d1", "up": False, "pending": 5, "in_progress": 0, **more}]})
+    assert shown in capsys.readouterr().out
 
 
 def test_doctor_names_spools_that_hold_something_or_were_set_aside(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ class Store:
     Attributes:
         live, results, letters: distributor id ("" for the inbox) → task id → record.
         recorded: task id → how many writes recorded a result of it.
+        held: distributors that hold their lease; ``fences``: of their sections.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,8 @@ class Store:
         self.registered: list[str] = []
         self.recorded: dict[str, int] = {}
         self.fence = 0
+        self.held: set[str] = set()
+        self.fences: dict[str, int] = {}
         self.writes: list[SectionWrite] = []
 
     def register(self, distributor_id: str) -> None:
@@ -80,6 +83,24 @@ class Store:
         events = [orjson.dumps(event) for event in reversed(self.history) if event[1] == task_id]
         ended = next(iter([*found["results"].values(), *found["letters"].values()]), None)
         return {**found, "ended": ended, "events": events, "leases": {INBOX: ("c|h|1|2|b", self.fence, 2_000)}}
+
+    def take(self, name: str) -> None:
+        """A process of this distributor takes its lease."""
+        self.held.add(name)
+        self.fences[name] = self.fences.get(name, 0) + 1
+
+    def seize(self, name: str) -> int | None:
+        if name in self.held:
+            return None
+        self.fences[name] = self.fences.get(name, 0) + 1
+        return self.fences[name]
+
+    def evict(self, name: str, fence: int, task_ids: list[str]) -> int | None:
+        if self.fences.get(name) != fence or (left := self.seize(name)) is None:
+            return None
+        for task_id in task_ids:
+            self.live[name].pop(task_id, None)
+        return left
 
     def load(self, name: str) -> Loaded:
         tasks = {task_id: orjson.dumps(record) for task_id, record in self.live[name].items()}
@@ -130,6 +151,13 @@ class Store:
         if query.op == "register":
             self.register(args["distributor_id"])
             return self.load(args["distributor_id"])
+        if query.op == "lease":
+            name = args["distributor_id"]
+            return (f"{name}|h|1|1|b", self.fences.get(name, 0), 900) if name in self.held else None
+        if query.op == "seize":
+            return self.seize(args["distributor_id"]), self.load(args["distributor_id"]).tasks
+        if query.op == "evict":
+            return self.evict(args["distributor_id"], args["fence"], args["task_ids"])
         if query.op == "page":
             return "", self.load(args["distributor_id"]).tasks
         if query.op == "survey":
