@@ -7,6 +7,7 @@ from collections.abc import Callable
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.memory import RecentIds
 from daemons.runtime.contract import QueryAnswer
+from daemons.distributor.memory import RecentIds
 from tests.unit.distributor.harness import COORDINATOR, Site
 
 
@@ -134,6 +135,17 @@ def test_a_retry_of_a_task_that_the_store_had_lost_before_runs(site: Site) -> No
     site.assign("a", attempt=1, floor=1, retried=1)
     assert site.got("w1") == [("a", 1), ("a", 2)]
     site.complete("w1", "a")
+
+
+def test_lives_of_a_task_are_told_apart_whenever_it_was_submitted() -> None:
+    """The counts reached into the hash of the time of submission: it depended on that whether a retry ran."""
+    recent = RecentIds(100)
+    for day in range(1, 29):
+        ended = {"task_id": f"t{day}", "created_at": f"2026-01-{day:02}"}
+        recent.add(ended)
+        assert recent.ended(ended)
+        for name in ("retried", "restored", "moved"):
+            assert not recent.ended({**ended, "metadata": {name: 1}})
 
 
 def test_a_record_that_comes_after_its_result_is_not_run_again(make_site: Callable[..., Site], site: Site) -> None:
