@@ -194,8 +194,8 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata.pop("apart", None)
 
 
-# How often a task was sent around again: by an operator; and since then by the coordinator, after the store had lost it,
-# or from another distributor.
+# How often a task was sent around again: by an operator; and since then by the coordinator, after the store had lost
+# it, or from another distributor.
 _AGAIN: Final = ("retried", "restored", "moved")
 _COUNT_BITS: Final = 8
 _AGAIN_BITS: Final = len(_AGAIN) * _COUNT_BITS

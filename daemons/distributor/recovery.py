@@ -77,6 +77,7 @@ class Recovery:
         memory.read_version = read.version if read is not None else 0
         memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
         journal.ground()
+        journal.note_spooled(loaded.ended)
         if event.state_lost:
             self._doubts.state_lost()
         records = parse_all(loaded.tasks)

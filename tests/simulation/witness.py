@@ -64,6 +64,8 @@ class Witness:
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
         kept_results: tasks whose result is, or was, in a local spool.
+        set_aside: task id → statuses of its results in the spool of a distributor that was replaced: the client may
+            have been told of them, and the one that replaced it ran the task again.
         kept_assignments: tasks whose only record in their distributor's section was in the coordinator's spool: a
             distributor that was restarted cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
@@ -87,6 +89,7 @@ class Witness:
         self.given: dict[str, set[int]] = {}
         self._givers: set[tuple[HubSocket, str, int]] = set()
         self.kept_results: set[str] = set()
+        self.set_aside: dict[str, set[str]] = {}
         self.kept_assignments: set[str] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
         self.uncounted: set[str] = set()
@@ -163,6 +166,12 @@ class Witness:
         self._stored(write)
         self.kept_results.update(write.results)
         self._note("kept", write.section.distributor_id or "inbox", len(write.put_tasks), len(write.results))
+
+    def put_aside(self, write: SectionWrite) -> None:
+        """This stands in the spool of a process that another one has replaced, which does not know it."""
+        self.uncounted.update(write.put_tasks, write.results)
+        for task_id, raw in write.results.items():
+            self.set_aside.setdefault(task_id, set()).add(orjson.loads(raw)["status"])
 
     def _recorded(self, section: Section, task_id: str, record: dict[str, Any], mutation: str) -> None:
         attempt = (record.get("metadata") or {}).get("attempt") or 0

@@ -90,7 +90,7 @@ class Rig:
 
         counts = await self.store.merge(section, held, renew)
         self.store.rebase(section)
-        await self.store.load(section)
+        self.loaded = await self.store.load(section)
         return counts
 
     async def back(self, fence: int) -> None:
@@ -325,6 +325,7 @@ async def test_a_restarted_owner_hands_in_what_it_took_before(backend: Any, make
     loaded = await second.store.load(MINE)
     assert loaded.tasks == {"old": record(), "new": record(2)}
     assert loaded.header == {"status": "busy"}
+    assert second.loaded.ended == {"done", "gone"}, "so that it looks for their results if it is told of them again"
     assert set(await second.store.results("d1", ["done", "gone", "old", "new"])) == {"done", "gone"}
     assert second.store.rows == 0
     await second.store.close()

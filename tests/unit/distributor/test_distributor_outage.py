@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import orjson
 
@@ -90,3 +91,22 @@ def test_a_task_that_an_operator_sends_around_again_in_an_outage_runs_at_once(si
     site.assign("a", attempt=1, floor=1, retried=1)
     assert site.got("w1") == [("a", 1), ("a", 2)]
     site.complete("w1", "a")
+
+
+def test_a_task_whose_result_was_handed_in_is_not_run_again_for_a_coordinator_that_lost_it(
+    make_site: Callable[..., Site], site: Site
+) -> None:
+    """Found by simulation: besides, we had been restarted, so only the spool knew that it had ended here."""
+    site.worker_up("w1", limit=9)
+    site.assign("a")
+    site.complete("w1", "a")
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.own(handed_in=["a"])
+    new.coordinator_up()
+    new.worker_up("w1", limit=9)
+    again = {**new.record("a"), "created_at": "2026-01-01T00:00:00Z"}
+    new.from_coordinator("assign_tasks", tasks=[again], fence=1, version=1)
+    assert new.got("w1") == []
+    new.answer()
+    assert new.got("w1") == []
+    assert new.reported() == [("a", "completed")]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.memory import RecentIds
 from daemons.runtime.contract import QueryAnswer
-from daemons.distributor.memory import RecentIds
 from tests.unit.distributor.harness import COORDINATOR, Site
 
 
