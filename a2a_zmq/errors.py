@@ -12,7 +12,8 @@
     │   ├── StoreUnavailable     Redis is unreachable, loading or out of memory: try again later
     │   ├── VersionConflict      somebody else wrote the section since it was read
     │   ├── Fenced               a higher fence exists: this writer is no longer the owner
-    │   └── StateLost            the section is older than what this writer wrote itself (Redis was wiped or went back)
+    │   ├── StateLost            the section is older than what this writer wrote itself (Redis was wiped or went back)
+    │   └── StaleCheckpointWriter  a later owner has the graph's thread: this run must stop
     ├── Busy                     a bound is reached: try again after ``retry_after_s``
     └── FleetError               what a client sees
         ├── FleetUnavailable     no coordinator answered in time
@@ -118,6 +119,23 @@ class StateLost(StateError):
         self.section = section
         self.known_version = known_version
         self.found_version = found_version
+
+
+class StaleCheckpointWriter(StateError):
+    """A graph's thread belongs to a later owner, or to one at all where the caller has no fence; nothing was written.
+
+    Attributes:
+        thread_id: which thread.
+        ours: the caller's fence, empty if it has none.
+        recorded: the highest one seen for the thread.
+    """
+
+    def __init__(self, thread_id: str, ours: tuple[int, ...], recorded: tuple[int, ...]) -> None:
+        behind = f"fence {ours} is behind {recorded}" if ours else f"no fence was given, the owner's is {recorded}"
+        super().__init__(f"thread {thread_id!r}: {behind}")
+        self.thread_id = thread_id
+        self.ours = ours
+        self.recorded = recorded
 
 
 class Busy(A2AError):
