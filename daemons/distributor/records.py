@@ -140,6 +140,8 @@ def completed_record(
     }
     if "attempts" in task.metadata:
         metadata["attempts"] = task.metadata["attempts"]
+    if "retried" in task.metadata:
+        metadata["retried"] = task.metadata["retried"]  # tells which of its lives has ended
     if "detail" in item:
         metadata["detail"] = item["detail"]
     return kept_json(
