@@ -94,7 +94,9 @@ class Witness:
         self.kept_results: set[str] = set()
         self.set_aside: dict[str, set[str]] = {}
         self.kept_assignments: set[str] = set()
-        self._asking: dict[str, int] = {}  # task id → attempt in its record, if this says that it waits
+        self._asking: dict[
+            str, tuple[int, int]
+        ] = {}  # task id → attempt in its record that waits, and the one that asked
         self._asked: set[tuple[str, int]] = set()  # with the attempt that asked, ever stored
         self._answered: set[tuple[str, int]] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
@@ -168,9 +170,11 @@ class Witness:
         if record["status"] == WAITING:
             self._asked.add((task_id, metadata["asked"]))
         if attempt >= self.stored[task_id]:  # else it is with another distributor by now
-            self._asking.pop(task_id, None)
+            before = self._asking.pop(task_id, None)
             if record["status"] == WAITING:
-                self._asking[task_id] = attempt
+                self._asking[task_id] = attempt, metadata["asked"]
+            elif before is not None and (task_id, before[1]) not in self._answered and task_id not in self.uncounted:
+                self._violate(f"{task_id} waits no more, and what attempt {before[1]} asked was not answered")
         resumed = metadata.get("resumed")
         if resumed is not None and (task_id, resumed) not in self._answered:
             self._violate(f"{task_id} goes on after attempt {resumed} without an answer")
@@ -312,7 +316,7 @@ class Witness:
         if attempt in runs and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun twice")
         runs.append(attempt)
-        if attempt > self._asking.get(task_id, attempt) and task_id not in self.uncounted:
+        if attempt > self._asking.get(task_id, (attempt, 0))[0] and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun while it waits for an answer")
 
     def handled(self, pid: int, event: Any, effects: list[Any]) -> None:
