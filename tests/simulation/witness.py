@@ -173,7 +173,12 @@ class Witness:
             before = self._asking.pop(task_id, None)
             if record["status"] == WAITING:
                 self._asking[task_id] = attempt, metadata["asked"]
-            elif before is not None and (task_id, before[1]) not in self._answered and task_id not in self.uncounted:
+            elif (
+                before is not None
+                and attempt > before[0]
+                and (task_id, before[1]) not in self._answered
+                and task_id not in self.uncounted
+            ):
                 self._violate(f"{task_id} waits no more, and what attempt {before[1]} asked was not answered")
         resumed = metadata.get("resumed")
         if resumed is not None and (task_id, resumed) not in self._answered:
