@@ -98,6 +98,7 @@ class Loaded:
         fence, epoch: as recorded in the section ("" epoch if none).
         header: further header members.
         tasks: task id → record bytes.
+        ended: tasks whose results were handed in from a local spool before this was read.
     """
 
     version: int
@@ -105,6 +106,7 @@ class Loaded:
     epoch: str
     header: dict[str, str]
     tasks: dict[str, bytes]
+    ended: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)

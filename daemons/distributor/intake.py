@@ -85,7 +85,8 @@ class Intake:
             return
         if (task_id in memory.recent or self._journal.holds_result(task_id)) and self._recovery.ended(record):
             return
-        if late:
+        # A coordinator that lost its memory together with the state takes what its client submits again for new.
+        if late or (self._journal.spooled(task_id) and "retried" not in metadata):
             self._recovery.assigned_late(task_id, parsed)
             return
         memory.refused.pop(task_id, None)

@@ -43,6 +43,7 @@ class Journal:
         self.flying_puts: list[tuple[LiveTask, int]] = []
         self.flying_results: dict[str, bytes] = {}
         self.flying = False
+        self._spooled: dict[str, None] = {}  # ids of the tasks whose results went there
         self._bytes = 0
         self._flying_bytes = 0
         self._reports: list[tuple[dict[str, Any], int]] = []  # payloads in flight, and how many writes follow theirs
@@ -120,6 +121,10 @@ class Journal:
     def holds_result(self, task_id: str) -> bool:
         return task_id in self.results or task_id in self.flying_results
 
+    def spooled(self, task_id: str) -> bool:
+        """Whether its result is, or was, in the spool, where the coordinator could not find it."""
+        return task_id in self._spooled
+
     def empty(self) -> bool:
         """Nothing that must not be lost waits or is on its way."""
         return not (self.results or self.puts or self.backlog or self.flying or self.after)
@@ -171,6 +176,8 @@ class Journal:
         self._reports = []
         self._flying_after = []
         self._flying_letters = set()
+        if self._memory.spooling:
+            self.note_spooled(self.flying_results)
         released: list[LiveTask] = []
         for task, attempt in self.flying_puts:
             if task.attempt == attempt:
@@ -187,6 +194,12 @@ class Journal:
         self.flying_results = {}
         self._flying_bytes = 0
         return released
+
+    def note_spooled(self, task_ids: Iterable[str]) -> None:
+        """The results of these tasks stand, or stood, in the spool."""
+        self._spooled.update(dict.fromkeys(task_ids))
+        while len(self._spooled) > self._config.recent_ids:
+            del self._spooled[next(iter(self._spooled))]
 
     def ground(self) -> None:
         """The batch in flight is void (ownership moved): what was in it is staged again."""

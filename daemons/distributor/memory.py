@@ -213,16 +213,18 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata.pop("apart", None)
 
 
+# How often a task was sent around again: by an operator; and since then by the coordinator, after the store had lost
+# it, or from another distributor.
+_AGAIN: Final = ("retried", "restored", "moved")
 _COUNT_BITS: Final = 8
-_AGAIN_BITS: Final = 3 * _COUNT_BITS
+_AGAIN_BITS: Final = len(_AGAIN) * _COUNT_BITS
 
 
 def _life_of(record: Record) -> int:
     """When the task was submitted (as a hash), and how often it was sent around again, in one number."""
     metadata = record.get("metadata") or {}
     again = 0
-    # By an operator; and since then by the coordinator: after the store had lost it, or from another distributor.
-    for name in ("retried", "restored", "moved"):
+    for name in _AGAIN:
         count = metadata.get(name, 0)
         again <<= _COUNT_BITS
         again += min(count, (1 << _COUNT_BITS) - 1) if isinstance(count, int) and count > 0 else 0

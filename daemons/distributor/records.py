@@ -149,6 +149,8 @@ def completed_record(
         metadata["attempts"] = task.metadata["attempts"]
     if "resumed" in task.metadata:
         metadata["resumed"] = task.metadata["resumed"]
+    if "retried" in task.metadata:
+        metadata["retried"] = task.metadata["retried"]  # tells which of its lives has ended
     if "detail" in item:
         metadata["detail"] = item["detail"]
     return kept_json(

@@ -79,6 +79,7 @@ class Recovery:
         memory.read_version = read.version if read is not None else 0
         memory.fence, memory.epoch, memory.version = event.fence, event.epoch, loaded.version
         journal.ground()
+        journal.note_spooled(loaded.ended)
         if event.state_lost:
             self._doubts.state_lost()
         records = parse_all(loaded.tasks)
@@ -315,7 +316,7 @@ class Recovery:
     def assigned_late(self, task_id: str, parsed: Parsed) -> None:
         """The coordinator stored this record before we read all live ones, and it was not among them: its task has
         ended, then the coordinator is told once more; or it is somebody else's by now. (If the store has lost it, it
-        comes again.)"""
+        comes again.) Or the task ended here in an outage, and the coordinator may not know."""
         self._late[task_id] = parsed
         self.resync()
 

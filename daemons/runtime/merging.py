@@ -4,8 +4,8 @@
 transactions; the versions go on as they were foretold. *Merge* (somebody may have written meanwhile: we were restarted,
 Redis lost state, or another process led): task by task, by what the store says now.
 
-- A result is recorded unless the task has one of this or a later attempt, or is live at a later attempt, in a later
-  life (an operator sent it around again), or elsewhere.
+- A result is recorded unless the task has one of this life (an operator's retry begins another one) or of a later
+  attempt, or is live at a later attempt, in a later life, or elsewhere.
 - A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt or life.
   (For a distributor, elsewhere is where it lives at a later attempt: it was taken away while we were gone.)
 - A removal is done if the task has ended, or has left the inbox for a distributor.
@@ -96,6 +96,12 @@ def _age(record: bytes) -> tuple[int, int]:
     """How often it was sent around again, and its attempt."""
     age = age_of(record)
     return (age.retried, age.attempt) if age is not None else (0, 0)
+
+
+def _life(record: bytes) -> tuple[str, int]:
+    """When the task was submitted, and how often it was sent around again: it ends once."""
+    age = age_of(record)
+    return (age.created_at, age.retried) if age is not None else ("", 0)
 
 
 def outlived(record: bytes, result: bytes) -> bool:
@@ -292,7 +298,7 @@ def _joined_cancels(ours: dict[str, str], found: dict[str, str]) -> dict[str, st
 
 def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
     attempt = _attempt(result)
-    if ended is not None and _attempt(ended) >= attempt:
+    if ended is not None and (_life(ended) == _life(result) or _attempt(ended) >= attempt):
         return False
     return live is None or (_attempt(live) <= attempt and outlived(live, result))
 

@@ -313,7 +313,7 @@ class SpoolingStore:
         # The other role's record of a task that it told us of directly may reach Redis after our result.
         for task_id in await outlived_of(self._inner, section, loaded.tasks, self._ended):
             del loaded.tasks[task_id]
-        self._ended.clear()
+        loaded.ended, self._ended = self._ended, set()
         self._versions[section] = max(loaded.version, self._versions.get(section, 0))
         return loaded
 

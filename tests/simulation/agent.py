@@ -101,12 +101,13 @@ class Agent:
     def _kept(self, write: SectionWrite) -> None:
         self.fleet.witness.kept(write)
         if self.pid == self.overtaken_pid:
-            self.fleet.witness.uncounted.update(write.put_tasks, write.results)
+            self.fleet.witness.put_aside(write)
 
     def overtaken(self) -> None:
         """A process with another disk has its lease now, and does not know what is on this one."""
         self.overtaken_pid = self.pid
-        self.fleet.witness.uncounted.update(self.disk.tasks())
+        for write in self.disk.writes():
+            self.fleet.witness.put_aside(write)
 
     @property
     def host_id(self) -> str:

@@ -55,6 +55,10 @@ class Disk:
     def size(self) -> int:
         return sum(self._sizes.values())
 
+    def writes(self) -> list[SectionWrite]:
+        """Those that wait here."""
+        return [kept.write for kept in self._kept]
+
     def tasks(self) -> set[str]:
         """Those that could be brought back from here."""
         return {task_id for kept in self._kept for task_id in (*kept.write.put_tasks, *kept.write.results)}

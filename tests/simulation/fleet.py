@@ -89,6 +89,7 @@ class Fleet:
         self.witness = Witness(self.violate, self.note)
         self.witness.clock = loop.time
         self.witness.lease_pid = self._lease_pid
+        self.witness.is_overtaken = self._is_overtaken
         self.network.sent = self.witness.sent
         self.user = User(self)
         self.loss = Loss(self)
@@ -169,6 +170,8 @@ class Fleet:
         """This process has the lease now: what others of the same name remember does not count any more."""
         name, _, pid, *_ = owner.split("|")
         for agent in self.agents.values():
+            if agent.pid == int(pid):
+                agent.overtaken_pid = 0
             same = agent.name == name or {agent.name, name} <= set(self.coordinators)
             if same and agent.pid != int(pid):
                 self.loss.replaced(agent)
@@ -185,6 +188,11 @@ class Fleet:
         """Whether this owner keeps on its disk what the store cannot take, and goes on."""
         standbys = agent.role is Role.COORDINATOR and len(self.coordinators) > 1
         return self.spool and not standbys
+
+    def _is_overtaken(self, place: str) -> bool:
+        """Whether another process has this one's lease, and this one goes on with its spool."""
+        agent = self.agents.get(place)
+        return agent is not None and self.spools(agent) and agent.pid == agent.overtaken_pid
 
     def _lease_pid(self, section: Section) -> int | None:
         """Which process has the lease of this section now."""

@@ -137,9 +137,6 @@ def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
         return dataclasses.replace(
             plan,
             mode=f"{GRAPHS}, {plan.mode}",
-            # A replaced owner may have come further than the one after it when its disk is handed in, and then a result
-            # counts twice: tasks that fail twice show it, too, but attempts that count as nothing show it often.
-            spool=plan.spool and not plan.twins,
             graphs=chance.random() < 0.7,
             events=tuple(_paused(event, chance) for event in plan.events),
         )

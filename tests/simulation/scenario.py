@@ -166,7 +166,8 @@ def judge(fleet: Fleet) -> None:
         if taken_for_a_killer(fleet, end):
             allowed.add("failed")
         recorded = [each.status for each in witness.ended.get(task_id, ())]
-        if end["status"] not in allowed or end["status"] not in recorded:
+        told = {*recorded, *witness.set_aside.get(task_id, ())}
+        if end["status"] not in allowed or end["status"] not in told:
             fleet.violate(f"{task_id}: the client was told {end['status']} {end.get('error')}, recorded was {recorded}")
     for agent in fleet.agents.values():
         core = agent.core

@@ -27,7 +27,7 @@ from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerUp, Received
 from a2a_zmq.tasks import WAITING
 from daemons.runtime.contract import Send
-from tests.simulation.network import Connection
+from tests.simulation.network import Connection, HubSocket
 
 FENCED_ACTIONS = frozenset({"assign_tasks", "assign_task"})
 
@@ -67,6 +67,8 @@ class Witness:
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
         kept_results: tasks whose result is, or was, in a local spool.
+        set_aside: task id → statuses of its results in the spool of a distributor that was replaced: the client may
+            have been told of them, and the one that replaced it ran the task again.
         kept_assignments: tasks whose only record in their distributor's section was in the coordinator's spool: a
             distributor that was restarted cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
@@ -82,14 +84,19 @@ class Witness:
         self.clock: Callable[[], float] = lambda: 0.0
         self._lost_at = -math.inf
         self.lease_pid: Callable[[Section], int | None] = lambda section: None
+        self.is_overtaken: Callable[[str], bool] = lambda place: False
         self.stored: dict[str, int] = {}
         self.ended: dict[str, list[Ended]] = {}
         self.retried: set[str] = set()
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
+        self._givers: set[tuple[HubSocket, str, int]] = set()
         self.kept_results: set[str] = set()
+        self.set_aside: dict[str, set[str]] = {}
         self.kept_assignments: set[str] = set()
-        self._asking: dict[str, int] = {}  # task id → attempt in its record, if this says that it waits
+        self._asking: dict[
+            str, tuple[int, int]
+        ] = {}  # task id → attempt in its record that waits, and the one that asked
         self._asked: set[tuple[str, int]] = set()  # with the attempt that asked, ever stored
         self._answered: set[tuple[str, int]] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
@@ -163,9 +170,16 @@ class Witness:
         if record["status"] == WAITING:
             self._asked.add((task_id, metadata["asked"]))
         if attempt >= self.stored[task_id]:  # else it is with another distributor by now
-            self._asking.pop(task_id, None)
+            before = self._asking.pop(task_id, None)
             if record["status"] == WAITING:
-                self._asking[task_id] = attempt
+                self._asking[task_id] = attempt, metadata["asked"]
+            elif (
+                before is not None
+                and attempt > before[0]
+                and (task_id, before[1]) not in self._answered
+                and task_id not in self.uncounted
+            ):
+                self._violate(f"{task_id} waits no more, and what attempt {before[1]} asked was not answered")
         resumed = metadata.get("resumed")
         if resumed is not None and (task_id, resumed) not in self._answered:
             self._violate(f"{task_id} goes on after attempt {resumed} without an answer")
@@ -184,6 +198,12 @@ class Witness:
         self._stored(write)
         self.kept_results.update(write.results)
         self._note("kept", write.section.distributor_id or "inbox", len(write.put_tasks), len(write.results))
+
+    def put_aside(self, write: SectionWrite) -> None:
+        """This stands in the spool of a process that another one has replaced, which does not know it."""
+        self.uncounted.update(write.put_tasks, write.results)
+        for task_id, raw in write.results.items():
+            self.set_aside.setdefault(task_id, set()).add(orjson.loads(raw)["status"])
 
     def _recorded(self, section: Section, task_id: str, record: dict[str, Any], mutation: str) -> None:
         attempt = (record.get("metadata") or {}).get("attempt") or 0
@@ -236,7 +256,7 @@ class Witness:
             if role_of(connection.hub.identity) == "coordinator":
                 self._must_be_stored(tasks)
             else:
-                self._attempts_must_be_stored(tasks)
+                self._attempts_must_be_stored(connection.hub, tasks)
         if self._reports.get(connection.route):
             self._acknowledges(connection, orjson.loads(frame)["metadata"])
 
@@ -257,8 +277,14 @@ class Witness:
                     and (task_id, attempt) not in self._asked
                     and task_id not in self.uncounted | self.kept_assignments
                     and self.stored.get(task_id, 0) <= attempt
+                    and not self._is_unknown_to(connection.hub, task_id, attempt)
                 ):
                     self._violate(f"the result of attempt {attempt} of {task_id} was acknowledged, and is not durable")
+
+    def _is_unknown_to(self, hub: HubSocket, task_id: str, attempt: int) -> bool:
+        """Whether it was another process that gave this attempt, which has replaced this one: that is cut off from the
+        store, goes on with its spool, and does not know."""
+        return self.is_overtaken(hub.host) and (hub, task_id, attempt) not in self._givers
 
     def _is_durable(self, task_id: str) -> bool:
         """Whether its result is."""
@@ -274,8 +300,9 @@ class Witness:
             if task["task_id"] not in self.stored:
                 self._violate(f"{task['task_id']} was assigned to a distributor before it was stored")
 
-    def _attempts_must_be_stored(self, tasks: list[dict[str, Any]]) -> None:
+    def _attempts_must_be_stored(self, hub: HubSocket, tasks: list[dict[str, Any]]) -> None:
         for task in tasks:
+            self._givers.add((hub, task["task_id"], task["attempt"]))
             self.given.setdefault(task["task_id"], set()).add(task["attempt"])
             counted = task["task_id"] not in self.uncounted
             if counted and task["attempt"] > self.stored.get(task["task_id"], -1) + 1:
@@ -294,7 +321,7 @@ class Witness:
         if attempt in runs and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun twice")
         runs.append(attempt)
-        if attempt > self._asking.get(task_id, attempt) and task_id not in self.uncounted:
+        if attempt > self._asking.get(task_id, (attempt, 0))[0] and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun while it waits for an answer")
 
     def handled(self, pid: int, event: Any, effects: list[Any]) -> None:

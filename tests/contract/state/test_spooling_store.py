@@ -90,7 +90,7 @@ class Rig:
 
         counts = await self.store.merge(section, held, renew)
         self.store.rebase(section)
-        await self.store.load(section)
+        self.loaded = await self.store.load(section)
         return counts
 
     async def back(self, fence: int) -> None:
@@ -112,8 +112,8 @@ def record(attempt: int = 0, *, created_at: str = "", **metadata: Any) -> bytes:
     return orjson.dumps({"status": "pending", **members, "metadata": {"attempt": attempt, **metadata}})
 
 
-def result(attempt: int = 1) -> bytes:
-    return orjson.dumps({"status": "completed", "metadata": {"attempt": attempt}})
+def result(attempt: int = 1, **metadata: Any) -> bytes:
+    return orjson.dumps({"status": "completed", "metadata": {"attempt": attempt, **metadata}})
 
 
 async def test_without_an_outage_nothing_goes_to_the_disk(backend: Any, make_write: Build, path: Path) -> None:
@@ -325,6 +325,7 @@ async def test_a_restarted_owner_hands_in_what_it_took_before(backend: Any, make
     loaded = await second.store.load(MINE)
     assert loaded.tasks == {"old": record(), "new": record(2)}
     assert loaded.header == {"status": "busy"}
+    assert second.loaded.ended == {"done", "gone"}, "so that it looks for their results if it is told of them again"
     assert set(await second.store.results("d1", ["done", "gone", "old", "new"])) == {"done", "gone"}
     assert second.store.rows == 0
     await second.store.close()
@@ -381,6 +382,30 @@ async def test_an_owner_that_was_replaced_never_overwrites_what_the_other_did(
     found = await rig.store.results("d1", list(names))
     assert found == {"finished": result(2), "running": result(1), "mine": result(1)}
     assert counts == {"writes": 2, "tasks": 1, "results": 2, "dropped": 3}
+    await rig.store.close()
+
+
+async def test_a_task_that_another_owner_ended_at_an_earlier_attempt_gets_no_second_result(
+    backend: Any, make_write: Build, path: Path
+) -> None:
+    """A cancelled task had ended in the spool at its second attempt, and with the owner that took over at its first.
+    (One that an operator sent around again since ends once more.)"""
+    leases = backend.leases()
+    rig = Rig(backend, path)
+    held = await rig.own(leases)
+    await rig.store.apply(make_write(fence=held.fence, put_tasks={"once": record(1)}))
+    rig.switch.fault = "connection"
+    mine = {"once": result(2), "again": result(2, retried=1)}
+    await rig.store.apply(make_write(fence=held.fence, results=mine, drop_tasks=list(mine)))
+    theirs = make_write(fence=held.fence + 1, results=dict.fromkeys(mine, result(1)), drop_tasks=list(mine))
+    await backend.store().apply(theirs)
+    rig.switch.fault = ""
+    again = await leases.acquire(
+        MINE, "a|host|1|1|boot", 60_000, steal_from="a|host|1|1|boot", min_fence=held.fence + 1
+    )
+    counts = await rig.merge(MINE, again)
+    assert await rig.store.results("d1", list(mine)) == {"once": result(1), "again": result(2, retried=1)}
+    assert counts == {"writes": 1, "tasks": 0, "results": 1, "dropped": 1}
     await rig.store.close()
 
 

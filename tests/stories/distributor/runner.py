@@ -83,7 +83,7 @@ class Teller:
         self.site.complete(worker, *(_attempt(each) for each in attempts))
 
     def fail(self, worker: str, attempt: str, kind: str = "raised", retryable: str = "yes", signal: str = "") -> None:
-        detail = {"detail": {"process_died": True, "signal": signal}} if signal else {}
+        detail: dict[str, Any] = {"detail": {"process_died": True, "signal": signal}} if signal else {}
         self.site.fail(worker, *_attempt(attempt), kind=kind, retryable=retryable == "yes", **detail)
 
     def abandon(self, worker: str, attempt: str) -> None:

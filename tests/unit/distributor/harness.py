@@ -6,6 +6,7 @@ of it. :meth:`Site.check` holds after every test: the core's own invariants, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -184,11 +185,12 @@ class Site:
 
     # ------------------------------------------------------------ surroundings
 
-    def own(self, *, state_lost: bool = False) -> None:
+    def own(self, *, state_lost: bool = False, handed_in: Iterable[str] = ()) -> None:
         self.flight = None
         self.store.fence += 1
         told = Loaded(self.store.told_version, 0, "", {}, {})
         loaded = {SECTION: self.store.loaded(), Section(DISTRIBUTOR, "coordinator"): told}
+        loaded[SECTION].ended = set(handed_in)
         self.event(OwnershipGained(self.store.fence, "epoch", loaded, state_lost=state_lost))
 
     def disown(self) -> None:

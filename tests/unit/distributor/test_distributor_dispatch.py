@@ -213,6 +213,7 @@ def test_an_operators_retry_runs_again_with_higher_attempts_and_fresh_chances(si
     assert site.attempt("w1", "a") == 3  # one failure since the retry: one attempt is left
     site.complete("w1", "a")
     assert site.store.results["a"]["retry_count"] == 2
+    assert site.store.results["a"]["metadata"]["retried"] == 1, "which of its lives has ended"
 
 
 def test_a_replaced_coordinator_is_refused(site: Site) -> None:

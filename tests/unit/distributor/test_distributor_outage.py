@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import orjson
 
-from daemons.runtime.contract import StoreChanged
+from daemons.runtime.contract import QueryAnswer, StoreChanged
 from tests.unit.distributor.harness import Site
 
 
@@ -53,3 +54,59 @@ def test_results_that_wait_for_the_store_cost_about_their_bytes(site: Site) -> N
     site.store_back()
     stored = sum(len(orjson.dumps(site.store.results[task_id])) for task_id in task_ids)
     assert taken < 5 * stored
+
+
+def test_a_task_that_ended_in_an_outage_is_not_run_again_for_a_coordinator_that_lost_it(site: Site) -> None:
+    """Found by simulation: the state was lost together with the coordinator's memory, so it took what its client
+    submitted again for new. Its result was on our disk only."""
+    site.worker_up("w1", limit=9)
+    site.event(StoreChanged(available=True, reason="connection", spooling=True))
+    site.assign("kept", "lost")
+    site.complete("w1", "kept", "lost")
+    records = [{**site.record(task_id), "created_at": "2026-01-01T00:00:00Z"} for task_id in ("kept", "lost", "new")]
+    site.from_coordinator("assign_tasks", tasks=records, fence=1)
+    assert site.got("w1")[2:] == [("new", 1)]
+    site.queries.pop(0)
+    site.event(QueryAnswer("resync", None, "the circuit is open"))
+    del site.store.results["lost"]
+    site.store.recorded.pop("lost")
+    site.store.dispatched.discard(("lost", 1))
+    site.store.live["lost"] = records[1]
+    site.event(StoreChanged(available=True))
+    site.advance(2)
+    site.answer()
+    assert [task_id for task_id, _ in site.got("w1")[3:]] == ["lost"]
+    assert site.reported() == [("kept", "completed"), ("lost", "completed"), ("kept", "completed")], "told once more"
+    site.complete("w1", "new")
+    site.complete("w1", "lost")
+
+
+def test_a_task_that_an_operator_sends_around_again_in_an_outage_runs_at_once(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.event(StoreChanged(available=True, reason="connection", spooling=True))
+    site.assign("a")
+    site.fail("w1", "a", 1, retryable=False)
+    site.store.results.clear()
+    site.store.recorded.clear()
+    site.assign("a", attempt=1, floor=1, retried=1)
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+    site.complete("w1", "a")
+
+
+def test_a_task_whose_result_was_handed_in_is_not_run_again_for_a_coordinator_that_lost_it(
+    make_site: Callable[..., Site], site: Site
+) -> None:
+    """Found by simulation: besides, we had been restarted, so only the spool knew that it had ended here."""
+    site.worker_up("w1", limit=9)
+    site.assign("a")
+    site.complete("w1", "a")
+    new = make_site(site.config, site.store, site.mono + 2)
+    new.own(handed_in=["a"])
+    new.coordinator_up()
+    new.worker_up("w1", limit=9)
+    again = {**new.record("a"), "created_at": "2026-01-01T00:00:00Z"}
+    new.from_coordinator("assign_tasks", tasks=[again], fence=1, version=1)
+    assert new.got("w1") == []
+    new.answer()
+    assert new.got("w1") == []
+    assert new.reported() == [("a", "completed")]

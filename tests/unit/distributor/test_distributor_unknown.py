@@ -136,6 +136,17 @@ def test_a_retry_of_a_task_that_the_store_had_lost_before_runs(site: Site) -> No
     site.complete("w1", "a")
 
 
+def test_lives_of_a_task_are_told_apart_whenever_it_was_submitted() -> None:
+    """The counts reached into the hash of the time of submission: it depended on that whether a retry ran."""
+    recent = RecentIds(100)
+    for day in range(1, 29):
+        ended = {"task_id": f"t{day}", "created_at": f"2026-01-{day:02}"}
+        recent.add(ended)
+        assert recent.ended(ended)
+        for name in ("retried", "restored", "moved"):
+            assert not recent.ended({**ended, "metadata": {name: 1}})
+
+
 def test_a_record_that_comes_after_its_result_is_not_run_again(make_site: Callable[..., Site], site: Site) -> None:
     """Found by simulation: the coordinator's write arrived seconds late, when the task had ended and we were new."""
     site.worker_up("w1", limit=9)
