@@ -44,6 +44,7 @@ def test_outages_standbys_and_failovers(mode: str, seed: int) -> None:
             ("faults", 1506),
         ),
         *(("loss", 4), ("loss", 63), ("loss", 83), ("loss", 150), ("loss", 182), ("loss", 400), ("loss", 958)),
+        ("spools", 664),
     ],
 )
 def test_what_was_found_before(mode: str, seed: int) -> None:
