@@ -10,6 +10,7 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
+from a2a_zmq.fences import obeyed_above
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
@@ -22,7 +23,7 @@ from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
 from daemons.coordinator.records import MOVING, Entry, public_result
 from daemons.coordinator.staging import INBOX_SECTION, Staging
-from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Send
+from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Outranked, Send
 
 # Task types that are remembered at most: they are kept in one header member, and named to clients.
 MAX_KNOWN_TYPES = 1_000
@@ -102,6 +103,11 @@ class Desk:
     def mark(self) -> dict[str, Any]:
         """What shows a distributor that it is the present leader who asks."""
         return {"fence": self.fence, "epoch": self.epoch}
+
+    def heed(self, home: Distributor) -> None:
+        """Has it obeyed a leader with a higher fence than ours?"""
+        if self.leading and (fence := obeyed_above(home.said, self.fence, self.epoch)):
+            self.out.append(Outranked(fence, self.epoch, home.agent_id))
 
     def retry_after_s(self) -> float:
         """The configured pause ± 25 %."""

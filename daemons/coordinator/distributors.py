@@ -22,6 +22,7 @@ class Distributor:
     Attributes:
         registered: in the store's registry, so that its section will be loaded by the next coordinator.
         follows: it reports its results to us; from then on we hear of all of them.
+        said: what it said last of the coordinator that it obeys (``obeys``).
         coordinators: those that it has a session with, as (id, leads).
         up, suspect: its session; a suspect one may still come back within the grace.
         draining: it was told to; it gets no new tasks.
@@ -50,10 +51,10 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
-        "draining", "dropped", "follows", "given_up", "held_version", "held_waiting", "in_progress", "lease_seen",
-        "live", "moving", "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered",
-        "registering", "section", "sent", "short_since", "slots", "status", "suite", "suspect", "task_types",
-        "told_version", "unheard", "up", "waiting", "workers",
+        "draining", "dropped", "follows", "given_up", "held_version", "held_waiting", "in_progress",
+        "lease_seen", "live", "moving", "needs_sync", "offers", "pending", "queue", "reconciled_at",
+        "reconciling", "registered", "registering", "said", "section", "sent", "short_since", "slots", "status",
+        "suite", "suspect", "task_types", "told_version", "unheard", "up", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -64,6 +65,7 @@ class Distributor:
         self.up = False
         self.suspect = False
         self.follows = False
+        self.said: dict[str, Any] = {}
         self.coordinators: list[tuple[str, bool]] = []
         self.draining = False
         self.needs_sync = True
@@ -117,6 +119,7 @@ class Distributor:
         self.changed_at = now
         self.describe(details)
         self.suite = str(details.get("version") or "")[:64]
+        self.said = {"obeys": details.get("obeys")}
         workers = details.get("live")
         if not self.workers and isinstance(workers, int) and workers > 0:
             self.slots = workers  # until it says more: one slot each
@@ -164,6 +167,7 @@ class Distributor:
 
     def beat(self, payload: dict[str, Any], now: float) -> None:
         """A heartbeat's load and version."""
+        self.said = {"obeys": payload.get("obeys")}
         self.pending = _count(payload.get("pending"), self.pending)
         self.in_progress = _count(payload.get("in_progress"), self.in_progress)
         self.held_waiting = _count(payload.get("waiting"), 0)

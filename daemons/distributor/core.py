@@ -171,6 +171,7 @@ class DistributorCore:
             "workers": len(memory.workers),
             "address": memory.config.address,
             "follows": memory.coordinator if memory.coordinator_was_up else "",
+            **memory.coordinator_guard.obeys(),
         }
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
@@ -181,6 +182,7 @@ class DistributorCore:
         if peer in memory.workers:
             return {"action": "heartbeat", "fence": memory.fence}
         running = memory.running()
+        follows = memory.coordinator_up and memory.coordinator == peer
         return {
             "action": "heartbeat",
             "status": memory.status().value,
@@ -192,7 +194,8 @@ class DistributorCore:
             "version": memory.version,
             "draining": bool(memory.draining),
             "dropped": memory.reports_dropped,
-            "follows": memory.coordinator_up and memory.coordinator == peer,
+            "follows": follows,
+            **({} if follows else memory.coordinator_guard.obeys()),
         }
 
     def claim(self) -> int | None:
@@ -266,6 +269,7 @@ class DistributorCore:
 
     def _fence_moved(self, event: FenceMoved, now: Now) -> None:
         self._memory.fence = event.fence
+        self._roster.fence_moved()
 
     def _stands_by(self, event: StandsBy, now: Now) -> None:
         """Another process of our name owns the section. If we did before, our memory is of no use any more, and our

@@ -56,7 +56,8 @@ class OwnershipLost:
 
 @dataclass(slots=True)
 class FenceMoved:
-    """Our lease had expired, nobody had it in between, and it is ours again: all goes on, under this fence."""
+    """All goes on, under this fence: our lease had expired, nobody had it in between, and it is ours again; or our
+    fence had to rise above one that peers obeyed (see :class:`Outranked`)."""
 
     fence: int
 
@@ -288,7 +289,17 @@ class Exit:
     until: float = -math.inf
 
 
-Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Exit
+@dataclass(slots=True)
+class Outranked:
+    """A peer obeyed this fence of our epoch, which is higher than ours: the store has lost that owner (it went back to
+    an older copy before we took over), or it comes after us, and we have not noticed yet. The store decides."""
+
+    fence: int
+    epoch: str
+    peer: str
+
+
+Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Outranked | Exit
 
 
 @dataclass(slots=True)

@@ -338,11 +338,10 @@ class WorkerCore:
             "slots": self._config.slots,
             **self._uplink.tells(self._granted()),
             "labels": self._labels,
-            "running": [
-                [run.task_id, run.attempt, run.fence] for run in self._board.runs.values() if run.call_id is None
-            ],
+            "running": [[r.task_id, r.attempt, r.fence] for r in self._board.runs.values() if r.call_id is None],
             "draining": bool(self._drain.reason),
             **({"graphs": self._graphs} if self._graphs else {}),
+            **self._uplink.guard.obeys(),
         }
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:

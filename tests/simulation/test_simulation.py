@@ -57,6 +57,7 @@ def test_graphs_that_wait_are_moved_and_put_off(seed: int) -> None:
             ("faults", 1506),
         ),
         *(("loss", 4), ("loss", 63), ("loss", 83), ("loss", 150), ("loss", 182), ("loss", 400), ("loss", 958)),
+        ("spools", 664),
     ],
 )
 def test_what_was_found_before(mode: str, seed: int) -> None:

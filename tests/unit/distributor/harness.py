@@ -28,6 +28,7 @@ from daemons.runtime.contract import (
     LocalAnswer,
     LocalCall,
     Log,
+    Outranked,
     OwnershipGained,
     OwnershipLost,
     Query,
@@ -67,6 +68,7 @@ class Site:
         self.answers: dict[int, Any] = {}
         self.queries: list[tuple[Query, Loaded]] = []  # with what the store had when it was asked
         self.exit: Exit | None = None
+        self.outranked: list[Outranked] = []
         self.trace: list[str] = []
         self.flight: Batch | None = None
         self._ids = 0
@@ -134,6 +136,8 @@ class Site:
             elif isinstance(effect, Query):
                 self.queries.append((effect, self.store.loaded()))
                 self.trace.append(f"query {effect.op}")
+            elif isinstance(effect, Outranked):
+                self.outranked.append(effect)
             elif isinstance(effect, Exit):
                 self.exit = effect
                 self.trace.append(f"exit {effect.status}")
@@ -219,8 +223,9 @@ class Site:
         restarted: bool = False,
         labels: dict[str, str] | None = None,
         graphs: dict[str, str] | None = None,
+        obeys: tuple[int, str] | None = None,
     ) -> None:
-        details = {
+        details: dict[str, Any] = {
             "task_types": types or ["noop"],
             "slot_types": slot_types or [],
             "slot_limit": slot_limit,
@@ -231,6 +236,8 @@ class Site:
             "graphs": graphs or {},
             "running": running or [],
         }
+        if obeys is not None:
+            details["obeys"] = {"fence": obeys[0], "epoch": obeys[1]}
         self.unreachable.discard(name)
         self.event(PeerUp(PeerInfo(name, Role.WORKER, details=details, restarted=restarted)))
 
