@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from a2a_zmq.errors import TaskCancelled as TaskCancelled
     from a2a_zmq.errors import TaskFailed as TaskFailed
     from a2a_zmq.errors import TaskTimeout as TaskTimeout
+    from a2a_zmq.errors import TaskWaiting as TaskWaiting
     from a2a_zmq.handlers import InvalidInput as InvalidInput
     from a2a_zmq.handlers import TaskContext as TaskContext
     from a2a_zmq.handlers import task as task
@@ -54,6 +55,7 @@ _MODULE_OF = {
     "TaskCancelled": "errors",
     "TaskFailed": "errors",
     "TaskTimeout": "errors",
+    "TaskWaiting": "errors",
     "InvalidInput": "handlers",
     "TaskContext": "handlers",
     "task": "handlers",

@@ -21,10 +21,13 @@
         ├── RequestRefused       the coordinator refused the request (``code``, ``message``)
         ├── TaskFailed           the task ended failed (``task_id``, ``error``, ``kind``)
         ├── TaskCancelled        the task was cancelled
+        ├── TaskWaiting          the task asks something (``interrupts``) and goes on when it is answered
         └── TaskTimeout          the result did not arrive within the caller's timeout
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class A2AError(Exception):
@@ -195,6 +198,23 @@ class TaskCancelled(FleetError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"task {task_id} was cancelled")
         self.task_id = task_id
+
+
+class TaskWaiting(FleetError):
+    """The task's graph asked something. The task holds no worker meanwhile, and goes on when it is resumed.
+
+    Attributes:
+        task_id: which task.
+        interrupts: its open questions, each with ``id`` and ``value`` (what was given to ``interrupt()``).
+        attempt: the attempt that asked.
+    """
+
+    def __init__(self, task_id: str, interrupts: list[dict[str, Any]], attempt: int = 0) -> None:
+        what = "an answer" if len(interrupts) == 1 else f"answers to {len(interrupts)} questions"
+        super().__init__(f"task {task_id} waits for {what}")
+        self.task_id = task_id
+        self.interrupts = interrupts
+        self.attempt = attempt
 
 
 class TaskTimeout(FleetError):

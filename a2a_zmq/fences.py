@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 # Epochs that were replaced and are remembered. A state is lost once in a blue moon.
 _FORMER_KEPT: Final = 16
 # So often a former epoch is refused. What its owner wants is repeated after seconds, and safe to do: the fences in the
 # store and attempt numbers decide what counts.
 _REFUSALS: Final = 3
+# No owner comes so far by itself: what is said beyond is not believed, so there is always a number above.
+_HIGHEST: Final = 2**52
 
 
 class FenceGuard:
@@ -58,3 +60,20 @@ class FenceGuard:
             return False
         self.fence = fence
         return True
+
+    def obeys(self) -> dict[str, Any]:
+        """What we say of it to whoever acts, or will act, as the owner; see :func:`obeyed_above`."""
+        return {"obeys": {"fence": self.fence, "epoch": self.epoch}} if self.epoch else {}
+
+
+def obeyed_above(details: dict[str, Any], fence: int, epoch: str) -> int:
+    """The fence that this peer says to have obeyed, if it is of our epoch and higher than ours; else 0.
+
+    Then the owner that showed it is a later one than we are, or the store has lost it. (Peers of an earlier release
+    do not say; what is malformed counts as not said.)
+    """
+    obeys = details.get("obeys")
+    if type(obeys) is not dict or not epoch or obeys.get("epoch") != epoch:
+        return 0
+    shown = obeys.get("fence")
+    return shown if type(shown) is int and fence < shown <= _HIGHEST else 0

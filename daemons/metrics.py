@@ -103,6 +103,11 @@ METRICS: Final[tuple[Metric, ...]] = (
     _gauge("tasks", ("status",), "Tasks known to this agent, by status; terminal ones are counted since its start."),
     _histogram("task_execution_seconds", ("task_type",), "Time that one attempt ran, by task type.", TASK),
     _counter("task_retries_total", (), "Attempts after the first."),
+    _counter(
+        "task_pauses_total",
+        ("reason",),
+        "Attempts of graphs that ended before their task: moved, put_off, or waiting for an answer.",
+    ),
     _counter("task_retries_put_off_total", (), "Retries that wait longer because their task type fails too often."),
     _counter("task_failures_total", ("reason",), "Attempts that failed, by reason."),
     _counter(

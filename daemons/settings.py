@@ -161,7 +161,7 @@ class Settings(BaseModel):
 
 
 class RedisUser(Settings):
-    """What those have that use Redis or Valkey; workers do not, so they need no password of it."""
+    """What those have that use Redis or Valkey; of workers only those that run graphs do, for checkpoints."""
 
     redis_host: str = Field("127.0.0.1", description="host name or address of Redis or Valkey")
     redis_port: int = Field(6379, ge=1, le=65535, description="its TCP port")
@@ -298,7 +298,7 @@ class DistributorSettings(OwnerSettings):
         return self.coordinator_address
 
 
-class WorkerSettings(DaemonSettings):
+class WorkerSettings(DaemonSettings, RedisUser):
     """Settings of ``a2a-worker``."""
 
     role = "worker"
@@ -330,6 +330,14 @@ class WorkerSettings(DaemonSettings):
     worker_handlers: Texts = Field(
         (),
         description="modules with @task handlers, or module:function, comma-separated; added to the built-in ones",
+    )
+    worker_graphs: Texts = Field(
+        (),
+        description="LangGraph projects (langgraph.json), comma-separated; each graph is the task type graph:NAME",
+    )
+    checkpoint_keep: int = Field(20, ge=1, le=100_000, description="checkpoints that are kept of each thread")
+    checkpoint_ttl_s: int = Field(
+        7 * 86_400, ge=60, description="seconds after its last step for which a thread's checkpoints are kept"
     )
     worker_labels: Labels = Field({}, description="labels that tasks may ask for, as name=value, comma-separated")
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from a2a_zmq.errors import ConfigError
+from daemons.env_files import read_env_file
 from daemons.settings import MODELS, Settings, default_text, env_name, is_secret
 
 EX_CONFIG: Final = 78  # sysexits.h: something in the configuration is wrong; supervisors need not try again
@@ -57,7 +58,7 @@ def load(
         sourced |= _from_toml(model, config)
     env_file = (directory or Path.cwd()) / ".env"
     if env_file.is_file():
-        sourced |= _from_environment(model, _read_env_file(env_file), f" in {env_file}")
+        sourced |= _from_environment(model, read_env_file(env_file), f" in {env_file}")
     sourced |= _from_environment(model, os.environ if environ is None else environ, " in the environment")
     for name, value in (flags or {}).items():
         if value is not None:
@@ -128,35 +129,6 @@ def _from_environment(model: type[Settings], environ: Mapping[str, str], where: 
         if value.strip():  # an empty variable, like `REDIS_PASSWORD=`, is one that is not set
             found[name] = (value, f"{env_name(name)}{where}")
     return found
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    """``NAME=value`` lines; ``#`` comments, ``export`` and quotes as shells have them, no expansion."""
-    values: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
-    for number, raw in enumerate(lines, 1):
-        line = raw.strip().removeprefix("export ").strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise ConfigError(f"{path}, line {number}: expected NAME=value")
-        value = value.strip()
-        if value[:1] in ("'", '"'):
-            quote = value[0]
-            end = value.find(quote, 1)
-            if end < 0:
-                raise ConfigError(f"{path}, line {number}: {quote} is not closed")
-            value = value[1:end]
-        else:
-            value = value.partition(" #")[0].rstrip()
-        values[name.strip()] = value
-    return values
 
 
 def _explain(error: ValidationError, sourced: Sourced) -> str:

@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from a2a_zmq.checkpoint.aio import AsyncRedisSaver as AsyncRedisSaver
+    from a2a_zmq.checkpoint.claims import Claim as Claim
+    from a2a_zmq.checkpoint.claims import ThreadClaims as ThreadClaims
     from a2a_zmq.checkpoint.options import Retention as Retention
     from a2a_zmq.checkpoint.serde import strict_serializer as strict_serializer
     from a2a_zmq.checkpoint.sync import RedisSaver as RedisSaver
 
 _MODULE_OF = {
     "AsyncRedisSaver": "aio",
+    "Claim": "claims",
     "RedisSaver": "sync",
     "Retention": "options",
+    "ThreadClaims": "claims",
     "strict_serializer": "serde",
 }
 

@@ -42,6 +42,7 @@ KEY_CLASSES: Final[tuple[KeyClass, ...]] = (
     KeyClass("writes", "TAG:ID:writes", "hash", Lifetime.THREAD, "checkpoint, task and number → pending write"),
     KeyClass("index", "TAG:ID:index", "zset", Lifetime.THREAD, "order of checkpoints, and what belongs to what"),
     KeyClass("fence", "TAG:ID:fence", "string", Lifetime.THREAD, "highest fence seen; stays when a thread is deleted"),
+    KeyClass("claims", "TAG:ID:claims", "hash", Lifetime.THREAD, "whose run has the thread; runs that had it lately"),
     KeyClass("threads", "TAG:threads", "zset", Lifetime.REGISTER, "encoded thread id by when it expires"),
     KeyClass("sizes", "TAG:sizes", "hash", Lifetime.REGISTER, 'encoded thread id → bytes; "" → bytes of all'),
 )

@@ -52,7 +52,7 @@ end
 """
 
 ON_THREAD: Final = (
-    "local FACTS, CHECKPOINTS, BLOBS, WRITES, INDEX, FENCE, THREADS, SIZES = unpack(KEYS)"
+    "local FACTS, CHECKPOINTS, BLOBS, WRITES, INDEX, FENCE, CLAIMS, THREADS, SIZES = unpack(KEYS)"
     + ON_REGISTER
     + r"""
 local Z = '\0'

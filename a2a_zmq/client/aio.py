@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from a2a_zmq.client import requests
+from a2a_zmq.client.asking import AsyncFleetRequests
 from a2a_zmq.client.base import (
     REACH_CHECK_S,
     REQUEST_TIMEOUT_S,
@@ -25,15 +25,14 @@ from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
 from a2a_zmq.client.handles import AsyncTaskHandle
 from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
-from a2a_zmq.client.requests import Ask, HistoryEvent, TaskPage
-from a2a_zmq.client.submission import TaskForm, checked_task_id
+from a2a_zmq.client.requests import Ask
+from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_payload
 from a2a_zmq.errors import FleetUnavailable, TaskTimeout
-from a2a_zmq.tasks import Record
 
 T = TypeVar("T")
 
 
-class AsyncFleetClient:
+class AsyncFleetClient(AsyncFleetRequests):
     """Submits tasks to a fleet, from one event loop.
 
     Args:
@@ -144,6 +143,33 @@ class AsyncFleetClient:
         await accepted
         return handle
 
+    async def submit_graph(
+        self,
+        name: str,
+        input: Any,  # noqa: A002 - as LangGraph calls it
+        *,
+        thread_id: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncTaskHandle:
+        """Run a graph of a worker's LangGraph project.
+
+        Args:
+            name: of the graph in ``langgraph.json``.
+            input: for the graph; JSON.
+            thread_id: the conversation that it belongs to; one of its own by default.
+            config, context: as for the graph's ``invoke``; JSON.
+            idempotency_key, task_id, options: as for :meth:`submit`.
+
+        Raises:
+            RequestRefused, FleetUnavailable: as :meth:`submit`.
+        """
+        payload = graph_payload(input, thread_id, config, context)
+        return await self.submit(f"graph:{name}", payload, idempotency_key=idempotency_key, task_id=task_id, **options)
+
     async def submit_many(
         self, task_type: str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[TaskOptions]
     ) -> list[AsyncTaskHandle]:
@@ -206,9 +232,9 @@ class AsyncFleetClient:
         return handle
 
     async def wait_for(self, handle: AsyncTaskHandle, timeout: float | None) -> None:
-        """Wait until the handle is done; what :meth:`AsyncTaskHandle.result` calls."""
+        """Wait until the handle is done, or its task asks something; what :meth:`AsyncTaskHandle.result` calls."""
         until = None if timeout is None else time.monotonic() + timeout
-        while not handle.done():
+        while not handle.stands:
             connection = self._connected()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             handle._waiters.append(waiter)
@@ -244,7 +270,7 @@ class AsyncFleetClient:
             options: as for :meth:`submit`.
 
         Raises:
-            TaskFailed, TaskCancelled, RequestRefused: of a task, when its turn comes.
+            TaskFailed, TaskCancelled, TaskWaiting, RequestRefused: of a task, when its turn comes.
             FleetUnavailable: no coordinator was reachable for ``unavailable_after_s``.
         """
         connection = self._connected()
@@ -324,61 +350,6 @@ class AsyncFleetClient:
         call = Call(ask.action, ask.payload, done, deadline=deadline, repeatable=ask.repeatable)
         self._connected().request(call)
         return await answered
-
-    async def get(self, task_id: str) -> Record | None:
-        """The task's full record, live or finished; None if the fleet does not know it."""
-        return requests.record_of(await self._ask(requests.get(task_id)))
-
-    async def status(self) -> dict[str, Any]:
-        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``."""
-        return requests.without_action(await self._ask(requests.status()))
-
-    async def tasks(
-        self, *, status: str | None = None, task_type: str | None = None, dead: bool = False, limit: int = 100
-    ) -> TaskPage:
-        """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
-        return requests.page_of(await self._ask(requests.tasks(status, task_type, limit, dead=dead)))
-
-    async def explain(self, task_id: str) -> dict[str, Any] | None:
-        """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in
-        ``docs/messages.md``.
-        """
-        answer = requests.without_action(await self._ask(requests.explain(task_id)))
-        return answer if answer.get("task") else None
-
-    async def history(self, task_id: str | None = None, *, limit: int = 100) -> list[HistoryEvent]:
-        """The audit history, newest first."""
-        return requests.events_of(await self._ask(requests.history(task_id, limit)))
-
-    async def cancel(self, *task_ids: str) -> dict[str, list[Any]]:
-        """Cancel tasks.
-
-        Returns:
-            ids by outcome: ``cancelled``, ``requested`` (being stopped), ``terminal``, ``unknown``.
-        """
-        outcome: dict[str, list[Any]] = {}
-        for ask in requests.cancel(task_ids):
-            requests.merge_lists(outcome, await self._ask(ask))
-        return outcome
-
-    async def retry(self, *task_ids: str) -> dict[str, list[Any]]:
-        """Run failed or abandoned tasks anew (operators only); returns ``retried`` ids and ``refused`` [id, why]."""
-        outcome: dict[str, list[Any]] = {}
-        for ask in requests.retry(task_ids):
-            requests.merge_lists(outcome, await self._ask(ask))
-        return outcome
-
-    async def drain(self, agent_id: str) -> dict[str, Any]:
-        """Let an agent finish what it has and take nothing new (operators only)."""
-        return requests.without_action(await self._ask(requests.drain(agent_id)))
-
-    async def failover(self, distributor_id: str) -> dict[str, Any]:
-        """As :meth:`FleetClient.failover` (operators only)."""
-        return requests.without_action(await self._ask(requests.failover(distributor_id)))
-
-    async def audit(self, *, repair: bool = False) -> dict[str, Any]:
-        """As :meth:`FleetClient.audit` (operators only)."""
-        return requests.without_action(await self._ask(requests.audit(repair=repair)))
 
 
 async def _each(

@@ -235,6 +235,10 @@ class Connection:
             accepted, tasks.accepted = tasks.accepted, []
             for entry in accepted:
                 entry.sink.accepted(entry)
+        if tasks.asked:
+            asked, tasks.asked = tasks.asked, []
+            for entry in asked:
+                entry.sink.asked(entry)
         if tasks.finished:
             finished, tasks.finished = tasks.finished, []
             for entry in finished:

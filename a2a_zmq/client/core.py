@@ -131,6 +131,8 @@ class ClientCore:
                     self._heard(now)
                     if message.payload.get("dropped"):
                         self._resume(same_process=True)
+                elif message.action == "task_waiting":
+                    self.tasks.take_asked(message.payload.get("tasks"))
             elif message.type is MessageType.RESPONSE:
                 self._take_response(message, now)
             elif message.type is MessageType.ERROR:
@@ -256,7 +258,7 @@ class ClientCore:
         for row in payload.get("live") or ():
             entry = self.tasks.get(row[0])
             if entry is not None:
-                self.tasks.accept(entry)
+                self.tasks.lives(entry, row[1])
         for task_id in payload.get("unknown") or ():
             entry = self.tasks.get(task_id)
             if entry is not None and entry.phase in (WATCHED, ACCEPTED):

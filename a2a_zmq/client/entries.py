@@ -17,11 +17,21 @@ ACCEPTED: Final = 3  # durable at the coordinator
 DONE: Final = 4  # outcome is set
 
 
+class Asked(NamedTuple):
+    """What a task asks somebody, and which attempt of it asked."""
+
+    attempt: int
+    interrupts: list[dict[str, Any]]
+
+
 class Sink(Protocol):
     """Where an entry's progress goes; called by the shell, never by the core."""
 
     def accepted(self, entry: Entry) -> None:
         """The task is durable at the coordinator."""
+
+    def asked(self, entry: Entry) -> None:
+        """``entry.asked`` was set: the task waits for an answer; or unset: it goes on."""
 
     def finished(self, entry: Entry) -> None:
         """``entry.outcome`` is set (possibly without :meth:`accepted` before it)."""
@@ -31,6 +41,7 @@ class Entry:
     """One task that a caller waits for.
 
     Attributes:
+        asked: what the task waits for; None if it waits for nothing.
         body: the task as JSON bytes; dropped once the coordinator has it.
         check: the coordinator may know this id already.
         deadline: monotonic time until which it must be accepted (inf: for as long as it takes).
@@ -40,7 +51,9 @@ class Entry:
         twins: entries with the same task id that other callers wait for.
     """
 
-    __slots__ = ("body", "check", "deadline", "index", "outcome", "phase", "sink", "task_id", "trouble", "twins")
+    __slots__ = (
+        "asked", "body", "check", "deadline", "index", "outcome", "phase", "sink", "task_id", "trouble", "twins",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,6 +74,7 @@ class Entry:
         self.phase = QUEUED
         self.outcome: Record | FleetError | None = None
         self.trouble = ""
+        self.asked: Asked | None = None
         self.twins: list[Entry] | None = None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from a2a_zmq.client.base import REACH_CHECK_S
-from a2a_zmq.client.entries import Entry
+from a2a_zmq.client.entries import Asked, Entry
+from a2a_zmq.client.requests import UNSET
 from a2a_zmq.client.submission import value_of
-from a2a_zmq.errors import FleetError, RequestRefused
+from a2a_zmq.errors import FleetError, RequestRefused, TaskWaiting
 from a2a_zmq.tasks import Record
 
 
@@ -20,6 +21,10 @@ class AsyncOwner(Protocol):
     async def get(self, task_id: str) -> Record | None: ...
 
     async def cancel(self, *task_ids: str) -> dict[str, list[Any]]: ...
+
+    async def resume_asked(
+        self, task_id: str, value: Any, answers: Mapping[str, Any] | None, asked: Asked | None
+    ) -> None: ...
 
     async def wait_for(self, handle: AsyncTaskHandle, timeout: float | None) -> None: ...
 
@@ -31,18 +36,23 @@ class Owner(Protocol):
 
     def cancel(self, *task_ids: str) -> dict[str, list[Any]]: ...
 
+    def resume_asked(
+        self, task_id: str, value: Any, answers: Mapping[str, Any] | None, asked: Asked | None
+    ) -> None: ...
+
     def wait_for(self, handle: TaskHandle, timeout: float | None) -> None: ...
 
 
 class AsyncTaskHandle:
     """A task that the fleet has accepted. Valid through lost connections and replaced coordinators."""
 
-    __slots__ = ("_accepted", "_client", "_outcome", "_waiters", "task_id")
+    __slots__ = ("_accepted", "_asked", "_client", "_outcome", "_waiters", "task_id")
 
     def __init__(self, client: AsyncOwner, accepted: asyncio.Future[None]) -> None:
         self.task_id = ""
         self._client = client
         self._accepted: asyncio.Future[None] | None = accepted
+        self._asked: Asked | None = None
         self._outcome: Record | FleetError | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -59,6 +69,14 @@ class AsyncTaskHandle:
             else:
                 self._accepted.set_result(None)
         self._accepted = None
+        self._wake()
+
+    def asked(self, entry: Entry) -> None:
+        self._asked = entry.asked
+        if entry.asked is not None:
+            self._wake()
+
+    def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -67,6 +85,16 @@ class AsyncTaskHandle:
     def done(self) -> bool:
         """Whether the result is here."""
         return self._outcome is not None
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is nothing to wait for: the result is here, or the task asks something."""
+        return self._outcome is not None or self._asked is not None
+
+    @property
+    def interrupts(self) -> list[dict[str, Any]]:
+        """The open questions of a task that waits, each with ``id`` and ``value``; empty if it does not."""
+        return [] if self._asked is None or self._outcome is not None else list(self._asked.interrupts)
 
     @property
     def record(self) -> Record | None:
@@ -82,12 +110,20 @@ class AsyncTaskHandle:
         Raises:
             TaskFailed, TaskCancelled: it did not complete.
             TaskTimeout: no result within ``timeout``; the task goes on.
+            TaskWaiting: it asks something; :meth:`resume` answers, then its result can be waited for again.
             FleetUnavailable: no coordinator was reachable for the client's ``unavailable_after_s``.
         """
-        if self._outcome is None:
+        if not self.stands:
             await self._client.wait_for(self, timeout)
-        assert self._outcome is not None
-        return value_of(self.task_id, self._outcome)
+        return _value_of(self.task_id, self._outcome, self._asked)
+
+    async def resume(self, value: Any = UNSET, *, answers: Mapping[str, Any] | None = None) -> None:
+        """Answer what the task asks: a value for its only question, or values by the questions' ids.
+
+        Raises:
+            RequestRefused: ``NOT_WAITING`` (any more), ``AMBIGUOUS`` (several questions), ``UNKNOWN_TASK``.
+        """
+        await self._client.resume_asked(self.task_id, value, answers, self._asked)
 
     async def status(self) -> str:
         """The task's status now; asks the coordinator unless the result is here."""
@@ -150,12 +186,13 @@ class TaskHandle:
     Valid through lost connections and replaced coordinators, and usable from any thread.
     """
 
-    __slots__ = ("_fleet", "_gate", "_outcome", "_waiters", "task_id")
+    __slots__ = ("_asked", "_fleet", "_gate", "_outcome", "_waiters", "task_id")
 
     def __init__(self, fleet: Owner, gate: Gate) -> None:
         self.task_id = ""
         self._fleet = fleet
         self._gate: Gate | None = gate
+        self._asked: Asked | None = None
         self._outcome: Record | FleetError | None = None
         self._waiters: list[threading.Event] | None = None
 
@@ -171,6 +208,14 @@ class TaskHandle:
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.one(outcome if isinstance(outcome, FleetError) else None)
+        self._wake()
+
+    def asked(self, entry: Entry) -> None:
+        self._asked = entry.asked
+        if entry.asked is not None:
+            self._wake()
+
+    def _wake(self) -> None:
         for waiter in list(self._waiters or ()):  # a waiter that gives up takes itself out meanwhile
             waiter.set()
 
@@ -179,6 +224,16 @@ class TaskHandle:
     def done(self) -> bool:
         """Whether the result is here."""
         return self._outcome is not None
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is nothing to wait for: the result is here, or the task asks something."""
+        return self._outcome is not None or self._asked is not None
+
+    @property
+    def interrupts(self) -> list[dict[str, Any]]:
+        """The open questions of a task that waits, each with ``id`` and ``value``; empty if it does not."""
+        return [] if self._asked is None or self._outcome is not None else list(self._asked.interrupts)
 
     @property
     def record(self) -> Record | None:
@@ -194,12 +249,20 @@ class TaskHandle:
         Raises:
             TaskFailed, TaskCancelled: it did not complete.
             TaskTimeout: no result within ``timeout``; the task goes on.
+            TaskWaiting: it asks something; :meth:`resume` answers, then its result can be waited for again.
             FleetUnavailable: no coordinator was reachable for the client's ``unavailable_after_s``.
         """
-        if self._outcome is None:
+        if not self.stands:
             self._fleet.wait_for(self, timeout)
-        assert self._outcome is not None
-        return value_of(self.task_id, self._outcome)
+        return _value_of(self.task_id, self._outcome, self._asked)
+
+    def resume(self, value: Any = UNSET, *, answers: Mapping[str, Any] | None = None) -> None:
+        """Answer what the task asks: a value for its only question, or values by the questions' ids.
+
+        Raises:
+            RequestRefused: ``NOT_WAITING`` (any more), ``AMBIGUOUS`` (several questions), ``UNKNOWN_TASK``.
+        """
+        self._fleet.resume_asked(self.task_id, value, answers, self._asked)
 
     def status(self) -> str:
         """The task's status now; asks the coordinator unless the result is here."""
@@ -214,12 +277,12 @@ class TaskHandle:
         return self._fleet.cancel(self.task_id)
 
     def waiter(self) -> threading.Event:
-        """An event that is set when the task is done (at once if it is)."""
+        """An event that is set when the task is done or asks something (at once if it is so)."""
         event = threading.Event()
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(event)
-        if self._outcome is not None:
+        if self.stands:
             event.set()
         return event
 
@@ -229,3 +292,11 @@ class TaskHandle:
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.task_id} {'done' if self.done() else 'under way'}>"
+
+
+def _value_of(task_id: str, outcome: Record | FleetError | None, asked: Asked | None) -> Any:
+    if outcome is not None:
+        return value_of(task_id, outcome)
+    if asked is None:  # it was answered, by somebody else, in this very moment
+        raise TaskWaiting(task_id, [])
+    raise TaskWaiting(task_id, list(asked.interrupts), asked.attempt)

@@ -8,7 +8,7 @@ from typing import Any
 
 from a2a_zmq.client.entries import Entry
 from a2a_zmq.client.submission import error_of
-from a2a_zmq.errors import FleetError
+from a2a_zmq.errors import FleetError, TaskWaiting
 
 # Tasks under way unless the caller says otherwise: enough that four full submissions are unanswered while as many run.
 DEFAULT_IN_FLIGHT = 4096
@@ -58,6 +58,15 @@ class MapRun:
     def accepted(self, entry: Entry) -> None:
         """Only results matter to a map."""
 
+    def asked(self, entry: Entry) -> None:
+        """A map goes on to the end of all tasks, so one that waits for an answer counts as one that did not complete.
+        What becomes of it later is nobody's business here."""
+        if entry.asked is not None:
+            ended = Entry(entry.task_id, b"", self, index=entry.index)
+            ended.outcome = TaskWaiting(entry.task_id, entry.asked.interrupts, entry.asked.attempt)
+            entry.sink = _NOBODY
+            self.finished(ended)
+
     def finished(self, entry: Entry) -> None:
         if self._ordered:
             self._by_index[entry.index] = entry
@@ -101,6 +110,19 @@ class MapRun:
             if self.on_room is not None and self.wants_more():
                 self.on_room()
         return entry
+
+
+class _Nobody:
+    """Sink of tasks that nobody waits for any more."""
+
+    def accepted(self, entry: Entry) -> None: ...
+
+    def asked(self, entry: Entry) -> None: ...
+
+    def finished(self, entry: Entry) -> None: ...
+
+
+_NOBODY = _Nobody()
 
 
 def yielded(entry: Entry, *, records: bool, return_exceptions: bool) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+import orjson
+
+from a2a_zmq.client.entries import Asked
 from a2a_zmq.client.submission import InvalidTask, checked_task_id
 from a2a_zmq.tasks import TRANSITIONS, Record
 
@@ -76,6 +79,40 @@ def history(task_id: str | None, limit: int) -> Ask:
 def cancel(task_ids: Sequence[str]) -> Iterator[Ask]:
     for chunk in _chunks(task_ids):
         yield Ask("cancel_tasks", {"task_ids": chunk})
+
+
+class _Unset:
+    """No value was given; None is one."""
+
+
+UNSET: Final = _Unset()
+
+
+def resume(task_id: str, value: Any, answers: Mapping[str, Any] | None, asked: Asked | None) -> Ask:
+    """An answer to what a task asks.
+
+    Args:
+        value: for its only question.
+        answers: value by question's id.
+        asked: what it asks, as far as that is known here. It makes sure that this answer is taken for no other
+            question, however often and late it arrives.
+    """
+    payload: dict[str, Any] = {"task_id": checked_task_id(task_id)}
+    if (answers is None) == (value is UNSET):
+        raise InvalidTask("give a value, or answers (value by the question's id)")
+    if answers is not None:
+        payload["answers"] = dict(answers)
+    elif asked is not None and len(asked.interrupts) == 1:
+        payload["answers"] = {str(asked.interrupts[0].get("id")): value}
+    else:
+        payload["value"] = value
+    if asked is not None:
+        payload["attempt"] = asked.attempt
+    try:
+        orjson.dumps(payload)
+    except TypeError as error:
+        raise InvalidTask(f"the answer cannot be written as JSON: {error}") from error
+    return Ask("resume_task", payload)
 
 
 def retry(task_ids: Sequence[str]) -> Iterator[Ask]:

@@ -48,6 +48,14 @@ def _as_dict(payload: object) -> dict[str, Any]:
     raise InvalidTask(f"the payload must be a JSON object (a dict), not {type(payload).__name__}")
 
 
+def graph_payload(
+    input_: Any, thread_id: str | None, config: Mapping[str, Any] | None, context: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The payload of a graph's task."""
+    options = {"thread_id": thread_id, "config": config, "context": context}
+    return {"input": input_, **{name: value for name, value in options.items() if value is not None}}
+
+
 class TaskForm:
     """What all tasks of one call have in common, encoded once.
 

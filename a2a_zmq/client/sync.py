@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from a2a_zmq.client import requests
+from a2a_zmq.client.asking import FleetRequests
 from a2a_zmq.client.base import (
     REACH_CHECK_S,
     REQUEST_TIMEOUT_S,
@@ -26,11 +26,10 @@ from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
 from a2a_zmq.client.handles import Gate, TaskHandle
 from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
-from a2a_zmq.client.requests import Ask, HistoryEvent, TaskPage
-from a2a_zmq.client.submission import TaskForm, checked_task_id
+from a2a_zmq.client.requests import Ask
+from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_payload
 from a2a_zmq.client.thread import LoopThread
 from a2a_zmq.errors import TaskTimeout
-from a2a_zmq.tasks import Record
 
 # submit_many runs at most this many tasks ahead of the coordinator's answers.
 MAX_UNACCEPTED = 8192
@@ -38,7 +37,7 @@ MAX_UNACCEPTED = 8192
 T = TypeVar("T")
 
 
-class FleetClient:
+class FleetClient(FleetRequests):
     """Submits tasks to a fleet; may be shared by threads. Not usable in a child process after a fork.
 
     Args:
@@ -143,6 +142,33 @@ class FleetClient:
             raise gate.error
         return handle
 
+    def submit_graph(
+        self,
+        name: str,
+        input: Any,  # noqa: A002 - as LangGraph calls it
+        *,
+        thread_id: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> TaskHandle:
+        """Run a graph of a worker's LangGraph project.
+
+        Args:
+            name: of the graph in ``langgraph.json``.
+            input: for the graph; JSON.
+            thread_id: the conversation that it belongs to; one of its own by default.
+            config, context: as for the graph's ``invoke``; JSON.
+            idempotency_key, task_id, options: as for :meth:`submit`.
+
+        Raises:
+            RequestRefused, FleetUnavailable: as :meth:`submit`.
+        """
+        payload = graph_payload(input, thread_id, config, context)
+        return self.submit(f"graph:{name}", payload, idempotency_key=idempotency_key, task_id=task_id, **options)
+
     def submit_many(
         self, task_type: str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[TaskOptions]
     ) -> list[TaskHandle]:
@@ -210,11 +236,11 @@ class FleetClient:
             thread.post(lambda: thread.connection.submit(entries))
 
     def wait_for(self, handle: TaskHandle, timeout: float | None) -> None:
-        """Wait until the handle is done; what :meth:`TaskHandle.result` calls."""
+        """Wait until the handle is done, or its task asks something; what :meth:`TaskHandle.result` calls."""
         until = None if timeout is None else time.monotonic() + timeout
         waiter = handle.waiter()
         try:
-            while not handle.done():
+            while not handle.stands:
                 self._thread.check()
                 left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
                 if waiter.wait(max(0.0, left)):
@@ -251,7 +277,7 @@ class FleetClient:
             options: as for :meth:`submit`.
 
         Raises:
-            TaskFailed, TaskCancelled, RequestRefused: of a task, when its turn comes.
+            TaskFailed, TaskCancelled, TaskWaiting, RequestRefused: of a task, when its turn comes.
             FleetUnavailable: no coordinator was reachable for ``unavailable_after_s``.
         """
         form = TaskForm(task_type, **options)
@@ -328,60 +354,3 @@ class FleetClient:
         if isinstance(call.answer, dict):
             return call.answer
         raise call.answer
-
-    def get(self, task_id: str) -> Record | None:
-        """The task's full record, live or finished; None if the fleet does not know it."""
-        return requests.record_of(self._ask(requests.get(task_id)))
-
-    def status(self) -> dict[str, Any]:
-        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``."""
-        return requests.without_action(self._ask(requests.status()))
-
-    def tasks(
-        self, *, status: str | None = None, task_type: str | None = None, dead: bool = False, limit: int = 100
-    ) -> TaskPage:
-        """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
-        return requests.page_of(self._ask(requests.tasks(status, task_type, limit, dead=dead)))
-
-    def explain(self, task_id: str) -> dict[str, Any] | None:
-        """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in
-        ``docs/messages.md``.
-        """
-        answer = requests.without_action(self._ask(requests.explain(task_id)))
-        return answer if answer.get("task") else None
-
-    def history(self, task_id: str | None = None, *, limit: int = 100) -> list[HistoryEvent]:
-        """The audit history, newest first."""
-        return requests.events_of(self._ask(requests.history(task_id, limit)))
-
-    def cancel(self, *task_ids: str) -> dict[str, list[Any]]:
-        """Cancel tasks.
-
-        Returns:
-            ids by outcome: ``cancelled``, ``requested`` (being stopped), ``terminal``, ``unknown``.
-        """
-        outcome: dict[str, list[Any]] = {}
-        for ask in requests.cancel(task_ids):
-            requests.merge_lists(outcome, self._ask(ask))
-        return outcome
-
-    def retry(self, *task_ids: str) -> dict[str, list[Any]]:
-        """Run failed or abandoned tasks anew (operators only); returns ``retried`` ids and ``refused`` [id, why]."""
-        outcome: dict[str, list[Any]] = {}
-        for ask in requests.retry(task_ids):
-            requests.merge_lists(outcome, self._ask(ask))
-        return outcome
-
-    def drain(self, agent_id: str) -> dict[str, Any]:
-        """Let an agent finish what it has and take nothing new (operators only)."""
-        return requests.without_action(self._ask(requests.drain(agent_id)))
-
-    def failover(self, distributor_id: str) -> dict[str, Any]:
-        """Move the tasks of a distributor that does not come back to others that can run them (operators only): how
-        many are ``moving``, how many ``stay`` because no other one can, and a ``message``. Refused while it lives."""
-        return requests.without_action(self._ask(requests.failover(distributor_id)))
-
-    def audit(self, *, repair: bool = False) -> dict[str, Any]:
-        """Compare store, coordinator and distributors, and mend what has one right answer (operators only): ``checked``
-        tasks, ``findings``, their ``total``, how many were ``repaired``, and what is ``unchecked``."""
-        return requests.without_action(self._ask(requests.audit(repair=repair)))

@@ -6,21 +6,24 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from a2a_zmq.client.entries import ACCEPTED, DONE, WATCHED, Entry
+from a2a_zmq.client.entries import ACCEPTED, DONE, WATCHED, Asked, Entry
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError
+from a2a_zmq.tasks import WAITING
 
 
 class TaskTable:
     """Entries by task id; entries of further callers for the same task are the *twins* of the first.
 
     Attributes:
-        accepted, finished: entries that made this move; whoever hands them out empties the lists.
+        accepted, finished: entries that made this move; whoever hands them out empties the lists. ``asked``: those
+            whose task asked something, or goes on after that.
         unknown_results: results that nobody waited for (dropped).
     """
 
     def __init__(self) -> None:
         self.accepted: list[Entry] = []
+        self.asked: list[Entry] = []
         self.finished: list[Entry] = []
         self.unknown_results = 0
         self._tasks: dict[str, Entry] = {}
@@ -52,6 +55,9 @@ class TaskTable:
         entry.phase = known.phase
         if known.phase == ACCEPTED:
             self.accepted.append(entry)
+        if known.asked is not None:
+            entry.asked = known.asked
+            self.asked.append(entry)
         return False
 
     # ------------------------------------------------------------ moves
@@ -63,6 +69,30 @@ class TaskTable:
                 one.phase = ACCEPTED
                 one.body = b""
                 self.accepted.append(one)
+
+    def lives(self, entry: Entry, status: Any) -> None:
+        """The coordinator has it, and says where it stands. (What it asks comes in a message of its own.)"""
+        self.accept(entry)
+        if entry.asked is not None and status != WAITING:
+            self._asks(entry, None)
+
+    def take_asked(self, items: Any) -> None:
+        """Tasks that ask something, or (without questions) go on."""
+        for item in items if isinstance(items, list) else ():
+            entry = self.get(item.get("task_id")) if isinstance(item, dict) else None
+            attempt, interrupts = (item.get("attempt"), item.get("interrupts")) if entry is not None else (None, None)
+            if entry is None or not isinstance(attempt, int) or not isinstance(interrupts, list):
+                continue
+            self.accept(entry)
+            if interrupts:
+                self._asks(entry, Asked(attempt, interrupts))
+            elif entry.asked is not None and entry.asked.attempt == attempt:
+                self._asks(entry, None)
+
+    def _asks(self, entry: Entry, asked: Asked | None) -> None:
+        for one in (entry, *(entry.twins or ())):
+            one.asked = asked
+            self.asked.append(one)
 
     def take_results(self, records: Any) -> None:
         """Result records from the coordinator: the only thing that is done once for every task."""

@@ -23,6 +23,7 @@ _CLIENT_REQUESTS = (
     "explain",
     "list_tasks",
     "cancel_tasks",
+    "resume_task",
     "fleet_status",
     "history",
 )  # fmt: skip
@@ -35,6 +36,7 @@ REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
         "assign_tasks",
         "assign_task",
         "cancel_tasks",
+        "resume_tasks",
         "resync",
         "drain",
         "explain",
@@ -44,9 +46,9 @@ REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
 }
 
 EVENTS: dict[tuple[Role, Role], tuple[str, ...]] = {
-    (Role.COORDINATOR, Role.CLIENT): ("task_results",),
-    (Role.COORDINATOR, Role.OPERATOR): ("task_results",),
-    (Role.DISTRIBUTOR, Role.COORDINATOR): ("task_results", "task_unknown", "workers_changed"),
+    (Role.COORDINATOR, Role.CLIENT): ("task_results", "task_waiting"),
+    (Role.COORDINATOR, Role.OPERATOR): ("task_results", "task_waiting"),
+    (Role.DISTRIBUTOR, Role.COORDINATOR): ("task_results", "task_waiting", "task_unknown", "workers_changed"),
     (Role.WORKER, Role.DISTRIBUTOR): ("task_results", "task_started", "task_handback"),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, IN_PROGRESS, WAITING, Record
 from daemons.cli.listing import exit_of
 from daemons.cli.output import local_time, seconds_between, short
+from daemons.cli.waiting import how_to_answer, question
 
 Json = dict[str, Any]
 ERROR_CHARS = 300
@@ -74,7 +75,9 @@ def _now(found: Json, record: Record, metadata: Json) -> str:
         begun = f"runs on {where}{attempt} since {local_time(since)}" if since else f"is with worker {where}{attempt}"
         return f"It {begun}."
     if status == WAITING:
-        return "It waits for a person's input; no worker is held meanwhile."
+        asked = metadata.get("interrupts") or holder.get("interrupts") or []
+        how = how_to_answer(str(record.get("task_id")), asked)
+        return f"It asks: {question(asked)}. {how}. No worker is held meanwhile."
     reasons = found.get("why")
     place = {"inbox": "in the coordinator's inbox", "ended": "nowhere: it is unknown to the coordinator"}.get(
         str(found.get("state")), f"at {holder.get('id')} ({holder.get('phase') or found.get('state')})"

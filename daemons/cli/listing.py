@@ -8,6 +8,7 @@ from a2a_zmq.client.requests import TaskPage
 from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.tasks import Record
 from daemons.cli.output import local_time, print_table, short
+from daemons.cli.waiting import question
 
 PAGE = 1_000
 ERROR_CHARS = 60
@@ -29,10 +30,12 @@ def print_tasks(page: TaskPage, *, status: str | None, dead: bool) -> None:
                 metadata.get("attempt", ""),
                 metadata.get("worker") or metadata.get("distributor") or "",
                 local_time(record.get("created_at")),
-                short(record.get("error"), ERROR_CHARS),
+                question(metadata["interrupts"], ERROR_CHARS)
+                if metadata.get("interrupts")
+                else short(record.get("error"), ERROR_CHARS),
             )
         )
-    print_table(("task", "type", "status", "attempt", "where", "created", "error"), rows, right="attempt")
+    print_table(("task", "type", "status", "attempt", "where", "created", "error or question"), rows, right="attempt")
     if page.since:
         since = f"since the coordinator was started ({local_time(page.since)})"
         print(f"the newest {len(page.tasks)} that are kept; {page.total} {status} {since}")

@@ -14,10 +14,11 @@ import typer
 from a2a_zmq.client.base import TaskSpec
 from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.client.sync import FleetClient
-from a2a_zmq.errors import ConfigError, FleetError, FleetUnavailable, TaskTimeout
-from a2a_zmq.tasks import COMPLETED
-from daemons.cli.invocation import EX_INTERRUPTED, CommandFailed, Invocation, print_json
+from a2a_zmq.errors import ConfigError, FleetError, FleetUnavailable, TaskTimeout, TaskWaiting
+from a2a_zmq.tasks import COMPLETED, WAITING
+from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
+from daemons.cli.waiting import question, standing
 
 # Members of a line of --file, with the type that each must have.
 LINE_MEMBERS: dict[str, tuple[type, ...]] = {
@@ -112,11 +113,13 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
             _show_ids(run, going_on, time.monotonic() - began)
             text = f"interrupted; {len(going_on)} tasks go on: a2actl result ID waits for one, a2actl cancel ID ends it"
             raise CommandFailed(text, EX_INTERRUPTED) from None
-    results = [_summary(handle) for handle in handles]
+        results = [_summary(handle) for handle in handles]  # before the client's end ends those that wait
     elapsed_s = time.monotonic() - began
-    bad = [row for row in results if row["status"] != COMPLETED]
+    waiting = [row for row in results if row["status"] == WAITING]
+    bad = [row for row in results if row["status"] not in (COMPLETED, WAITING)]
     if run.json:
-        head = {"submitted": len(results), "completed": len(results) - len(bad), "failed": len(bad)}
+        head = {"submitted": len(results), "completed": len(results) - len(bad) - len(waiting)}
+        head |= {"failed": len(bad), "waiting": len(waiting)}
         print_json({**head, "elapsed_s": round(elapsed_s, 6), "results": results})
     else:
         _show_results(results, elapsed_s)
@@ -124,6 +127,10 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         first = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise CommandFailed(f"task {first['task_id']} {first['status']}: {short(first['error'], 200)}{more}")
+    if waiting:
+        first = waiting[0]
+        more = f"\n{len(waiting) - 1} more tasks wait for answers" if len(waiting) > 1 else ""
+        raise CommandFailed(standing(TaskWaiting(first["task_id"], first["interrupts"])) + more, EX_TEMPFAIL)
 
 
 def _submit(client: FleetClient, specs: Iterable[dict[str, Any]]) -> list[TaskHandle]:
@@ -169,6 +176,8 @@ def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
                 raise TaskTimeout(handle.task_id, run.timeout_s or 0.0) from None  # of all, not what was left of it
             except FleetUnavailable:
                 raise
+            except TaskWaiting:
+                pass  # said of it below
             except Exception:
                 if handle.record is None:
                     raise
@@ -176,6 +185,9 @@ def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
 
 
 def _summary(handle: TaskHandle) -> dict[str, Any]:
+    if handle.interrupts:
+        return {"task_id": handle.task_id, "status": WAITING, "result": None, "error": None,
+                "interrupts": handle.interrupts}  # fmt: skip
     record = handle.record or {}
     row = {"task_id": handle.task_id, "status": record.get("status", ""), "result": record.get("result")}
     return {**row, "error": record.get("error")}
@@ -195,6 +207,7 @@ def _show_ids(run: Invocation, task_ids: list[str], elapsed_s: float) -> None:
 def _show_results(results: list[dict[str, Any]], elapsed_s: float) -> None:
     for row in results[:SHOWN_IDS]:
         value = orjson.dumps(row["result"]).decode() if row["status"] == COMPLETED else row["error"]
+        value = question(row["interrupts"]) if row["status"] == WAITING else value
         print(f"{row['task_id']}  {row['status']}  {short(value, 200)}")
     if len(results) > SHOWN_IDS:
         print(f"… {len(results)} tasks in {elapsed_s:.2f} s")

@@ -1,4 +1,4 @@
-"""Commands about tasks: submit, result, task, tasks, explain, cancel, retry, history."""
+"""Commands about tasks: submit, result, resume, task, tasks, explain, cancel, retry, history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, result, task, tasks, explain, cancel, retry, history):
+    for command in (submit, result, resume, task, tasks, explain, cancel, retry, history):
         app.command()(command)
 
 
@@ -74,35 +74,28 @@ def submit(
 
 def result(ctx: typer.Context, task_id: TaskIdArgument) -> None:
     """Wait for a task's result and print it (for at most --timeout seconds; 30 by default)."""
-    from a2a_zmq.client.submission import error_of
-    from daemons.cli.invocation import DEFAULT_TIMEOUT_S, print_json
+    from daemons.cli import waiting
 
     run = invocation(ctx)
     with run.client() as client:
-        handle = client.attach(task_id)
-        error = None
-        try:
-            value = handle.result(run.timeout_s or DEFAULT_TIMEOUT_S)
-        except Exception:
-            if handle.record is None:
-                raise
-            error, value = error_of(task_id, handle.record), None
-        record = handle.record or {}
-    status = record.get("status", "")
-    if run.json:
-        print_json({"task_id": task_id, "status": status, "result": value, "error": record.get("error")})
-        if error is not None:
-            raise CommandFailed(str(error))
-    elif error is not None:
-        raise error
-    else:
-        _print_value(value)
+        waiting.show_result(run, client.attach(task_id))
 
 
-def _print_value(value: Any) -> None:
-    import orjson
+def resume(
+    ctx: typer.Context,
+    task_id: TaskIdArgument,
+    *,
+    value: Annotated[str | None, typer.Option(metavar="JSON", help="The answer, as JSON.")] = None,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="The answer, as it is.")] = None,
+    interrupt: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which question is answered, if there are several.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result, or the next question.")] = False,
+) -> None:
+    """Answer what a task asks (see tasks --status waiting), so that it goes on."""
+    from daemons.cli import waiting
 
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else value)
+    waiting.resume(invocation(ctx), task_id, waiting.value_of(value, text), interrupt, wait=wait)
 
 
 def _known(found: dict[str, Any] | None, task_id: str) -> dict[str, Any]:
@@ -113,10 +106,12 @@ def _known(found: dict[str, Any] | None, task_id: str) -> dict[str, Any]:
 
 def task(ctx: typer.Context, task_id: TaskIdArgument) -> None:
     """Everything that is recorded of a task."""
+    from daemons.cli.waiting import print_value
+
     run = invocation(ctx)
     with run.client() as client:
         record = _known(client.get(task_id), task_id)
-    run.show({"task": record}, lambda: _print_value(record))
+    run.show({"task": record}, lambda: print_value(record))
 
 
 def tasks(

@@ -127,7 +127,7 @@ class Assigner:
         """How many tasks it may be told of now."""
         if not home.up or home.blocked_until > self._now:
             return 0
-        return self._desk.config.assign_window - home.sent
+        return self._desk.config.assign_window - (home.sent - home.waiting)
 
     def _pump(self, home: Distributor, now: Now) -> None:
         """Tell of queued tasks that are durable, as far as the window allows."""

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from a2a_zmq import tasks
+from a2a_zmq.clock import parse_iso
 from a2a_zmq.interfaces import INBOX, KeyFact
 from a2a_zmq.state import keys
 from a2a_zmq.state.lease_rules import parse_lease_value
@@ -25,9 +26,12 @@ FINISH: Final = "finish"  # end the task by the result that is recorded, and tak
 PUT_BACK: Final = "put_back"  # write the coordinator's copy of the record, and assign the task again
 ADOPT: Final = "adopt"  # take the task into the coordinator's ledger, and assign it
 REGISTER: Final = "register"  # enter the distributor in the registry, and take in its tasks
+LISTEN: Final = "listen"  # believe the record about whether the task waits for an answer
 RECOUNT: Final = "recount"  # count again from the tasks themselves
 
 INBOX_NAME: Final = "inbox"
+# What a distributor has stored it has told by then, if the message is not lost.
+TOLD_WITHIN_S: Final = 5.0
 
 
 class Finding(NamedTuple):
@@ -55,6 +59,8 @@ class Facts:
         places: where it is live in the store, with its record there.
         before: its result, read before ``places`` was; ``after``: read after it. None where there is none, or only one
             of an earlier life.
+        waits: the attempt that asked what it waits for, as far as the coordinator knows; None if it does not wait.
+        wall: our clock's time.
         local: no client submitted it: a distributor took it in by itself.
         held: distributors that have it in their memory; ``answered``: those that said whether they do.
         free: distributors whose lease nobody holds: no process of theirs may write.
@@ -66,6 +72,8 @@ class Facts:
     places: dict[str, bytes]
     before: bytes | None
     after: bytes | None
+    waits: int | None = None
+    wall: float = 0.0
     local: bool = False
     held: AbstractSet[str] = frozenset()
     answered: AbstractSet[str] = frozenset()
@@ -96,6 +104,29 @@ def ends(result: bytes | None, record: Mapping[str, Any] | None) -> bool:
     return result is not None and tasks.ends(orjson.loads(result), record or {})
 
 
+def asked_in(record: Mapping[str, Any] | None) -> int | None:
+    """The attempt that asked what the task waits for, by its record; None if it does not wait."""
+    if record is None or record.get("status") != tasks.WAITING:
+        return None
+    metadata = record.get("metadata") or {}
+    asked = metadata.get("asked", metadata.get("attempt"))
+    return asked if isinstance(asked, int) else None
+
+
+def _wait_finding(facts: Facts, record: Mapping[str, Any]) -> str:
+    """What is wrong with what the coordinator knows of its waiting, "" for nothing (or a message may be on its way)."""
+    asked = asked_in(record)
+    try:
+        age_s = facts.wall - parse_iso(str(record.get("updated_at")))
+    except ValueError:
+        return ""
+    if asked == facts.waits or age_s < TOLD_WITHIN_S:
+        return ""
+    return (
+        "it waits for an answer, the coordinator was not told" if asked else "it does not wait for an answer any more"
+    )
+
+
 def judge(facts: Facts) -> list[Finding]:
     """What is wrong with a task; nothing, if it only was on its way when it was looked at first."""
     records = {place: parsed(facts.task_id, raw) for place, raw in facts.places.items()}
@@ -123,6 +154,8 @@ def _known(facts: Facts, home: str, record: dict[str, Any] | None) -> Iterator[F
     elif record is not None:
         if facts.assigned and home in facts.answered and home not in facts.held:
             yield finding("assigned_unknown", "it is assigned, but its distributor does not know it", PUT_BACK)
+        elif what := _wait_finding(facts, record):
+            yield finding("wait_unheard", what, LISTEN)
     elif facts.after is not None:
         if facts.unused(home):  # else it ended while we looked, and its message is on the way
             yield finding("ended_unheard", "its result is recorded, but the coordinator was not told", FINISH)

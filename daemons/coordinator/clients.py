@@ -145,6 +145,11 @@ class Clients:
         client.results.append(encoded)
         client.results_bytes += len(encoded)
 
+    def subscribers(self, entry: Entry) -> list[Client]:
+        """Everybody who is to get this task's result."""
+        names = [entry.subscriber, *self._watchers.get(entry.task_id, ())]
+        return [self.connected[name] for name in names if name in self.connected]
+
     def waiting_for(self, entry: Entry) -> list[Client]:
         """Everybody who is to get this result; forgets the subscriptions."""
         names = [entry.subscriber, *self._take_watchers(entry.task_id)]

@@ -38,6 +38,7 @@ from daemons.coordinator.staging import INBOX_SECTION
 from daemons.coordinator.submissions import Submissions
 from daemons.coordinator.supervision import Supervision
 from daemons.coordinator.sync import Sync
+from daemons.coordinator.waits import Waits
 from daemons.runtime.contract import (
     Batch,
     BatchApplied,
@@ -98,6 +99,7 @@ class CoordinatorCore:
         queries, lists = Queries(desk, self.supervision), Lists(desk, self.supervision)
         explaining, commands = Explaining(desk, self.failover), Commands(desk)
         self.leaving = Leaving(desk, commands)
+        self.waits = Waits(desk)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
             BatchApplied: self._batch_applied,
@@ -127,6 +129,7 @@ class CoordinatorCore:
             "fleet_status": queries.fleet_status,
             "history": queries.history,
             "cancel_tasks": commands.cancel,
+            "resume_task": self.waits.resume,
             "retry_tasks": commands.retry,
             "drain_agent": self.leaving.drain_agent,
             "failover": self.failover.request,
@@ -135,6 +138,8 @@ class CoordinatorCore:
         self._distributor_messages: dict[str, Callable[[Distributor, Message, Now], None]] = {
             "task_results": results.task_results,
             "task_unknown": results.task_unknown,
+            "task_waiting": self.waits.asked,
+            "resume_tasks": self.waits.told,
             "explain": explaining.told,
             "workers_changed": results.workers_changed,
             "heartbeat": self.sync.beat,
@@ -159,6 +164,8 @@ class CoordinatorCore:
         if desk.leading:
             self.failover.settle(now)
             self.assigner.settle(now)
+        if desk.joined:
+            self.waits.settle(now)
         desk.out.extend(desk.clients.flush(now))
         desk.questions.expire(now)
         self.leaving.settle(now)
@@ -281,6 +288,7 @@ class CoordinatorCore:
     def _peer_up(self, event: PeerUp, now: Now) -> None:
         if event.peer.role is Role.DISTRIBUTOR:
             self.sync.came(event.peer, now)
+            self.waits.came(event.peer.agent_id)
         elif event.peer.role in (Role.CLIENT, Role.OPERATOR):
             self.desk.clients.came(event.peer.agent_id, event.peer.role)
 

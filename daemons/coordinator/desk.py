@@ -10,10 +10,11 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
+from a2a_zmq.fences import obeyed_above
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
-from daemons.coordinator.clients import Clients, results_message, split
+from daemons.coordinator.clients import Client, Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.ledger import Ledger
@@ -22,7 +23,7 @@ from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
 from daemons.coordinator.records import MOVING, Entry, public_result
 from daemons.coordinator.staging import INBOX_SECTION, Staging
-from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Send
+from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Outranked, Send
 
 # Task types that are remembered at most: they are kept in one header member, and named to clients.
 MAX_KNOWN_TYPES = 1_000
@@ -42,6 +43,7 @@ class Desk:
         inbox_checked: the loaded inbox was compared with the results in the store.
         letters: dead letters, as counted in the store a while ago and kept up since.
         restaged: live tasks whose records the store had lost and was given again.
+        joined: clients that in this wake-up came to wait for tasks that asked something.
         finished: tasks that ended since this process started, by status; ``late``: results that were not wanted.
     """
 
@@ -81,6 +83,7 @@ class Desk:
         self.finished = {COMPLETED: 0, FAILED: 0, ABANDONED: 0}
         self.late = 0
         self.restaged: set[str] = set()
+        self.joined: list[tuple[Client, Entry]] = []
         self._ended: dict[str, list[bytes]] = {}
 
     # ------------------------------------------------------------ answers
@@ -101,6 +104,11 @@ class Desk:
         """What shows a distributor that it is the present leader who asks."""
         return {"fence": self.fence, "epoch": self.epoch}
 
+    def heed(self, home: Distributor) -> None:
+        """Has it obeyed a leader with a higher fence than ours?"""
+        if self.leading and (fence := obeyed_above(home.said, self.fence, self.epoch)):
+            self.out.append(Outranked(fence, self.epoch, home.agent_id))
+
     def retry_after_s(self) -> float:
         """The configured pause ± 25 %."""
         return self.config.retry_after_s * (0.75 + 0.5 * self.rng())
@@ -119,6 +127,13 @@ class Desk:
         """Result records by id, wherever they are; with ``letters`` also of dead letters whose results have expired."""
         args = {"distributor_ids": self.everywhere(), "task_ids": task_ids, "letters": letters}
         self.ask("results", args, then, now)
+
+    def subscribe(self, client: Client, entry: Entry) -> bool:
+        """This client gets the task's result too. False if there are too many further subscriptions."""
+        taken = self.clients.subscribe(client, entry)
+        if taken and entry.task_id in self.ledger.waits:
+            self.joined.append((client, entry))
+        return taken
 
     # ------------------------------------------------------------ ends of tasks
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Without a version that moved there was probably nothing to report: wait so many times longer.
 PATIENCE = 5
+# Heartbeats in a row that count more tasks waiting for answers than we know of; one may be ahead of the message.
+UNHEARD_BEATS = 3
 
 
 class Distributor:
@@ -20,6 +22,7 @@ class Distributor:
     Attributes:
         registered: in the store's registry, so that its section will be loaded by the next coordinator.
         follows: it reports its results to us; from then on we hear of all of them.
+        said: what it said last of the coordinator that it obeys (``obeys``).
         coordinators: those that it has a session with, as (id, leads).
         up, suspect: its session; a suspect one may still come back within the grace.
         draining: it was told to; it gets no new tasks.
@@ -32,8 +35,9 @@ class Distributor:
         queue: placed here and durable, to be told when the window opens.
         cancels: ids that it was asked, or is to be asked, to cancel, each with the life of the task that is meant;
             ``cancels_kept`` is how many of them our header in the store names, of which some may have ended.
-        pending, in_progress, held_version, dropped: its last heartbeat (``dropped``: reports that it had no room to
-            keep for us). ``told_version``: what its results brought.
+        waiting: of its tasks, those that wait for an answer: no load, and outside of its window.
+        pending, in_progress, held_waiting, held_version, dropped: its last heartbeat (``dropped``: reports that it had
+            no room to keep for us). ``told_version``: what its results brought.
         short_since: monotonic time since which it has held less than it was sent and reported nothing; None if it has
             not.
         blocked_until: its outbox was full.
@@ -47,10 +51,10 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
-        "draining", "dropped", "follows", "given_up", "held_version", "in_progress", "lease_seen", "live", "moving",
-        "needs_sync", "offers", "pending", "queue", "reconciled_at", "reconciling", "registered", "registering",
-        "section", "sent", "short_since",
-        "slots", "status", "suite", "suspect", "task_types", "told_version", "up", "workers",
+        "draining", "dropped", "follows", "given_up", "held_version", "held_waiting", "in_progress",
+        "lease_seen", "live", "moving", "needs_sync", "offers", "pending", "queue", "reconciled_at",
+        "reconciling", "registered", "registering", "said", "section", "sent", "short_since", "slots", "status",
+        "suite", "suspect", "task_types", "told_version", "unheard", "up", "waiting", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -61,6 +65,7 @@ class Distributor:
         self.up = False
         self.suspect = False
         self.follows = False
+        self.said: dict[str, Any] = {}
         self.coordinators: list[tuple[str, bool]] = []
         self.draining = False
         self.needs_sync = True
@@ -74,6 +79,7 @@ class Distributor:
         self.workers: list[dict[str, Any]] = []
         self.live = 0
         self.sent = 0
+        self.waiting = self.held_waiting = self.unheard = 0
         self.queue = PriorityLanes()
         self.cancels: dict[str, str] = {}
         self.cancels_kept = 0
@@ -91,9 +97,14 @@ class Distributor:
         self.suite = ""
         self.clock_off_s = 0.0
 
+    @property
+    def load(self) -> int:
+        """Unfinished tasks, but for those that wait for an answer."""
+        return self.live - self.waiting
+
     def forget_tasks(self) -> None:
         """The tasks are about to be loaded anew."""
-        self.live = self.sent = 0
+        self.live = self.sent = self.waiting = 0
         self.queue = PriorityLanes()
         self.cancels.clear()
         self.moving.clear()
@@ -108,6 +119,7 @@ class Distributor:
         self.changed_at = now
         self.describe(details)
         self.suite = str(details.get("version") or "")[:64]
+        self.said = {"obeys": details.get("obeys")}
         workers = details.get("live")
         if not self.workers and isinstance(workers, int) and workers > 0:
             self.slots = workers  # until it says more: one slot each
@@ -155,8 +167,13 @@ class Distributor:
 
     def beat(self, payload: dict[str, Any], now: float) -> None:
         """A heartbeat's load and version."""
+        self.said = {"obeys": payload.get("obeys")}
         self.pending = _count(payload.get("pending"), self.pending)
         self.in_progress = _count(payload.get("in_progress"), self.in_progress)
+        self.held_waiting = _count(payload.get("waiting"), 0)
+        self.unheard = self.unheard + 1 if self.held_waiting > self.waiting else 0
+        if self.unheard >= UNHEARD_BEATS:  # it was asked for answers, and we were not told
+            self.needs_sync, self.unheard = True, 0
         slots = _count(payload.get("slots"), 0)
         if slots:
             self.slots = slots
@@ -167,7 +184,7 @@ class Distributor:
         dropped = _count(payload.get("dropped"), 0)
         self.needs_sync = self.needs_sync or (dropped > 0 and dropped != self.dropped)
         self.dropped = dropped
-        if self.pending + self.in_progress >= self.sent:
+        if self.pending + self.in_progress + self.held_waiting >= self.sent:
             self.short_since = None
         elif self.short_since is None:
             self.short_since = now

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
 from a2a_zmq.tasks import attempt_of
+from daemons.coordinator.asking import Wait, wait_of
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lanes import Lane
 from daemons.coordinator.records import DONE, FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Floor, Need, Needs
@@ -25,6 +27,7 @@ class Ledger:
         distributors: all that are known, up or not.
         owners, owner_bytes: unfinished tasks by client identity, and the bytes of their records.
         live_bytes: of all records.
+        waits: of tasks that asked something, answered or not; ``waiting`` counts those that are not.
         floors: former lives of retried tasks; late copies of their old results do not count.
     """
 
@@ -38,6 +41,8 @@ class Ledger:
         self.owner_bytes: dict[str, int] = {}
         self.live_bytes = 0
         self.needs = Needs()
+        self.waits: dict[str, Wait] = {}
+        self.waiting = 0
         self.floors: dict[str, Floor] = {}
 
     def clear(self) -> None:
@@ -49,6 +54,8 @@ class Ledger:
         self.owners = {}
         self.owner_bytes = {}
         self.live_bytes = 0
+        self.waits = {}
+        self.waiting = 0
         self.floors = {}
         for distributor in self.distributors.values():
             distributor.forget_tasks()
@@ -81,12 +88,14 @@ class Ledger:
         entry.state = SENT
         home.live += 1
         home.sent += 1
+        self._know_wait(entry)
 
     def adopt_held(self, entry: Entry) -> None:
         """A task loaded from the inbox."""
         self._add(entry)
         entry.batch = LOADED
         self.hold(entry)
+        self._know_wait(entry)
 
     def adopt_moving(self, entry: Entry, record: bytes) -> bool:
         """A task loaded from a distributor's section that has this record in the inbox, too. Whether it was on its way
@@ -129,6 +138,7 @@ class Ledger:
             entry.home = home
             entry.state = PLACED
             entry.batch = entry.version = 0
+            home.waiting += self._open(entry)
         home.live += len(entries)
 
     def queue(self, entry: Entry, *, front: bool = False) -> None:
@@ -175,6 +185,7 @@ class Ledger:
         assert home is not None
         del home.moving[entry.task_id]
         home.live -= 1
+        home.waiting -= self._open(entry)
         entry.home = None
         self.hold(entry)
 
@@ -193,6 +204,59 @@ class Ledger:
         self.owner_bytes[entry.owner] += more
         entry.record = record
 
+    # ------------------------------------------------------------ waiting
+
+    def wait(self, entry: Entry, attempt: int, questions: list[dict[str, Any]]) -> bool:
+        """This attempt of it asked something; False if that is no news.
+
+        After a loss of state attempts may be counted anew, so a lower number is no older one.
+        """
+        known = self.waits.get(entry.task_id)
+        if known is not None and known.open and known.attempt == attempt:
+            return False
+        if known is None or not known.open:
+            self._waits(entry, 1)
+        self.waits[entry.task_id] = Wait(attempt, orjson.dumps(questions))
+        return True
+
+    def goes_on(self, entry: Entry, attempt: int) -> bool:
+        """What this attempt of it asked is answered; False if that is no news."""
+        known = self.waits.get(entry.task_id)
+        if known is None or not known.open or known.attempt != attempt:
+            return False
+        known.open = False
+        self._waits(entry, -1)
+        return True
+
+    def asks(self, task_id: str) -> int | None:
+        """The attempt that asked what this task waits for; None if it does not wait."""
+        wait = self.waits.get(task_id)
+        return wait.attempt if wait is not None and wait.open else None
+
+    def _open(self, entry: Entry) -> bool:
+        return bool(self.waiting) and self.asks(entry.task_id) is not None
+
+    def _know_wait(self, entry: Entry) -> None:
+        """Of a task that was loaded."""
+        wait = wait_of(entry.record)
+        if wait is not None:
+            self.waits[entry.task_id] = wait
+            self._waits(entry, 1)
+
+    def _waits(self, entry: Entry, more: int) -> None:
+        self.waiting += more
+        if entry.home is not None:
+            entry.home.waiting += more
+
+    def count_waiting(self) -> None:
+        """Count again what waits at each distributor, for a task may have come to another one. O(waiting)."""
+        for home in self.distributors.values():
+            home.waiting = 0
+        for task_id, wait in self.waits.items():
+            home_of = self.live[task_id].home if wait.open else None
+            if home_of is not None:
+                home_of.waiting += 1
+
     # ------------------------------------------------------------ out
 
     def remove(self, entry: Entry) -> None:
@@ -205,6 +269,8 @@ class Ledger:
             self.owner_bytes[entry.owner] -= len(entry.record)
         else:
             del self.owners[entry.owner], self.owner_bytes[entry.owner]
+        if self.waits and (wait := self.waits.pop(entry.task_id, None)) is not None and wait.open:
+            self._waits(entry, -1)
         home = entry.home
         state = entry.state
         if home is not None:
@@ -246,6 +312,8 @@ class Ledger:
             problems.append(f"{len(self.live)} live, but {placed} placed and {self.held_count} held")
         if sum(self.owner_bytes.values()) != self.live_bytes:
             problems.append(f"{self.live_bytes} bytes, but {sum(self.owner_bytes.values())} owned")
+        if sum(wait.open for wait in self.waits.values()) != self.waiting or not self.waits.keys() <= self.live.keys():
+            problems.append(f"{self.waiting} are counted as waiting, of {len(self.waits)} that asked something")
         if sum(self.owners.values()) != len(self.live):
             problems.append(f"{len(self.live)} live, but {sum(self.owners.values())} owned")
         if sum(lane.size for lane in self.held.values()) != self.held_count:
@@ -290,3 +358,6 @@ class Ledger:
                 entry.home.live += 1
                 entry.home.sent += entry.state == SENT
         self.held_count = sum(lane.size for lane in self.held.values())
+        self.waits = {task_id: wait for task_id, wait in self.waits.items() if task_id in self.live}
+        self.waiting = sum(wait.open for wait in self.waits.values())
+        self.count_waiting()

@@ -11,7 +11,7 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import PENDING, TERMINAL, Record, attempt_of
+from a2a_zmq.tasks import PENDING, TERMINAL, WAITING, Record, attempt_of
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.lives import dead_letter
@@ -69,7 +69,8 @@ class Lists:
             return
         # With a status the candidates' true status must be read first, so more of them are taken.
         count = listing.limit if listing.status is None else desk.config.list_limit
-        found = [each for each in islice(desk.ledger.live.values(), desk.config.list_scan) if listing.wants(each)]
+        candidates = islice(self._candidates(listing), desk.config.list_scan)
+        found = [each for each in candidates if listing.wants(each)]
         listing.chosen = found[:count]
         listing.total = self._total(listing, len(found))
         sent = [entry for entry in listing.chosen if entry.state == SENT and entry.home is not None]
@@ -79,6 +80,12 @@ class Lists:
             desk.ask("tasks", args, partial(self._listed, listing), now)
         else:
             self._listed(listing, QueryAnswer("", {}), now)
+
+    def _candidates(self, listing: Listing) -> Iterable[Entry]:
+        ledger = self._desk.ledger
+        if listing.status != WAITING:
+            return ledger.live.values()
+        return (ledger.live[task_id] for task_id, wait in ledger.waits.items() if wait.open)
 
     def _total(self, listing: Listing, found: int) -> int:
         """How many match as far as memory knows; 0 where only the records that are read next can tell."""

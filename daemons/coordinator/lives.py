@@ -8,8 +8,8 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
-from a2a_zmq.tasks import ABANDONED, FAILED, IN_PROGRESS, Record, attempt_of
-from daemons.coordinator.records import RESERVED, Entry
+from a2a_zmq.tasks import ABANDONED, FAILED, IN_PROGRESS, PENDING, WAITING, Record, attempt_of
+from daemons.coordinator.records import GRAPH_MEMBERS, RESERVED, Entry
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
 ATTEMPTS_KEPT: Final = 10
@@ -86,7 +86,8 @@ def moved_record(record: Record, distributor_id: str, now: Now) -> bytes:
     metadata["attempt"] = (attempt // ATTEMPTS_A_MOVE + 1) * ATTEMPTS_A_MOVE
     metadata["moved"] = (metadata.get("moved") or 0) + 1
     found = {name: value for name, value in record.items() if name != "started_at"}
-    return kept_json({**found, "status": "pending", "updated_at": iso(now.wall), "metadata": metadata})
+    status = WAITING if record.get("status") == WAITING else PENDING
+    return kept_json({**found, "status": status, "updated_at": iso(now.wall), "metadata": metadata})
 
 
 def revived_record(result: Record, now: Now) -> bytes:
@@ -96,7 +97,7 @@ def revived_record(result: Record, now: Now) -> bytes:
         result: its result record, with the payload.
     """
     last = result.get("metadata") or {}
-    metadata = {key: value for key, value in last.items() if key not in RESERVED}
+    metadata = {key: value for key, value in last.items() if key not in RESERVED or key in GRAPH_MEMBERS}
     metadata["client"] = last.get("client") or ""
     metadata["attempt"] = metadata["floor"] = attempt_of(result)
     metadata["retried"] = (last.get("retried") or 0) + 1

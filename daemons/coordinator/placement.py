@@ -43,8 +43,11 @@ class Site(Protocol):
     draining: bool
     task_types: frozenset[str]
     offers: list[tuple[frozenset[str], dict[str, str]]]
-    live: int
     slots: int
+
+    @property
+    def load(self) -> int:
+        """Unfinished tasks, but for those that wait for an answer."""
 
 
 SiteT = TypeVar("SiteT", bound=Site)
@@ -83,19 +86,19 @@ def spread(count: int, sites: Sequence[SiteT], rng: Callable[[], float]) -> Iter
     """
     if len(sites) == 1:
         return ((sites[0], count),)
-    ranked = sorted(sites, key=lambda site: (site.live / site.slots, rng()))
-    load = 0
+    ranked = sorted(sites, key=lambda site: (site.load / site.slots, rng()))
+    total = 0
     slots = 0
     filled = 0
     for site in ranked:
         # The next vessel takes part only if the level of those before it reaches its own.
-        if filled and (load + count) * site.slots <= site.live * slots:
+        if filled and (total + count) * site.slots <= site.load * slots:
             break
-        load += site.live
+        total += site.load
         slots += site.slots
         filled += 1
-    level = (load + count) / slots
-    shares = [max(0, int(level * site.slots) - site.live) for site in ranked[:filled]]
+    level = (total + count) / slots
+    shares = [max(0, int(level * site.slots) - site.load) for site in ranked[:filled]]
     rest = count - sum(shares)
     index = 0
     while rest:  # rounding leaves at most one task a site; a rounded-up float may ask for one back

@@ -9,7 +9,7 @@ import orjson
 from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import PENDING
+from a2a_zmq.tasks import PENDING, WAITING
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.lists import fitting, limit_of
@@ -74,8 +74,9 @@ class Queries:
             if not watch.client.may_see(entry.owner):
                 watch.unknown.append(task_id)
             else:
-                watch.full |= not desk.clients.subscribe(watch.client, entry)
-                watch.live.append((task_id, PENDING))
+                watch.full |= not desk.subscribe(watch.client, entry)
+                wait = desk.ledger.waits.get(task_id)
+                watch.live.append((task_id, PENDING if wait is None or not wait.open else WAITING))
             return True
         stored = desk.ended(task_id)
         if stored is None:

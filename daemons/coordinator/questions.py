@@ -38,6 +38,10 @@ class Questions:
         self._deadlines.append((now.mono + self._timeout_s, tag))
         return tag
 
+    def pending(self, tag: str) -> bool:
+        """Does somebody wait for this answer still?"""
+        return tag in self._pending
+
     def answered(self, event: QueryAnswer, now: Now) -> bool:
         """Hand the answer on; False if nobody waits for it (any more)."""
         then = self._pending.pop(event.tag, None)

@@ -17,7 +17,7 @@ import orjson
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import INBOX
 from a2a_zmq.protocol.message import Message, MessageType
-from daemons.coordinator.auditing import RECOUNT, Facts, Finding, Fleet, ends, judge, judge_keys, parsed
+from daemons.coordinator.auditing import RECOUNT, Facts, Finding, Fleet, asked_in, ends, judge, judge_keys, parsed
 from daemons.coordinator.audits import Audit, Pause, Read, Said, StoreAway, Wait
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
@@ -215,8 +215,11 @@ class Reconciler:
             for task_id, record in records.items():
                 entry = live.get(task_id)
                 home = _home(entry)
-                if entry is not None and home == place and parsed(task_id, record) is not None:
+                found = parsed(task_id, record)
+                if entry is not None and home == place and found is not None:
                     audit.there.add(entry.task_id)
+                    if asked_in(found) != self._desk.ledger.asks(task_id):
+                        audit.note(task_id)
                 else:
                     audit.note(task_id)
             if deep and records:
@@ -296,7 +299,7 @@ class Reconciler:
                 before = desk.ended(task_id)
             known = before if ends(before, record) else None
             local = record is not None and not owner_of(record)
-            return Facts(task_id, None, False, places, known, known, local) if places else None
+            return Facts(task_id, None, False, places, known, known, local=local) if places else None
         home = _home(entry)
         if home is None or not _settled(entry, applied):
             return None
@@ -304,8 +307,9 @@ class Reconciler:
             result if result is not None and not desk.stale(task_id, orjson.loads(result)) else None
             for result in (before, after)
         ]
-        local = not entry.owner
-        return Facts(task_id, home, entry.state == SENT, places, fresh[0], fresh[1], local)
+        facts = Facts(task_id, home, entry.state == SENT, places, fresh[0], fresh[1], local=not entry.owner)
+        facts.waits, facts.wall = desk.ledger.asks(task_id), self._now.wall
+        return facts
 
     def _counts(self, audit: Audit) -> None:
         ledger = self._desk.ledger

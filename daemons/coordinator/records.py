@@ -41,11 +41,14 @@ MAX_LABELS: Final = 16
 MAX_NEEDS: Final = 10_000
 
 TASK_MEMBERS: Final = frozenset(Task.model_fields)
+# Of these, what a graph's task that is sent around again needs to go on from its last checkpoint.
+GRAPH_MEMBERS: Final = frozenset({"graph", "graph_attempt", "resume", "resumed"})
 # Set by the fleet; whatever a submission says of them is left out.
 RESERVED: Final = frozenset(
     {
-        "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "held_s", "letter", "moved",
-        "restored", "retried", "worker",
+        "asked", "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "graph",
+        "graph_attempt", "held_s", "interrupts", "letter", "moved", "put_off", "restored", "resume", "resumed",
+        "retried", "worker",
     }
 )  # fmt: skip
 

@@ -7,9 +7,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import orjson
+
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import INBOX, Section
-from daemons.coordinator.auditing import ADOPT, DROP, FINISH, INBOX_NAME, PUT_BACK, RECOUNT, REGISTER, Facts, Finding
+from daemons.coordinator.asking import questions_in
+from daemons.coordinator.auditing import (
+    ADOPT,
+    DROP,
+    FINISH,
+    INBOX_NAME,
+    LISTEN,
+    PUT_BACK,
+    RECOUNT,
+    REGISTER,
+    Facts,
+    Finding,
+    asked_in,
+)
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.records import HELD, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
@@ -31,6 +46,7 @@ class Repairs:
             FINISH: self._finish,
             PUT_BACK: self._put_back,
             ADOPT: self._adopt,
+            LISTEN: self._listen,
         }
 
     def begin(self) -> None:
@@ -74,6 +90,15 @@ class Repairs:
             self._sync.put_back(entry.home, [entry])
             # Asked to be cancelled before: asked again, after the assignment.
             entry.home.needs_sync |= entry.task_id in entry.home.cancels
+
+    def _listen(self, finding: Finding, facts: Facts, now: Now) -> None:
+        desk = self._desk
+        entry, record = desk.ledger.live[finding.task_id], orjson.loads(facts.places[facts.home or INBOX])
+        asked, known = asked_in(record), facts.waits
+        if known is not None:
+            desk.ledger.goes_on(entry, known)
+        if asked is not None and desk.ledger.wait(entry, asked, questions_in(record["metadata"])):
+            desk.joined.extend((client, entry) for client in desk.clients.subscribers(entry))
 
     def _adopt(self, finding: Finding, facts: Facts, now: Now) -> None:
         desk = self._desk

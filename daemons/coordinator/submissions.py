@@ -125,7 +125,7 @@ class Submissions:
         client = submission.client
         if not client.may_see(entry.owner):
             submission.rejected.append(_taken(task_id))
-        elif not self._desk.clients.subscribe(client, entry):
+        elif not self._desk.subscribe(client, entry):
             message = "too many subscriptions"
             submission.rejected.append({"task_id": task_id, "code": "BUSY", "message": message})
         else:

@@ -126,6 +126,7 @@ class Supervision:
                 )
                 home.needs_sync = True
                 self._sync.meet(home, now)
+        desk.ledger.count_waiting()
         problems = desk.ledger.audit()
         if problems:
             desk.log("error", "counts_disagree", problems=problems[:10])
@@ -156,8 +157,11 @@ class Supervision:
     def counts(self) -> dict[str, int]:
         """Tasks by status: live ones by the distributors' heartbeats, ended ones since this process started."""
         ledger = self._desk.ledger
-        running = sum(min(home.in_progress, home.sent) for home in ledger.distributors.values() if home.up)
-        return {"pending": len(ledger.live) - running, "in_progress": running, **self._desk.finished}
+        running = sum(
+            min(home.in_progress, home.sent - home.waiting) for home in ledger.distributors.values() if home.up
+        )
+        pending, waiting = len(ledger.live) - running - ledger.waiting, ledger.waiting
+        return {"pending": pending, "in_progress": running, "waiting": waiting, **self._desk.finished}
 
     def fleet_status(self, now: Now) -> dict[str, Any]:
         desk = self._desk
@@ -190,8 +194,9 @@ class Supervision:
                     "suite": home.suite,
                     "clock_off_s": round(home.clock_off_s, 3),
                     "workers": home.workers,
-                    "pending": home.live - min(home.in_progress, home.sent),
-                    "in_progress": min(home.in_progress, home.sent),
+                    "pending": home.live - home.waiting - min(home.in_progress, home.sent - home.waiting),
+                    "in_progress": min(home.in_progress, home.sent - home.waiting),
+                    "waiting": home.waiting,
                     "slots": home.slots,
                     **self._failover.about(home, now),
                     "task_types": sorted(home.task_types),

@@ -1,6 +1,4 @@
-"""Keeping our memory, the distributors' and the store's the same: at take-over, when a distributor comes, when
-something was lost.
-"""
+"""Keeping our memory, the distributors' and the store's the same: at take-over, when one comes, when some was lost."""
 
 from __future__ import annotations
 
@@ -244,6 +242,7 @@ class Sync:
         desk = self._desk
         if not desk.leading or not home.up:
             return
+        desk.heed(home)
         if not home.registered:
             self._register(home, now)
             return
@@ -272,6 +271,7 @@ class Sync:
         """A distributor's heartbeat. One that follows us from now on reported to another coordinator before: what it
         told that one we find in the store."""
         home.beat(message.payload, now.mono)
+        self._desk.heed(home)
         with contextlib.suppress(ValueError):  # its own affair; nothing depends on it
             home.clock_off_s = parse_iso(message.metadata.timestamp) - now.wall
         follows = message.payload.get("follows") is not False

@@ -4,8 +4,9 @@ The way of a task::
 
     assign_tasks ─> QUEUED ─> RUNNING (a worker has it) ─> result staged ─> durable ─> task_results to the coordinator
                       ^           │ failed, lost                                │
-                      └─ STORING <┘  (new attempt: persist, then send)          └ its slot was filled before, in the
-                                                                                  wake-up in which the result came
+                      ├─ STORING <┤  (new attempt: persist, then send)          └ its slot was filled before, in the
+                      │           │ asked something                               wake-up in which the result came
+       resume_tasks ──┴─ WAITING <┘  (persist, then task_waiting to the coordinator)
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class DistributorCore:
             (Role.COORDINATOR, "assign_tasks"): self._intake.assign,
             (Role.COORDINATOR, "assign_task"): self._intake.assign,
             (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
+            (Role.COORDINATOR, "resume_tasks"): self._intake.resume,
             (Role.COORDINATOR, "resync"): self._resync,
             (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps, outcomes.budgets).explain,
             (Role.COORDINATOR, "drain"): self._drain,
@@ -169,6 +171,7 @@ class DistributorCore:
             "workers": len(memory.workers),
             "address": memory.config.address,
             "follows": memory.coordinator if memory.coordinator_was_up else "",
+            **memory.coordinator_guard.obeys(),
         }
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
@@ -179,17 +182,20 @@ class DistributorCore:
         if peer in memory.workers:
             return {"action": "heartbeat", "fence": memory.fence}
         running = memory.running()
+        follows = memory.coordinator_up and memory.coordinator == peer
         return {
             "action": "heartbeat",
             "status": memory.status().value,
-            "pending": len(memory.live) - running,
+            "pending": len(memory.live) - running - len(memory.waiting),
             "in_progress": running,
+            "waiting": len(memory.waiting),
             "workers": len(memory.workers),
             "slots": sum(worker.slots for worker in memory.workers.values()),
             "version": memory.version,
             "draining": bool(memory.draining),
             "dropped": memory.reports_dropped,
-            "follows": memory.coordinator_up and memory.coordinator == peer,
+            "follows": follows,
+            **({} if follows else memory.coordinator_guard.obeys()),
         }
 
     def claim(self) -> int | None:
@@ -263,6 +269,7 @@ class DistributorCore:
 
     def _fence_moved(self, event: FenceMoved, now: Now) -> None:
         self._memory.fence = event.fence
+        self._roster.fence_moved()
 
     def _stands_by(self, event: StandsBy, now: Now) -> None:
         """Another process of our name owns the section. If we did before, our memory is of no use any more, and our
@@ -311,6 +318,7 @@ class DistributorCore:
         self._roster.coordinator_says(message.sender, message.payload, now)
         if self._memory.owner:
             self._recovery.resync()
+            self._outcomes.pauses.tell(self._journal.stored_waiting())
 
     # ------------------------------------------------------------ drain
 

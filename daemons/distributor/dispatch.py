@@ -1,10 +1,10 @@
 """Which task goes to which worker next.
 
 Waiting tasks are kept in *lanes*: one for each client and set of workers that may serve them (task type, required
-labels, pinned worker). A lane holds a deque for each priority, so every operation is O(1), and a task that nobody here
-can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then the lower
-number. A task's number is one above its client's last one, or above that of the task served last if that is higher: so
-clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
+labels, pinned worker, graph). A lane holds a deque for each priority, so every operation is O(1), and a task that
+nobody here can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then
+the lower number. A task's number is one above its client's last one, or above that of the task served last if that is
+higher: so clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
 A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to a worker that can begin
 it at once, then to the one with the fewest of those. Suspects (tasks in whose company several workers have died) have
 lanes of their own, from which a worker gets one at a time, if they do not run apart.
@@ -41,6 +41,7 @@ class Lane:
         "_dead",
         "_order",
         "apart",
+        "graph",
         "key",
         "labels",
         "number",
@@ -53,13 +54,23 @@ class Lane:
     )
 
     def __init__(
-        self, key: object, number: int, task_type: str, labels: dict[str, Any], pin: str, *, suspects: bool, apart: bool
+        self,
+        key: object,
+        number: int,
+        task_type: str,
+        labels: dict[str, Any],
+        pin: str,
+        *,
+        graph: str,
+        suspects: bool,
+        apart: bool,
     ) -> None:
         self.key = key
         self.number = number
         self.task_type = task_type
         self.labels = labels
         self.pin = pin
+        self.graph = graph
         self.suspects = suspects
         self.apart = apart
         self.size = 0
@@ -71,7 +82,7 @@ class Lane:
 
     def offer(self, workers: Iterable[Worker]) -> None:
         """Take those of the workers that may serve it."""
-        self.workers = [w for w in workers if w.serves(self.task_type, self.labels, self.pin)]
+        self.workers = [w for w in workers if w.serves(self.task_type, self.labels, self.pin, self.graph)]
         self.slotted = self.apart or any(self.task_type in w.slot_types for w in self.workers)
 
     def _bucket(self, priority: int) -> deque[LiveTask]:
@@ -174,10 +185,11 @@ class Dispatcher:
         labels = task.metadata.get("labels")
         suspect = task.deaths >= self._config.max_worker_deaths and not task.apart
         key: object = (task.metadata.get("client"), task.task_type)
-        if task.pin or labels or suspect or task.apart:
+        graph = task.graph
+        if task.pin or labels or suspect or task.apart or graph:
             wanted = labels if isinstance(labels, dict) else {}
             named = tuple(sorted((name, repr(value)) for name, value in wanted.items()))
-            key = (key, task.pin, named, suspect, task.apart)
+            key = (key, task.pin, named, suspect, task.apart, graph)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= self._prune_at:
@@ -185,7 +197,16 @@ class Dispatcher:
                 self._prune_at = 2 * len(self._lanes) + MAX_EMPTY_LANES
             self._numbers += 1
             wanted = labels if isinstance(labels, dict) else {}
-            lane = Lane(key, self._numbers, task.task_type, wanted, task.pin, suspects=suspect, apart=task.apart)
+            lane = Lane(
+                key,
+                self._numbers,
+                task.task_type,
+                wanted,
+                task.pin,
+                graph=graph,
+                suspects=suspect,
+                apart=task.apart,
+            )
             self._lanes[key] = lane
             lane.offer(workers)
         return lane

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from a2a_zmq.clock import Now
 from a2a_zmq.tasks import Record
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import Memory
+from daemons.distributor.memory import Memory, Parsed
 
 
 class Doubts:
@@ -44,6 +45,20 @@ class Doubts:
         task_id = record["task_id"]
         known = task_id in self._recorded and self._recorded[task_id] == record.get("created_at")
         return self._lost_before and not known and not self._journal.holds_result(task_id)
+
+    def sift(self, records: dict[str, Parsed], now: Now) -> tuple[dict[str, Parsed], set[str]]:
+        """Those of the live records whose results have to be looked up, and which of them ended here."""
+        memory, found, ended = self._memory, dict[str, Parsed](), set[str]()
+        for task_id, parsed in records.items():
+            record = parsed[0]
+            if task_id in memory.live or memory.refuses(record, now.mono):
+                continue
+            known = self.ended(record)
+            if not known or self.doubtful(record):
+                found[task_id] = parsed
+                if known:
+                    ended.add(task_id)
+        return found, ended
 
     def settled(self, record: Record) -> None:
         """The store has a result of it."""

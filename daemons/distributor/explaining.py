@@ -8,7 +8,7 @@ from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message, MessageType
 from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import DELAYED, QUEUED, RESTORED, RUNNING, LiveTask, Memory
+from daemons.distributor.memory import DELAYED, QUEUED, RESTORED, RUNNING, WAITING, LiveTask, Memory
 from daemons.distributor.records import Stamps
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Send
@@ -76,6 +76,10 @@ class Explaining:
             facts["not_before"] = iso(now.wall + (task.not_before - now.mono))
         elif task.phase is QUEUED:
             facts["ahead"] = task.lane.ahead(task)
+        elif task.phase is WAITING:
+            facts["interrupts"] = task.metadata.get("interrupts") or []
+        if task.graph:
+            facts["graph"] = task.graph
         return facts
 
     def _why(self, task: LiveTask, now: Now) -> list[str]:
@@ -85,10 +89,18 @@ class Explaining:
             return self._why_queued(task, now)
         if task.phase is DELAYED:
             pause_s = task.not_before - now.mono
+            put_off = task.metadata.get("put_off")
+            if isinstance(put_off, dict):
+                times = put_off.get("times")
+                return [f"it could not begin ({times} times now): {put_off.get('why')}; again in {pause_s:.1f} s"]
             why = [f"after {task.failures} failed attempts it pauses; attempt {task.attempt} begins in {pause_s:.1f} s"]
             if self._budgets.exceeded(task.task_type, now.mono):
                 why.append(f"too many attempts of {task.task_type!r} fail, so they are repeated more slowly")
             return why
+        if task.phase is WAITING:
+            count = len(task.metadata.get("interrupts") or ())
+            what = "an answer" if count == 1 else f"answers to {count} questions"
+            return [f"it waits for {what}; nothing of it runs, and nobody holds it, until it is resumed"]
         if task.phase is RESTORED:
             names = ", ".join(sorted(self._memory.awaited)[:NAMED])
             text = "it was read from the store after a change of owner; a worker may still be running it"
@@ -145,6 +157,9 @@ class Explaining:
         able = [worker for worker in workers if worker.serves(task.task_type, {}, "")]
         if not able:
             return f"none of the {len(workers)} workers of {memory.agent_id} handles {task.task_type!r}"
+        if task.graph and not any(worker.serves(task.task_type, {}, "", task.graph) for worker in able):
+            has = ", ".join(sorted({worker.graphs.get(task.task_type, "none") for worker in able})[:NAMED])
+            return f"its run began with graph {task.graph}, which no worker of {memory.agent_id} has (they have {has})"
         labels = task.lane.labels.items()
         missing = [f"{name}={value}" for name, value in labels if all(w.labels.get(name) != value for w in able)]
         if missing:

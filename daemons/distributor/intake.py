@@ -90,6 +90,10 @@ class Intake:
             self._recovery.assigned_late(task_id, parsed)
             return
         memory.refused.pop(task_id, None)
+        waits = self._outcomes.pauses.take(parsed)
+        if waits is not None:
+            self._outcomes.pauses.tell([waits])
+            return
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
         memory.live[task_id] = task
         memory.accepted += 1
@@ -137,6 +141,11 @@ class Intake:
         else:
             task.cancelled = True
             worker.cancel(task.task_id, task.attempt)
+
+    def resume(self, message: Message, now: Now) -> None:
+        """Answers for tasks that wait."""
+        if self._fence_holds(message, now):
+            self._outcomes.pauses.resume(message, now)
 
     def _refuse(self, message: Message, code: str, text: str) -> None:
         payload = {"action": message.action, "code": code, "message": text}

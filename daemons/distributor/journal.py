@@ -18,8 +18,8 @@ from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Section, SectionWrite
 from a2a_zmq.protocol.message import MessageType
 from daemons.distributor.config import DistributorConfig
-from daemons.distributor.memory import STORING, LiveTask, Memory
-from daemons.distributor.records import Stamps, history_line, live_record, split
+from daemons.distributor.memory import STORING, WAITING, LiveTask, Memory
+from daemons.distributor.records import Stamps, history_line, live_record, split, waiting_item
 from daemons.runtime.contract import Batch, Effect, LocalAnswer, Send
 
 
@@ -37,6 +37,8 @@ class Journal:
         self.results: dict[str, bytes] = {}
         self._letters: set[str] = set()  # ids in ``results`` that are dead letters
         self._flying_letters: set[str] = set()
+        self.after: list[Effect] = []  # to be done when what is staged now is durable
+        self._flying_after: list[Effect] = []
         self.answers: dict[str, int] = {}  # task id → call that waits until its record is stored
         self.flying_puts: list[tuple[LiveTask, int]] = []
         self.flying_results: dict[str, bytes] = {}
@@ -125,7 +127,7 @@ class Journal:
 
     def empty(self) -> bool:
         """Nothing that must not be lost waits or is on its way."""
-        return not (self.results or self.puts or self.backlog or self.flying)
+        return not (self.results or self.puts or self.backlog or self.flying or self.after)
 
     def next_deadline(self) -> float:
         """When lazy lines are due (inf while a batch is in flight: what it leaves is looked at afterwards)."""
@@ -135,7 +137,7 @@ class Journal:
 
     def cut(self, now: Now) -> Batch | None:
         """Everything that waits, as one batch; None if there is nothing to write yet."""
-        urgent = self.results or self.puts or self.backlog or self._header_urgent
+        urgent = self.results or self.puts or self.backlog or self._header_urgent or self.after
         if not urgent and now.mono < self._lazy_since + self._config.lazy_flush_s:
             return None
         puts = self._cut_puts(now)
@@ -145,14 +147,19 @@ class Journal:
         self._flying_letters, self._letters = self._letters, set()
         self._flying_bytes, self._bytes = self._bytes, 0
         writes = self._writes(puts, self.flying_results, now)
+        after, self.after = self.after, []
         if not writes:  # only tasks that ended meanwhile were in the backlog
             self.flying = False
-            return None
-        after: list[Effect] = []
+            return Batch([], after) if after else None
+        self._flying_after = list(after)
         for index, write in enumerate(writes):
             for send in self._report(write, self._memory.version + index + 1):
                 after.append(send)
                 self._reports.append((send.payload, len(writes) - 1 - index))
+        waiting = [task for task, _ in self.flying_puts if task.phase is WAITING]
+        for send in self.tell_waiting(waiting) if waiting else ():
+            after.append(send)
+            self._reports.append((send.payload, 0))
         self._header_urgent = False
         self._lazy_since = math.inf
         return Batch(writes, after)
@@ -167,6 +174,7 @@ class Journal:
         for payload, writes_behind in self._reports:
             payload["version"] = version - writes_behind
         self._reports = []
+        self._flying_after = []
         self._flying_letters = set()
         if self._memory.spooling:
             self.note_spooled(self.flying_results)
@@ -198,6 +206,8 @@ class Journal:
         for task, attempt in self.flying_puts:
             if task.attempt == attempt and self._memory.live.get(task.task_id) is task:
                 self.puts.setdefault(task.task_id, task)
+        self.after = [*self._flying_after, *self.after]
+        self._flying_after = []
         self._letters |= self._flying_letters.difference(self.results)
         self._flying_letters = set()
         self.results = {**self.flying_results, **self.results}
@@ -305,6 +315,19 @@ class Journal:
         for part in split(list(write.results.values()), self._config.message_bytes):
             payload = {"action": "task_results", "results": part, "version": version}
             yield Send(to, MessageType.EVENT, payload)
+
+    def stored_waiting(self) -> list[LiveTask]:
+        """Tasks that wait, and whose records say so; of the others the coordinator is told when theirs do."""
+        storing = {*self.puts, *(task.task_id for task, _ in self.flying_puts)}
+        return [task for task in self._memory.waiting.values() if task.task_id not in storing]
+
+    def tell_waiting(self, tasks: Iterable[LiveTask]) -> Iterator[Send]:
+        """The messages that tell the coordinator of tasks that wait for answers, and of the questions."""
+        to = self._memory.coordinator if self._memory.coordinator_up else ""
+        for part in split([waiting_item(task) for task in tasks], self._config.message_bytes):
+            yield Send(
+                to, MessageType.EVENT, {"action": "task_waiting", "tasks": part, "version": self._memory.version}
+            )
 
 
 def _by_bytes(items: dict[str, bytes], limit: int) -> Iterator[dict[str, bytes]]:

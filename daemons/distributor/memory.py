@@ -8,6 +8,7 @@ STORING   its record (a new attempt) waits for the store; in the journal: persis
 DELAYED   its record is stored; waits for its backoff to pass
 RUNNING   held by one worker (running there, or prefetched)
 RESTORED  read from the store by a new owner; a worker may still come back with it
+WAITING   its graph asked somebody something; nobody holds it, and nothing runs
 ENDED     no longer live: its result is staged, or somebody else finished it
 ========  =================================================================================================
 """
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 from orjson import JSONDecodeError, loads
 
+from a2a_zmq import tasks
 from a2a_zmq.fences import FenceGuard
 from a2a_zmq.models import AgentStatus
 from a2a_zmq.tasks import IN_PROGRESS, PENDING, TERMINAL, Record
@@ -41,6 +43,7 @@ class Phase(Enum):
     DELAYED = "delayed"
     RUNNING = "running"
     RESTORED = "restored"
+    WAITING = "waiting"
     ENDED = "ended"
 
 
@@ -50,6 +53,7 @@ STORING: Final = Phase.STORING
 DELAYED: Final = Phase.DELAYED
 RUNNING: Final = Phase.RUNNING
 RESTORED: Final = Phase.RESTORED
+WAITING: Final = Phase.WAITING
 ENDED: Final = Phase.ENDED
 
 
@@ -119,6 +123,8 @@ class LiveTask:
     @property
     def status(self) -> str:
         """Status by the table of moves; a restored task may be running somewhere, so it counts as such."""
+        if self.phase is WAITING:
+            return tasks.WAITING
         return IN_PROGRESS if self.phase is RUNNING or self.phase is RESTORED else PENDING
 
     @property
@@ -137,6 +143,19 @@ class LiveTask:
     def apart(self) -> bool:
         """Workers died while they ran it: it runs in a process of its own now, whose death is its own doing."""
         return self.metadata.get("apart") is True
+
+    @property
+    def graph(self) -> str:
+        """The hash of the graph that its run began with: only workers that have this one may go on with it."""
+        graph = self.metadata.get("graph")
+        return graph if isinstance(graph, str) else ""
+
+    @property
+    def asked(self) -> int:
+        """The attempt that asked what it waits for. (If it is moved to another distributor its attempts go on in the
+        next thousand, and the question stays what it is.)"""
+        asked = self.metadata.get("asked")
+        return asked if isinstance(asked, int) else self.attempt
 
     @property
     def floor(self) -> int:
@@ -268,6 +287,7 @@ class Memory:
 
         self.live: dict[str, LiveTask] = {}
         self.restored: dict[str, LiveTask] = {}
+        self.waiting: dict[str, LiveTask] = {}
         self.adopted: list[LiveTask] = []  # in this wake-up
         self.recent = RecentIds(config.recent_ids)
         self.strangers: dict[str, int] = {}  # ids that workers named and we did not know → highest attempt

@@ -23,9 +23,11 @@ from daemons.distributor.memory import (
     RESTORED,
     RUNNING,
     STORING,
+    WAITING,
     LiveTask,
     Memory,
 )
+from daemons.distributor.pauses import Pauses, answered, bind
 from daemons.distributor.records import (
     Stamps,
     completed_record,
@@ -48,6 +50,7 @@ class Outcomes:
     Attributes:
         budgets: of retries, by task type.
         losses: what becomes of the attempts of workers that are lost.
+        pauses: attempts that end, while their task neither ends nor failed.
     """
 
     def __init__(
@@ -60,6 +63,12 @@ class Outcomes:
         self._rng = rng
         self.budgets = RetryBudgets(memory.config)
         self.losses = Losses(memory, journal, stamps, self)
+        self.pauses = Pauses(memory, journal, self)
+        self._paused: dict[str, Callable[[LiveTask, dict[str, Any], Now], None]] = {
+            "moved": self.pauses.moved,
+            "put_off": self.pauses.put_off,
+            "waiting": self.pauses.wait,
+        }
         self._delayed: list[tuple[float, int, LiveTask]] = []
         self._delays = 0
 
@@ -91,6 +100,8 @@ class Outcomes:
             self._complete(task, item, now)
         elif outcome == ABANDONED or task.cancelled:
             self._abandon(task, item, now)
+        elif isinstance(outcome, str) and outcome in self._paused:
+            self._paused[outcome](task, item, now)
         else:
             self._failed(task, item, now)
 
@@ -113,6 +124,8 @@ class Outcomes:
         task.phase = RUNNING
         task.attempt = attempt
         task.worker = worker.agent_id
+        answered(task)
+        bind(task, worker)
         task.dispatched_at = now.mono
         worker.take(task)
         self._memory.adopted.append(task)
@@ -230,15 +243,27 @@ class Outcomes:
 
     def store_next(self, task: LiveTask, attempt: int, *, not_before: float = 0.0, front: bool = False) -> None:
         """Give the task its next attempt, which the caller stages; it is sent when it is stored."""
+        self._clear(task)
         task.phase = STORING
         task.attempt = attempt
+        answered(task)
+        task.not_before = not_before
+        task.front = front
+        task.pin = ""  # whoever was asked for had its chance
+
+    def stand_still(self, task: LiveTask) -> None:
+        """Nobody has it, and it is not to be sent; the caller gives it its phase."""
+        self._release(task)
+        self._clear(task)
+        answered(task)
+
+    @staticmethod
+    def _clear(task: LiveTask) -> None:
+        """Forget what was of an attempt that is over."""
         task.worker = ""
         task.shown = False
         task.started_at = None
         task.started_mono = 0.0
-        task.not_before = not_before
-        task.front = front
-        task.pin = ""  # whoever was asked for had its chance
 
     def finish(
         self,
@@ -314,6 +339,8 @@ class Outcomes:
             self._dispatcher.discard(task)
         elif phase is RESTORED:
             self._memory.restored.pop(task.task_id, None)
+        elif phase is WAITING:
+            self._memory.waiting.pop(task.task_id, None)
         # STORING and DELAYED: the journal and the heap skip tasks that have left these phases.
 
     def stored(self, task: LiveTask, now: Now) -> None:

@@ -13,6 +13,7 @@ from daemons.distributor.journal import Journal
 from daemons.distributor.memory import RUNNING, LiveTask, Memory
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.oversight import Oversight
+from daemons.distributor.pauses import bind, unbind
 from daemons.distributor.records import assign_item, split
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Exit, Log, Send, Undelivered
@@ -79,6 +80,9 @@ class Outgoing:
     def _dispatch(self, now: Now) -> None:
         memory, limit = self._memory, self._memory.config.message_bytes
         for worker_id, tasks in self._dispatcher.fill(now.mono).items():
+            worker = memory.workers[worker_id]
+            for task in tasks if worker.graphs else ():
+                bind(task, worker)
             alone = [task for task in tasks if task.alone]
             for task in alone:
                 self._send_tasks(worker_id, [task], limit, now)
@@ -175,7 +179,7 @@ class Outgoing:
             worker.suspect = worker.suspect or ("" if event.reason == "busy" else "unroutable")
         elif action == "workers_changed":
             self._memory.workers_changed = True
-        elif action in ("task_results", "task_unknown") and event.reason != "malformed":
+        elif action in ("task_results", "task_unknown", "task_waiting") and event.reason != "malformed":
             self._keep(effect)
 
     def _keep(self, effect: Send) -> None:
@@ -210,6 +214,7 @@ class Outgoing:
             if worker is not None:
                 worker.drop(task)
             task.worker = ""
+            unbind(task)
             task.front = True
             self._dispatcher.add(task, self._memory.workers.values())
 

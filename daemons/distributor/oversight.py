@@ -15,7 +15,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState, Task
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
-from daemons.distributor.memory import DELAYED, ENDED, QUEUED, RESTORED, RUNNING, STORING, LiveTask, Memory
+from daemons.distributor.memory import DELAYED, ENDED, QUEUED, RESTORED, RUNNING, STORING, WAITING, LiveTask, Memory
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log
@@ -58,7 +58,7 @@ class Oversight:
 
     def _observe(self, now: Now) -> None:
         self._running = self._memory.running()
-        self._pending = len(self._memory.live) - self._running
+        self._pending = len(self._memory.live) - self._running - len(self._memory.waiting)
 
     # ------------------------------------------------------------ detect
 
@@ -168,6 +168,8 @@ class Oversight:
             return "" if task.lane is not None else "in no lane"
         if task.phase is RESTORED:
             return "" if memory.restored.get(task.task_id) is task else "not restored"
+        if task.phase is WAITING:
+            return "" if memory.waiting.get(task.task_id) is task and task.metadata.get("interrupts") else "not asked"
         return ""
 
     def audit(self, now: Now, *, repair: bool) -> list[dict[str, Any]]:
@@ -200,7 +202,7 @@ class Oversight:
         storing = {*journal.puts, *(task.task_id for task in journal.backlog)}
         storing |= {task.task_id for task, _ in journal.flying_puts}
         delayed = self._outcomes.delayed()
-        counts = dict.fromkeys((QUEUED, RUNNING, RESTORED), 0)
+        counts = dict.fromkeys((QUEUED, RUNNING, RESTORED, WAITING), 0)
         for task in memory.live.values():
             if task.phase in counts:
                 counts[task.phase] += 1
@@ -223,6 +225,8 @@ class Oversight:
             found.append(f"{counts[RUNNING]} tasks are running, workers hold {memory.running()}")
         if counts[RESTORED] != len(memory.restored):
             found.append(f"{counts[RESTORED]} tasks are restored, {len(memory.restored)} wait for their workers")
+        if counts[WAITING] != len(memory.waiting):
+            found.append(f"{counts[WAITING]} tasks wait for answers, {len(memory.waiting)} are known to")
         return found
 
     # ------------------------------------------------------------ report
@@ -231,6 +235,7 @@ class Oversight:
         memory, gauge = self._memory, self._memory.meter.gauge
         gauge("tasks", self._pending, status="pending")
         gauge("tasks", self._running, status="in_progress")
+        gauge("tasks", len(memory.waiting), status="waiting")
         for status, total in memory.ended_total.items():
             gauge("tasks", total, status=status)
         for worker_id in memory.departed:
@@ -257,8 +262,9 @@ class Oversight:
             else datetime.fromtimestamp(memory.coordinator_seen, UTC),
             history=list(self._journal.lately),
             local_vars={
-                "pending": len(memory.live) - running,
+                "pending": len(memory.live) - running - len(memory.waiting),
                 "in_progress": running,
+                "waiting": len(memory.waiting),
                 "unrecorded": self._journal.unrecorded(),
                 "late_results": memory.late_results,
                 "repaired": self.repaired,

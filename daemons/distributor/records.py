@@ -7,10 +7,11 @@ from typing import Any
 
 from orjson import Fragment
 
+from a2a_zmq import tasks
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import COMPLETED, IN_PROGRESS, PENDING
-from daemons.distributor.memory import RUNNING, LiveTask
+from daemons.distributor.memory import RUNNING, WAITING, LiveTask
 
 # Wall times outside of these are not times (year 1970 to 2100): a peer's nonsense must not raise here.
 _WALL_MIN, _WALL_MAX = 0.0, 4_102_444_800.0
@@ -114,10 +115,16 @@ def live_record(task: LiveTask, stamps: Stamps, wall: float) -> bytes:
         if started is not None:
             record["started_at"] = started
     else:
-        record["status"] = PENDING
+        record["status"] = tasks.WAITING if task.phase is WAITING else PENDING
         metadata.pop("worker", None)
         record.pop("started_at", None)
     return kept_json(record)
+
+
+def waiting_item(task: LiveTask) -> bytes:
+    """What the coordinator is told of a task that waits for answers."""
+    interrupts = task.metadata.get("interrupts") or []
+    return kept_json({"task_id": task.task_id, "attempt": task.asked, "interrupts": interrupts})
 
 
 def completed_record(
@@ -140,6 +147,8 @@ def completed_record(
     }
     if "attempts" in task.metadata:
         metadata["attempts"] = task.metadata["attempts"]
+    if "resumed" in task.metadata:
+        metadata["resumed"] = task.metadata["resumed"]
     if "retried" in task.metadata:
         metadata["retried"] = task.metadata["retried"]  # tells which of its lives has ended
     if "detail" in item:

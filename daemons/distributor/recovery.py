@@ -22,6 +22,7 @@ from daemons.distributor.memory import (
     RESTORED,
     RUNNING,
     STORING,
+    WAITING,
     LiveTask,
     Memory,
     Parsed,
@@ -30,6 +31,7 @@ from daemons.distributor.memory import (
     parse_all,
 )
 from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.pauses import forgotten, missed
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, OwnershipGained, Query
 
@@ -84,26 +86,24 @@ class Recovery:
         dropped = self._merge(records, now, state_lost=event.state_lost)
         if not event.state_lost:
             dropped += journal.keep_results_of({task_id: attempt for task_id, (_, _, attempt) in records.items()})
-        restored = 0
         for task_id, (record, metadata, attempt) in records.items():
             known = task_id in memory.live or journal.holds_result(task_id)
             # In a store that lost state there may be tasks again that had ended.
-            if not known and (event.state_lost or not memory.refuses(record, now.mono)):
+            if known or (memory.refuses(record, now.mono) and not event.state_lost):
+                continue
+            if self._outcomes.pauses.take((record, metadata, attempt)) is None:
                 task = LiveTask(record, metadata, attempt, attempt, RESTORED)
                 memory.live[task_id] = memory.restored[task_id] = task
-                restored += 1
-        if self.assigned_unowned:
-            # An assignment that came while we read may be of a record that we did not read yet.
+        if self.assigned_unowned:  # what came while we read may be of a record that we did not read yet
             self.assigned_unowned = False
             self.resync()
-        fields = {"fence": event.fence, "live": len(memory.live), "restored": restored, "dropped": dropped}
+        self._outcomes.pauses.tell(journal.stored_waiting())
+        fields = {"fence": event.fence, "live": len(memory.live), "restored": len(memory.restored), "dropped": dropped}
         memory.out.append(Log("info", "ownership_gained", fields))
         journal.note(now, "", "ownership_gained", fields)
         self._begin_grace(loaded, now)
 
-    def _merge(
-        self, records: dict[str, tuple[dict[str, Any], dict[str, Any], int]], now: Now, *, state_lost: bool
-    ) -> int:
+    def _merge(self, records: dict[str, Parsed], now: Now, *, state_lost: bool) -> int:
         """Compare what we remember with what is stored; returns how many tasks were forgotten.
 
         Where the store lost state, our memory is the better one: what is absent or behind there is written again.
@@ -112,17 +112,18 @@ class Recovery:
         dropped = 0
         for task in list(memory.live.values()):
             stored = records.get(task.task_id)
-            if state_lost and (stored is None or stored[2] < task.recorded):
+            if state_lost and (stored is None or stored[2] < task.recorded or forgotten(task, stored)):
                 self._journal.put(task)
                 continue
             # An attempt that we have not stored yet is ours only if nobody has stored one of the same number: another
             # owner may have sent it.
             newest = task.attempt - 1 if task.phase is STORING and task.recorded < task.attempt else task.attempt
-            if stored is not None and stored[2] <= newest and task.phase is not RESTORED:
+            behind = stored is None or stored[2] > newest or missed(task, stored)
+            if stored is not None and not behind and task.phase is not RESTORED:
                 task.recorded = stored[2]
                 task.shown = stored[0].get("status") == IN_PROGRESS
                 continue
-            # Finished by somebody, or given a higher attempt by another owner: then it is restored from its record.
+            # Finished by somebody, or brought further by another owner: then it is restored from its record.
             self._outcomes.drop(task, now)
             dropped += 1
         return dropped
@@ -233,6 +234,10 @@ class Recovery:
             self._outcomes.hold(task, worker, attempt, now)
             self._adopted += 1
             return True
+        if task.phase is WAITING and attempt == task.recorded + 1:
+            self._outcomes.hold(task, worker, attempt, now)  # it was answered; the store went back to before that
+            self._adopted += 1
+            return True
         if task.phase is QUEUED and task.attempt == attempt:
             self._outcomes.hold(task, worker, attempt, now)  # sent by the earlier owner: as good as sent by us
             return True
@@ -322,17 +327,7 @@ class Recovery:
         if error is not None or not isinstance(loaded, Loaded) or memory.fence != self._read_as:
             self._read_again(now)
             return
-        found: dict[str, Parsed] = {}
-        self._doubted = set()
-        for task_id, parsed in parse_all(loaded.tasks).items():
-            record = parsed[0]
-            if task_id in memory.live or memory.refuses(record, now.mono):
-                continue
-            ended = self._doubts.ended(record)
-            if not ended or self._doubts.doubtful(record):
-                found[task_id] = parsed
-                if ended:
-                    self._doubted.add(task_id)
+        found, self._doubted = self._doubts.sift(parse_all(loaded.tasks), now)
         self._late = {task_id: parsed for task_id, parsed in self._late.items() if task_id not in memory.live}
         self._found, self._stored = {**self._late, **found}, found.keys()
         if self._found and memory.owner:
@@ -373,10 +368,13 @@ class Recovery:
         for task_id, (record, metadata, attempt) in found.items():
             if task_id in memory.live or memory.refuses(record, now.mono) or self.ended(record):
                 continue  # told of it meanwhile
-            task = LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
+            waits = self._outcomes.pauses.take((record, metadata, attempt))
+            task = waits or LiveTask(record, metadata, attempt + 1, attempt, RESTORED)
             memory.live[task_id] = task
             if self._claimed(task, claims.pop(task_id, []), now):
                 self._adopted += 1
+            elif waits is not None:
+                self._outcomes.pauses.tell([task])
             else:
                 # The coordinator may have told an owner before us of it, which was cut off from the store and does not
                 # know that we took over: that one sends the first attempt, we send another.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from a2a_zmq.clock import Now
+from a2a_zmq.fences import obeyed_above
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp
 from daemons.distributor.dispatch import Dispatcher
@@ -13,14 +14,18 @@ from daemons.distributor.losses import DEATHS, TORN
 from daemons.distributor.memory import Memory, as_pairs
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
+from daemons.distributor.pauses import unbind
 from daemons.distributor.recovery import Recovery
 from daemons.distributor.workers import Worker
-from daemons.runtime.contract import Log, Send
+from daemons.runtime.contract import Log, Outranked, Send
 
 # Workers that left are shown as down until this many others have left too.
 MAX_DEPARTED = 64
 # Ends of a session after which the worker counts as dead.
 FAILURES = DEATHS | {TORN, "silence"}
+# Our fence rises above the one that a worker obeyed in two round trips to Redis. If it takes longer than this (Redis is
+# away), the worker is given work all the same.
+RISE_S = 1.0
 
 
 class Roster:
@@ -58,6 +63,7 @@ class Roster:
             self.coordinator_says(peer.agent_id, peer.details, now)
             if memory.coordinator_up and memory.coordinator == peer.agent_id:
                 self._outgoing.coordinator_back()
+                self._tell_waiting()
 
     def _worker_up(self, event: PeerUp, now: Now) -> None:
         memory, peer = self._memory, event.peer
@@ -68,6 +74,9 @@ class Roster:
         worker.describe(peer.details)
         worker.suspect = ""
         worker.blocked_until = 0.0
+        if memory.owner and (fence := obeyed_above(peer.details, memory.fence, memory.epoch)):
+            memory.out.append(Outranked(fence, memory.epoch, peer.agent_id))
+            worker.blocked_until = now.mono + RISE_S  # it would refuse what we send
         worker.idle_since = 0.0
         worker.inventory = peer.details.get("running", [])
         worker.restarted = worker.restarted or peer.restarted
@@ -79,6 +88,11 @@ class Roster:
         self._journal.note(now, "", "worker_up", {"worker": peer.agent_id, "restarted": peer.restarted})
         memory.workers_changed = True
         self._journal.show_workers(now)
+
+    def fence_moved(self) -> None:
+        """Workers that obeyed a higher fence than ours listen to us now."""
+        for worker in self._memory.workers.values():
+            worker.blocked_until = 0.0
 
     def suspect(self, event: PeerSuspect, now: Now) -> None:
         worker = self._memory.workers.get(event.agent_id)
@@ -146,6 +160,12 @@ class Roster:
         memory.coordinator_up = memory.coordinator_was_up = True
         memory.workers_changed = True
         self._outgoing.coordinator_back()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """What was told in an earlier session, or to another coordinator, may be lost; no result will show it."""
+        if self._memory.owner and self._memory.waiting:
+            self._outcomes.pauses.tell(self._journal.stored_waiting())
 
     def _unfollow(self, agent_id: str, now: Now) -> None:
         memory = self._memory
@@ -235,6 +255,7 @@ class Roster:
                     worker, {"task_id": task.task_id, "attempt": task.attempt, "outcome": "abandoned"}, now
                 )
             else:
+                unbind(task)
                 self._outcomes.again(task, now, front=True)
 
     def beat(self, message: Message, now: Now) -> None:

@@ -29,6 +29,7 @@ class Worker:
         slots: how many of them it runs at a time.
         slot_types: task types whose runs take one of the slots; of the others it runs many.
         in_slots: held tasks of these types.
+        graphs: task type → hash, of the graphs that it has.
         slots_ready: how many such tasks could run there without waiting for a process to start; without end if it does
             not say.
         suspect: "" or why it may be dead (``disconnect``, ``silence``): no new work until it shows life.
@@ -52,6 +53,7 @@ class Worker:
         "draining",
         "ghosts",
         "given",
+        "graphs",
         "held",
         "idle_since",
         "in_slots",
@@ -78,6 +80,7 @@ class Worker:
         self.number = number
         self.task_types: frozenset[str] = frozenset()
         self.labels: dict[str, Any] = {}
+        self.graphs: dict[str, str] = {}
         self.slots = 1
         self.slot_types: frozenset[str] = frozenset()
         self.in_slots = 0
@@ -108,6 +111,9 @@ class Worker:
             self._slot(task)
         labels = details.get("labels")
         self.labels = dict(labels) if isinstance(labels, dict) else {}
+        graphs = details.get("graphs")
+        named = graphs.items() if isinstance(graphs, dict) else ()
+        self.graphs = {name: text for name, text in named if isinstance(text, str)}
         slots = details.get("slots")
         self.slots = slots if isinstance(slots, int) and slots > 0 else 1
         self.limit = self.slots
@@ -190,8 +196,10 @@ class Worker:
         ends = trial_end(task, trial_s, max_deaths)
         return (task, ends) if mono < ends else None
 
-    def serves(self, task_type: str, labels: dict[str, Any], pin: str) -> bool:
+    def serves(self, task_type: str, labels: dict[str, Any], pin: str, graph: str = "") -> bool:
         if pin and pin != self.agent_id:
+            return False
+        if graph and self.graphs.get(task_type) != graph:
             return False
         if task_type not in self.task_types and ANY_TYPE not in self.task_types:
             return False

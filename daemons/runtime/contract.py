@@ -56,7 +56,8 @@ class OwnershipLost:
 
 @dataclass(slots=True)
 class FenceMoved:
-    """Our lease had expired, nobody had it in between, and it is ours again: all goes on, under this fence."""
+    """All goes on, under this fence: our lease had expired, nobody had it in between, and it is ours again; or our
+    fence had to rise above one that peers obeyed (see :class:`Outranked`)."""
 
     fence: int
 
@@ -116,11 +117,13 @@ class RunFinished:
     """Worker: an executor ended a run.
 
     Attributes:
-        outcome: ``completed``, ``failed`` (``error_kind`` says how) or ``abandoned`` (cancelled).
-        result: JSON bytes of the value, ``b"null"`` unless completed.
+        outcome: ``completed``, ``failed`` (``error_kind`` says how) or ``abandoned`` (cancelled); of graphs also
+            ``waiting`` (for somebody's answers), ``moved`` (stopped at the end of a step, to go on elsewhere) and
+            ``put_off`` (to be begun again ``detail["delay_s"]`` later).
+        result: JSON bytes of the value if completed, of the questions if waiting, else ``b"null"``.
         error: one line; "" if completed.
         error_kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
-            ``unknown_task_type``, ``cancelled``, "".
+            ``unknown_task_type``, ``cancelled``, ``drain``, ``thread_busy``, ``store``, "".
         retryable: False where another attempt must end the same (invalid input, unserializable, unknown type).
         execution_s: seconds from start to end of the run.
         detail: exit signal, last log lines, traceback …, JSON-able and small.
@@ -247,11 +250,15 @@ class StartRun:
 
 @dataclass(slots=True)
 class StopRun:
-    """Worker: end a run early: cooperative, then SIGTERM, then SIGKILL; RunFinished follows in every case."""
+    """Worker: end a run early: cooperative, then SIGTERM, then SIGKILL; RunFinished follows in every case.
+
+    ``at_step``: a graph's run; it is let come to the end of its present step, and nothing is forced.
+    """
 
     task_id: str
     attempt: int
     reason: str  # "cancelled" | "timeout" | "drain"
+    at_step: bool = False
 
 
 @dataclass(slots=True)
@@ -282,7 +289,17 @@ class Exit:
     until: float = -math.inf
 
 
-Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Exit
+@dataclass(slots=True)
+class Outranked:
+    """A peer obeyed this fence of our epoch, which is higher than ours: the store has lost that owner (it went back to
+    an older copy before we took over), or it comes after us, and we have not noticed yet. The store decides."""
+
+    fence: int
+    epoch: str
+    peer: str
+
+
+Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Outranked | Exit
 
 
 @dataclass(slots=True)

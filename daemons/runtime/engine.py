@@ -12,16 +12,13 @@ Inputs are method calls with ``now``; :meth:`Engine.turn` lets the core see ever
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
-from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.message import MessageType
-from a2a_zmq.protocol.ports import Marks, PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
+from a2a_zmq.protocol.ports import PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
 from daemons.runtime.contract import (
-    Batch,
     BatchApplied,
     Core,
     Effect,
@@ -31,6 +28,7 @@ from daemons.runtime.contract import (
     LocalAnswer,
     Log,
     Meter,
+    Outranked,
     OwnershipGained,
     OwnershipLost,
     Query,
@@ -41,6 +39,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from daemons.runtime.outputs import Outputs, PendingBatch
 
 # A store that is away is asked again after these bounds (seconds), doubling in between: soon enough to reconcile
 # well within three seconds, rare enough to leave a starting Redis alone.
@@ -50,34 +49,6 @@ RETRY_MAX_S = 0.5
 MAX_TOLD = 256
 # While nothing may be written, whatever is due for writing stays due; it is looked at this often instead of for ever.
 HELD_BACK_S = 0.05
-
-
-@dataclass(slots=True)
-class PendingBatch:
-    """A batch on its way to the store. ``done`` counts its writes that are applied; ``versions`` are theirs."""
-
-    batch_id: int
-    batch: Batch
-    marks: list[Marks]
-    done: int = 0
-    versions: dict[Section, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Outputs:
-    """What a turn wants done. ``transmit`` and ``apply`` may be performed in any order: duties are kept by the
-    engine."""
-
-    transmit: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # (port, route, frame)
-    apply: PendingBatch | None = None
-    queries: list[Query] = field(default_factory=list)
-    runs: list[StartRun | StopRun] = field(default_factory=list)
-    probes: list[tuple[int, ProbeWanted | WatchWanted]] = field(default_factory=list)
-    logs: list[Log] = field(default_factory=list)
-    answers: list[LocalAnswer] = field(default_factory=list)
-    again: bool = False  # there is more to handle at once: take another turn
-    exceptional: bool = False  # something happened that the supervision graph should look at now
-    exit: Exit | None = None
 
 
 class Engine:
@@ -94,6 +65,7 @@ class Engine:
         self.core = core
         self.ports = ports
         self.fence = 0
+        self.rising = False  # our fence goes up in the store at this moment: nothing is begun under the one of before
         self.safe_until = math.inf  # monotonic: after it the lease may have expired, so nothing is written (self-fence)
         self.exiting: Exit | None = None
         self._meter = meter
@@ -132,7 +104,7 @@ class Engine:
         self._inbox.append(event)
 
     def fence_moved(self, fence: int) -> None:
-        """We took our own expired lease again and nobody had it in between: what is in flight stays valid."""
+        """We hold the lease, nobody had it in between, and our fence is this one now: what is in flight stays valid."""
         if fence != self.fence:
             self.fence = fence
             self._inbox.append(FenceMoved(fence))
@@ -191,7 +163,8 @@ class Engine:
         self.store_available(available=False, reason=reason)
 
     def batch_refused(self, pending: PendingBatch, reason: str, *, state_lost: bool = False) -> bool:
-        """We were fenced, or the store lost state. Returns False if the batch was voided before: that is no news then.
+        """We were fenced, or the store lost state. Returns False if that is no news: the batch was voided before, or it
+        was refused by our own fence, which rose meanwhile, and is tried again under that one.
 
         A fenced core is told that it owns nothing any more. Lost state is another matter: then the core's memory is the
         best copy there is, so it keeps it (and goes on staging) until the lease is taken anew and both are merged.
@@ -200,6 +173,9 @@ class Engine:
             return False
         if state_lost:
             self.state_lost()
+        elif self.rising or pending.batch.writes[pending.done].fence < self.fence:
+            self._retry_at = 0.0
+            return False
         else:
             self.ownership_lost(reason)
         return True
@@ -339,6 +315,8 @@ class Engine:
                 out.logs.append(effect)
             elif isinstance(effect, LocalAnswer):
                 out.answers.append(effect)
+            elif isinstance(effect, Outranked):
+                out.outranked = effect
             else:
                 self.exiting = effect
 
@@ -373,7 +351,7 @@ class Engine:
 
     def _commit(self, now: Now) -> None:
         self._not_before = -math.inf
-        if now.mono >= self.safe_until and not self._spooling:
+        if (self.rising or now.mono >= self.safe_until) and not self._spooling:
             self._not_before = now.mono + HELD_BACK_S
             return
         if self._pending is not None:

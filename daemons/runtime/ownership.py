@@ -12,7 +12,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.errors import StateError, StateLost, StoreUnavailable
 from a2a_zmq.interfaces import Held, LeaseStore, Loaded, Section
 from daemons.runtime.breaker import Breaker
-from daemons.runtime.contract import Meter, OwnershipGained
+from daemons.runtime.contract import Meter, Outranked, OwnershipGained
 from daemons.runtime.engine import Engine
 from daemons.runtime.procs import ProcessIdentity, owner_is_dead, owner_text
 
@@ -85,6 +85,8 @@ class Ownership:
         self._look = asyncio.Event()
         self._lost = False
         self._fence = 0
+        self._epoch = ""
+        self._obeyed = 0  # the highest fence above ours, of our epoch, that a peer obeyed
         self._state_lost = False
         self._shown_fence = 0  # of the holder that we wait for
         self._patient_until = math.inf
@@ -101,6 +103,14 @@ class Ownership:
         self._state_lost = self._state_lost or state_lost
         self._lost = True
         self._look.set()
+
+    def outranked(self, by: Outranked) -> bool:
+        """A peer obeyed a higher fence than ours: see :meth:`_rise`. False if that is no news (any more)."""
+        news = by.epoch == self._epoch and by.fence > max(self._fence, self._obeyed)
+        if news:
+            self._obeyed = by.fence
+            self._look.set()
+        return news
 
     def probe(self) -> None:
         """Redis seems to be away: renew now, and then as often as the circuit says, to see when it is back."""
@@ -152,6 +162,8 @@ class Ownership:
             self._state_lost = True
             return False
         epoch = found.epoch if found is not None else ""
+        if epoch != self._epoch:
+            self._epoch, self._obeyed = epoch, 0
         self._engine.ownership_gained(OwnershipGained(held.fence, epoch, loaded, state_lost=self._state_lost))
         self._state_lost = False
         return True
@@ -267,6 +279,47 @@ class Ownership:
             self._answered()
             self._engine.store_available(available=True, reason="")
             self._turned()
+            if self._obeyed > held.fence and not await self._rise(held):
+                return
+
+    async def _rise(self, held: Held) -> bool:
+        """Raise our fence above one that peers obeyed. Returns False if the lease has to be taken anew.
+
+        The store knows nothing of the owner that showed it, as it has just said that the lease is ours: it went back
+        to an older copy, from which we took over with a number that was used before. All that we wrote ourselves is
+        there, so nothing is read or merged, and a higher fence is all that is wanted. It stays in this epoch: if we
+        were replaced at this very moment, a new one would tell our successor that the state was lost, when it is only
+        to be fenced or to go on. While Redis is away, this waits.
+        """
+        if self._outage is not None and not self._outage.breaker.closed:
+            return True
+        self._engine.rising = True
+        try:
+            again = await self._take_again(self._obeyed)
+            if again is None or again.found_fence != held.fence:
+                # Somebody had it in between (or that was ourselves, and a reply was lost): what is stored counts.
+                # Unless the store went back just now: only this lower fence shows it.
+                self._state_lost = self._state_lost or (again is not None and again.found_fence < held.fence)
+                self._engine.state_lost()
+                return False
+            held.fence, held.safe_until = again.fence, again.safe_until
+            self._fence = held.fence
+            self._engine.safe_until = held.safe_until
+            self._engine.fence_moved(held.fence)
+        finally:
+            self._engine.rising = False
+        self._answered()
+        self._turned()
+        return True
+
+    async def _take_again(self, min_fence: int) -> Held | None:
+        while True:
+            try:
+                return await self._leases.acquire(self._section, self._owner, self._ttl_ms, min_fence=min_fence)
+            except StateError as error:
+                self._meter.count("lease_failures_total", reason="unavailable")
+                self._failed_to_read(error)
+                await asyncio.sleep(self._pause_s())
 
     async def renew_now(self) -> bool:
         """Renew at once, beside the regular renewals; False if the lease is not ours or Redis is away."""

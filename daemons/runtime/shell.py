@@ -1,8 +1,7 @@
 """The shell: performs what the engine wants done, on one event loop, and feeds the outcomes back.
 
 It decides nothing. Sockets are drained in bulk, one turn of the engine handles all that came in, one batch at a time
-goes
-to the store, and timers follow the engine's next deadline, so an idle daemon only wakes for its heartbeats.
+goes to the store, and timers follow the engine's next deadline, so an idle daemon only wakes for its heartbeats.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, Vers
 from a2a_zmq.interfaces import SectionWrite, StateStore
 from a2a_zmq.protocol.ports import ProbeWanted, WatchWanted
 from daemons import logs
-from daemons.runtime.contract import Effect, Event, LocalCall, Log, Meter, QueryAnswer, StartRun, StopRun
+from daemons.runtime.contract import Effect, Event, LocalCall, Meter, QueryAnswer, StartRun, StopRun
 from daemons.runtime.deathwatch import DeathWatch
-from daemons.runtime.engine import Engine, Outputs, PendingBatch
+from daemons.runtime.engine import Engine
+from daemons.runtime.outputs import Outputs, PendingBatch
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import wait_gone
 from daemons.runtime.queries import answer_query
@@ -204,11 +204,13 @@ class Shell:
             else:
                 self._deaths.want(port, probe)
         for line in out.logs:
-            self._write_log(line)
+            getattr(self._log, line.level, self._log.info)(line.event, **line.fields)
         for answer in out.answers:
             waiting = self._calls.pop(answer.call_id, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer.value)
+        if out.outranked is not None and self.ownership is not None and self.ownership.outranked(out.outranked):
+            self._log.warning("outranked", fence=out.outranked.fence, peer=out.outranked.peer)
         if out.exceptional:
             self._look_now.set()
         if out.exit is not None and not self.exit_status.done():
@@ -256,9 +258,10 @@ class Shell:
         except (Fenced, StateLost) as error:
             meter.count("shared_state_conflicts_total")
             lost = isinstance(error, StateLost)
-            self._log.warning("state_lost" if lost else "fenced", why=str(error))
-            if engine.batch_refused(pending, str(error), state_lost=lost) and self.ownership is not None:
-                self.ownership.lost(state_lost=lost)
+            if engine.batch_refused(pending, str(error), state_lost=lost):
+                self._log.warning("state_lost" if lost else "fenced", why=str(error))
+                if self.ownership is not None:
+                    self.ownership.lost(state_lost=lost)
         else:
             engine.batch_applied(pending, self._clock())
         self.turn()
@@ -299,9 +302,6 @@ class Shell:
         except Exception as error:
             self._fail(error)
         self.turn()
-
-    def _write_log(self, line: Log) -> None:
-        getattr(self._log, line.level, self._log.info)(line.event, **line.fields)
 
     # ------------------------------------------------------------ in-process API
 

@@ -10,9 +10,7 @@ attempts of a worker that dies are repeated elsewhere.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from a2a_zmq.clock import Now, iso
@@ -45,11 +43,11 @@ from daemons.worker.drain import Drain
 from daemons.worker.kinds import PROCESS, TaskKind
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
+from daemons.worker.story import Story
 from daemons.worker.uplink import Uplink
 
 # LocalAgentState is for people: more than this many tasks or events nobody reads.
 SHOWN_TASKS: Final = 100
-HISTORY: Final = 100
 
 
 class WorkerCore:
@@ -90,10 +88,9 @@ class WorkerCore:
         self._oversight = Oversight(self._board, self._uplink, config, meter)
         self._drain = Drain()
         self._executor_problem = ""
-        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._created_at: datetime | None = None
-        self._last_heartbeat: datetime | None = None
-        self._ended = {"completed": 0, "failed": 0, "abandoned": 0}
+        self._story = Story(agent_id)
+        self._ended = dict.fromkeys(("completed", "failed", "abandoned", "waiting", "moved", "put_off"), 0)
+        self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
         self._actions = {
             "assign_tasks": self._assign_tasks,
             "assign_task": self._assign_tasks,
@@ -119,11 +116,11 @@ class WorkerCore:
         elif isinstance(event, PeerUp):
             if event.peer.agent_id == self.distributor_id:
                 again = self._uplink.up(event)
-                self._note(now, "distributor_up", restarted=event.peer.restarted, results_sent_again=again)
+                self._story.note(now, "distributor_up", restarted=event.peer.restarted, results_sent_again=again)
         elif isinstance(event, PeerDown):
             if event.agent_id == self.distributor_id:
                 self._uplink.down()
-                self._note(now, "distributor_down", reason=event.reason)
+                self._story.note(now, "distributor_down", reason=event.reason)
         elif isinstance(event, DrainRequested):
             return self._begin_drain(event.reason, event.deadline_s, now)
         elif isinstance(event, LocalCall):
@@ -211,13 +208,19 @@ class WorkerCore:
     def _begin_drain(self, reason: str, deadline_s: float, now: Now) -> list[Effect]:
         if not self._drain.begin(reason, now.mono + deadline_s):
             return []
-        self._note(now, "draining", reason=reason)
+        self._story.note(now, "draining", reason=reason)
         effects: list[Effect] = []
         for run in self._board.take_held():
             if run.call_id is None:
                 self._uplink.hand_back((run.task_id, run.attempt))
             else:
                 effects.append(LocalAnswer(run.call_id, reports.local_failure("the worker is draining")))
+        # A graph goes on elsewhere from its last step: no need to wait for its end.
+        effects += [
+            StopRun(run.task_id, run.attempt, "drain", at_step=True)
+            for run in self._board.all()
+            if run.graph and not run.stop_reason
+        ]
         fields = {"reason": reason, "running": len(self._board), "unsent": self._uplink.unsent}
         # Told at once, so that nothing more is sent here just to be handed back.
         effects += self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
@@ -240,7 +243,9 @@ class WorkerCore:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
             event.error = event.error_kind = "replaced"
-        if run.stop_reason == "drain" and event.started_at == 0.0:
+        if run.graph and run.stop_reason == "drain" and event.error_kind == "killed":
+            event.outcome, event.error_kind = "moved", "drain"  # its step took too long; that one is run again
+        if self._drain.reason and event.started_at == 0.0 and event.outcome == "failed":
             self._uplink.hand_back((run.task_id, run.attempt))
         else:
             self._report(run, event)
@@ -333,10 +338,10 @@ class WorkerCore:
             "slots": self._config.slots,
             **self._uplink.tells(self._granted()),
             "labels": self._labels,
-            "running": [
-                [run.task_id, run.attempt, run.fence] for run in self._board.runs.values() if run.call_id is None
-            ],
+            "running": [[r.task_id, r.attempt, r.fence] for r in self._board.runs.values() if r.call_id is None],
             "draining": bool(self._drain.reason),
+            **({"graphs": self._graphs} if self._graphs else {}),
+            **self._uplink.guard.obeys(),
         }
 
     def welcome(self, peer: str, now: Now) -> dict[str, Any]:
@@ -344,7 +349,7 @@ class WorkerCore:
         return {}
 
     def heartbeat(self, peer: str, now: Now) -> dict[str, Any]:
-        self._last_heartbeat = datetime.fromtimestamp(now.wall, UTC)
+        self._story.beat(now)
         return {
             "action": "heartbeat",
             **self._uplink.tells(self._granted()),
@@ -365,18 +370,8 @@ class WorkerCore:
             "ended": dict(self._ended),
         }
         metadata = {"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)}
-        self._created_at = self._created_at or datetime.fromtimestamp(now.wall, UTC)
-        return LocalAgentState(
-            agent_id=self.agent_id,
-            status=self._status(),
-            local_tasks=reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS),
-            last_heartbeat=self._last_heartbeat,
-            local_vars=facts,
-            history=list(self._history),
-            metadata=metadata,
-            created_at=self._created_at,
-            updated_at=datetime.fromtimestamp(now.wall, UTC),
-        )
+        tasks = reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS)
+        return self._story.state(now, self._status(), tasks, facts, metadata)
 
     def _status(self) -> AgentStatus:
         if self._executor_problem:
@@ -395,6 +390,3 @@ class WorkerCore:
     def next_deadline(self) -> float:
         board, uplink, drain = self._board, self._uplink, self._drain
         return min(board.next_deadline(), uplink.next_deadline(), drain.next_deadline(len(board)))
-
-    def _note(self, now: Now, event: str, **detail: Any) -> None:
-        self._history.append({"at": iso(now.wall), "event": event, **detail})

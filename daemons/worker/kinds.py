@@ -17,12 +17,14 @@ class TaskKind(NamedTuple):
         timeout_s: seconds that an attempt may run where the task names no limit; None for none.
         reference: ``module:function``.
         inline: a sync function so short that the handler thread calls it in bulk (built-ins only).
+        graph: the hash of a graph (:mod:`daemons.worker.graphs.fingerprint`), "" for everything else.
     """
 
     executor: str
     timeout_s: float | None = None
     reference: str = ""
     inline: bool = False
+    graph: str = ""
 
 
 def executor_of(kind: TaskKind, metadata: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from a2a_zmq.protocol.message import Role
 from daemons.runtime.launch import Daemon
@@ -30,10 +31,21 @@ def config_of(settings: WorkerSettings) -> WorkerConfig:
     )
 
 
+def checkpoints_of(settings: WorkerSettings) -> dict[str, Any]:
+    """Where graphs keep their checkpoints, and for how long; goes to the child processes through a socket."""
+    redis = settings.redis_config()
+    return {
+        "url": redis.url(),
+        "ca_path": str(redis.ca_path) if redis.ca_path else None,
+        "keep": settings.checkpoint_keep,
+        "ttl_s": settings.checkpoint_ttl_s,
+    }
+
+
 async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon = Daemon(settings, Role.WORKER)
     # Handlers are listed by a child process: user modules are never imported here.
-    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers)
+    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs)
     config = config_of(settings)
     core = WorkerCore(
         settings.worker_id,
@@ -45,7 +57,8 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     )
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter))
-    executor = Executor(registry, config, daemon.shell.events)
+    checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
+    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints)
     daemon.shell.runner = executor
     executor.keep_warm()
     daemon.on_exit.append(executor.close)

@@ -2,8 +2,8 @@
 
 Sources: the built-in types, and the configuration's ``worker_handlers``, each of which is a module (all its ``@task``
 functions), a ``module:function`` (its declared name; without ``@task`` the task type is the text itself) or
-``name=module:function``. Only what the configuration names can be run: a client's task type is looked up here and
-never imported.
+``name=module:function``; and ``worker_graphs``, LangGraph projects. Only what the configuration names can be run: a
+client's task type is looked up here and never imported.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ class Registry:
         self._kinds: dict[str, TaskKind] = dict(BUILTIN if kinds is None else kinds)
 
     @classmethod
-    def load(cls, sources: Iterable[str] = ()) -> Registry:
-        """The built-in types and what the sources offer; starts one short-lived child process if there are sources.
+    def load(cls, sources: Iterable[str] = (), graphs: Iterable[str] = ()) -> Registry:
+        """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
+
+        Args:
+            sources: handlers (see the module's text).
+            graphs: ``langgraph.json`` files; each of their graphs is the task type ``graph:NAME``.
 
         Raises:
             ConfigError: a source cannot be used; the text names it. Two sources with one task type are refused too.
         """
         registry = cls()
-        wanted = list(sources)
+        wanted, projects = list(sources), list(graphs)
         if wanted:
-            registry._add(wanted)
+            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted))
+        if projects:
+            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects))
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:
@@ -54,18 +60,18 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._kinds)
 
-    def _add(self, sources: list[str]) -> None:
+    def _add(self, setting: str, entries: list[dict[str, Any]]) -> None:
         user: dict[str, str] = {}
-        for entry in _list(sources):
+        for entry in entries:
             if "error" in entry:
-                raise ConfigError(f"worker_handlers: {entry['error']}")
+                raise ConfigError(f"{setting}: {entry['error']}")
             name, reference = entry["name"], entry["reference"]
             if user.get(name, reference) != reference:
-                raise ConfigError(f"worker_handlers: task type {name!r} is both {user[name]} and {reference}")
+                raise ConfigError(f"{setting}: task type {name!r} is both {user[name]} and {reference}")
             if name in BUILTIN:
-                raise ConfigError(f"worker_handlers: {reference} takes the name of the built-in task type {name!r}")
+                raise ConfigError(f"{setting}: {reference} takes the name of the built-in task type {name!r}")
             user[name] = reference
-            self._kinds[name] = TaskKind(entry["executor"], entry["timeout_s"], reference)
+            self._kinds[name] = TaskKind(entry["executor"], entry["timeout_s"], reference, graph=entry.get("graph", ""))
 
 
 def search_path() -> list[str]:
@@ -78,8 +84,8 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
 
 
-def _list(sources: list[str]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "daemons.worker.executors.child", "--list", *sources]
+def _list(setting: str, option: str, sources: list[str]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "daemons.worker.executors.child", option, *sources]
     names = ", ".join(sources)
     try:
         done = subprocess.run(  # noqa: S603 - our own module, names from the configuration
@@ -91,10 +97,10 @@ def _list(sources: list[str]) -> list[dict[str, Any]]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"worker_handlers: importing {names} took more than {LIST_TIMEOUT_S:g} s") from None
+        raise ConfigError(f"{setting}: importing {names} took more than {LIST_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
         how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
-        raise ConfigError(f"worker_handlers: importing {names} ended with {how}: {last[0][:300]}")
+        raise ConfigError(f"{setting}: importing {names} ended with {how}: {last[0][:300]}")
     listed: list[dict[str, Any]] = orjson.loads(done.stdout)
     return listed

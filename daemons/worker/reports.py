@@ -53,6 +53,8 @@ def encode(event: RunFinished) -> bytes:
     }
     if event.outcome == "completed":
         entry["result"] = orjson.Fragment(event.result)
+    elif event.outcome == "waiting":
+        entry["interrupts"] = orjson.Fragment(event.result)
     else:
         entry["error"] = event.error
         entry["error_kind"] = event.error_kind

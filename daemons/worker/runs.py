@@ -25,6 +25,7 @@ class Run:
         "attempt",
         "call_id",
         "fence",
+        "graph",
         "kind",
         "metadata",
         "payload",
@@ -56,6 +57,7 @@ class Run:
         self.timeout_s = timeout_s
         self.metadata = metadata
         self.kind = kind
+        self.graph = False
         self.fence = fence
         self.state = HELD
         self.started_mono = 0.0
@@ -81,7 +83,7 @@ def parse(record: dict[str, Any], fence: int, kinds: Mapping[str, TaskKind]) -> 
     kind = kinds.get(task_type)
     if timeout_s is None and kind is not None:
         timeout_s = kind.timeout_s
-    return Run(
+    run = Run(
         task_id,
         attempt,
         task_type,
@@ -91,6 +93,8 @@ def parse(record: dict[str, Any], fence: int, kinds: Mapping[str, TaskKind]) -> 
         "" if kind is None else executor_of(kind, metadata),
         fence,
     )
+    run.graph = kind is not None and kind.graph != ""
+    return run
 
 
 class Queues:

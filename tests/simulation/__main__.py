@@ -11,7 +11,7 @@ from functools import partial
 from itertools import repeat
 
 from tests.simulation import shrink
-from tests.simulation.plan import KINDS, draw
+from tests.simulation.plan import MODES, draw
 from tests.simulation.scenario import Result, run, run_seed
 
 
@@ -19,7 +19,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Simulate whole fleets.")
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--mode", choices=sorted(KINDS), help="for all of them; by default each seed chooses")
+    parser.add_argument("--mode", choices=MODES, help="for all of them; by default each seed chooses")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--hashes", action="store_true", help="print the hash of each seed's trace")
     parser.add_argument("--show", type=int, metavar="SEED", help="run one seed and print its trace")

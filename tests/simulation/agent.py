@@ -34,6 +34,7 @@ from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.stores import load_all, load_own
 from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
+from daemons.worker.kinds import TaskKind
 from tests.simulation import limits
 from tests.simulation.disk import Disk
 from tests.simulation.executing import Plain, SimRunner
@@ -284,7 +285,8 @@ class Agent:
                 meter=NoMeter(),
             )
             return self._tight(core), self._store()
-        types = ["noop", "work"]
+        kind = TaskKind("process", graph="v1") if fleet.graphs else TaskKind("async")
+        types = {"noop": TaskKind("async"), "work": kind}
         config = WorkerConfig() if fleet.limits is None else limits.worker_config(fleet.limits)
         hub = self.upstreams[0].name
         core = WorkerCore(self.name, hub, config=config, task_types=types, rng=rng, meter=NoMeter())

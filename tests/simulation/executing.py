@@ -27,8 +27,16 @@ class Plain:
         return run_plain(core, now)
 
 
+def question_of(run: StartRun) -> str:
+    """Id of what its graph asks where it stands."""
+    return f"{run.task_id} asks"
+
+
 class SimRunner:
-    """A run takes virtual time, and may fail or hang as its payload says. A result names the attempt that made it."""
+    """A run takes virtual time, and may fail or hang as its payload says. A result names the attempt that made it.
+
+    ``pauses`` makes it a graph: at each of these it stops as named, and leaves a checkpoint that says how far it came.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -54,15 +62,44 @@ class SimRunner:
         failing = int(run.payload.get("fail_times", 0)) >= run.attempt
         result = b"null" if failing else orjson.dumps({**run.payload, "attempt": run.attempt})
         outcome, error, kind = ("failed", "simulated", "raised") if failing else ("completed", "", "")
-        self._agent.event(RunFinished(run.task_id, run.attempt, outcome, result, error, kind, True, started, spent))
+        detail: dict[str, Any] = {}
+        pause = "" if failing else self._pause(run)
+        if pause:
+            outcome, error, kind = pause, "simulated", pause
+            detail = {"delay_s": 0.05} if pause == "put_off" else {}
+            result = orjson.dumps([{"id": question_of(run), "value": self._at(run)}]) if pause == "waiting" else b"null"
+        self._agent.event(
+            RunFinished(run.task_id, run.attempt, outcome, result, error, kind, True, started, spent, detail)
+        )
+
+    def _at(self, run: StartRun) -> int:
+        return self._agent.fleet.checkpoints.get(run.task_id, 0)
+
+    def _pause(self, run: StartRun) -> str:
+        """Where its graph stops now, "" if it comes to its end."""
+        reached, pauses = self._agent.fleet.checkpoints, run.payload.get("pauses") or ()
+        while (at := reached.get(run.task_id, 0)) < len(pauses):
+            if pauses[at] != "waiting":
+                reached[run.task_id] = at + 1
+                return str(pauses[at])
+            if (run.metadata.get("resume") or {}).get(question_of(run)) != at:
+                return "waiting"
+            reached[run.task_id] = at + 1
+        return ""
 
     def stop(self, stop: StopRun) -> None:
         key = (stop.task_id, stop.attempt)
-        if key not in self._runs:
+        if key not in self._runs or (stop.at_step and self._runs[key] is None):
             return
         timer = self._runs.pop(key)
         if timer is not None:
             timer.cancel()
+        if stop.at_step:
+            wall = self._agent.fleet.now().wall
+            self._agent.event(
+                RunFinished(stop.task_id, stop.attempt, "moved", b"null", "drain", "drain", True, wall, 0.0)
+            )
+            return
         cancelled = stop.reason == "cancelled"
         outcome, wall = "abandoned" if cancelled else "failed", self._agent.fleet.now().wall
         self._agent.event(

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
+
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import INBOX, Section
 from a2a_zmq.protocol.message import Role
@@ -59,6 +61,7 @@ class Fleet:
         twins: bool = False,
         provable: bool = True,
         failover_s: float = 30.0,
+        graphs: bool = False,
     ) -> None:
         """
         Args:
@@ -66,6 +69,7 @@ class Fleet:
             spool: owners keep on their disks what the store cannot take.
             coordinators, twins: of them one leads; each distributor has a second process that stands by.
             failover_s: the coordinator's setting.
+            graphs: tasks are runs of a graph, which all workers have.
             provable: whether who stands by is on the same host, and sees that the owner was killed.
         """
         self.loop = loop
@@ -73,6 +77,8 @@ class Fleet:
         self.limits = limits
         self.spool = spool
         self.failover_s = failover_s
+        self.graphs = graphs
+        self.checkpoints: dict[str, int] = {}  # task id → pauses that its graph has left behind
         self.wall_offset = self._now_offset = 0.0
         self._now = Now(-1.0, 0.0)  # read last; it is asked for many times at every moment
         self.violations: list[str] = []
@@ -223,6 +229,16 @@ class Fleet:
         """Ids of unfinished tasks in the store."""
         hashes = self.redis.peek().hashes
         return [task_id for each in (INBOX, *self.distributors) for task_id in hashes.get(keys.tasks(each), ())]
+
+    def record(self, task_id: str) -> dict[str, Any] | None:
+        """Of an unfinished task in the store."""
+        hashes = self.redis.peek().hashes
+        for each in (INBOX, *self.distributors):
+            raw = hashes.get(keys.tasks(each), {}).get(task_id)
+            if raw is not None:
+                found: dict[str, Any] = orjson.loads(raw)
+                return found
+        return None
 
     # ------------------------------------------------------------ running
 

@@ -31,10 +31,11 @@ from daemons.coordinator import failover
 from daemons.coordinator.failover import Failover
 from daemons.distributor.memory import RUNNING, LiveTask
 from daemons.distributor.outcomes import Outcomes
+from daemons.distributor.pauses import Pauses
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.engine import Engine
 from daemons.runtime.merging import Merger
-from tests.simulation.plan import KINDS
+from tests.simulation.plan import MODES
 from tests.simulation.scenario import run_seed
 
 Bug = Callable[[], AbstractContextManager[None]]
@@ -255,6 +256,27 @@ def merged_blindly() -> Iterator[None]:
         yield
 
 
+# ---------------------------------------------------------------- tasks that wait for answers
+
+
+@planted("a question is told before it is stored")
+def question_told_early() -> Iterator[None]:
+    wait = Pauses.wait
+
+    def hasty(self: Pauses, task: LiveTask, item: dict[str, Any], now: Now) -> None:
+        wait(self, task, item, now)
+        self.tell([task])
+
+    with mock.patch.object(Pauses, "wait", hasty):
+        yield
+
+
+@planted("a new owner runs what waits for an answer")
+def waiting_is_run() -> Iterator[None]:
+    with mock.patch.object(Pauses, "take", return_value=None):
+        yield
+
+
 # ---------------------------------------------------------------- the hunt
 
 
@@ -286,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description="Plant bugs and find them.")
     parser.add_argument("--seeds", type=int, default=MOST_SEEDS, help="at most, for each bug")
     parser.add_argument("--only", default="", help="bugs whose name has this in it")
-    parser.add_argument("--mode", choices=sorted(KINDS), help="of all seeds; by default each seed chooses")
+    parser.add_argument("--mode", choices=MODES, help="of all seeds; by default each seed chooses")
     args = parser.parse_args(argv)
     bugs = [name for name in BUGS if args.only in name]
     survived = 0

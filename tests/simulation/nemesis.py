@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from a2a_zmq.protocol.message import Role
 from tests.simulation.disk import LIMIT_BYTES
@@ -64,8 +65,9 @@ class Nemesis:
 
     # ------------------------------------------------------------ users
 
-    async def submit(self, task_id: str, seconds: float, fail_times: int) -> None:
-        self._fleet.user.submit(task_id, seconds=seconds, fail_times=fail_times)
+    async def submit(self, task_id: str, seconds: float, fail_times: int, *pauses: str) -> None:
+        stops: dict[str, Any] = {"pauses": pauses} if pauses else {}
+        self._fleet.user.submit(task_id, seconds=seconds, fail_times=fail_times, **stops)
 
     async def submit_hanging(self, task_id: str, attempts: int, timeout_s: float, priority: int) -> None:
         metadata = {"max_attempts": attempts, "timeout_s": timeout_s, "priority": priority}

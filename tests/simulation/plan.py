@@ -90,6 +90,9 @@ KINDS: dict[str, tuple[str, ...]] = {
 # How many of a hundred seeds run in each mode.
 SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "outages": 10, "standbys": 5, "spools": 5}
 FAILOVERS = 10  # and so many in this one instead
+# Whatever the mode is, in so many of a hundred seeds tasks are runs of graphs: they wait, are moved and put off.
+GRAPHS, GRAPHS_SHARE = "graphs", 20
+MODES = sorted((*KINDS, GRAPHS))
 NEVER = 1e9  # is when a distributor that is gone for good is started again
 
 
@@ -110,7 +113,7 @@ class Plan:
     Attributes:
         limits: everything is bounded so tightly that every bound is met.
         spool: owners keep on their disks what the store cannot take.
-        coordinators, twins, provable, failover_s: see :class:`tests.simulation.fleet.Fleet`.
+        coordinators, twins, provable, failover_s, graphs: see :class:`tests.simulation.fleet.Fleet`.
     """
 
     seed: int
@@ -123,10 +126,32 @@ class Plan:
     twins: bool = False
     provable: bool = True
     failover_s: float = 30.0
+    graphs: bool = False
 
 
 def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     """The plan of a seed. The seed chooses the mode, too, unless one is given."""
+    chance = random.Random(f"graphs {seed}")
+    if mode == GRAPHS or (mode is None and chance.random() < GRAPHS_SHARE / 100):
+        plan = _draw(seed, None, tasks)
+        return dataclasses.replace(
+            plan,
+            mode=f"{GRAPHS}, {plan.mode}",
+            graphs=chance.random() < 0.7,
+            events=tuple(_paused(event, chance) for event in plan.events),
+        )
+    return _draw(seed, mode, tasks)
+
+
+def _paused(event: Event, chance: random.Random) -> Event:
+    """The same task, which stops some times before its end."""
+    if event.kind != "submit" or chance.random() < 0.4:
+        return event
+    pauses = chance.choices(("waiting", "waiting", "moved", "put_off"), k=chance.choice((1, 1, 2, 4)))
+    return event._replace(args=(*event.args, *pauses))
+
+
+def _draw(seed: int, mode: str | None, tasks: int) -> Plan:
     rng = random.Random(f"plan {seed}")
     drawn = rng.choices(list(SHARES), list(SHARES.values()))[0]
     chance = random.Random(f"failovers {seed}")

@@ -66,6 +66,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
             twins=plan.twins,
             provable=plan.provable,
             failover_s=plan.failover_s,
+            graphs=plan.graphs,
         )
         try:
             await fleet.start()
@@ -91,15 +92,27 @@ async def settle(fleet: Fleet) -> None:
     user = fleet.user
     await fleet.until(lambda: user.outcomes.keys() >= user.submitted, QUIET_S, "every task has an outcome")
     recorded, excused = fleet.witness.ended.keys(), fleet.loss.excused
-    await fleet.until(lambda: not user.accepted_ids - recorded - excused, QUIET_S, "what was accepted is recorded")
+    await fleet.until(
+        lambda: answer_rest(fleet) and not user.accepted_ids - recorded - excused,
+        QUIET_S,
+        "what was accepted is recorded",
+    )
     for agent in list(fleet.agents.values()):
         await let_own(fleet, agent)
     spools = [each.disk for each in fleet.agents.values() if not each.gone]
     await fleet.until(lambda: not any(disk.rows for disk in spools), QUIET_S, "every spool is empty")
-    if not await fleet.until(lambda: not fleet.live(), QUIET_S, "no live task is left in the store"):
+    nothing_lives = "no live task is left in the store"
+    if not await fleet.until(lambda: answer_rest(fleet) and not fleet.live(), QUIET_S, nothing_lives):
         fleet.violate(f"still live in the store: {fleet.live()}")
     if not await fleet.until(lambda: not unacknowledged(fleet), 10.0, "every message is acknowledged"):
         fleet.violate(f"not acknowledged: {unacknowledged(fleet)}")
+
+
+def answer_rest(fleet: Fleet) -> bool:
+    """What the client has a result of may run and wait again, after a retry or a loss of state: then an operator looks
+    what waits, and answers."""
+    fleet.user.answer_waiting([record for task_id in fleet.live() if (record := fleet.record(task_id)) is not None])
+    return True
 
 
 async def let_own(fleet: Fleet, agent: Agent) -> None:

@@ -60,6 +60,28 @@ def test_workers_obey_a_fleet_that_lost_its_state_and_its_memory(dead: tuple[str
     assert tell(story) == []
 
 
+@pytest.mark.parametrize("dead", [("distributor-1", "distributor-2"), (COORDINATOR,), ("distributor-1", COORDINATOR)])
+def test_owners_that_a_store_which_went_back_gave_old_numbers_are_obeyed(dead: tuple[str, ...]) -> None:
+    """Within one epoch an owner's fence was lower than what its workers (or distributors) had seen from one whom the
+    store did not know any more: they refused it for as long as it lived."""
+
+    async def story(fleet: Fleet) -> None:
+        await fleet.start()
+        copy = fleet.redis.copy()
+        for _ in range(3):  # so that fences are higher than they will be afterwards
+            for name in (COORDINATOR, "distributor-1", "distributor-2"):
+                fleet.agents[name].crash()
+            await asyncio.sleep(1.5)
+        await complete(fleet, *(f"s{number}" for number in range(10)))
+        for name in dead:
+            fleet.agents[name].crash()
+        fleet.restore(copy)
+        await asyncio.sleep(3)
+        await complete(fleet, *(f"t{number}" for number in range(10)))
+
+    assert tell(story) == []
+
+
 def test_a_lost_state_of_an_absent_distributor_stops_nobody_else() -> None:
     """The coordinator could not write what it remembered of a distributor that had joined after it had taken the lead,
     and took the lead anew for ever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import orjson
 
 from a2a_zmq.client.connection import Connection, Link
 from a2a_zmq.client.core import ClientCore
-from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.entries import Asked, Call, Entry
+from a2a_zmq.errors import RequestRefused
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.crypto import StaticKeys
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.protocol.spoke import Spoke
+from a2a_zmq.tasks import WAITING
 from tests.simulation.network import SpokeSocket
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 NAME = "client~1"
 PLACE = "client"
+# How often an operator looks for questions that nobody answers.
+LOOK_EVERY_S = 5.0
 
 
 @dataclass
@@ -37,6 +42,8 @@ class Nobody:
     """Submits a task once more and does not wait for it."""
 
     def accepted(self, entry: Entry) -> None: ...
+
+    def asked(self, entry: Entry) -> None: ...
 
     def finished(self, entry: Entry) -> None: ...
 
@@ -60,6 +67,7 @@ class User:
         self.stopping: set[str] = set()
         self.hanging: set[str] = set()
         self.role = Role.OPERATOR
+        self._looked: dict[tuple[str, int], float] = {}
 
     # ------------------------------------------------------------ where the client's results go
 
@@ -67,6 +75,35 @@ class User:
         self.accepted_ids.add(entry.task_id)
         self._fleet.note("accepted", entry.task_id)
         self._fleet.witness.accepted(entry.task_id)
+
+    def asked(self, entry: Entry) -> None:
+        """Somebody answers a little later; perhaps the next question is there by then."""
+        asked = entry.asked
+        if asked is None:
+            self._fleet.note("goes on", entry.task_id)
+            return
+        self._fleet.note("asks", entry.task_id, asked.attempt)
+        delay = self._fleet.rng.choice((0.0, 0.01, 0.3))
+        self._fleet.loop.call_later(delay, self._answer, entry.task_id, asked)
+
+    def _answer(self, task_id: str, asked: Asked) -> None:
+        if self._connection is None or self._fleet.over:
+            return
+        answers = {each["id"]: each["value"] for each in asked.interrupts}
+        payload = {"task_id": task_id, "answers": answers, "attempt": asked.attempt}
+        self._fleet.witness.answered(task_id, asked.attempt)
+        self._connection.request(Call("resume_task", payload, self._answered))
+
+    def answer_waiting(self, records: list[dict[str, Any]]) -> None:
+        """Answer what these records ask, now and then, for their coordinator may find them only when it audits."""
+        for record in records:
+            metadata, now = record["metadata"], self._fleet.loop.time()
+            if record["status"] != WAITING:
+                continue
+            question = (record["task_id"], metadata["asked"])
+            if now - self._looked.get(question, -math.inf) > LOOK_EVERY_S:
+                self._looked[question] = now
+                self._answer(record["task_id"], Asked(metadata["asked"], metadata["interrupts"]))
 
     def finished(self, entry: Entry) -> None:
         self.outcomes.setdefault(entry.task_id, []).append(entry.outcome)
@@ -136,5 +173,8 @@ class User:
         self._connection.request(Call(action, {"task_ids": ids}, self._answered, repeatable=repeatable))
 
     def _answered(self, call: Call) -> None:
+        if call.action == "resume_task":
+            end = call.answer.code if isinstance(call.answer, RequestRefused) else type(call.answer).__name__
+            self._fleet.note("answered", call.payload["task_id"], call.payload["attempt"], end)
         if call.action == "cancel_tasks" and isinstance(call.answer, dict):
             self.stopping.update(call.answer["requested"])

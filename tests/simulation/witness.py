@@ -8,6 +8,8 @@ they are sent, runs as they begin. Nothing here asks the code under test for its
 5. An acknowledged report is durable: recorded, or replaced by a later attempt that is stored.
 6. An attempt begins at most once; a message is handled at most once by a process.
 7. Orders of an owner that was replaced are refused.
+8. A task that waits for an answer is stored as such before anybody is told, runs nothing, and goes on only by an answer
+   that somebody gave.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import orjson
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerUp, Received
+from a2a_zmq.tasks import WAITING
 from daemons.runtime.contract import Send
 from tests.simulation.network import Connection, HubSocket
 
@@ -91,6 +94,11 @@ class Witness:
         self.kept_results: set[str] = set()
         self.set_aside: dict[str, set[str]] = {}
         self.kept_assignments: set[str] = set()
+        self._asking: dict[
+            str, tuple[int, int]
+        ] = {}  # task id → attempt in its record that waits, and the one that asked
+        self._asked: set[tuple[str, int]] = set()  # with the attempt that asked, ever stored
+        self._answered: set[tuple[str, int]] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
         self.uncounted: set[str] = set()
         self.unordered: set[str] = set()
@@ -150,11 +158,35 @@ class Witness:
             record = orjson.loads(raw)
             attempt = (record.get("metadata") or {}).get("attempt") or 0
             self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+            self._waits(task_id, attempt, record)
             if self._created.setdefault(task_id, record["created_at"]) != record["created_at"]:
                 self._created[task_id] = record["created_at"]
                 if task_id in self.forgotten:
                     self.anew.add(task_id)
                     self.uncounted.add(task_id)
+
+    def _waits(self, task_id: str, attempt: int, record: dict[str, Any]) -> None:
+        metadata = record.get("metadata") or {}
+        if record["status"] == WAITING:
+            self._asked.add((task_id, metadata["asked"]))
+        if attempt >= self.stored[task_id]:  # else it is with another distributor by now
+            before = self._asking.pop(task_id, None)
+            if record["status"] == WAITING:
+                self._asking[task_id] = attempt, metadata["asked"]
+            elif (
+                before is not None
+                and attempt > before[0]
+                and (task_id, before[1]) not in self._answered
+                and task_id not in self.uncounted
+            ):
+                self._violate(f"{task_id} waits no more, and what attempt {before[1]} asked was not answered")
+        resumed = metadata.get("resumed")
+        if resumed is not None and (task_id, resumed) not in self._answered:
+            self._violate(f"{task_id} goes on after attempt {resumed} without an answer")
+
+    def answered(self, task_id: str, attempt: int) -> None:
+        """The client answers what this attempt asked."""
+        self._answered.add((task_id, attempt))
 
     def kept(self, write: SectionWrite) -> None:
         """It stands on a local disk, from where it must come into the store: as good as stored, if not recorded."""
@@ -214,6 +246,10 @@ class Witness:
                     self._worker_reports(connection, orjson.loads(frame))
                 elif spoke == "distributor":
                     self._must_be_recorded(orjson.loads(frame)["payload"])
+            elif b'"task_waiting"' in frame:
+                for item in orjson.loads(frame)["payload"]["tasks"]:
+                    if (item["task_id"], item["attempt"]) not in self._asked:
+                        self._violate(f"{item['task_id']} was said to wait before that was stored")
             return
         if b'"assign_tasks"' in frame:
             tasks: list[dict[str, Any]] = orjson.loads(frame)["payload"].get("tasks") or []
@@ -238,6 +274,7 @@ class Witness:
             for task_id, attempt in report.results:
                 if (
                     not self._is_durable(task_id)
+                    and (task_id, attempt) not in self._asked
                     and task_id not in self.uncounted | self.kept_assignments
                     and self.stored.get(task_id, 0) <= attempt
                     and not self._is_unknown_to(connection.hub, task_id, attempt)
@@ -284,6 +321,8 @@ class Witness:
         if attempt in runs and task_id not in self.uncounted:
             self._violate(f"attempt {attempt} of {task_id} was begun twice")
         runs.append(attempt)
+        if attempt > self._asking.get(task_id, (attempt, 0))[0] and task_id not in self.uncounted:
+            self._violate(f"attempt {attempt} of {task_id} was begun while it waits for an answer")
 
     def handled(self, pid: int, event: Any, effects: list[Any]) -> None:
         """A process has handled this event with these effects."""

@@ -1,8 +1,8 @@
 """The child process that runs handlers: ``python -m daemons.worker.executors.child FD PARENT_PID``.
 
 One run at a time on the main thread, so that handlers meet the ordinary rules for signals; a second thread reads the
-frames, so that a request to stop arrives while a handler runs. Also ``--list``: import handler modules and say what
-they offer.
+frames, so that a request to stop arrives while a handler runs. Also ``--list`` and ``--list-graphs``: import handler
+modules, or projects of graphs, and say what they offer.
 
 What keeps it from outliving or disturbing its worker: its own session (a terminal's Ctrl-C does not reach it), a
 parent-death signal, and end-of-file on the socket. SIGTERM interrupts a run that was asked to stop, and nothing else:
@@ -31,22 +31,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from daemons.worker.graphs.runs import GraphRun, GraphRunner
+
 READ_BYTES = 256 * 1024
 PR_SET_PDEATHSIG = 1
 # Starts a run's lines on the log pipe; no text of a handler's begins so by accident.
 RUN_MARK = b"\x1e"
+# Begins the references of graphs; those of functions are module:function.
+GRAPH = "graph:"
 
 
 class Job:
     """A run that was received."""
 
-    __slots__ = ("attempt", "body", "context", "on_stop", "reference", "task_id", "timeout_s")
+    __slots__ = ("attempt", "body", "context", "on_drain", "on_stop", "reference", "task_id", "timeout_s")
 
     def __init__(self, head: list[Any], body: bytes) -> None:
         _, self.task_id, self.attempt, task_type, self.reference, self.timeout_s, metadata = head
         self.body = body
         self.context = TaskContext(self.task_id, self.attempt, task_type, metadata=metadata)
         self.on_stop: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None  # stop at the end of a step
 
 
 class Child:
@@ -62,7 +67,10 @@ class Child:
         self._write_lock = _thread.allocate_lock()
         self._current: Job | None = None
         self._stops: dict[tuple[str, int], str] = {}  # asked to end, perhaps before the main thread took them up
+        self._drained: set[tuple[str, int]] = set()  # asked to stop at the end of a step, perhaps before they began
         self._max_bytes = 0
+        self._checkpoints: dict[str, Any] = {}
+        self._graphs: GraphRunner | None = None
         self._closing = False
 
     def run(self) -> None:
@@ -92,6 +100,7 @@ class Child:
             frames = self._unpacker.feed(data)
         options = frames[0][0][1]
         self._max_bytes = options["max_result_bytes"]
+        self._checkpoints = options["checkpoints"]
         sys.path[:] = options["path"]
         if options["pythonpath"] is None:
             os.environ.pop("PYTHONPATH", None)
@@ -129,6 +138,11 @@ class Child:
         elif head[0] == "revoke":
             if self._waiting.pop(key, None) is not None:
                 self._send(["back", *key])
+        elif head[0] == "drain":
+            self._drained.add(key)
+            job = self._current
+            if job is not None and (job.task_id, job.attempt) == key and job.on_drain is not None:
+                job.on_drain()
         elif head[0] == "stop":
             self._stops[key] = head[3]
             job = self._current
@@ -157,7 +171,9 @@ class Child:
     def _load(self, reference: str) -> None:
         """Import a handler before there is a run of it. What goes wrong is told by the run that needs it."""
         with suppress(Exception, SystemExit):
-            if invoke.load(reference).is_async:
+            if reference.startswith(GRAPH):
+                self._graph_runner().load(reference)
+            elif invoke.load(reference).is_async:
                 import asyncio  # noqa: F401 - such a handler's run needs it
         flush()
         self._send(["loaded"])
@@ -180,6 +196,16 @@ class Child:
                 result = invoke.encode(self._call(job), self._max_bytes)
             finally:
                 self._current = None  # from here on SIGTERM interrupts nothing
+        except invoke.Ended as ended:
+            self._current = None
+            outcome, result, error, kind, retryable = (
+                ended.outcome,
+                ended.body,
+                ended.error,
+                ended.kind,
+                ended.retryable,
+            )
+            detail = ended.detail
         except BaseException as failed:
             self._current = None
             if context.cancelled and not isinstance(failed, (invoke.Unserializable, invoke.InvalidInput)):
@@ -191,6 +217,7 @@ class Child:
                 outcome = "failed"
         execution_s = time.monotonic() - begun
         self._stops.pop((job.task_id, job.attempt), None)
+        self._drained.discard((job.task_id, job.attempt))
         flush()
         head = ["done", job.task_id, job.attempt, outcome, error, kind, retryable, started_at, execution_s, detail]
         try:
@@ -201,6 +228,8 @@ class Child:
         return not interrupted
 
     def _call(self, job: Job) -> Any:
+        if job.reference.startswith(GRAPH):
+            return self._call_graph(job)
         handler = invoke.load(job.reference)
         positional, named = handler.arguments(orjson.loads(job.body), job.context)
         if handler.is_async:
@@ -222,6 +251,22 @@ class Child:
             return await handler.call(*positional, **named)
 
         return asyncio.run(main())
+
+    def _graph_runner(self) -> GraphRunner:
+        if self._graphs is None:
+            from daemons.worker.graphs.runs import GraphRunner
+
+            self._graphs = GraphRunner(self._checkpoints)
+        return self._graphs
+
+    def _call_graph(self, job: Job) -> Any:
+        def running(run: GraphRun) -> None:
+            # In this order: who asks meanwhile is seen by one of both.
+            job.on_stop, job.on_drain = run.cancel, run.drain
+            if (job.task_id, job.attempt) in self._drained:
+                run.drain()
+
+        return self._graph_runner().call(job.reference, job.body, job.context, running, self._max_bytes)
 
 
 def _interrupt() -> None:
@@ -254,12 +299,20 @@ def list_handlers(sources: list[str]) -> list[dict[str, Any]]:
     return [item for source in sources for item in describe(source)]
 
 
+def list_graphs(files: list[str]) -> list[dict[str, Any]]:
+    """The same for projects of graphs."""
+    from daemons.worker.graphs.loading import describe_project
+
+    return [item for file in files for item in describe_project(file)]
+
+
 def main() -> None:
-    if sys.argv[1:2] == ["--list"]:
+    listing = {"--list": list_handlers, "--list-graphs": list_graphs}.get("".join(sys.argv[1:2]))
+    if listing is not None:
         # Handler modules may print while they are imported: the answer has a descriptor of its own.
         answer = os.dup(1)
         os.dup2(2, 1)
-        os.write(answer, orjson.dumps(list_handlers(sys.argv[2:])))
+        os.write(answer, orjson.dumps(listing(sys.argv[2:])))
         return
     fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(parent_pid)

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from daemons.runtime.contract import Event, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
@@ -32,6 +32,7 @@ class Executor:
         config: WorkerConfig,
         deliver: Callable[[list[Event]], None],
         loop: asyncio.AbstractEventLoop | None = None,
+        checkpoints: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -39,6 +40,7 @@ class Executor:
             config: limits.
             deliver: called on the loop with everything that happened since the last call, in order.
             loop: the messaging loop; the running one if left out.
+            checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
         """
         self._registry = registry
         self._config = config
@@ -49,7 +51,7 @@ class Executor:
         self._closed = False
         self._async = AsyncRunner(config.max_result_bytes, self._report)
         self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
-        self._processes = ProcessPool(config, self._report)
+        self._processes = ProcessPool(config, self._report, checkpoints)
 
     def start(self, run: StartRun) -> None:
         """Run this attempt; what becomes of it is delivered."""
@@ -80,6 +82,8 @@ class Executor:
             self._loop.call_later(grace_s, self._async.give_up, key)
         elif self._threads.stop(key, stop.reason):
             self._loop.call_later(grace_s, self._threads.give_up, key)
+        elif stop.at_step:
+            self._processes.drain(stop.task_id, stop.attempt)
         else:
             self._processes.stop(stop.task_id, stop.attempt, stop.reason)
 

@@ -30,6 +30,33 @@ class Unserializable(Exception):
     """The result cannot be carried as JSON, or is too large."""
 
 
+class Ended(Exception):
+    """A run that ended otherwise than by a value or an error of the handler.
+
+    Attributes:
+        outcome: as in :class:`daemons.runtime.contract.RunFinished`.
+        body: JSON of what it tells besides.
+    """
+
+    def __init__(
+        self,
+        outcome: str,
+        error: str,
+        kind: str,
+        *,
+        retryable: bool = True,
+        body: bytes = b"null",
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.outcome = outcome
+        self.error = error[:ERROR_CHARS]
+        self.kind = kind
+        self.retryable = retryable
+        self.body = body
+        self.detail = detail or {}
+
+
 class Handler:
     """A handler as executors call it.
 
@@ -236,6 +263,7 @@ def stopped(reason: str, timeout_s: float | None) -> tuple[str, str, str, bool]:
 
 
 __all__ = [
+    "Ended",
     "Handler",
     "InvalidInput",
     "TaskContext",

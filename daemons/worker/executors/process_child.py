@@ -95,12 +95,15 @@ class ChildProcess:
 
     def __init__(
         self,
-        max_result_bytes: int,
+        options: dict[str, Any],
         selector: selectors.BaseSelector,
         on_frame: Callable[[ChildProcess, list[Any], bytes], None],
         on_gone: Callable[[ChildProcess], None],
     ) -> None:
         """
+        Args:
+            options: what it is told first, besides where its modules are.
+
         Raises:
             OSError: the process cannot be started.
         """
@@ -146,12 +149,11 @@ class ChildProcess:
         selector.register(ours, selectors.EVENT_READ, self._socket_event)
         selector.register(log_read, selectors.EVENT_READ, self._log_event)
         selector.register(self._pid_fd, selectors.EVENT_READ, self._exit_event)
-        options = {
-            "max_result_bytes": max_result_bytes,
+        found_by = {
             "path": search_path(),
             "pythonpath": os.environ.get("PYTHONPATH"),
         }
-        self.send(["init", options])
+        self.send(["init", {**options, **found_by}])
 
     @property
     def free(self) -> bool:

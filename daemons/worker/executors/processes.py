@@ -22,25 +22,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
+from daemons.worker.executors.pool_facts import RunTimes, Starts
 from daemons.worker.executors.pool_thread import PoolThread
 from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail
 from daemons.worker.executors.spares import Spares
 
-# A second task is given ahead only where the runs of its type are shorter than this on average: waiting behind a long
-# one would cost more than the 0.1–0.3 ms that it saves.
-SHORT_RUN_S: Final = 0.05
 # A task that waits behind another this long while a child is free is taken back.
 REVOKE_AFTER_S: Final = 0.005
-# Weight of the newest run in the mean of its type.
-MEAN_SHARE: Final = 0.2
-# Children that die before they are ready: pause between attempts, and after how many the waiting runs fail.
-START_PAUSE_S: Final = 0.2
-START_FAILURES: Final = 3
 
 Key = tuple[str, int]
 
@@ -49,23 +42,28 @@ class ProcessPool:
     """Starts lazily: an unused pool costs nothing, an idle one gives its children back, but for a spare if it is kept
     warm."""
 
-    def __init__(self, config: WorkerConfig, report: Callable[[list[Event]], None]) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        report: Callable[[list[Event]], None],
+        checkpoints: dict[str, Any] | None = None,
+    ) -> None:
         """
         Args:
             config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
+            checkpoints: what the children are told of the store of checkpoints.
         """
         self._config = config
         self._report = report
+        self._options = {"max_result_bytes": config.max_result_bytes, "checkpoints": checkpoints or {}}
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
         self._pending: deque[Job] = deque()
         self._jobs: dict[Key, Job] = {}
-        self._mean_s: dict[str, float] = {}
+        self._times = RunTimes()
         self._events: list[Event] = []
-        self._start_failures = 0
-        self._start_after = 0.0
-        self._problem = ""
+        self._starts = Starts()
         self._turned_at = 0.0
         self._spares = Spares(config.spare_children)
         self._used_at = 0.0  # a run ended
@@ -79,13 +77,17 @@ class ProcessPool:
     def stop(self, task_id: str, attempt: int, reason: str) -> None:
         self._thread.post(lambda: self._stop((task_id, attempt), reason))
 
+    def drain(self, task_id: str, attempt: int) -> None:
+        """Have a graph's run stop at the end of its present step, and not begin if it has not."""
+        self._thread.post(lambda: self._drain((task_id, attempt)))
+
     def keep_warm(self, references: Iterable[str]) -> None:
         """Have a spare child from now on, with these handlers imported, also while nothing runs."""
         self._thread.post(lambda: self._spares.keep_warm(references))
 
     def problem(self) -> str:
         """Why no child can be started, "" if they can."""
-        return self._problem
+        return self._starts.problem
 
     def pids(self) -> list[int]:
         """Process ids of the living children."""
@@ -151,6 +153,15 @@ class ProcessPool:
         else:
             job.child.revoke(job)
 
+    def _drain(self, key: Key) -> None:
+        job = self._jobs.get(key)
+        if job is None or job.stop_reason:
+            return
+        if job.child is not None and job.child.jobs[0] is job:
+            job.child.send(["drain", *key])
+        else:
+            self._stop(key, "drain")
+
     def _ask(self, job: Job) -> None:
         assert job.child is not None
         job.stop_stage = 1
@@ -192,8 +203,8 @@ class ProcessPool:
                 due.append(self._idle_until(child))
             elif room and len(child.jobs) > 1 and not child.jobs[1].revoked:
                 due.append(child.jobs[1].given_at + REVOKE_AFTER_S)
-        if (self._pending or self._problem) and self._start_after > self._turned_at:
-            due.append(self._start_after)
+        if (self._pending or self._starts.problem) and self._starts.after > self._turned_at:
+            due.append(self._starts.after)
         first = min(due)
         return None if first == math.inf else max(0.0, first - time.monotonic())
 
@@ -217,7 +228,7 @@ class ProcessPool:
             for child in self._children:
                 if len(child.jobs) > 1 and not child.jobs[1].revoked and now >= child.jobs[1].given_at + REVOKE_AFTER_S:
                     child.revoke(child.jobs[1])
-        elif self._problem and not self._children and now >= self._start_after:
+        elif self._starts.problem and not self._children and now >= self._starts.after:
             # Nobody sends work to a worker that cannot start children, so find out without work whether it can again.
             self._spawn(now)
         self._start_some(now, room)
@@ -229,7 +240,7 @@ class ProcessPool:
         starting = sum(not child.ready for child in self._children)
         most = self._config.slots + self._config.spare_children
         while min(len(self._pending), room) > starting and len(self._children) < most:
-            if now < self._start_after or not self._spawn(now):
+            if now < self._starts.after or not self._spawn(now):
                 return
             starting += 1
         if self._spares.wanted(self._children, now, busy=bool(self._jobs), room=len(self._children) < most):
@@ -247,7 +258,7 @@ class ProcessPool:
                 self._give(child, self._pending.popleft(), now)
 
     def _short(self, job: Job) -> bool:
-        return not job.stop_reason and self._mean_s.get(job.run.task_type, 1.0) < SHORT_RUN_S
+        return not job.stop_reason and self._times.short(job.run.task_type)
 
     def _give(self, child: ChildProcess, job: Job, now: float) -> None:
         child.give(job, now)
@@ -264,7 +275,7 @@ class ProcessPool:
 
     def _spawn(self, now: float) -> bool:
         try:
-            child = ChildProcess(self._config.max_result_bytes, self._thread.selector, self._frames, self._gone)
+            child = ChildProcess(self._options, self._thread.selector, self._frames, self._gone)
         except OSError as error:
             self._start_failed(now, f"cannot start a child process: {error}", {})
             return False
@@ -283,7 +294,7 @@ class ProcessPool:
         if head[0] == "ready":
             child.ready = True
             child.idle_since = time.monotonic()
-            self._start_failures, self._problem = 0, ""
+            self._starts.succeeded()
         elif head[0] == "loaded":
             child.knows.add(child.loading)
             child.loading = ""
@@ -311,25 +322,14 @@ class ProcessPool:
         child.jobs.popleft()
         del self._jobs[(run.task_id, run.attempt)]
         if outcome == "completed":
-            mean = self._mean_s.get(run.task_type, execution_s)
-            self._mean_s[run.task_type] = mean + (execution_s - mean) * MEAN_SHARE
+            self._times.ended(run.task_type, execution_s)
         else:
             lines = child.lines_of(run.task_id, run.attempt)
             if lines:
                 detail["log"] = tail([*detail.get("log", []), *lines])
+        texts = str(outcome), body, str(error), str(kind)
         self._events.append(
-            RunFinished(
-                run.task_id,
-                run.attempt,
-                str(outcome),
-                body,
-                str(error),
-                str(kind),
-                bool(retryable),
-                started_at,
-                execution_s,
-                detail,
-            )
+            RunFinished(run.task_id, run.attempt, *texts, bool(retryable), started_at, execution_s, detail)
         )
         child.idle_since = self._used_at = time.monotonic()
         if interrupted:
@@ -381,15 +381,11 @@ class ProcessPool:
         return child.bury()
 
     def _start_failed(self, now: float, error: str, detail: dict[str, object]) -> None:
-        if not self._problem and (not self._pending or self._room() <= 0):
+        if not self._starts.problem and (not self._pending or self._room() <= 0):
             self._spares.pause(now)  # no run waits for it: the others go on
             return
-        self._start_failures += 1
-        self._start_after = now + START_PAUSE_S * min(self._start_failures, 25)
-        if self._start_failures < START_FAILURES:
-            return
-        self._problem = error
-        while self._pending:
+        given_up = self._starts.failed(now, error)
+        while given_up and self._pending:
             run = self._pending.popleft().run
             del self._jobs[(run.task_id, run.attempt)]
             self._events.append(endings.failed(run, "exited", error, retryable=True, detail=detail))

@@ -73,7 +73,11 @@ def explained(record: dict[str, Any], **found: Any) -> str:
         ({"status": "completed", "metadata": {"worker": "w-1", "execution_s": 0.25}}, {}, "completed on w-1"),
         ({"status": "failed", "error": "boom", "metadata": {"error_kind": "raised"}}, {}, r"\(raised\): boom"),
         ({"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}}, {}, "with worker w-1, attempt 2"),
-        ({"status": "waiting"}, {}, "person"),
+        (
+            {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "sure?"}]}},
+            {},
+            r"It asks: sure\?\. a2actl resume t --value JSON",
+        ),
         ({}, {"state": "inbox", "why": ["nobody handles it"]}, r"inbox:\n  - nobody handles it"),
         ({}, {"distributor": {"id": "d-1", "phase": "queued", "attempt": 1}}, r"at d-1 \(queued\), attempt 1"),
         ({}, {"distributor": {"id": "d-1", "up": False, "fence": 3}}, "distributor d-1: fence 3, not connected"),

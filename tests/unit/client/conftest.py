@@ -41,6 +41,7 @@ class FleetInAThread:
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.results: dict[str, dict[str, Any]] = {}
+        self.answers: dict[str, Any] = {}  # of tasks of type "graph:asks", which wait until they have one
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.held = False
         self.fault: Callable[[str], Fault] = lambda action: None
@@ -163,6 +164,17 @@ class FleetInAThread:
     def _on_list_tasks(self, client: str, payload: dict[str, Any]) -> dict[str, Any]:
         return {"tasks": [{"task_id": task_id} for task_id in self.tasks][: payload["limit"]], "total": len(self.tasks)}
 
+    def _on_resume_task(self, client: str, payload: dict[str, Any]) -> dict[str, Any]:
+        task_id = payload["task_id"]
+        self.answers[task_id] = payload.get("answers", payload.get("value"))
+        self._tell_waiting(client, task_id, [])
+        self._complete(client, [task_id])
+        return {"task_id": task_id, "resumed": True}
+
+    def _tell_waiting(self, client: str, task_id: str, interrupts: list[dict[str, Any]]) -> None:
+        item = {"task_id": task_id, "attempt": 1, "interrupts": interrupts}
+        self._hub.send(client, MessageType.EVENT, {"action": "task_waiting", "tasks": [item]}, read_clock())
+
     def _on_other(self, client: str, payload: dict[str, Any]) -> dict[str, Any]:
         return {
             "echo": payload.get("task_ids") or [],
@@ -176,6 +188,9 @@ class FleetInAThread:
         for task_id in task_ids:
             task = self.tasks.get(task_id)
             if task is None:
+                continue
+            if task["task_type"] == "graph:asks" and task_id not in self.answers:
+                self._tell_waiting(client, task_id, [{"id": "i1", "value": task["payload"]["input"]}])
                 continue
             record = self.results.get(task_id) or self._record(task)
             self.results[task_id] = record
@@ -201,7 +216,8 @@ class FleetInAThread:
         def work() -> None:
             self.held = False
             for task_id, task in self.tasks.items():
-                self.results[task_id] = self._record(task)
+                if task["task_type"] != "graph:asks":
+                    self.results[task_id] = self._record(task)
             if tell and self.clients:
                 self._complete(self.clients[-1], list(self.tasks))
             self._transmit()

@@ -27,6 +27,7 @@ from daemons.runtime.contract import (
     LocalAnswer,
     LocalCall,
     Log,
+    Outranked,
     OwnershipGained,
     OwnershipLost,
     Query,
@@ -65,6 +66,7 @@ class World:
         self.logs: list[Log] = []
         self.answers: dict[int, Any] = {}
         self.exit: Exit | None = None
+        self.outranked: list[Outranked] = []
         self.queries: list[Query] = []
         self.queries_held = False
         self.query_error: str | None = None
@@ -150,6 +152,8 @@ class World:
                 self.logs.append(effect)
             elif isinstance(effect, LocalAnswer):
                 self.answers[effect.call_id] = effect.value
+            elif isinstance(effect, Outranked):
+                self.outranked.append(effect)
             elif isinstance(effect, Exit):
                 self.exit = effect
         if not self.queries_held:
@@ -255,9 +259,12 @@ class World:
     def operator(self, name: str = "root~1") -> str:
         return self.client(name, Role.OPERATOR)
 
-    def distributor(self, name: str = "d1", types: str = "noop", slots: int = 4, *, restarted: bool = False) -> str:
+    def distributor(
+        self, name: str = "d1", types: str = "noop", slots: int = 4, *, restarted: bool = False, **details: Any
+    ) -> str:
         """It comes with one worker."""
-        self._join(name, Role.DISTRIBUTOR, {"task_types": types.split(), "workers": 1, "live": 0}, restarted=restarted)
+        says = {"task_types": types.split(), "workers": 1, "live": 0, **details}
+        self._join(name, Role.DISTRIBUTOR, says, restarted=restarted)
         self.workers(name, types, slots)
         return name
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import Refusal
+from daemons.runtime.contract import FenceMoved, Outranked
 from tests.unit.coordinator.fakes import task
 from tests.unit.coordinator.harness import World
 
@@ -315,3 +317,47 @@ def test_an_assignment_that_could_not_be_sent_names_its_version_when_it_is(make_
     world.advance(5)
     told = versions_told(world, "d1")
     assert told["t1"] == told["t2"] == told["t0"] + 1
+
+
+# ---------------------------------------------------------------- a leader whom the store has lost
+
+
+def obeyed(fence: int, epoch: str = "epoch") -> dict[str, Any]:
+    return {"obeys": {"fence": fence, "epoch": epoch}}
+
+
+def test_a_distributor_that_obeyed_a_leader_whom_the_store_has_lost_is_heard(make_world: Callable[..., World]) -> None:
+    """Found by simulation: it refused the next leader for as long as both lived."""
+    world = make_world()
+    world.own()
+    world.distributor("d1", **obeyed(9))
+    assert Outranked(9, "epoch", "d1") in world.outranked
+    world.outranked.clear()
+    world.store.fence = 10
+    world.event(FenceMoved(10))
+    world.beat("d1", **obeyed(9))
+    world.beat("d1", **obeyed(99, "another epoch"))
+    world.beat("d1")
+    world.distributor("d2")
+    assert world.outranked == []
+    world.client("alice~1")
+    world.submit("alice~1", "t1")
+    told = [each.payload for name in ("d1", "d2") for each in world.peers[name].told if each.action == "assign_tasks"]
+    assert [payload["fence"] for payload in told] == [10]
+
+
+def test_whom_a_distributor_obeys_counts_from_when_we_lead(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.distributor("d1", **obeyed(9))
+    assert world.outranked == []
+    world.own()
+    assert Outranked(9, "epoch", "d1") in world.outranked
+
+
+def test_whom_a_distributor_obeys_is_heard_in_its_heartbeats(make_world: Callable[..., World]) -> None:
+    """One that is connected to a standby obeys leaders that come later."""
+    world = make_world()
+    world.distributor("d1")
+    world.own()
+    world.beat("d1", follows=False, **obeyed(9))
+    assert world.outranked == [Outranked(9, "epoch", "d1")]

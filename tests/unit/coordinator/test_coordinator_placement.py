@@ -28,6 +28,10 @@ class Site:
     draining: bool = False
     got: int = field(default=0, compare=False)
 
+    @property
+    def load(self) -> int:
+        return self.live
+
 
 def need(task_type: str = "noop", pinned: str = "", labels: dict[str, str] | None = None) -> Need:
     return Need(task_type, 0, pinned, labels)

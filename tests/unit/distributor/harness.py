@@ -28,6 +28,7 @@ from daemons.runtime.contract import (
     LocalAnswer,
     LocalCall,
     Log,
+    Outranked,
     OwnershipGained,
     OwnershipLost,
     Query,
@@ -67,6 +68,7 @@ class Site:
         self.answers: dict[int, Any] = {}
         self.queries: list[tuple[Query, Loaded]] = []  # with what the store had when it was asked
         self.exit: Exit | None = None
+        self.outranked: list[Outranked] = []
         self.trace: list[str] = []
         self.flight: Batch | None = None
         self._ids = 0
@@ -134,6 +136,8 @@ class Site:
             elif isinstance(effect, Query):
                 self.queries.append((effect, self.store.loaded()))
                 self.trace.append(f"query {effect.op}")
+            elif isinstance(effect, Outranked):
+                self.outranked.append(effect)
             elif isinstance(effect, Exit):
                 self.exit = effect
                 self.trace.append(f"exit {effect.status}")
@@ -218,8 +222,10 @@ class Site:
         running: list[list[Any]] | None = None,
         restarted: bool = False,
         labels: dict[str, str] | None = None,
+        graphs: dict[str, str] | None = None,
+        obeys: tuple[int, str] | None = None,
     ) -> None:
-        details = {
+        details: dict[str, Any] = {
             "task_types": types or ["noop"],
             "slot_types": slot_types or [],
             "slot_limit": slot_limit,
@@ -227,8 +233,11 @@ class Site:
             "slots": slots,
             "limit": limit,
             "labels": labels or {},
+            "graphs": graphs or {},
             "running": running or [],
         }
+        if obeys is not None:
+            details["obeys"] = {"fence": obeys[0], "epoch": obeys[1]}
         self.unreachable.discard(name)
         self.event(PeerUp(PeerInfo(name, Role.WORKER, details=details, restarted=restarted)))
 
@@ -357,6 +366,8 @@ class Site:
         assert not twice, f"recorded twice: {twice}"
         lost = self.store.accepted - self.store.live.keys() - self.store.results.keys()
         assert not lost, f"accepted and lost: {lost}"
+        for task_id, record in self.store.live.items():
+            assert bool(record["metadata"].get("interrupts")) == (record["status"] == "waiting"), task_id
         for task_id, _ in self.reported():
             assert task_id in self.store.results, f"{task_id} was reported before it was recorded"
 

@@ -126,3 +126,17 @@ def test_one_that_was_replaced_starts_again_as_a_standby(site: Site) -> None:
     site.event(StandsBy("distributor-1"))
     assert site.exit is not None
     assert site.exit.status == 75
+
+
+def test_a_coordinator_that_is_not_followed_is_told_whom_we_obeyed(site: Site) -> None:
+    """Found by simulation: a store that went back gave the next leader a number that was used before."""
+    says(site, COORDINATOR, leading=True, fence=7, epoch="e1")
+    assert "obeys" not in site.core.heartbeat(COORDINATOR, site.now)
+    assert site.core.announce(site.now)["obeys"] == {"fence": 7, "epoch": "e1"}
+    standby_up(site)
+    site.coordinator_down()
+    says(site, OTHER, leading=True, fence=3, epoch="e1")
+    assert not follows(site, OTHER)
+    assert site.core.heartbeat(OTHER, site.now)["obeys"] == {"fence": 7, "epoch": "e1"}
+    says(site, OTHER, leading=True, fence=8, epoch="e1")
+    assert follows(site, OTHER)

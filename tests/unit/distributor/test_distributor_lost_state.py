@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from daemons.runtime.contract import QueryAnswer
+from daemons.runtime.contract import FenceMoved, Outranked, QueryAnswer
 from tests.unit.distributor.harness import CREATED, Site
 
 LATER = "2026-01-01T00:00:00.000000Z"
@@ -125,3 +125,33 @@ def test_after_a_loss_a_task_that_is_submitted_again_is_looked_up_before_it_runs
     site.complete("w1", "expired")
     assert len(site.got("w1")) == 3
     assert [task_id for task_id, _ in site.reported()].count("recorded") == 2
+
+
+def test_a_worker_that_obeyed_an_owner_whom_the_store_has_lost_gets_work_when_our_fence_is_above(site: Site) -> None:
+    """Found by simulation: it refused everything that it was sent, and accepted tasks never ended."""
+    site.worker_up("w1", limit=5, obeys=(9, "epoch"))
+    assert site.outranked == [Outranked(9, "epoch", "w1")]
+    site.assign("a")
+    assert site.got("w1") == [], "it would be refused"
+    site.event(FenceMoved(10))
+    assert site.told("w1", "assign_tasks")[-1]["fence"] == 10
+    site.complete("w1", "a")
+
+
+def test_work_is_not_held_back_for_long_if_our_fence_cannot_rise(site: Site) -> None:
+    site.worker_up("w1", limit=5, obeys=(9, "epoch"))
+    site.assign("a")
+    site.advance(2.0)
+    assert site.got("w1") == [("a", 1)]
+    site.complete("w1", "a")
+
+
+def test_workers_that_obeyed_us_or_another_epoch_or_say_nothing_get_work_at_once(site: Site) -> None:
+    site.worker_up("w1", obeys=(site.store.fence, "epoch"))
+    site.worker_up("w2", obeys=(99, "another epoch"))
+    site.worker_up("w3")
+    site.assign("a", "b", "c")
+    assert site.outranked == []
+    for name in ("w1", "w2", "w3"):
+        site.complete(name, *(task_id for task_id, _ in site.got(name)))
+    assert len(site.reported()) == 3

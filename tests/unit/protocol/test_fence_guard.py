@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from a2a_zmq.fences import FenceGuard
+import pytest
+
+from a2a_zmq.fences import FenceGuard, obeyed_above
 
 
 def test_within_an_epoch_a_lower_fence_is_refused() -> None:
@@ -47,3 +49,22 @@ def test_who_insists_on_a_former_epoch_is_believed_in_the_end() -> None:
     assert guard.admits(1, "e2")
     assert guard.admits(9, "e1")
     assert [guard.admits(2, "e2") for _ in range(4)] == [False, False, False, True]
+
+
+def test_whoever_obeyed_a_higher_fence_of_the_same_epoch_says_so() -> None:
+    guard = FenceGuard()
+    assert guard.obeys() == {}, "nobody showed one"
+    guard.admits(5, "e1")
+    said = guard.obeys()
+    assert obeyed_above(said, 3, "e1") == 5
+    assert obeyed_above(said, 5, "e1") == 0
+    assert obeyed_above(said, 3, "e2") == 0, "of another epoch: not to be compared"
+
+
+@pytest.mark.parametrize(
+    "obeys",
+    [None, 7, [], {}, {"epoch": ""}, {"epoch": "e1"}, {"epoch": "e1", "fence": "9"}, {"epoch": "e1", "fence": 2**60}],
+)
+def test_what_is_malformed_or_cannot_be_counts_as_not_said(obeys: object) -> None:
+    assert obeyed_above({"obeys": obeys}, 3, "e1") == 0
+    assert obeyed_above({}, 3, "") == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from daemons.runtime.engine import Engine, Outputs, PendingBatch
+from daemons.runtime.engine import Engine
+from daemons.runtime.outputs import Outputs, PendingBatch
 from tests.unit.runtime.fakes import Counts, PlainPort, ScriptedCore, at, gained
 
 

@@ -28,6 +28,28 @@ def test_writes_carry_the_present_fence_also_when_they_are_tried_again(stage: St
     assert stage.core.of(FenceMoved) == [FenceMoved(8)], "what the core shows others is the present one, too"
 
 
+def test_a_batch_that_our_own_fence_refused_is_tried_again_under_it(stage: Stage) -> None:
+    stage.core.stage("t1")
+    pending = stage.batch()
+    stage.engine.fence_moved(9)
+    assert not stage.engine.batch_refused(pending, "fence 7 is behind 9")
+    assert stage.batch() is pending
+    assert [write.fence for write in pending.batch.writes] == [9]
+    assert stage.engine.batch_refused(pending, "fence 9 is behind 10"), "this is another's"
+    assert not stage.engine.owner
+
+
+def test_nothing_is_begun_while_our_fence_rises_and_what_it_refuses_waits(stage: Stage) -> None:
+    stage.core.stage("t1")
+    pending = stage.batch()
+    stage.engine.rising = True
+    assert not stage.engine.batch_refused(pending, "fence 7 is behind 9")
+    assert stage.turn().apply is None
+    stage.engine.fence_moved(9)
+    stage.engine.rising = False
+    assert stage.batch() is pending
+
+
 def test_a_batch_of_a_lost_ownership_is_void(stage: Stage) -> None:
     stage.core.react = lambda event: (
         stage.core.stage("t1", after=[tell("w", "accepted")]) if isinstance(event, Received) else []

@@ -16,6 +16,7 @@ from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import InvalidInput, TaskContext, TaskStopped, options_of, task
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
 from daemons.worker.executors.invoke import Handler, Unserializable, encode, failure
+from daemons.worker.kinds import TaskKind
 from daemons.worker.registry import Registry
 
 # ------------------------------------------------------------ @task
@@ -193,7 +194,7 @@ def test_modules_functions_and_renamed_functions(modules: Path) -> None:
         "def bare(payload): ...\n"
     )
     kinds = Registry.load(["usermod_a", "usermod_a:bare", "other=usermod_a:bare"]).kinds()
-    assert kinds["resize"] == ("process", 9, "usermod_a:resize", False)
+    assert kinds["resize"] == TaskKind("process", 9, "usermod_a:resize")
     assert kinds["fetch"].executor == "async"
     assert kinds["usermod_a:bare"].reference == kinds["other"].reference == "usermod_a:bare"
 

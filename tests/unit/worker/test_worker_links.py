@@ -69,6 +69,14 @@ def test_a_distributor_that_lost_its_state_and_its_memory_is_obeyed(desk: Any) -
     assert desk.messages[-1].payload["code"] == "FORBIDDEN"
 
 
+def test_it_says_whom_it_obeyed(make_desk: Callable[..., Any]) -> None:
+    desk = make_desk()
+    assert "obeys" not in desk.core.announce(desk.now)
+    desk.up()
+    desk.request({"action": "assign_tasks", "fence": 9, "epoch": "e1", "tasks": []})
+    assert desk.core.announce(desk.now)["obeys"] == {"fence": 9, "epoch": "e1"}
+
+
 def test_result_that_no_message_can_carry_becomes_a_failure(desk: Any) -> None:
     desk.assign(("t1", "noop"))
     desk.refuse = "malformed"

@@ -1,0 +1,1 @@
+"""LangGraph graphs as tasks: projects, fingerprints, and their runs in child processes."""

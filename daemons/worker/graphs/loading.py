@@ -1,0 +1,200 @@
+"""Importing a project's graphs: in child processes only, never in the worker itself."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from a2a_zmq.errors import ConfigError
+from daemons.worker.executors.invoke import one_line
+from daemons.worker.graphs.fingerprint import fingerprint
+from daemons.worker.graphs.project import PREFIX, Project, read_project
+
+REFERENCE = "graph:"
+
+_projects: dict[str, Project] = {}
+
+
+def open_project(file: str) -> Project:
+    """Read a project once, and let its code find its modules and environment variables.
+
+    Raises:
+        ConfigError: it cannot be used here; the text names file and key.
+    """
+    project = _projects.get(file)
+    if project is None:
+        project = read_project(Path(file))
+        absent = project.missing()
+        if absent:
+            named = ", ".join(absent)
+            raise ConfigError(f"{project.file}: dependencies: not installed in {sys.prefix}: {named}")
+        sys.path[:0] = [each for each in project.path if each not in sys.path]
+        for name, value in project.env.items():
+            os.environ.setdefault(name, value)
+        _projects[file] = project
+    return project
+
+
+class Graph:
+    """A graph of a project as it was found: compiled, a builder, or a function that makes one.
+
+    Attributes:
+        name: its name in ``langgraph.json``.
+        hash: see :mod:`daemons.worker.graphs.fingerprint`; known once it was opened.
+    """
+
+    def __init__(self, name: str, found: Any, where: str) -> None:
+        self.name = name
+        self._found = found
+        self._where = where
+        self.hash = ""
+
+    def made_by_function(self) -> bool:
+        return not _is_graph(self._found)
+
+    @asynccontextmanager
+    async def opened(self, config: dict[str, Any], saver: Any) -> AsyncIterator[Any]:
+        """The compiled graph with this checkpoint saver, for one run.
+
+        Raises:
+            ConfigError: what was found, or made, is no graph.
+        """
+        if not self.made_by_function():
+            yield self._hashed(_with_saver(self._found, saver))
+            return
+        arguments = (config,) if _takes_config(self._found) else ()
+        made = self._found(*arguments)
+        if inspect.isawaitable(made):
+            made = await made
+        async with contextlib.AsyncExitStack() as stack:
+            if hasattr(made, "__aenter__"):
+                made = await stack.enter_async_context(made)
+            elif hasattr(made, "__enter__") and not _is_graph(made):
+                made = stack.enter_context(made)
+            if not _is_graph(made):
+                raise ConfigError(f"{self._where}: made a {type(made).__name__}, which is no graph")
+            yield self._hashed(_with_saver(made, saver))
+
+    def _hashed(self, compiled: Any) -> Any:
+        if not self.hash:
+            self.hash = fingerprint(compiled)
+        return compiled
+
+
+def load_graph(reference: str) -> Graph:
+    """The graph behind ``graph:FILE#NAME``.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no graph.
+    """
+    file, _, name = reference.removeprefix(REFERENCE).rpartition("#")
+    project = open_project(file)
+    module_name, variable = project.graphs[name]
+    where = f"{project.file}: graphs.{name}"
+    try:
+        module = _module(module_name)
+    except Exception as error:
+        raise ConfigError(f"{where}: cannot import {module_name}: {one_line(error)}") from error
+    found = getattr(module, variable, None)
+    if found is None:
+        raise ConfigError(f"{where}: {module_name} has no {variable!r}")
+    if not (_is_graph(found) or callable(found)):
+        raise ConfigError(
+            f"{where}: {variable!r} is a {type(found).__name__}, not a graph or a function that makes one"
+        )
+    return Graph(name, found, where)
+
+
+def describe_project(file: str) -> list[dict[str, Any]]:
+    """What a worker needs to know of a project's graphs.
+
+    Returns:
+        ``{name, executor, timeout_s, reference, graph}`` each, or one ``{"error": one line}``.
+    """
+    import asyncio
+
+    try:
+        project = open_project(file)
+        described: list[dict[str, Any]] = []
+        for name in project.graphs:
+            reference = f"{REFERENCE}{project.file}#{name}"
+            graph_hash = asyncio.run(_hash_of(load_graph(reference)))
+            described.append(
+                {
+                    "name": PREFIX + name,
+                    "executor": "process",
+                    "timeout_s": None,
+                    "reference": reference,
+                    "graph": graph_hash,
+                }
+            )
+    except ConfigError as error:
+        return [{"error": str(error)}]
+    except BaseException as error:  # sys.exit() in a module is a mistake like any other
+        return [{"error": f"{file}: {one_line(error)}"}]
+    return described
+
+
+async def _hash_of(graph: Graph) -> str:
+    async with graph.opened({"configurable": {}}, None):
+        return graph.hash
+
+
+def _module(name: str) -> ModuleType:
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    # By its dotted name where it belongs to a package or lies on the path, so that it is not there twice.
+    source = Path(name)
+    for entry in sys.path:
+        with contextlib.suppress(ValueError):
+            parts = source.relative_to(entry or Path.cwd()).with_suffix("").parts
+            if all(part.isidentifier() for part in parts):
+                module = importlib.import_module(".".join(parts))
+                if getattr(module, "__file__", None) == name:
+                    return module
+    module_name = "_graph_" + source.with_suffix("").as_posix().strip("/").replace("/", "_").replace("-", "_")
+    known = sys.modules.get(module_name)
+    if known is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(module_name, source)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # annotations of the module are looked up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _is_graph(value: Any) -> bool:
+    from langgraph.graph import StateGraph
+    from langgraph.pregel import Pregel
+
+    return isinstance(value, (Pregel, StateGraph))
+
+
+def _with_saver(graph: Any, saver: Any) -> Any:
+    from langgraph.graph import StateGraph
+
+    if isinstance(graph, StateGraph):
+        return graph.compile(checkpointer=saver)
+    return graph.copy({"checkpointer": saver})
+
+
+def _takes_config(function: Any) -> bool:
+    try:
+        return bool(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return False

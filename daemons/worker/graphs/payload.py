@@ -1,0 +1,91 @@
+"""The payload of a graph task, checked before anything is run. Pure.
+
+``{"input": …, "thread_id": …, "config": {…}, "context": …, "stream_mode": […], "interrupt_before": […],
+"interrupt_after": […]}``; all but the input may be left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from a2a_zmq.handlers import InvalidInput
+
+MEMBERS: Final = ("input", "thread_id", "config", "context", "stream_mode", "interrupt_before", "interrupt_after")
+# What LangGraph's RunnableConfig has and a task may say; callbacks and the like are no JSON.
+CONFIG_MEMBERS: Final = ("configurable", "recursion_limit", "max_concurrency", "tags", "metadata", "run_name")
+STREAM_MODES: Final = ("values", "updates", "custom", "messages", "tasks", "checkpoints", "debug")
+# Ours to set: they say where a run stands.
+RESERVED: Final = ("thread_id", "run_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "a2a_fence")
+MAX_THREAD_ID: Final = 256
+
+
+class GraphRequest:
+    """What a task asks of a graph.
+
+    Attributes:
+        thread_id: the conversation; the task's own where it names none.
+        config: as LangGraph takes it, without our own members.
+    """
+
+    __slots__ = ("config", "context", "input", "interrupt_after", "interrupt_before", "stream_mode", "thread_id")
+
+    def __init__(self, payload: dict[str, Any], task_id: str) -> None:
+        """
+        Raises:
+            InvalidInput: a member is not one, or not of the right form.
+        """
+        for name in payload:
+            if name not in MEMBERS:
+                raise InvalidInput(f"{name}: a graph's task has only {', '.join(MEMBERS)}")
+        self.input = payload.get("input")
+        if self.input is None:
+            raise InvalidInput("input: missing")
+        self.thread_id = _thread_id(payload.get("thread_id", task_id))
+        self.config = _config(payload.get("config"))
+        self.context = payload.get("context")
+        self.stream_mode = _stream_mode(payload.get("stream_mode"))
+        self.interrupt_before = _nodes("interrupt_before", payload.get("interrupt_before"))
+        self.interrupt_after = _nodes("interrupt_after", payload.get("interrupt_after"))
+
+
+def _thread_id(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_THREAD_ID:
+        raise InvalidInput(f"thread_id: expected a text of 1 to {MAX_THREAD_ID} characters")
+    return value
+
+
+def _config(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput("config: expected an object")
+    for name in value:
+        if name not in CONFIG_MEMBERS:
+            raise InvalidInput(f"config.{name}: a task may set only {', '.join(CONFIG_MEMBERS)}")
+    for name in ("configurable", "metadata"):
+        given = value.get(name, {})
+        if not isinstance(given, dict):
+            raise InvalidInput(f"config.{name}: expected an object")
+        for member in given:
+            if member in RESERVED or member.startswith("__"):
+                raise InvalidInput(f"config.{name}.{member}: is set by the fleet")
+    for name in ("recursion_limit", "max_concurrency"):
+        number = value.get(name, 1)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise InvalidInput(f"config.{name}: expected a whole number above 0")
+    return value
+
+
+def _stream_mode(value: Any) -> list[str]:
+    modes = [value] if isinstance(value, str) else value if value is not None else []
+    if not isinstance(modes, list) or not all(mode in STREAM_MODES for mode in modes):
+        raise InvalidInput(f"stream_mode: expected some of {', '.join(STREAM_MODES)}")
+    return modes
+
+
+def _nodes(name: str, value: Any) -> list[str] | str | None:
+    if value is None or value == "*":
+        return value  # type: ignore[no-any-return]  # it is "*"
+    if not isinstance(value, list) or not all(isinstance(node, str) for node in value):
+        raise InvalidInput(f'{name}: expected a list of nodes, or "*"')
+    return value

@@ -1,0 +1,245 @@
+"""Running a graph's task in a child process.
+
+One run at a time, on an event loop of this process that lives as long as it does, and so do the connections to Redis
+and the compiled graph. What makes a run go on elsewhere is the checkpoint that each step leaves (``durability="sync"``:
+no step begins before the one before is in Redis): LangGraph takes a run up where its last checkpoint of the same
+``run_id``, the task's id, stands.
+
+Before anything is read the run *claims* its thread: it gets a fence that is above all earlier ones, which goes into
+each write. What an attempt writes that was replaced is refused, however late it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
+
+from a2a_zmq.errors import ConfigError, StaleCheckpointWriter, StateError, StoreUnavailable
+from a2a_zmq.handlers import InvalidInput, TaskContext
+from daemons.worker.executors.invoke import Ended, encode, one_line
+from daemons.worker.graphs.loading import Graph, load_graph
+from daemons.worker.graphs.payload import GraphRequest
+
+# While another task has the thread it is looked at again after so long; most turns of a conversation take seconds.
+THREAD_BUSY_S: Final = 0.5
+# Until a worker may be there that has the graph with which a run began.
+GRAPH_CHANGED_S: Final = 1.0
+# While checkpoints cannot be read or written; the saver has tried for longer than that.
+STORE_AWAY_S: Final = 1.0
+
+
+class GraphRun:
+    """Requests to a run, from other threads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from langgraph.runtime import RunControl
+
+        self.control = RunControl()
+        self._loop = loop
+        self._task: asyncio.Task[Any] | None = None
+        self._lock = threading.Lock()
+
+    def begins(self) -> None:
+        self._task = asyncio.current_task()
+
+    def drain(self) -> None:
+        """Stop at the end of the present step."""
+        self.control.request_drain("drain")
+
+    def cancel(self) -> None:
+        """Stop now."""
+        task = self._task
+        if task is not None:
+            self._loop.call_soon_threadsafe(task.cancel)
+
+
+class GraphRunner:
+    """What a child process keeps for its graph runs."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        """
+        Args:
+            options: of the store of checkpoints (``url``, ``keep``, ``ttl_s``); empty where there is none.
+        """
+        self._options = options
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._graphs: dict[str, Graph] = {}
+        self._saver: Any = None
+        self._claims: Any = None
+
+    def load(self, reference: str) -> Graph:
+        """Import the graph, and what running it needs.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        graph = self._graphs.get(reference)
+        if graph is None:
+            graph = self._graphs[reference] = load_graph(reference)
+            if self._options:
+                import a2a_zmq.checkpoint.aio
+                import a2a_zmq.checkpoint.claims  # noqa: F401 - a spare child is to have all that a run needs
+        return graph
+
+    def call(
+        self,
+        reference: str,
+        body: bytes,
+        context: TaskContext,
+        on_run: Callable[[GraphRun], None],
+        max_bytes: int,
+    ) -> Any:
+        """Run the task; its graph's output.
+
+        Args:
+            on_run: gets the handle by which other threads stop the run.
+            max_bytes: for what is reported besides a value.
+
+        Raises:
+            Ended: it waits for somebody, goes on elsewhere, or later.
+            InvalidInput, Exception: as handlers do.
+        """
+        run = GraphRun(self._loop)
+        return self._loop.run_until_complete(
+            self._run(reference, body, context, run, on_run=on_run, max_bytes=max_bytes)
+        )
+
+    async def _run(
+        self,
+        reference: str,
+        body: bytes,
+        context: TaskContext,
+        run: GraphRun,
+        *,
+        on_run: Callable[[GraphRun], None],
+        max_bytes: int,
+    ) -> Any:
+        run.begins()
+        on_run(run)
+        context.raise_if_cancelled()
+        request = GraphRequest(orjson.loads(body), context.task_id)
+        graph = self.load(reference)
+        try:
+            return await self._claimed(graph, request, context, run, max_bytes)
+        except StaleCheckpointWriter as error:
+            raise Ended("abandoned", f"replaced: {one_line(error)}", "replaced") from None
+        except StoreUnavailable as error:
+            why = f"the checkpoint store is away: {one_line(error)}"
+            raise Ended("put_off", why, "store", detail={"delay_s": STORE_AWAY_S}) from error
+
+    async def _claimed(
+        self, graph: Graph, request: GraphRequest, context: TaskContext, run: GraphRun, max_bytes: int
+    ) -> Any:
+        saver, claims = await self._open_store()
+        async with graph.opened(_config_of(request, context, 0), saver) as compiled:
+            _check_bound(graph, context)
+            claim = await claims.claim(request.thread_id, context.task_id, context.attempt, graph.hash)
+            if claim.outcome != "ok":
+                raise _not_ours(claim, request.thread_id, context.task_id)
+            renewing = asyncio.create_task(_renew(claims, request.thread_id, claim.fence))
+            again = True  # this run is to go on, so nobody else gets the thread meanwhile
+            try:
+                output = await self._invoke(compiled, claim.fence, request, context, run)
+                again = False
+                if output.interrupts:
+                    raise _waits(output.interrupts, max_bytes)
+                return output.value
+            except Ended as ended:
+                again = again and ended.retryable
+                raise
+            except InvalidInput:
+                again = False
+                raise
+            finally:
+                renewing.cancel()
+                if not again:
+                    await claims.release(request.thread_id, claim.fence)
+
+    async def _invoke(
+        self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun
+    ) -> Any:
+        from langgraph.errors import EmptyInputError, GraphDrained, GraphRecursionError, InvalidUpdateError
+        from langgraph.types import Command
+
+        resume = context.metadata.get("resume")
+        try:
+            return await compiled.ainvoke(
+                Command(resume=resume) if isinstance(resume, dict) else request.input,
+                _config_of(request, context, fence),
+                context=request.context,
+                interrupt_before=request.interrupt_before,
+                interrupt_after=request.interrupt_after,
+                durability="sync",
+                control=run.control,
+                version="v2",
+            )
+        except GraphDrained:
+            raise Ended("moved", "stopped at the end of a step: its worker leaves", "drain") from None
+        except GraphRecursionError as error:
+            raise Ended("failed", one_line(error), "raised", retryable=False) from None
+        except (EmptyInputError, InvalidUpdateError) as error:
+            raise InvalidInput(one_line(error)) from error
+
+    async def _open_store(self) -> tuple[Any, Any]:
+        if self._saver is None:
+            if not self._options:
+                raise ConfigError("this worker has no store for checkpoints")
+            from a2a_zmq.checkpoint import AsyncRedisSaver, Retention, ThreadClaims
+
+            retention = Retention(keep=self._options["keep"], ttl_s=self._options["ttl_s"])
+            self._saver = AsyncRedisSaver.from_url(self._options["url"], retention=retention)
+            self._claims = ThreadClaims(self._saver)
+        return self._saver, self._claims
+
+
+async def _renew(claims: Any, thread_id: str, fence: int) -> None:
+    """Hold the thread as long as the run lasts. If that fails the run goes on: the fence protects the thread."""
+    while True:
+        await asyncio.sleep(claims.hold_s / 3)
+        with suppress(StateError):
+            await claims.renew(thread_id, fence)
+
+
+def _check_bound(graph: Graph, context: TaskContext) -> None:
+    """Is this the graph that the task began with? (The file may have changed since the worker told of it.)"""
+    bound = context.metadata.get("graph")
+    if isinstance(bound, str) and bound != graph.hash:
+        why = f"its run began with graph {bound}, this worker has {graph.hash}"
+        raise Ended("put_off", why, "graph_changed", detail={"delay_s": GRAPH_CHANGED_S})
+
+
+def _not_ours(claim: Any, thread_id: str, task_id: str) -> Ended:
+    """Why an attempt cannot have its thread."""
+    if claim.outcome == "busy":
+        why = f"thread {thread_id!r} is in use by task {claim.holder}"
+        return Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S})
+    if claim.outcome == "replaced":
+        return Ended("abandoned", f"replaced by attempt {claim.holder}", "replaced")
+    if claim.outcome == "changed":
+        why = f"its run began with graph {claim.holder}"
+        return Ended("put_off", why, "graph_changed", detail={"delay_s": GRAPH_CHANGED_S})
+    why = f"thread {thread_id!r} went on with task {claim.holder}, so task {task_id} cannot go on"
+    return Ended("failed", why, "overtaken", retryable=False)
+
+
+def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[str, Any]:
+    given = request.config
+    ours = {"thread_id": request.thread_id, "a2a_fence": fence}
+    return {
+        **given,
+        "configurable": {**given.get("configurable", {}), **ours, "a2a_task": context.task_id},
+        # LangGraph takes up a run by this, and what belongs to a run is deleted by it.
+        "metadata": {**given.get("metadata", {}), "run_id": context.task_id},
+    }
+
+
+def _waits(interrupts: Any, max_bytes: int) -> Ended:
+    """The run waits for somebody's answer to these questions."""
+    questions = [{"id": each.id, "value": each.value} for each in interrupts]
+    return Ended("waiting", "", "", body=encode(questions, max_bytes))

@@ -1,0 +1,101 @@
+"""One run has a thread at a time, and of a run only its newest attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from a2a_zmq.checkpoint import ThreadClaims, keys
+from a2a_zmq.errors import StaleCheckpointWriter
+
+
+async def test_a_later_attempt_takes_the_thread_and_shuts_the_earlier_one_out(open_saver: Any, thread: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver)
+        first = await claims.claim("t", "run", 1, "g")
+        second = await claims.claim("t", "run", 2, "g")
+        assert (first.outcome, second.outcome) == ("ok", "ok")
+        assert second.fence > first.fence
+        # At once, before the later one has read or written anything.
+        with pytest.raises(StaleCheckpointWriter):
+            await thread(saver, "t", a2a_fence=first.fence).put(checkpoint_id="c1")
+        await thread(saver, "t", a2a_fence=second.fence).put(checkpoint_id="c1")
+        late = await claims.claim("t", "run", 1, "g")
+        assert (late.outcome, late.holder) == ("replaced", "2")
+
+
+async def test_a_claim_that_is_repeated_is_the_same_claim(open_saver: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver)
+        assert await claims.claim("t", "run", 1) == await claims.claim("t", "run", 1)
+
+
+async def test_another_run_waits_until_the_thread_is_given_back(open_saver: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver)
+        mine = await claims.claim("t", "a", 1)
+        busy = await claims.claim("t", "b", 1)
+        assert (busy.outcome, busy.holder) == ("busy", "a")
+        assert 0 < busy.free_in_s <= claims.hold_s
+        assert await claims.release("t", mine.fence)
+        theirs = await claims.claim("t", "b", 1)
+        assert theirs.outcome == "ok"
+        assert theirs.fence > mine.fence
+        assert not await claims.renew("t", mine.fence)
+        assert not await claims.release("t", mine.fence)
+
+
+async def test_a_claim_runs_out_unless_it_is_renewed(open_saver: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver, hold_s=0.2)
+        mine = await claims.claim("t", "a", 1)
+        for _ in range(4):
+            await asyncio.sleep(0.08)
+            assert await claims.renew("t", mine.fence)
+        assert (await claims.claim("t", "b", 1)).outcome == "busy"
+        await asyncio.sleep(0.25)
+        assert (await claims.claim("t", "b", 1)).outcome == "ok"
+
+
+async def test_a_run_that_another_one_has_overtaken_cannot_go_on(open_saver: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver)
+        mine = await claims.claim("t", "a", 1)
+        await claims.release("t", mine.fence)
+        theirs = await claims.claim("t", "b", 1)
+        await claims.release("t", theirs.fence)
+        again = await claims.claim("t", "a", 2)
+        assert (again.outcome, again.holder) == ("overtaken", "b")
+
+
+async def test_a_run_does_not_go_on_with_another_graph(open_saver: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver)
+        await claims.claim("t", "a", 1, "old")
+        changed = await claims.claim("t", "a", 2, "new")
+        assert (changed.outcome, changed.holder) == ("changed", "old")
+        assert (await claims.claim("t", "a", 3, "old")).outcome == "ok"
+
+
+async def test_a_claim_goes_with_its_thread_in_time_and_fences_stay_above(open_saver: Any) -> None:
+    async with open_saver(ttl_s=60.0) as saver:
+        claims = ThreadClaims(saver)
+        first = await claims.claim("t", "a", 1)
+        await saver.adelete_thread("t")
+        second = await claims.claim("t", "a", 2)
+        assert second.fence > first.fence
+        name = keys.of_kind(saver._store.prefix, keys.encode("t"), "claims")
+        assert 0 < await saver._client.pttl(name) <= 60_000
+
+
+async def test_of_many_runs_only_the_last_ones_are_remembered(open_saver: Any) -> None:
+    async with open_saver() as saver:
+        claims = ThreadClaims(saver)
+        for number in range(401):
+            mine = await claims.claim("t", f"run-{number}", 1)
+            await claims.release("t", mine.fence)
+        name = keys.of_kind(saver._store.prefix, keys.encode("t"), "claims")
+        assert 200 <= await saver._client.hlen(name) <= 410
+        assert (await claims.claim("t", "run-390", 1)).outcome == "overtaken"

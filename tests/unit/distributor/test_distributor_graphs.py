@@ -1,0 +1,193 @@
+"""A graph's task goes on only where its graph is: binding, moves, and attempts that are put off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.distributor.graph_tasks import GRAPH, graph_worker, moved, put_off, sent_metadata, waits, why
+from tests.unit.distributor.harness import Site
+
+
+def test_a_task_is_bound_to_the_graph_of_its_first_worker(site: Site) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)
+    assert sent_metadata(site, "w1", "a")["graph"] == "v1"
+    site.advance(0.2)
+    assert site.store.live["a"]["metadata"]["graph"] == "v1", "it is stored with the in_progress mark"
+    graph_worker(site, "w2", "v2")
+    graph_worker(site, "w3", "v1")
+    site.worker_down("w1")
+    assert site.got("w2") == []
+    assert site.got("w3") == [("a", 2)]
+
+
+def test_the_binding_holds_over_retries_and_a_change_of_owner(site: Site, make_site: Callable[..., Site]) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)
+    site.fail("w1", "a", 1)
+    site.worker_down("w1", "goodbye")
+    successor = make_site(store=site.store)
+    successor.own()
+    successor.coordinator_up()
+    graph_worker(successor, "w2", "v2")
+    successor.advance(5)
+    assert successor.got("w2") == []
+    graph_worker(successor, "w3", "v1")
+    assert [task_id for task_id, _ in successor.got("w3")] == ["a"]
+
+
+def test_where_nobody_has_the_graph_the_task_is_held_and_explain_says_so(site: Site) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)
+    site.worker_down("w1")
+    graph_worker(site, "w2", "v2")
+    assert site.got("w2") == []
+    text = why(site, "a")
+    assert "graph v1" in text
+    assert "v2" in text
+    site.supervise()
+    assert [log.fields for log in site.logs if log.event == "no_worker_for_task_type"] == [
+        {"task_type": GRAPH, "waiting": 1}
+    ]
+    site.worker_up("w2", types=[GRAPH], limit=5, graphs={GRAPH: "v1"}, restarted=True)  # its file was put back
+    assert site.got("w2") == [("a", 2)]
+
+
+def test_an_attempt_that_never_began_binds_nothing(site: Site) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)
+    site.from_worker("w1", "task_handback", tasks=[["a", 1]], rest=True)
+    graph_worker(site, "w2", "v2")
+    assert site.got("w2") == [("a", 2)]
+    assert sent_metadata(site, "w2", "a")["graph"] == "v2"
+
+
+def test_an_assignment_that_never_left_binds_nothing(site: Site) -> None:
+    graph_worker(site, "w1", "v1")
+    site.unreachable.add("w1")
+    site.assign("a", task_type=GRAPH)
+    graph_worker(site, "w2", "v2")
+    assert site.got("w2") == [("a", 1)]
+    assert sent_metadata(site, "w2", "a")["graph"] == "v2"
+
+
+def test_a_later_attempt_that_never_began_stays_bound(site: Site) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)
+    graph_worker(site, "w2", "v1", limit=1)
+    moved(site, "w1", "a")
+    where = "w1" if ("a", 2) in site.got("w1") else "w2"
+    site.from_worker(where, "task_handback", tasks=[["a", 2]], rest=True)
+    assert site.store.live["a"]["metadata"]["graph"] == "v1"
+
+
+def test_an_adopted_run_is_bound_to_its_workers_graph(site: Site, make_site: Callable[..., Site]) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)  # and the distributor dies before it has recorded more
+    successor = make_site(store=site.store)
+    successor.own()
+    successor.coordinator_up()
+    graph_worker(successor, "w1", "v1", running=[["a", 1, 2]])
+    successor.worker_down("w1")
+    graph_worker(successor, "w2", "v2")
+    assert successor.got("w2") == []
+    graph_worker(successor, "w3", "v1")
+    assert successor.got("w3") == [("a", 2)]
+
+
+def test_a_moved_task_goes_on_at_once_before_others_and_uncounted(site: Site) -> None:
+    graph_worker(site, "w1", limit=1)
+    site.assign("a", "b", "c", task_type=GRAPH, max_attempts=1)
+    site.from_worker("w1", "heartbeat", running=1, held=1, draining=True)
+    moved(site, "w1", "a")
+    graph_worker(site, "w2", limit=1)
+    assert site.got("w2") == [("a", 2)]
+    assert site.store.live["a"].get("retry_count", 0) == 0
+    assert [event[1] for event in site.store.events("retry")] == []
+    site.advance(2)
+    assert [(event[1], event[3]["worker"]) for event in site.store.events("moved")] == [("a", "w1")]
+    assert site.meter.counts["task_pauses_total/moved"] == 1
+    site.complete("w2", "a")
+    assert site.got("w2")[1:] == [("b", 1)]
+
+
+def test_the_next_attempt_of_a_moved_task_is_stored_before_it_is_sent(site: Site) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", task_type=GRAPH)
+    site.store_up = False
+    moved(site, "w1", "a")
+    assert site.got("w1") == [("a", 1)]
+    site.store_up = True
+    site.turn()
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+
+
+def test_an_attempt_that_is_put_off_comes_later_each_time_and_never_counts(site: Site) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", task_type=GRAPH, max_attempts=1)
+    waited = []
+    for turn in range(7):
+        put_off(site, "w1", "a")
+        start, had = site.mono, len(site.got("w1"))
+        while len(site.got("w1")) == had:
+            site.advance(0.05)
+        waited.append(round(site.mono - start, 1))
+        assert site.attempt("w1", "a") == turn + 2
+    assert waited == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
+    assert site.store.live["a"].get("retry_count", 0) == 0
+    assert "task_retries_put_off_total" not in site.meter.counts, "the budget of retries is not touched"
+    assert len(site.store.events("put_off")) == 1, "at most one line a minute"
+    site.complete("w1", "a")
+    assert site.reported() == [("a", "completed")]
+
+
+def test_explain_says_why_a_task_is_put_off(site: Site) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", task_type=GRAPH)
+    put_off(site, "w1", "a", delay_s=30.0)
+    assert "in use" in why(site, "a")
+    site.advance(31)
+    waits(site, "w1", "a")
+    assert "in use" not in why(site, "a")
+
+
+@pytest.mark.parametrize(("kind", "goes"), [("thread_busy", True), ("graph_changed", True), ("store", False)])
+def test_a_task_that_was_put_off_before_it_began_is_free_of_its_graph(site: Site, kind: str, goes: bool) -> None:
+    graph_worker(site, "w1", "v1")
+    site.assign("a", task_type=GRAPH)
+    put_off(site, "w1", "a", kind)
+    site.worker_down("w1", "goodbye")
+    graph_worker(site, "w2", "v2")
+    site.advance(1)
+    assert bool(site.got("w2")) is goes
+
+
+@pytest.mark.parametrize("delay", [None, "soon", -1.0, 1e9, True])
+def test_a_nonsensical_delay_is_bounded(site: Site, delay: object) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", task_type=GRAPH)
+    site.report("w1", "a", 1, "put_off", error="x", error_kind="thread_busy", detail={"delay_s": delay})
+    assert site.got("w1") == [("a", 1)]
+    site.advance(61)
+    assert site.got("w1") == [("a", 1), ("a", 2)]
+
+
+def test_what_is_cancelled_meanwhile_is_neither_moved_nor_put_off(site: Site) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", "b", task_type=GRAPH)
+    site.cancel("a", "b")
+    moved(site, "w1", "a")
+    put_off(site, "w1", "b")
+    assert sorted(site.reported()) == [("a", "abandoned"), ("b", "abandoned")]
+
+
+def test_a_late_move_of_a_former_attempt_changes_nothing(site: Site) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", task_type=GRAPH)
+    site.worker_down("w1", "silence")
+    graph_worker(site, "w2")
+    graph_worker(site, "w1", running=[["a", 1, 2]])
+    site.report("w1", "a", 1, "moved", error="leaves", error_kind="drain")
+    assert site.got("w2") == [("a", 2)]
