@@ -358,6 +358,8 @@ class Sync:
         if lost:
             for entry in lost if not all_lost else ():
                 desk.ledger.rewrite(entry, restored_record(entry.record))
+            # It may put its own there at the same time, which say how often it tried: they stay.
+            desk.staging.section(home.section).yields = True
             self.put_back(home, lost)
             desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))
             detail = {"distributor": home.agent_id, "tasks": len(lost)}

@@ -79,3 +79,17 @@ def test_a_task_that_is_back_in_the_inbox_can_be_cancelled_where_it_runs(gone_ba
     gone_back.finish("d1", "t2")
     assert [gone_back.store.where(each) for each in ("t1", "t2")] == [[], []]
     assert set(gone_back.got("alice~1")) == {"t1", "t2"}
+
+
+def test_our_copy_of_a_record_does_not_replace_what_its_distributor_puts_back(fleet: World) -> None:
+    """Found by simulation: the attempts that its distributor had counted were lost, and counted anew when it died."""
+    fleet.submit("alice~1", "t1", "t2")
+    record = fleet.store.live["d1"]["t1"]
+    later = {**record, "metadata": {**record["metadata"], "attempt": 2}}
+    fleet.store.live["d1"].clear()
+    fleet.batches_held = True
+    fleet.own(state_lost=True)
+    fleet.store.live["d1"]["t1"] = later
+    fleet.release_batches()
+    assert set(fleet.store.live["d1"]) == {"t1", "t2"}
+    assert fleet.store.live["d1"]["t1"] == later
