@@ -27,9 +27,10 @@ def _in_inbox(entry: Entry) -> bool:
 
 class Staged:
     """Not yet cut writes to one section. ``entries`` are records to put; those that ended meanwhile are skipped.
-    ``letters`` are ids that are no dead letters any more."""
+    ``letters`` are ids that are no dead letters any more. ``yields``: a record may be older than what its distributor
+    writes at the same time."""
 
-    __slots__ = ("drops", "entries", "header", "history", "letters", "results")
+    __slots__ = ("drops", "entries", "header", "history", "letters", "results", "yields")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -38,6 +39,7 @@ class Staged:
         self.results: dict[str, bytes] = {}
         self.history: list[bytes] = []
         self.header: dict[str, str] = {}
+        self.yields = False
 
 
 class Staging:
@@ -141,6 +143,7 @@ class Staging:
                 write = SectionWrite(section, fence, self.new_id())
                 write.header, write.put_tasks, write.drop_tasks = staged.header, puts, drops
                 write.results, write.history, write.drop_letters = staged.results, staged.history, staged.letters
+                write.yields = staged.yields
                 writes.append(write)
             told = [each for each in kept if each.state == PLACED]
             placed.append((section, told))

@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 
-import orjson
-
 from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.interfaces import INBOX, Loaded, Section
 from a2a_zmq.protocol.message import Message, MessageType
@@ -15,12 +13,10 @@ from a2a_zmq.protocol.ports import PeerDown, PeerInfo
 from daemons.coordinator.assigning import Assignment
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.records import FRESH, HELD, MOVING, QUEUED, SENT, Entry, entry_of, restored_record
+from daemons.coordinator.inbox import READ_CHUNK, Inbox
+from daemons.coordinator.records import FRESH, MOVING, QUEUED, SENT, Entry, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import Hint, LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
-
-# Ids in one read or message: some tens of kilobytes.
-READ_CHUNK = 2_000
 
 # A distributor that we cannot reach may go on writing: its section is read no more often than this for it.
 HINTED_PAUSE_S = 1.0
@@ -29,11 +25,21 @@ HINTED_PAUSE_S = 1.0
 Registered = Callable[[bool, Now], None]
 
 
+def _placed(before: dict[str, Entry], applied: int) -> dict[str, Distributor]:
+    """Tasks that were durable with a distributor, and with which."""
+    return {
+        task_id: entry.home
+        for task_id, entry in before.items()
+        if entry.home is not None and entry.state in (SENT, QUEUED) and entry.batch and entry.batch <= applied
+    }
+
+
 class Sync:
     """See the module's text."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.inbox = Inbox(desk)
         self._callers: dict[str, list[Registered]] = {}
 
     # ------------------------------------------------------------ ownership
@@ -67,7 +73,7 @@ class Sync:
                 self._adopt_all(home, loaded, ended, now)
         inbox = event.loaded.get(INBOX_SECTION)
         if inbox is not None:
-            self._adopt_inbox(inbox, ended, now)
+            self.inbox.adopt(inbox, ended, _placed(before, applied) if event.state_lost else {}, now)
         self._keep(before, applied, now, state_lost=event.state_lost)
         ledger.floors.update((task_id, floor) for task_id, floor in floors.items() if task_id in ledger.live)
         self._keep_cancels(cancels, now)
@@ -80,7 +86,7 @@ class Sync:
                 self.meet(home, now)
         desk.stage_types()
         desk.place_held = True
-        self.check_inbox(now)
+        self.inbox.check(now)
         desk.log("info", "leading", fence=event.fence, tasks=len(ledger.live), inbox=ledger.held_count)
 
     def _adopt_all(self, home: Distributor, loaded: Loaded, ended: set[str], now: Now) -> None:
@@ -98,24 +104,6 @@ class Sync:
                 if found[1]:
                     ledger.floors[task_id] = found[1]
         self._desk.know_cancels(home, loaded.header)
-
-    def _adopt_inbox(self, loaded: Loaded, ended: set[str], now: Now) -> None:
-        """A task that is in a distributor's section too was being moved: there (the inbox lets go), or away from it."""
-        desk = self._desk
-        ledger = desk.ledger
-        known = orjson.loads(loaded.header.get("known_types") or "[]")
-        desk.known_types.update(name for name in known if isinstance(name, str))
-        for task_id, record in loaded.tasks.items():
-            found = entry_of(record, ledger.needs, now.mono)
-            if found is None or found[0].task_id != task_id:
-                desk.log("error", "unreadable_record", section="inbox", task_id=task_id)
-            elif task_id in ledger.live:
-                if not ledger.adopt_moving(ledger.live[task_id], record):
-                    desk.staging.section(INBOX_SECTION).drops.append(task_id)
-            elif task_id not in ended:
-                ledger.adopt_held(found[0])
-                if found[1]:
-                    ledger.floors[task_id] = found[1]
 
     def _keep(self, before: dict[str, Entry], applied: int, now: Now, *, state_lost: bool) -> None:
         """Carry over subscribers, and tasks that no load can know: their write was under way, or the store has lost
@@ -163,32 +151,6 @@ class Sync:
             desk.ledger.unsend(entry)
             desk.restaged.add(entry.task_id)
         desk.staging.put(home.section, entries)
-
-    def check_inbox(self, now: Now) -> None:
-        """A task of the loaded inbox may have been placed and ended just before a crash, with only the inbox's copy
-        left: nothing leaves the inbox before the results were looked at."""
-        desk = self._desk
-        ids = [entry.task_id for lane in desk.ledger.held.values() for entry in lane]
-        desk.inbox_checked = not (ids and any(each.registered for each in desk.ledger.distributors.values()))
-        if not desk.inbox_checked:
-            self._check_next(ids, now)
-
-    def _check_next(self, ids: list[str], now: Now) -> None:
-        self._desk.ask_results(ids[:READ_CHUNK], partial(self._inbox_looked_up, ids), now)
-
-    def _inbox_looked_up(self, ids: list[str], answer: QueryAnswer, now: Now) -> None:
-        desk = self._desk
-        if answer.error is not None:
-            desk.log("warning", "inbox_not_checked", reason=answer.error)
-            return  # supervision asks again
-        for task_id, stored in answer.value.items():
-            entry = desk.ledger.live.get(task_id)
-            if entry is not None and entry.state == HELD and desk.finish_stored(entry, stored):
-                desk.staging.section(INBOX_SECTION).drops.append(task_id)
-        if len(ids) > READ_CHUNK:
-            self._check_next(ids[READ_CHUNK:], now)
-        else:
-            desk.inbox_checked = True
 
     # ------------------------------------------------------------ sessions
 
@@ -369,6 +331,7 @@ class Sync:
             for entry in desk.ledger.of(home)
             if entry.state in (SENT, QUEUED) and entry.batch <= applied and entry.task_id not in there
         ]
+        self.inbox.let_go(home, self.inbox.gone_back[home].difference(missing))
         for start in range(0, len(missing), READ_CHUNK):
             ids = missing[start : start + READ_CHUNK]
             args = {"distributor_ids": [home.agent_id], "task_ids": ids}
@@ -391,9 +354,12 @@ class Sync:
             stored = answer.value.get(task_id)
             if stored is None or not desk.finish_stored(entry, stored):
                 lost.append(entry)
+        self.inbox.let_go(home, ids)
         if lost:
             for entry in lost if not all_lost else ():
                 desk.ledger.rewrite(entry, restored_record(entry.record))
+            # It may put its own there at the same time, which say how often it tried: they stay.
+            desk.staging.section(home.section).yields = True
             self.put_back(home, lost)
             desk.log("error", "store_lost_tasks", distributor=home.agent_id, tasks=len(lost))
             detail = {"distributor": home.agent_id, "tasks": len(lost)}

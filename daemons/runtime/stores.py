@@ -97,20 +97,23 @@ async def load_own(store: StateStore, section: Section) -> dict[Section, Loaded]
 async def load_all(
     store: StateStore, known: Iterable[str], fence: int, new_id: Callable[[], str]
 ) -> dict[Section, Loaded]:
-    """What a new leader is given: the inbox, then the coordinator's section of every registered distributor.
+    """What a new leader is given: the coordinator's section of every registered distributor, then the inbox.
 
     Each of those is taken with our fence first: from then on a former leader that does not know yet cannot write there.
+    In the inbox our fence stands since the lease was taken. So it is read last: if it is not there any more, the state
+    was lost while we read, and the sections may be from before or after that.
 
     Args:
         known: distributors that were known before; the registry may have been lost with Redis, then it gets them again.
     """
-    inbox = Section(INBOX, "coordinator")
-    store.rebase(inbox)
-    loaded = {inbox: await store.load(inbox)}
+    loaded = {}
     registered = set(await store.distributors())
     for distributor_id in sorted(set(known) - registered):
         await store.register_distributor(distributor_id)
     for distributor_id in sorted(registered.union(known)):
         section = Section(distributor_id, "coordinator")
         loaded[section] = await take_section(store, section, fence, new_id())
+    inbox = Section(INBOX, "coordinator")
+    store.rebase(inbox)
+    loaded[inbox] = await store.load(inbox)
     return loaded

@@ -8,6 +8,8 @@ the coordinator and of its distributor. A memory ends when its process dies, or 
   before its result is recorded: a report that is still on its way may end the task without a result in the store.
 - A task that the coordinator's memory has lost is new to it when its client submits it again. What it had sent before
   may be with another distributor: then both run, and each distributor records a result. One distributor records one.
+- So is one whose record is back in the inbox, if the coordinator's memory does not know where it was sent, or ends
+  before it is stored there again.
 - Its attempts are counted anew only if its distributor's memory does not have it, or ends; likewise if its record is
   still there, but back in the inbox, where its distributor does not look.
 - Where another process takes over a lost state while the former owner lives on, cut off, the two cannot be ordered (the
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from a2a_zmq.interfaces import Section
+from a2a_zmq.interfaces import INBOX, Section
+from a2a_zmq.state import keys
 from a2a_zmq.state.memory_world import MemoryData
 from daemons.coordinator.core import CoordinatorCore
 from daemons.distributor.core import DistributorCore
@@ -48,10 +51,11 @@ class Loss:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        # Task id → processes that remember it at all, that can tell a client, that know its attempts.
+        # Task id → processes that remember it at all, that can tell a client, that know its attempts, or its place.
         self._holders: dict[str, set[int | str]] = {}
         self._tellers: dict[str, set[int]] = {}
         self._counters: dict[str, set[int]] = {}
+        self._placers: dict[str, set[int]] = {}
         self.excused: set[str] = set()
         self.untold = fleet.witness.forgotten
         self.lost = False
@@ -68,7 +72,7 @@ class Loss:
         sections = [Section(each, "distributor") for each in fleet.distributors]
         sections += [Section(each, "coordinator") for each in ("", *fleet.distributors)]
         fences = {each: fleet.redis.snapshot(data, each).fence for each in sections}
-        had, has = contents(before), contents(data)
+        had, has, inbox = contents(before), contents(data), keys.tasks(INBOX)
         results = [records for name, records in data.hashes.items() if name.startswith("results:")]
         witness.lost_state({task_id for records in results for task_id in records}, fences)
         for task_id in sorted(task_id for task_id, kept in had.items() if has.get(task_id) != kept):
@@ -78,11 +82,13 @@ class Loss:
                 disks = {each.place for each in fleet.agents.values() if task_id in each.disk.tasks()}
                 self._holders[task_id] = {each.pid for each in holders} | disks
                 self._tellers[task_id] = {each.pid for each in holders if isinstance(each.core, CoordinatorCore)}
+            if task_id in has and has[task_id].place == inbox and had[task_id].place:
+                self._placers[task_id] = {each.pid for each in holders if isinstance(each.core, CoordinatorCore)}
             self._look_at(task_id)
 
     def died(self, pid: int) -> None:
         """A process is gone with what it remembered."""
-        for remembered in (self._holders, self._tellers, self._counters):
+        for remembered in (self._holders, self._tellers, self._counters, self._placers):
             for task_id in [each for each, pids in remembered.items() if pid in pids]:
                 remembered[task_id].discard(pid)
                 self._look_at(task_id)
@@ -96,6 +102,7 @@ class Loss:
     def stored(self, task_id: str, writer: str, ended: bool) -> None:
         """It is in the store again; if its distributor wrote it, with its attempts."""
         self._holders.pop(task_id, None)
+        self._placers.pop(task_id, None)
         if ended:
             self._tellers.pop(task_id, None)
         if writer == "distributor":
@@ -104,6 +111,8 @@ class Loss:
     def _look_at(self, task_id: str) -> None:
         if task_id in self._counters and not self._counters[task_id]:
             self._fleet.witness.forget(task_id)
+        if task_id in self._placers and not self._placers[task_id]:
+            self._fleet.witness.begin_anew(task_id)
         if task_id in self._tellers and not self._tellers[task_id]:
             self.untold.add(task_id)
         if task_id in self._holders and not self._holders[task_id]:

@@ -137,3 +137,41 @@ def test_what_was_on_its_way_when_state_and_memory_were_lost_may_run_beside_what
 
     assert tell(story) == []
     assert set(outcomes.values()) == {1}
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_task_that_is_back_in_the_inbox_runs_beside_itself_only_if_the_coordinator_forgot_where_it_is(
+    *, forgets: bool
+) -> None:
+    """Its distributor is frozen meanwhile, so that it cannot bring it back first."""
+    recorded: dict[str, int] = {}
+    names = [f"t{number}" for number in range(6)]
+
+    async def story(fleet: Fleet) -> None:
+        await fleet.start()
+        await complete(fleet, "first")  # so that its type is known
+        home, other = fleet.agents["distributor-1"], fleet.agents["distributor-2"]
+        home.stay_away(2.0)
+        other.stay_away(4.0)
+        home.crash()
+        other.crash()
+        await asyncio.sleep(1)
+        for name in names:
+            fleet.user.submit(name, seconds=5.0)
+        await asyncio.sleep(0.2)
+        copy = fleet.redis.copy()
+        await fleet.until(lambda: set(names) <= fleet.witness.runs.keys(), 10.0, "all run")
+        await fleet.until(lambda: other.core is not None and other.core.ready()[0], 10.0, "the other one is back")
+        if forgets:
+            fleet.agents[COORDINATOR].crash()
+        fleet.restore(copy)
+        home.freeze()
+        await asyncio.sleep(1)
+        home.thaw()
+        await fleet.until(lambda: set(names) <= fleet.user.outcomes.keys(), 30.0, "all are done")
+        await asyncio.sleep(3)
+        recorded.update({each: len(fleet.witness.ended[each]) for each in names})
+        assert [len(fleet.user.outcomes[each]) for each in names] == [1] * 6
+
+    assert tell(story) == []
+    assert set(recorded.values()) == {2 if forgets else 1}

@@ -73,7 +73,7 @@ class Witness:
             distributor that was restarted cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
         forgotten: tasks that the coordinator's memory has lost; ``anew``: those of them that their client submitted
-            again since, so that each distributor may record a result.
+            again since, or that are back in the inbox, so that each distributor may record a result.
         retried: tasks that an operator sent around again: they may have a result for each life.
     """
 
@@ -162,8 +162,7 @@ class Witness:
             if self._created.setdefault(task_id, record["created_at"]) != record["created_at"]:
                 self._created[task_id] = record["created_at"]
                 if task_id in self.forgotten:
-                    self.anew.add(task_id)
-                    self.uncounted.add(task_id)
+                    self.begin_anew(task_id)
 
     def _waits(self, task_id: str, attempt: int, record: dict[str, Any]) -> None:
         metadata = record.get("metadata") or {}
@@ -235,6 +234,11 @@ class Witness:
         """Nobody remembers how often it was tried: its attempts are counted anew, and former ones may still run."""
         self.uncounted.add(task_id)
         self.stored[task_id] = 0
+
+    def begin_anew(self, task_id: str) -> None:
+        """The coordinator takes it for new; what it sent before may be with another distributor."""
+        self.anew.add(task_id)
+        self.uncounted.add(task_id)
 
     # ------------------------------------------------------------ the network
 

@@ -9,7 +9,7 @@ import orjson
 
 from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.protocol.message import MessageType, Role
-from a2a_zmq.state import keys
+from a2a_zmq.state import keys, yielding
 from daemons.runtime.contract import Query
 
 Json = dict[str, Any]
@@ -53,7 +53,11 @@ class Store:
         assert name == INBOX or name in self.registered, f"a write to {name!r}, which is not registered"
         self.writes.append(write)
         self.headers.setdefault(name, {}).update(write.header)
-        self.live[name].update({task_id: orjson.loads(record) for task_id, record in write.put_tasks.items()})
+        puts = write.put_tasks
+        if write.yields:
+            puts = {each: orjson.dumps(self.live[name][each]) for each in puts.keys() & self.live[name].keys()}
+            yielding.apply_in_memory(puts, write)
+        self.live[name].update({task_id: orjson.loads(record) for task_id, record in puts.items()})
         for task_id in write.drop_tasks:
             self.live[name].pop(task_id, None)
         for task_id, record in write.results.items():
