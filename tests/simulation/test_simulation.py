@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_trace(mode: str) -> None:
 )
 def test_a_planted_bug_is_found(bug: str) -> None:
     assert bug in BUGS
-    assert hunt(bug, 20, None).seeds > 0
+    assert hunt(bug, 40, None).seeds > 0
 
 
 def test_shrinking_leaves_what_is_needed() -> None:
