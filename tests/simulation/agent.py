@@ -285,11 +285,10 @@ class Agent:
                 meter=NoMeter(),
             )
             return self._tight(core), self._store()
-        kind = TaskKind("process", graph="v1") if fleet.graphs else TaskKind("async")
-        types = {"noop": TaskKind("async"), "work": kind}
+        work = TaskKind("process", graph="v1") if fleet.graphs else TaskKind("async")
         config = WorkerConfig() if fleet.limits is None else limits.worker_config(fleet.limits)
         hub = self.upstreams[0].name
-        core = WorkerCore(self.name, hub, config=config, task_types=types, rng=rng, meter=NoMeter())
+        core = WorkerCore(self.name, hub, config=config, task_types={"work": work}, rng=rng, meter=NoMeter())
         return core, None
 
     def _store(self) -> SpoolingStore:

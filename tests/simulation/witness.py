@@ -97,6 +97,8 @@ class Witness:
         self._asking: dict[
             str, tuple[int, int]
         ] = {}  # task id → attempt in its record that waits, and the one that asked
+        # Tasks that wait by a record on a disk alone: whoever moves them elsewhere cannot know.
+        self._kept_asking: set[str] = set()
         self._asked: set[tuple[str, int]] = set()  # with the attempt that asked, ever stored
         self._answered: set[tuple[str, int]] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
@@ -144,6 +146,7 @@ class Witness:
         if mutation in self._without_lease:
             self._violate(f"a write to {where} was begun without the lease")
         self._stored(write)
+        self._kept_asking.difference_update(write.put_tasks)
         if section.writer == "distributor":
             self.kept_assignments.difference_update(write.put_tasks)
         self._places.update(dict.fromkeys(write.put_tasks, section.distributor_id))
@@ -176,7 +179,7 @@ class Witness:
                 before is not None
                 and attempt > before[0]
                 and (task_id, before[1]) not in self._answered
-                and task_id not in self.uncounted
+                and task_id not in self.uncounted | self._kept_asking
             ):
                 self._violate(f"{task_id} waits no more, and what attempt {before[1]} asked was not answered")
         resumed = metadata.get("resumed")
@@ -195,6 +198,7 @@ class Witness:
         else:
             self.kept_assignments.difference_update(write.put_tasks)
         self._stored(write)
+        self._kept_asking.update(each for each in write.put_tasks if each in self._asking)
         self.kept_results.update(write.results)
         self._note("kept", write.section.distributor_id or "inbox", len(write.put_tasks), len(write.results))
 
