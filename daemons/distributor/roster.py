@@ -11,7 +11,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.losses import DEATHS, TORN
-from daemons.distributor.memory import Memory, as_pairs
+from daemons.distributor.memory import LiveTask, Memory, as_pairs
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
 from daemons.distributor.pauses import unbind
@@ -241,14 +241,23 @@ class Roster:
         worker = self._sender(message)
         if worker is None:
             return
-        back = [
-            task
-            for task_id, attempt in as_pairs(message.payload.get("tasks"))
-            if (task := worker.held.get(task_id)) is not None and task.attempt == attempt
-        ]
+        back = self._held(worker, message.payload.get("tasks"))
         if message.payload.get("rest") is True:
             worker.draining = True
             back = [task for task in worker.held.values() if not task.started_mono]
+        self._again(worker, back, now)
+
+    @staticmethod
+    def _held(worker: Worker, pairs: Any) -> list[LiveTask]:
+        """Those of a peer's attempts that this worker holds as far as we know."""
+        return [
+            task
+            for task_id, attempt in as_pairs(pairs)
+            if (task := worker.held.get(task_id)) is not None and task.attempt == attempt
+        ]
+
+    def _again(self, worker: Worker, back: list[LiveTask], now: Now) -> None:
+        """The worker never began these."""
         for task in reversed(back):
             if task.cancelled:
                 self._outcomes.report(
@@ -280,6 +289,10 @@ class Roster:
         fields = {"peer": peer, **{name: str(payload.get(name, ""))[:200] for name in ("action", "code", "message")}}
         self._memory.out.append(Log("warning", "refused_by_peer", fields))
         self._journal.note(now, "", "refused_by_peer", fields)
+        worker = self._memory.workers.get(peer)
+        if worker is not None and self._memory.owner and payload.get("action") == "assign_tasks":
+            # Our fence moved after this was sealed (we were frozen for the time of our lease): it was not begun.
+            self._again(worker, self._held(worker, payload.get("tasks")), now)
 
     def _sender(self, message: Message) -> Worker | None:
         worker = self._memory.workers.get(message.sender)

@@ -142,7 +142,7 @@ class WorkerCore:
             return [reports.refusal(event.peer, message, "UNKNOWN_ACTION", f"a worker has no {message.action!r}")]
         if not self._uplink.admits(message.payload):
             self._meter.count("routing_errors_total", reason="stale_fence")
-            return [reports.refusal(event.peer, message, "FORBIDDEN", "stale fence")]
+            return [reports.stale(event.peer, message)]
         return action(message, now)
 
     # ------------------------------------------------------------ the distributor's requests

@@ -90,6 +90,20 @@ def refusal(to: str, message: Message, code: str, text: str) -> Send:
     return Send(to, MessageType.ERROR, payload, reply_to=message.metadata.request_id)
 
 
+def stale(to: str, message: Message) -> Send:
+    """The refusal of a request with a fence that was replaced.
+
+    It names assigned attempts, for they never began: an owner whose fence has moved may have sealed this before that,
+    and would wait for them.
+    """
+    answer = refusal(to, message, "FORBIDDEN", "stale fence")
+    tasks = message.payload.get("tasks")
+    if message.action == "assign_tasks" and isinstance(tasks, list):
+        records = [record for record in tasks if isinstance(record, dict)]
+        answer.payload["tasks"] = [[record.get("task_id"), record.get("attempt")] for record in records]
+    return answer
+
+
 def local_answer(event: RunFinished) -> dict[str, Any]:
     """What the in-process ``execute_task`` returns."""
     completed = event.outcome == "completed"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from a2a_zmq.protocol.message import MessageType, Role
 from daemons.distributor.config import DistributorConfig
 from tests.unit.distributor.harness import COORDINATOR, Site
 
@@ -152,6 +153,17 @@ def test_handed_back_tasks_go_elsewhere_uncounted(site: Site) -> None:
     assert site.got("w2") == [("b", 2), ("c", 2)]
     site.complete("w2", "b", "c")
     assert site.store.results["b"]["retry_count"] == 0
+
+
+def test_what_a_worker_refuses_for_a_fence_that_moved_is_sent_again_at_once(site: Site) -> None:
+    """The owner was frozen until its lease ran out: what it had sealed before its fence moved is refused."""
+    site.worker_up("w1", limit=3)
+    site.assign("a", "b")
+    error = {"action": "assign_tasks", "code": "FORBIDDEN", "message": "stale fence", "tasks": [["a", 1], ["b", 7], 3]}
+    site.event(site.message("w1", Role.WORKER, MessageType.ERROR, error))
+    assert site.got("w1") == [("a", 1), ("b", 1), ("a", 2)], "and what was not refused stays there"
+    site.complete("w1", "b", ("a", 2))
+    assert site.store.results["a"]["retry_count"] == 0
 
 
 def test_what_is_on_its_way_to_a_worker_that_leaves_counts_as_nothing(site: Site) -> None:

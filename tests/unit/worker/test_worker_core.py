@@ -91,6 +91,7 @@ def test_lower_fence_is_refused_and_the_highest_is_kept(desk: Any) -> None:
         "r-1",
     )
     assert [run.task_id for run in desk.started] == ["t1"]
+    assert refusal.payload["tasks"] == [["t2", 1]]
 
 
 def test_stranger_may_not_assign(desk: Any) -> None:
