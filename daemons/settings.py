@@ -254,6 +254,15 @@ class CoordinatorSettings(OwnerSettings):
         500_000, ge=1, description="unfinished tasks that are accepted before new ones are refused as BUSY"
     )
     distributor_failover_s: float = Field(30.0, ge=0, description="seconds away until others get its tasks; 0: never")
+    placement_policy: str = Field(
+        "", description="LangGraph graph that places tasks, as `module:graph` or `file.py:graph`; built in if empty"
+    )
+    policy_timeout_ms: int = Field(
+        200,
+        ge=1,
+        le=600_000,
+        description="milliseconds that it gets for a batch of tasks before these go the built-in way",
+    )
 
     def hub_address(self) -> str:
         offset = number_of(self.coordinator_id) - 1

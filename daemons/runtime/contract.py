@@ -112,6 +112,22 @@ class QueryAnswer:
 
 
 @dataclass(slots=True)
+class Consulted:
+    """What became of a :class:`Consult`.
+
+    Attributes:
+        answer: the graph's output, whatever that is; nobody has looked at it.
+        reason: why there is no answer: ``late``, ``raised``, ``busy`` (with an earlier question); "" if there is one.
+        why: one line for the log.
+    """
+
+    question_id: int
+    answer: Any = None
+    reason: str = ""
+    why: str = ""
+
+
+@dataclass(slots=True)
 class RunFinished:
     """Worker: an executor ended a run.
 
@@ -190,6 +206,7 @@ Event = (
     | StoreChanged
     | Hint
     | QueryAnswer
+    | Consulted
     | RunFinished
     | RunStarted
     | ChildrenReady
@@ -233,6 +250,19 @@ class Query:
     tag: str
     op: str
     args: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Consult:
+    """Ask the user's policy (see :mod:`daemons.runtime.policies`). :class:`Consulted` comes late or never where user
+    code hangs, so a core has a deadline of its own.
+
+    ``facts``: plain data made for this question; another thread reads it.
+    """
+
+    question_id: int
+    facts: dict[str, Any]
+    timeout_s: float
 
 
 @dataclass(slots=True)
@@ -288,7 +318,7 @@ class Exit:
     until: float = -math.inf
 
 
-Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Exit
+Effect = Send | Query | Consult | StartRun | StopRun | LocalAnswer | Log | Exit
 
 
 @dataclass(slots=True)

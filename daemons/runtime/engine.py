@@ -23,6 +23,7 @@ from a2a_zmq.protocol.ports import Marks, PeerDown, PeerUp, Port, ProbeWanted, R
 from daemons.runtime.contract import (
     Batch,
     BatchApplied,
+    Consult,
     Core,
     Effect,
     Event,
@@ -65,12 +66,11 @@ class PendingBatch:
 
 @dataclass(slots=True)
 class Outputs:
-    """What a turn wants done. ``transmit`` and ``apply`` may be performed in any order: duties are kept by the
-    engine."""
+    """What a turn wants done, in any order: duties are kept by the engine."""
 
     transmit: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # (port, route, frame)
     apply: PendingBatch | None = None
-    queries: list[Query] = field(default_factory=list)
+    queries: list[Query | Consult] = field(default_factory=list)
     runs: list[StartRun | StopRun] = field(default_factory=list)
     probes: list[tuple[int, ProbeWanted | WatchWanted]] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
@@ -333,7 +333,7 @@ class Engine:
                 self._send(effect, now)
             elif isinstance(effect, (StartRun, StopRun)):
                 out.runs.append(effect)
-            elif isinstance(effect, Query):
+            elif isinstance(effect, (Query, Consult)):
                 out.queries.append(effect)
             elif isinstance(effect, Log):
                 out.logs.append(effect)

@@ -20,6 +20,8 @@ from daemons.runtime.contract import (
     SUPERVISION_STEPS,
     Batch,
     BatchApplied,
+    Consult,
+    Consulted,
     DrainRequested,
     Effect,
     Event,
@@ -46,6 +48,7 @@ class World:
         batches_held, queries_held: True: what the core wants from the store stays under way until released.
         busy: peers whose outbox takes nothing.
         query_error: answer every read with this error.
+        consults: what the policy was asked, oldest first; :meth:`advise` answers the last.
     """
 
     def __init__(self, store: Store | None = None, **limits: Any) -> None:
@@ -66,6 +69,7 @@ class World:
         self.answers: dict[int, Any] = {}
         self.exit: Exit | None = None
         self.queries: list[Query] = []
+        self.consults: list[Consult] = []
         self.queries_held = False
         self.query_error: str | None = None
         self.batches_held = False
@@ -146,6 +150,8 @@ class World:
                 self._deliver(effect)
             elif isinstance(effect, Query):
                 self.queries.append(effect)
+            elif isinstance(effect, Consult):
+                self.consults.append(effect)
             elif isinstance(effect, Log):
                 self.logs.append(effect)
             elif isinstance(effect, LocalAnswer):
@@ -232,6 +238,9 @@ class World:
 
     def drain(self, deadline_s: float = 5.0) -> None:
         self.event(DrainRequested("SIGTERM", deadline_s))
+
+    def advise(self, answer: Any = None, reason: str = "", question: int = -1) -> None:
+        self.event(Consulted(self.consults[question].question_id, answer, reason, "says why"))
 
     def call(self, call_id: int, name: str, **args: Any) -> None:
         self.event(LocalCall(call_id, name, args))
