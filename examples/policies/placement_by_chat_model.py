@@ -23,7 +23,7 @@ from langgraph.graph import END, START, StateGraph
 from a2a_zmq.policies import PlacementState
 
 INSTRUCTIONS = """You place tasks on sites. Prefer the site with the lowest load per slot; keep tasks of one type
-together where that costs little. Answer with one JSON object that maps each task type to the id of one of its candidates."""
+together where that costs little. Answer with one JSON object that maps each task type to the id of one candidate."""
 
 
 def configured_model() -> BaseChatModel:
@@ -38,7 +38,7 @@ def prompt(state: PlacementState) -> str:
     tasks = state["tasks"]
     counts = Counter(task["task_type"] for task in tasks)
     candidates = {task["task_type"]: task["candidates"] for task in tasks}
-    sites = [{name: site[name] for name in ("id", "load", "slots")} for site in state["distributors"]]  # type: ignore[literal-required]
+    sites = [{name: site[name] for name in ("id", "load", "slots")} for site in state["distributors"]]
     types = [{"type": name, "tasks": count, "candidates": candidates[name]} for name, count in counts.items()]
     return json.dumps({"sites": sites, "types": types})
 

@@ -72,12 +72,12 @@ def test_a_policy_places_and_where_it_fails_the_built_in_rules_do(fleet: LocalFl
 
         def homes() -> Counter[str]:
             """Where so many tasks ran."""
-            handles = [client.submit("echo", {"n": number}) for number in range(TASKS)]
+            handles = [client.submit("noop", {"n": number}) for number in range(TASKS)]
             for handle in handles:
                 handle.result(PATIENCE_S)
             return Counter(str((handle.record or {})["metadata"]["distributor"]) for handle in handles)
 
-        assert homes() == {"distributor-2": TASKS}
+        wait_until(lambda: homes() == {"distributor-2": TASKS}, "the policy places", PATIENCE_S)
         assert total(scrape(fleet, "coordinator-1"), "a2a_policy_seconds_count", policy="placement") > 0
         for change, reason in (("raise", "raised"), ("slow", "late")):
             mood.write_text(change)
@@ -85,7 +85,9 @@ def test_a_policy_places_and_where_it_fails_the_built_in_rules_do(fleet: LocalFl
             assert sum(homes().values()) == TASKS, "no task is lost or stuck"
             assert fallbacks(fleet)[reason] > before
             mood.write_text("good")
-            wait_until(lambda: homes() == {"distributor-2": TASKS}, "the policy is asked again after its rest")
+            wait_until(
+                lambda: homes() == {"distributor-2": TASKS}, "it is asked again, if only after a rest", PATIENCE_S
+            )
     assert complaints(fleet) == []
 
 

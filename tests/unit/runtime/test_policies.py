@@ -38,7 +38,7 @@ class State(TypedDict, total=False):
     placements: dict[str, str]
 
 
-def graph_of(node: Callable[[State], Any]) -> Any:
+def graph_of(node: Any) -> Any:
     from langgraph.graph import END, START, StateGraph
 
     graph = StateGraph(State)
