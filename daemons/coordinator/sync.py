@@ -69,7 +69,12 @@ class Sync:
                 self._adopt_all(home, loaded, ended, now)
         inbox = event.loaded.get(INBOX_SECTION)
         if inbox is not None:
-            self._adopt_inbox(inbox, ended, now)
+            told = {
+                each
+                for each, old in before.items()
+                if old.state in (SENT, QUEUED) and old.batch and old.batch <= applied
+            }
+            self._adopt_inbox(inbox, ended, told if event.state_lost else set(), before, now)
         self._keep(before, applied, now, state_lost=event.state_lost)
         ledger.floors.update((task_id, floor) for task_id, floor in floors.items() if task_id in ledger.live)
         self._keep_cancels(cancels, now)
@@ -101,8 +106,9 @@ class Sync:
                     ledger.floors[task_id] = found[1]
         self._desk.know_cancels(home, loaded.header)
 
-    def _adopt_inbox(self, loaded: Loaded, ended: set[str], now: Now) -> None:
-        """A task that is in a distributor's section too was being moved: there (the inbox lets go), or away from it."""
+    def _adopt_inbox(self, loaded: Loaded, ended: set[str], told: set[str], before: dict[str, Entry], now: Now) -> None:
+        """A task that is in a distributor's section too was being moved: there (the inbox lets go), or away from it.
+        One that a distributor was told of stays there, if an older copy of the store has it in the inbox only."""
         desk = self._desk
         ledger = desk.ledger
         known = orjson.loads(loaded.header.get("known_types") or "[]")
@@ -114,6 +120,8 @@ class Sync:
             elif task_id in ledger.live:
                 if not ledger.adopt_moving(ledger.live[task_id], record):
                     desk.staging.section(INBOX_SECTION).drops.append(task_id)
+            elif task_id in told:
+                desk.staging.moved(before[task_id])
             elif task_id not in ended:
                 ledger.adopt_held(found[0])
                 if found[1]:

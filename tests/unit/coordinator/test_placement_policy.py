@@ -213,3 +213,17 @@ def test_failures_are_logged_twice_a_minute(asking: World) -> None:
 def test_explain_says_that_the_policy_is_asked(asking: World) -> None:
     asking.submit("alice~1", "t1")
     assert asking.ask("alice~1", "explain", task_id="t1")["why"] == ["the placement policy is asked where it goes"]
+
+
+def test_a_task_is_not_placed_twice_when_the_store_goes_back_to_when_it_waited_for_the_policy(asking: World) -> None:
+    asking.submit("alice~1", "t1")
+    record = asking.store.live[""]["t1"]
+    asking.advise({"placements": {"t1": "d1"}})
+    assert asking.assigned("d1") == ["t1"]
+    del asking.store.live["d1"]["t1"]
+    asking.store.live[""]["t1"] = record
+    asking.own(state_lost=True)
+    asking.advance(6.0)
+    assert len(asking.consults) == 1
+    assert asking.assigned("d2") == []
+    assert placed(asking) == {"t1": "d1"}
