@@ -131,6 +131,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         ("reason",),
         "Runs that the plain sequence of steps did because the graph failed or was late.",
     ),
+    _histogram("policy_seconds", ("policy",), "Time until a policy of the user's answered a question.", TASK),
+    _counter(
+        "policy_fallbacks_total",
+        ("policy", "reason"),
+        "Tasks that were decided on the built-in way because the user's policy was late, raised, invalid, stale (its"
+        " choice had gone meanwhile), busy (with an earlier question) or not_asked.",
+    ),
     _gauge("build_info", ("agent", "role", "version"), "Always 1; its labels say what runs here."),
 )
 

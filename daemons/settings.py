@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic.fields import FieldInfo
 
 from a2a_zmq.config import A2AConfig, RedisConfig, is_local, split_address
 from daemons.settings_forms import (
@@ -254,6 +253,12 @@ class CoordinatorSettings(OwnerSettings):
         500_000, ge=1, description="unfinished tasks that are accepted before new ones are refused as BUSY"
     )
     distributor_failover_s: float = Field(30.0, ge=0, description="seconds away until others get its tasks; 0: never")
+    placement_policy: str = Field(
+        "", description="LangGraph graph that places tasks, as `module:graph` or `file.py:graph`; built in if empty"
+    )
+    policy_timeout_ms: int = Field(
+        200, ge=1, le=600_000, description="milliseconds it gets for a batch of tasks before these go the built-in way"
+    )
 
     def hub_address(self) -> str:
         offset = number_of(self.coordinator_id) - 1
@@ -390,19 +395,3 @@ MODELS: Final[tuple[type[Settings], ...]] = (
     ClientSettings,
     RedisServerSettings,
 )
-
-
-def is_secret(field: FieldInfo) -> bool:
-    """Secrets are never flags: command lines are readable by every user of a host."""
-    return "SecretStr" in str(field.annotation)
-
-
-def default_text(field: FieldInfo) -> str:
-    """The default as one would write it, "" where there is none or the host decides."""
-    if field.default_factory is not None or field.default is None:
-        return ""
-    if isinstance(field.default, tuple):
-        return ",".join(field.default)
-    if isinstance(field.default, dict):
-        return ",".join(f"{name}={value}" for name, value in field.default.items())
-    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)

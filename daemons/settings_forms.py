@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr
+from pydantic.fields import FieldInfo
 
 from a2a_zmq.config import MIN_SECRET_BYTES, check_address, split_address
 from a2a_zmq.ids import valid_agent_id
@@ -86,3 +87,19 @@ Labels = Annotated[dict[str, str], BeforeValidator(_pairs)]
 FilePath = Annotated[Path, BeforeValidator(_home)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Secrets are never flags: command lines are readable by every user of a host."""
+    return "SecretStr" in str(field.annotation)
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as one would write it, "" where there is none or the host decides."""
+    if field.default_factory is not None or field.default is None:
+        return ""
+    if isinstance(field.default, tuple):
+        return ",".join(field.default)
+    if isinstance(field.default, dict):
+        return ",".join(f"{name}={value}" for name, value in field.default.items())
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pydantic.fields import FieldInfo
 
-from daemons.settings import MODELS, default_text, env_name
+from daemons.settings import MODELS, env_name
+from daemons.settings_forms import default_text
 
 
 def reference() -> str:

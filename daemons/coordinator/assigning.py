@@ -11,6 +11,7 @@ import orjson
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.message import MessageType
+from daemons.coordinator.consulting import PlacementPolicy
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.placement import eligible, spread
@@ -35,6 +36,7 @@ class Assigner:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._now = 0.0
+        self.policy = PlacementPolicy(desk, self._place)
 
     # ------------------------------------------------------------ placement
 
@@ -63,10 +65,23 @@ class Assigner:
                     group.append(entry)
         for need in sorted(groups, key=_urgency) if len(groups) > 1 else groups:
             sites = eligible(need, self._desk.ledger.distributors)
-            if sites:
+            if sites and not self._left_to_policy(need, groups[need], sites):
                 self._place(groups[need], sites)
-            else:
+            elif not sites:
                 self._hold(need, groups[need], now)
+
+    def _left_to_policy(self, need: Need, entries: list[Entry], sites: list[Distributor]) -> bool:
+        """Whether these wait in the inbox for the user's policy."""
+        if len(sites) == 1:
+            return False
+        if not self.policy.asks(self._now):
+            self.policy.not_asked(len(entries))
+            return False
+        for entry in entries:
+            self._desk.ledger.hold(entry)
+        self._desk.staging.put(INBOX_SECTION, entries)
+        self.policy.wanted = True
+        return True
 
     def _place(self, entries: list[Entry], sites: list[Distributor]) -> None:
         """Share a group of equal tasks out and stage their records, each in its distributor's section."""
@@ -97,10 +112,15 @@ class Assigner:
             sites = eligible(need, ledger.distributors)
             if not sites:
                 continue
+            if len(sites) > 1 and self.policy.asks(self._now):
+                self.policy.wanted = True
+                continue
             if left <= 0 or desk.staging.unpersisted > config.max_staged_tasks // 2:
                 return
             entries = ledger.take_held(need, left)
             left -= len(entries)
+            if len(sites) > 1:
+                self.policy.not_asked(len(entries))
             for entry in entries:
                 desk.staging.moved(entry)
             self._place(entries, sites)
@@ -189,7 +209,7 @@ class Assigner:
             desk.log("error", "assignment_not_sendable", distributor=home.agent_id, reason=reason)
 
     def next_deadline(self) -> float:
-        """When a blocked distributor is tried again, or more can leave the inbox."""
+        """When a blocked distributor is tried again, more can leave the inbox, or the user's policy is late."""
         desk = self._desk
         ledger = desk.ledger
         if not desk.leading:
@@ -201,7 +221,7 @@ class Assigner:
             for home in ledger.distributors.values()
             if home.queue.size and home.blocked_until > self._now
         ]
-        return min(waits, default=math.inf)
+        return min([self.policy.next_deadline(), *waits])
 
     def _can_stage(self) -> bool:
         return self._desk.staging.unpersisted <= self._desk.config.max_staged_tasks // 2

@@ -42,6 +42,8 @@ class CoordinatorConfig:
         distributor_absent_s: an absent distributor with unfinished tasks is reported after so long.
         distributor_failover_s: the tasks of a distributor that is away, and has held no lease for so long, go to others
             that can run them; 0: never. Longer than a restart takes: it or its standby need not run them again.
+        policy_timeout_s: how long tasks wait for the user's placement policy; 0: there is none.
+        policy_rest_s: a policy that failed a few times in a row is left alone for so long, and no task waits for it.
         list_limit: records in one answer to ``list_tasks``.
         list_scan: live tasks that one ``list_tasks`` looks at, so that its cost does not grow with what waits.
         history_limit: events in one answer to ``history``.
@@ -76,6 +78,8 @@ class CoordinatorConfig:
     reconcile_pause_s: float = 5.0
     distributor_absent_s: float = 10.0
     distributor_failover_s: float = 30.0
+    policy_timeout_s: float = 0.0
+    policy_rest_s: float = 5.0
     list_limit: int = 1_000
     list_scan: int = 20_000
     history_limit: int = 1_000

@@ -39,6 +39,7 @@ from daemons.coordinator.submissions import Submissions
 from daemons.coordinator.supervision import Supervision
 from daemons.coordinator.sync import Sync
 from daemons.coordinator.waits import Waits
+from daemons.runtime.consults import Consulted
 from daemons.runtime.contract import (
     Batch,
     BatchApplied,
@@ -111,6 +112,7 @@ class CoordinatorCore:
             StoreChanged: self._store_changed,
             Hint: self.sync.hinted,
             OwnershipGained: self.sync.gained,
+            Consulted: self.assigner.policy.answered,
             OwnershipLost: self._ownership_lost,
             FenceMoved: self._fence_moved,
             StandsBy: self._stands_by,
@@ -164,6 +166,7 @@ class CoordinatorCore:
         if desk.leading:
             self.failover.settle(now)
             self.assigner.settle(now)
+            self.assigner.policy.settle(now)
         if desk.joined:
             self.waits.settle(now)
         desk.out.extend(desk.clients.flush(now))

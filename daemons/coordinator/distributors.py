@@ -27,7 +27,7 @@ class Distributor:
         up, suspect: its session; a suspect one may still come back within the grace.
         draining: it was told to; it gets no new tasks.
         needs_sync: its memory and ours may differ: tell it to read the store, and compare with the store ourselves.
-        boot_id: of the process that we talk to.
+        boot_id, host_id: of the process that we talk to.
         task_types: what its live workers offer together. ``offers``: types and labels of each that has labels.
         slots: runs that its live workers can hold at a time.
         workers: as it reported them last.
@@ -50,11 +50,12 @@ class Distributor:
     """
 
     __slots__ = (
-        "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s", "coordinators",
-        "draining", "dropped", "follows", "given_up", "held_version", "held_waiting", "in_progress",
-        "lease_seen", "live", "moving", "needs_sync", "offers", "pending", "queue", "reconciled_at",
-        "reconciling", "registered", "registering", "said", "section", "sent", "short_since", "slots", "status",
-        "suite", "suspect", "task_types", "told_version", "unheard", "up", "waiting", "workers",
+        "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s",
+        "coordinators", "draining", "dropped", "follows", "given_up", "held_version", "held_waiting",
+        "host_id", "in_progress", "lease_seen", "live", "moving", "needs_sync", "offers", "pending", "queue",
+        "reconciled_at", "reconciling", "registered", "registering", "said", "section", "sent", "short_since",
+        "slots", "status", "suite", "suspect", "task_types", "told_version", "unheard", "up", "waiting",
+        "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -71,7 +72,7 @@ class Distributor:
         self.needs_sync = True
         self.reconciling = False
         self.reconciled_at = float("-inf")
-        self.boot_id = ""
+        self.boot_id = self.host_id = ""
         self.status = "idle"
         self.task_types: frozenset[str] = frozenset()
         self.offers: list[tuple[frozenset[str], dict[str, str]]] = []

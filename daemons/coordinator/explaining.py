@@ -21,7 +21,7 @@ from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.failover import Failover
 from daemons.coordinator.lists import fitting, row
 from daemons.coordinator.lives import attempts_of
-from daemons.coordinator.placement import capable
+from daemons.coordinator.placement import capable, eligible
 from daemons.coordinator.records import FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Need, owner_of
 from daemons.runtime.contract import QueryAnswer, Send
 
@@ -192,11 +192,17 @@ class Explaining:
         home = entry.home
         if entry.state == HELD and not desk.inbox_checked:
             why.append("the coordinator is still comparing its inbox with the results in the store")
+        elif home is None and self._asks_policy(entry):
+            why.append("the placement policy is asked where it goes")
         elif home is None:
             why.append(unplaceable(entry.need, desk.ledger.distributors))
         else:
             why.extend(self._why_there(entry, home, view, now))
         return why
+
+    def _asks_policy(self, entry: Entry) -> bool:
+        desk = self._desk
+        return bool(desk.config.policy_timeout_s) and len(eligible(entry.need, desk.ledger.distributors)) > 1
 
     def _why_there(self, entry: Entry, home: Distributor, view: Json, now: Now) -> list[str]:
         desk, name = self._desk, home.agent_id

@@ -13,6 +13,7 @@ from daemons.coordinator import graph
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
 from daemons.runtime.launch import Daemon
+from daemons.runtime.policies import PolicyRunner, load_policy
 from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_all, open_store
 from daemons.settings import CoordinatorSettings
@@ -20,6 +21,7 @@ from daemons.settings_sources import load_or_exit
 
 
 async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
+    policy = load_policy("placement_policy", settings.placement_policy)
     daemon = Daemon(settings, Role.COORDINATOR)
     store, leases = await open_store(daemon, settings)
     core = CoordinatorCore(
@@ -28,6 +30,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
             max_live_tasks=settings.max_live_tasks,
             max_payload_bytes=settings.max_payload_bytes,
             distributor_failover_s=settings.distributor_failover_s,
+            policy_timeout_s=settings.policy_timeout_ms / 1000 if policy is not None else 0.0,
         ),
         new_id=daemon.new_id,
         rng=random.random,
@@ -35,6 +38,10 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     )
     daemon.add_hub(core, settings.hub_address())
     await daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    if policy is not None:
+        runner = PolicyRunner(policy, daemon.shell.event)
+        daemon.shell.advise = runner.ask
+        daemon.on_exit.append(runner.close)
 
     async def load(held: Held) -> dict[Section, Loaded]:
         return await load_all(store, core.distributors(), held.fence, daemon.new_id)

@@ -164,6 +164,7 @@ class Sync:
         away_s = now.mono - home.changed_at if home.boot_id and not home.up else 0.0
         first = not home.up
         home.came_up(info.boot_id, info.details, now.mono)
+        home.host_id = info.host_id
         # What it reported before to somebody else is read from the store when it says that it follows us.
         home.follows = info.details.get("follows") in (desk.agent_id, None)
         desk.place_held = True

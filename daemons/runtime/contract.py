@@ -26,6 +26,7 @@ from a2a_zmq.interfaces import Loaded, Section, SectionWrite
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from daemons.runtime.consults import Consult, Consulted
 
 # ---------------------------------------------------------------- events
 
@@ -191,6 +192,7 @@ Event = (
     | StoreChanged
     | Hint
     | QueryAnswer
+    | Consulted
     | RunFinished
     | RunStarted
     | ChildrenReady
@@ -299,7 +301,7 @@ class Outranked:
     peer: str
 
 
-Effect = Send | Query | StartRun | StopRun | LocalAnswer | Log | Outranked | Exit
+Effect = Send | Query | Consult | StartRun | StopRun | LocalAnswer | Log | Outranked | Exit
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
+from daemons.runtime.consults import Consult
 from daemons.runtime.contract import (
     BatchApplied,
     Core,
@@ -309,7 +310,7 @@ class Engine:
                 self._send(effect, now)
             elif isinstance(effect, (StartRun, StopRun)):
                 out.runs.append(effect)
-            elif isinstance(effect, Query):
+            elif isinstance(effect, (Query, Consult)):
                 out.queries.append(effect)
             elif isinstance(effect, Log):
                 out.logs.append(effect)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.ports import Marks, ProbeWanted, WatchWanted
+from daemons.runtime.consults import Consult
 from daemons.runtime.contract import Batch, Exit, LocalAnswer, Log, Outranked, Query, StartRun, StopRun
 
 
@@ -27,7 +28,7 @@ class Outputs:
 
     transmit: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # (port, route, frame)
     apply: PendingBatch | None = None
-    queries: list[Query] = field(default_factory=list)
+    queries: list[Query | Consult] = field(default_factory=list)
     runs: list[StartRun | StopRun] = field(default_factory=list)
     probes: list[tuple[int, ProbeWanted | WatchWanted]] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """The shell: performs what the engine wants done, on one event loop, and feeds the outcomes back.
 
-It decides nothing. Sockets are drained in bulk, one turn of the engine handles all that came in, one batch at a time
-goes to the store, and timers follow the engine's next deadline, so an idle daemon only wakes for its heartbeats.
+It decides nothing. Sockets are drained in bulk, one turn of the engine handles all that came in, one batch at a time is
+on its way to the store, timers follow the engine's next deadline: an idle daemon only wakes for its heartbeats.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, Vers
 from a2a_zmq.interfaces import SectionWrite, StateStore
 from a2a_zmq.protocol.ports import ProbeWanted, WatchWanted
 from daemons import logs
+from daemons.runtime.consults import Consult
 from daemons.runtime.contract import Effect, Event, LocalCall, Meter, QueryAnswer, StartRun, StopRun
 from daemons.runtime.deathwatch import DeathWatch
 from daemons.runtime.engine import Engine
@@ -67,6 +68,7 @@ class Shell:
         self.engine = engine
         self.ownership: Ownership | None = None
         self.runner: Runner | None = None
+        self.advise: Callable[[Consult], None] = lambda _: None  # asks the user's policy
         self.on_beat: Callable[[float], None] = lambda _mono: None
         self.services: list[Callable[[], Awaitable[None]]] = []  # run beside the loop for as long as it runs
         self.chores: list[Callable[[], None]] = []  # done once an interval, before supervision
@@ -112,25 +114,21 @@ class Shell:
         return callback
 
     def on_connected(self, port: int) -> Callable[[], None]:
-        def callback() -> None:
-            try:
-                self.engine.ports[port].connected(self._clock())
-            except Exception as error:
-                self._fail(error)
-            self.turn()
-
-        return callback
+        return lambda: self._hear(lambda: self.engine.ports[port].connected(self._clock()))
 
     def on_disconnected(self, port: int) -> Callable[[bytes], None]:
         def callback(route: bytes = b"") -> None:
             self._sender.forget(port, route)
-            try:
-                self.engine.ports[port].disconnected(route, self._clock())
-            except Exception as error:
-                self._fail(error)
-            self.turn()
+            self._hear(lambda: self.engine.ports[port].disconnected(route, self._clock()))
 
         return callback
+
+    def _hear(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:
+            self._fail(error)
+        self.turn()
 
     # ------------------------------------------------------------ the loop
 
@@ -191,7 +189,10 @@ class Shell:
         if out.apply is not None:
             self.spawn(self._apply(out.apply))
         for query in out.queries:
-            self.spawn(self._answer(query))
+            if isinstance(query, Consult):
+                self.advise(query)
+            else:
+                self.spawn(self._answer(query))
         if self.runner is not None:
             for run in out.runs:
                 if isinstance(run, StartRun):
@@ -297,11 +298,7 @@ class Shell:
         self.turn()
 
     def _died(self, port: int, watched: WatchWanted) -> None:
-        try:
-            self.engine.ports[port].exited(watched.agent_id, watched.boot_id, self._clock())
-        except Exception as error:
-            self._fail(error)
-        self.turn()
+        self._hear(lambda: self.engine.ports[port].exited(watched.agent_id, watched.boot_id, self._clock()))
 
     # ------------------------------------------------------------ in-process API
 

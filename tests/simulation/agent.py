@@ -37,7 +37,7 @@ from daemons.worker.core import WorkerCore
 from daemons.worker.kinds import TaskKind
 from tests.simulation import limits
 from tests.simulation.disk import Disk
-from tests.simulation.executing import Plain, SimRunner
+from tests.simulation.executing import Plain, SimPolicy, SimRunner
 from tests.simulation.network import HubSocket, SpokeSocket
 from tests.simulation.store import WatchedLeases
 
@@ -141,6 +141,8 @@ class Agent:
         )
         self._make_freezable(shell)
         self.sockets = self._open_sockets(shell)
+        if fleet.policy:
+            shell.advise = SimPolicy(self).ask
         if isinstance(core, WorkerCore):
             shell.runner = SimRunner(self)
         if store is not None:
@@ -269,7 +271,9 @@ class Agent:
         if self.role is Role.COORDINATOR:
             core: Core = CoordinatorCore(
                 self.name,
-                config=CoordinatorConfig(distributor_failover_s=fleet.failover_s),
+                config=CoordinatorConfig(
+                    distributor_failover_s=fleet.failover_s, policy_timeout_s=0.1 if fleet.policy else 0.0
+                ),
                 new_id=new_id,
                 rng=rng.random,
                 meter=NoMeter(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from a2a_zmq.clock import Now
+from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.contract import Effect, RunFinished, RunStarted, StartRun, StopRun
 from daemons.runtime.supervision import run_plain
 
@@ -30,6 +31,34 @@ class Plain:
 def question_of(run: StartRun) -> str:
     """Id of what its graph asks where it stands."""
     return f"{run.task_id} asks"
+
+
+class SimPolicy:
+    """A placement policy of a user: it answers well, with what was not asked, with nonsense, late or never."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._shell = agent.shell
+
+    def ask(self, consult: Consult) -> None:
+        fleet, number = self._agent.fleet, consult.question_id
+        rng, tasks = fleet.rng, consult.facts["tasks"]
+        fleet.note("policy", self._agent.place, number, len(tasks))
+        kind = rng.choice(("good", "good", "good", "some", "wrong", "nonsense", "raised", "never"))
+        chosen = {each["task_id"]: rng.choice(each["candidates"]) for each in tasks}
+        if kind == "some":
+            chosen = {task_id: home for task_id, home in chosen.items() if rng.random() < 0.5}
+        elif kind == "wrong":
+            chosen = {task_id: rng.choice((home, "nobody", 7)) for task_id, home in chosen.items()}
+        told = Consulted(number, {"placements": "?" if kind == "nonsense" else chosen})
+        if kind == "raised":
+            told = Consulted(number, reason="raised", why="ValueError: no")
+        if kind != "never":
+            fleet.loop.call_later(rng.choice((0.0, 0.002, 0.02, 0.09, 0.3)), self._tell, told)
+
+    def _tell(self, told: Consulted) -> None:
+        if self._agent.shell is self._shell:
+            self._agent.event(told)
 
 
 class SimRunner:

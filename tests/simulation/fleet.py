@@ -62,6 +62,7 @@ class Fleet:
         provable: bool = True,
         failover_s: float = 30.0,
         graphs: bool = False,
+        policy: bool = False,
     ) -> None:
         """
         Args:
@@ -70,6 +71,7 @@ class Fleet:
             coordinators, twins: of them one leads; each distributor has a second process that stands by.
             failover_s: the coordinator's setting.
             graphs: tasks are runs of a graph, which all workers have.
+            policy: where a task goes is asked of a policy, which answers well, badly, late or never.
             provable: whether who stands by is on the same host, and sees that the owner was killed.
         """
         self.loop = loop
@@ -78,6 +80,7 @@ class Fleet:
         self.spool = spool
         self.failover_s = failover_s
         self.graphs = graphs
+        self.policy = policy
         self.checkpoints: dict[str, int] = {}  # task id → pauses that its graph has left behind
         self.wall_offset = self._now_offset = 0.0
         self._now = Now(-1.0, 0.0)  # read last; it is asked for many times at every moment

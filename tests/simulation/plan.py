@@ -92,7 +92,9 @@ SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "out
 FAILOVERS = 10  # and so many in this one instead
 # Whatever the mode is, in so many of a hundred seeds tasks are runs of graphs: they wait, are moved and put off.
 GRAPHS, GRAPHS_SHARE = "graphs", 20
-MODES = sorted((*KINDS, GRAPHS))
+# In so many of those with two distributors a policy of the user's places the tasks.
+POLICIES, POLICIES_SHARE = "policies", 10
+MODES = sorted((*KINDS, GRAPHS, POLICIES))
 NEVER = 1e9  # is when a distributor that is gone for good is started again
 
 
@@ -113,7 +115,7 @@ class Plan:
     Attributes:
         limits: everything is bounded so tightly that every bound is met.
         spool: owners keep on their disks what the store cannot take.
-        coordinators, twins, provable, failover_s, graphs: see :class:`tests.simulation.fleet.Fleet`.
+        coordinators, twins, provable, failover_s, graphs, policy: see :class:`tests.simulation.fleet.Fleet`.
     """
 
     seed: int
@@ -127,10 +129,20 @@ class Plan:
     provable: bool = True
     failover_s: float = 30.0
     graphs: bool = False
+    policy: bool = False
 
 
 def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     """The plan of a seed. The seed chooses the mode, too, unless one is given."""
+    chance = random.Random(f"policies {seed}")
+    if mode == POLICIES or (mode is None and chance.random() < POLICIES_SHARE / 100):
+        plan = _drawn(seed, None, tasks)
+        if plan.distributors > 1 or mode == POLICIES:
+            return dataclasses.replace(plan, mode=f"{POLICIES}, {plan.mode}", distributors=2, policy=True)
+    return _drawn(seed, mode, tasks)
+
+
+def _drawn(seed: int, mode: str | None, tasks: int) -> Plan:
     chance = random.Random(f"graphs {seed}")
     if mode == GRAPHS or (mode is None and chance.random() < GRAPHS_SHARE / 100):
         plan = _draw(seed, None, tasks)

@@ -67,6 +67,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
             provable=plan.provable,
             failover_s=plan.failover_s,
             graphs=plan.graphs,
+            policy=plan.policy,
         )
         try:
             await fleet.start()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from a2a_zmq.errors import ConfigError
+from daemons.runtime.modules import load_module
 from daemons.worker.executors.invoke import one_line
 from daemons.worker.graphs.fingerprint import fingerprint
 from daemons.worker.graphs.project import PREFIX, Project, read_project
@@ -101,7 +99,7 @@ def load_graph(reference: str) -> Graph:
     module_name, variable = project.graphs[name]
     where = f"{project.file}: graphs.{name}"
     try:
-        module = _module(module_name)
+        module = load_module(module_name)
     except Exception as error:
         raise ConfigError(f"{where}: cannot import {module_name}: {one_line(error)}") from error
     found = getattr(module, variable, None)
@@ -147,35 +145,6 @@ def describe_project(file: str) -> list[dict[str, Any]]:
 async def _hash_of(graph: Graph) -> str:
     async with graph.opened({"configurable": {}}, None):
         return graph.hash
-
-
-def _module(name: str) -> ModuleType:
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
-    # By its dotted name where it belongs to a package or lies on the path, so that it is not there twice.
-    source = Path(name)
-    for entry in sys.path:
-        with contextlib.suppress(ValueError):
-            parts = source.relative_to(entry or Path.cwd()).with_suffix("").parts
-            if all(part.isidentifier() for part in parts):
-                module = importlib.import_module(".".join(parts))
-                if getattr(module, "__file__", None) == name:
-                    return module
-    module_name = "_graph_" + source.with_suffix("").as_posix().strip("/").replace("/", "_").replace("-", "_")
-    known = sys.modules.get(module_name)
-    if known is not None:
-        return known
-    spec = importlib.util.spec_from_file_location(module_name, source)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{name} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # annotations of the module are looked up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module
 
 
 def _is_graph(value: Any) -> bool:

@@ -16,6 +16,7 @@ from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
+from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.contract import (
     SUPERVISION_STEPS,
     Batch,
@@ -47,6 +48,7 @@ class World:
         batches_held, queries_held: True: what the core wants from the store stays under way until released.
         busy: peers whose outbox takes nothing.
         query_error: answer every read with this error.
+        consults: what the policy was asked, oldest first; :meth:`advise` answers the last.
     """
 
     def __init__(self, store: Store | None = None, **limits: Any) -> None:
@@ -68,6 +70,7 @@ class World:
         self.exit: Exit | None = None
         self.outranked: list[Outranked] = []
         self.queries: list[Query] = []
+        self.consults: list[Consult] = []
         self.queries_held = False
         self.query_error: str | None = None
         self.batches_held = False
@@ -148,6 +151,8 @@ class World:
                 self._deliver(effect)
             elif isinstance(effect, Query):
                 self.queries.append(effect)
+            elif isinstance(effect, Consult):
+                self.consults.append(effect)
             elif isinstance(effect, Log):
                 self.logs.append(effect)
             elif isinstance(effect, LocalAnswer):
@@ -236,6 +241,9 @@ class World:
 
     def drain(self, deadline_s: float = 5.0) -> None:
         self.event(DrainRequested("SIGTERM", deadline_s))
+
+    def advise(self, answer: Any = None, reason: str = "", question: int = -1) -> None:
+        self.event(Consulted(self.consults[question].question_id, answer, reason, "says why"))
 
     def call(self, call_id: int, name: str, **args: Any) -> None:
         self.event(LocalCall(call_id, name, args))

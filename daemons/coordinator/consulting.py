@@ -1,0 +1,208 @@
+"""Asking the user's own placement policy: a graph that decides for a batch of tasks at a time.
+
+Tasks that it is to decide on wait in the inbox, durable like everything there: a crash, a take-over or a drain finds
+them where it looks anyway, and their client is answered without waiting for the policy. One question is open at a time,
+so the batches grow with the load. What it does not answer in time, or not well, is placed by the built-in rules. It is
+not asked where there is no choice, nor while we have something else to mend (an outage, a drain, an inbox that is not
+checked yet).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from a2a_zmq.clock import Now
+from daemons.coordinator.desk import Desk
+from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.placement import eligible
+from daemons.coordinator.records import HELD, Entry, Need
+from daemons.runtime.consults import Consult, Consulted
+
+POLICY: Final = "placement"
+# After so many questions in a row without a good answer it gets a rest.
+GIVE_UP_AFTER: Final = 3
+LOG_PAUSE_S: Final = 30.0
+# Whoever runs the graph ends it in time; we wait so much longer for it to say so, and not at all if it hangs itself.
+GRACE_S: Final = 0.05
+
+Place = Callable[[list[Entry], list[Distributor]], None]
+
+
+@dataclass(slots=True)
+class Question:
+    """What was asked: tasks by need, and the distributors that each need could choose from."""
+
+    number: int
+    asked_at: float
+    tasks: dict[Need, list[Entry]]
+    sites: dict[Need, frozenset[str]]
+
+
+class PlacementPolicy:
+    """See the module's text.
+
+    Attributes:
+        wanted: tasks wait in the inbox for being asked about.
+    """
+
+    def __init__(self, desk: Desk, place: Place) -> None:
+        """
+        Args:
+            place: the built-in placement of a group of equal tasks.
+        """
+        self._desk = desk
+        self._place = place
+        self._timeout_s = desk.config.policy_timeout_s
+        self._open: Question | None = None
+        self._count = 0
+        self._failures = 0
+        self._rest_until = -math.inf
+        self._logged_at = -math.inf
+        self.wanted = False
+
+    def asks(self, now: float) -> bool:
+        """Whether tasks for which there is a choice wait for the policy now."""
+        if not self._timeout_s or now < self._rest_until:
+            return False
+        desk = self._desk
+        return desk.store_available and not desk.spooling and desk.draining is None and desk.inbox_checked
+
+    def not_asked(self, tasks: int) -> None:
+        """So many for which there is a choice do not wait for it."""
+        if self._timeout_s:
+            self._fell_back("not_asked", tasks)
+
+    def settle(self, now: Now) -> None:
+        """Give up what is late; ask about what waits."""
+        question = self._open
+        if question is not None and now.mono >= question.asked_at + self._timeout_s + GRACE_S:
+            self._failed(question, "late", f"no answer after {self._timeout_s:g} s", now)
+        if self.wanted and self._open is None:
+            self._ask(now)
+
+    def next_deadline(self) -> float:
+        if self._open is not None:
+            return self._open.asked_at + self._timeout_s + GRACE_S
+        return 0.0 if self.wanted else math.inf
+
+    # ------------------------------------------------------------ asking
+
+    def _ask(self, now: Now) -> None:
+        desk = self._desk
+        ledger = desk.ledger
+        self.wanted = False
+        left = desk.config.move_chunk
+        self._count += 1
+        question = Question(self._count, now.mono, {}, {})
+        for need in sorted(ledger.held, key=lambda need: -need.priority):
+            sites = [] if need.pinned else eligible(need, ledger.distributors)
+            if left > 0 and len(sites) > 1:
+                question.tasks[need] = list(islice(ledger.held[need], left))
+                question.sites[need] = frozenset(site.agent_id for site in sites)
+                left -= len(question.tasks[need])
+        if question.tasks:
+            self._open = question
+            desk.out.append(Consult(question.number, self._facts(question, now), self._timeout_s))
+
+    def _facts(self, question: Question, now: Now) -> dict[str, Any]:
+        tasks: list[dict[str, Any]] = []
+        for need, entries in question.tasks.items():
+            candidates = sorted(question.sites[need])
+            tasks.extend(
+                {
+                    "task_id": entry.task_id,
+                    "task_type": need.task_type,
+                    "priority": need.priority,
+                    "labels": dict(need.labels or {}),
+                    "client": entry.owner,
+                    "bytes": len(entry.record),
+                    "waited_s": round(now.mono - entry.since, 3),
+                    "candidates": candidates,
+                }
+                for entry in entries
+            )
+        named = frozenset().union(*question.sites.values())
+        homes = [home for home in self._desk.ledger.distributors.values() if home.agent_id in named]
+        return {"tasks": tasks, "distributors": [_site(home) for home in homes]}
+
+    # ------------------------------------------------------------ answers
+
+    def answered(self, event: Consulted, now: Now) -> None:
+        """The answer, or that there is none; one to a question that was given up says nothing any more."""
+        question = self._open
+        if question is None or event.question_id != question.number or not self._desk.leading:
+            return
+        self._desk.meter.observe("policy_seconds", now.mono - question.asked_at, policy=POLICY)
+        choice = event.answer.get("placements") if isinstance(event.answer, dict) else None
+        if event.reason:
+            self._failed(question, event.reason, event.why, now)
+        elif not isinstance(choice, dict):
+            self._failed(question, "invalid", "the output has no dict `placements`", now)
+        else:
+            self._failures = 0
+            self._conclude(question, choice, now)
+
+    def _failed(self, question: Question, reason: str, why: str, now: Now) -> None:
+        self._failures += 1
+        if self._failures >= GIVE_UP_AFTER:  # from then on one failure more is enough
+            self._rest_until = now.mono + self._desk.config.policy_rest_s
+        self._fell_back(reason, sum(map(len, question.tasks.values())))
+        self._log(reason, why, now)
+        self._conclude(question, {}, now)
+
+    def _conclude(self, question: Question, choice: dict[Any, Any], now: Now) -> None:
+        """Place what was asked about and still waits; tasks that the policy does not name go the built-in way."""
+        desk = self._desk
+        self._open = None
+        desk.place_held = True  # what has come meanwhile is looked at
+        for need, asked in question.tasks.items():
+            sites = eligible(need, desk.ledger.distributors)
+            waiting = sum(entry.state == HELD and desk.ledger.live.get(entry.task_id) is entry for entry in asked)
+            if not (sites and waiting):
+                continue
+            open_now = {site.agent_id: site for site in sites}
+            groups: dict[str, list[Entry]] = {}
+            # As a rule the same ones; whoever else stands first in the lane (the state was loaded anew) is placed, too.
+            for entry in desk.ledger.take_held(need, waiting):
+                desk.staging.moved(entry)
+                name = self._checked(choice.get(entry.task_id), question.sites[need], open_now, now)
+                groups.setdefault(name, []).append(entry)
+            for name, entries in groups.items():
+                self._place(entries, [open_now[name]] if name else sites)
+
+    def _checked(self, name: Any, asked: frozenset[str], open_now: dict[str, Distributor], now: Now) -> str:
+        """The chosen distributor's id; "" leaves it to the built-in rules."""
+        if name is None:
+            return ""
+        if not isinstance(name, str) or name not in asked:
+            self._fell_back("invalid", 1)
+            self._log("invalid", f"{str(name)[:100]!r} is no candidate", now)
+            return ""
+        if name not in open_now:
+            self._fell_back("stale", 1)
+            return ""
+        return name
+
+    def _fell_back(self, reason: str, tasks: int) -> None:
+        self._desk.meter.count("policy_fallbacks_total", tasks, policy=POLICY, reason=reason)
+
+    def _log(self, reason: str, why: str, now: Now) -> None:
+        if now.mono - self._logged_at >= LOG_PAUSE_S:
+            self._logged_at = now.mono
+            self._desk.log("warning", "policy_failed", policy=POLICY, reason=reason, why=why)
+
+
+def _site(home: Distributor) -> dict[str, Any]:
+    return {
+        "id": home.agent_id,
+        "load": home.load,
+        "slots": home.slots,
+        "suspect": home.suspect,
+        "host": home.host_id,
+        "task_types": sorted(home.task_types),
+        "workers": [{"task_types": sorted(types), "labels": dict(labels)} for types, labels in home.offers],
+    }
