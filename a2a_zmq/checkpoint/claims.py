@@ -81,13 +81,15 @@ return {'ok', fence}
 """,
 )
 
-# ARGV: fence, hold (ms; 0 gives the thread back). The reply is 1 if the claim is still the last one.
+# ARGV: fence, hold (ms; 0 gives the thread back), time to live (ms, 0 for ever). The reply is 1 if it is still the last
+# claim.
 _RENEW: Final = Script(
     "renew",
     _PRELUDE
     + r"""
 if call('HGET', CLAIMS, 'fence') ~= ARGV[1] then return 0 end
 call('HSET', CLAIMS, 'until', now + tonumber(ARGV[2]))
+keep(CLAIMS, tonumber(ARGV[3]))
 return 1
 """,
 )
@@ -154,7 +156,8 @@ class ThreadClaims:
         return Claim(outcome, holder=holder, free_in_s=int(reply[2]) / 1000 if outcome == "busy" else 0.0)
 
     def _renew(self, thread_id: str, fence: int, hold_s: float) -> Operation[bool]:
-        reply = yield self._call(thread_id, _RENEW, fence, round(hold_s * 1000))
+        ttl, _ = self._saver._store.retention.arguments
+        reply = yield self._call(thread_id, _RENEW, fence, round(hold_s * 1000), ttl)
         return bool(reply)
 
     def _call(self, thread_id: str, script: Script, *words: str | int) -> Call:

@@ -175,7 +175,7 @@ class _Lent:
 
 async def _audit(redis: Any, prefix: str, thread_id: str) -> dict[str, int]:
     encoded = names.encode(thread_id)
-    facts_key, checkpoints, blobs, writes, index, _, threads, sizes = names.of_thread(prefix, encoded)
+    facts_key, checkpoints, blobs, writes, index, _, _, threads, sizes = names.of_thread(prefix, encoded)
     facts = await redis.hgetall(facts_key)
     stored = {key: await redis.hgetall(key) for key in (checkpoints, blobs, writes)}
     members = set(await redis.zrange(index, 0, -1))

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from redis.asyncio import Redis
 
-from a2a_zmq.checkpoint import Retention
+from a2a_zmq.checkpoint import Retention, ThreadClaims
 from a2a_zmq.checkpoint import keys as names
 
 
@@ -130,7 +130,8 @@ async def test_every_key_expires_some_time_after_the_threads_last_write(
     open_saver: Any, thread: Any, audit: Any, url: str, prefix: str
 ) -> None:
     async with open_saver(ttl_s=3600.0) as saver, Redis.from_url(url) as redis:
-        t = thread(saver, "t", a2a_fence=1)
+        claims = ThreadClaims(saver)
+        t = thread(saver, "t", a2a_fence=(await claims.claim("t", "run", 1)).fence)
         await t.put(checkpoint_id="c1")
         await t.write("c1", "task", 1)
         found = [key.decode() async for key in redis.scan_iter(f"{{{prefix}:*")]
@@ -141,6 +142,7 @@ async def test_every_key_expires_some_time_after_the_threads_last_write(
             assert 3_500_000 < await redis.pttl(key) <= 3_600_000
             await redis.pexpire(key, 1000)
         await t.write("c1", "task2", 1)
+        assert await claims.renew("t", 1)
         for key in names.of_thread(prefix, "t"):
             assert await redis.pttl(key) > 3_500_000, key
         await audit("t")
@@ -148,9 +150,10 @@ async def test_every_key_expires_some_time_after_the_threads_last_write(
 
 async def test_without_a_time_to_live_threads_stay(open_saver: Any, thread: Any, url: str, prefix: str) -> None:
     async with open_saver(ttl_s=None) as saver, Redis.from_url(url) as redis:
+        await ThreadClaims(saver).claim("t", "run", 1)
         await thread(saver, "t", a2a_fence=1).put(checkpoint_id="c1")
         await thread(saver, "t", a2a_fence=1).write("c1", "task", 1)
-        assert [await redis.pttl(key) for key in names.of_thread(prefix, "t")] == [-1] * 8
+        assert [await redis.pttl(key) for key in names.of_thread(prefix, "t")] == [-1] * 9
 
 
 async def test_a_thread_that_expired_is_not_counted_any_more(open_saver: Any, thread: Any, wait_for: Any) -> None:

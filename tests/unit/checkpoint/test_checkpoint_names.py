@@ -39,6 +39,7 @@ def test_names_and_buckets_stay_as_they_are() -> None:
         "{checkpoint:56}:user%3A1:writes",
         "{checkpoint:56}:user%3A1:index",
         "{checkpoint:56}:user%3A1:fence",
+        "{checkpoint:56}:user%3A1:claims",
         "{checkpoint:56}:threads",
         "{checkpoint:56}:sizes",
     )
