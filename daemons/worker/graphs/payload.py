@@ -1,7 +1,7 @@
 """The payload of a graph task, checked before anything is run. Pure.
 
-``{"input": …, "thread_id": …, "config": {…}, "context": …, "stream_mode": […], "interrupt_before": […],
-"interrupt_after": […]}``; all but the input may be left out.
+``{"input": …, "thread_id": …, "config": {…}, "context": …, "interrupt_before": […], "interrupt_after":
+[…]}``; all but the input may be left out.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from a2a_zmq.handlers import InvalidInput
 
-MEMBERS: Final = ("input", "thread_id", "config", "context", "stream_mode", "interrupt_before", "interrupt_after")
+MEMBERS: Final = ("input", "thread_id", "config", "context", "interrupt_before", "interrupt_after")
 # What LangGraph's RunnableConfig has and a task may say; callbacks and the like are no JSON.
 CONFIG_MEMBERS: Final = ("configurable", "recursion_limit", "max_concurrency", "tags", "metadata", "run_name")
-STREAM_MODES: Final = ("values", "updates", "custom", "messages", "tasks", "checkpoints", "debug")
 # Ours to set: they say where a run stands.
 RESERVED: Final = ("thread_id", "run_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "a2a_fence")
 MAX_THREAD_ID: Final = 256
@@ -27,7 +26,7 @@ class GraphRequest:
         config: as LangGraph takes it, without our own members.
     """
 
-    __slots__ = ("config", "context", "input", "interrupt_after", "interrupt_before", "stream_mode", "thread_id")
+    __slots__ = ("config", "context", "input", "interrupt_after", "interrupt_before", "thread_id")
 
     def __init__(self, payload: dict[str, Any], task_id: str) -> None:
         """
@@ -43,7 +42,6 @@ class GraphRequest:
         self.thread_id = _thread_id(payload.get("thread_id", task_id))
         self.config = _config(payload.get("config"))
         self.context = payload.get("context")
-        self.stream_mode = _stream_mode(payload.get("stream_mode"))
         self.interrupt_before = _nodes("interrupt_before", payload.get("interrupt_before"))
         self.interrupt_after = _nodes("interrupt_after", payload.get("interrupt_after"))
 
@@ -74,13 +72,6 @@ def _config(value: Any) -> dict[str, Any]:
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InvalidInput(f"config.{name}: expected a whole number above 0")
     return value
-
-
-def _stream_mode(value: Any) -> list[str]:
-    modes = [value] if isinstance(value, str) else value if value is not None else []
-    if not isinstance(modes, list) or not all(mode in STREAM_MODES for mode in modes):
-        raise InvalidInput(f"stream_mode: expected some of {', '.join(STREAM_MODES)}")
-    return modes
 
 
 def _nodes(name: str, value: Any) -> list[str] | str | None:

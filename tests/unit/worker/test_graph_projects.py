@@ -107,7 +107,6 @@ def test_local_packages_are_found_and_what_they_need_is_known(tmp_path: Path) ->
         ({"input": {}, "config": {"metadata": {"run_id": "x"}}}, "config.metadata.run_id: is set by"),
         ({"input": {}, "config": {"configurable": {"__pregel_x": 1}}}, "__pregel_x: is set by"),
         ({"input": {}, "config": {"recursion_limit": 0}}, "config.recursion_limit: expected a whole number"),
-        ({"input": {}, "stream_mode": "loud"}, "stream_mode: expected some of"),
         ({"input": {}, "interrupt_before": "node"}, "interrupt_before: expected a list of nodes"),
     ],
 )
@@ -118,7 +117,6 @@ def test_a_bad_request_is_refused_before_anything_runs(payload: dict[str, Any], 
 
 
 def test_a_request_without_a_thread_has_one_of_its_own() -> None:
-    request = GraphRequest({"input": {"n": 1}, "stream_mode": "updates", "interrupt_after": "*"}, "task-1")
+    request = GraphRequest({"input": {"n": 1}, "interrupt_after": "*"}, "task-1")
     assert request.thread_id == "task-1"
-    assert request.stream_mode == ["updates"]
     assert request.interrupt_after == "*"
