@@ -176,10 +176,9 @@ def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
                 raise TaskTimeout(handle.task_id, run.timeout_s or 0.0) from None  # of all, not what was left of it
             except FleetUnavailable:
                 raise
-            except TaskWaiting:
-                pass  # said of it below
-            except Exception:
-                if handle.record is None:
+            except Exception as error:
+                # What failed, or waits for an answer, is said of each task below.
+                if handle.record is None and not isinstance(error, TaskWaiting):
                     raise
             advance()
 
