@@ -28,6 +28,7 @@ from daemons.runtime.contract import (
     LocalCall,
     Log,
     Meter,
+    RunEvents,
     RunFinished,
     RunStarted,
     Send,
@@ -35,6 +36,7 @@ from daemons.runtime.contract import (
     StopRun,
     Undelivered,
 )
+from daemons.runtime.relaying import Relay
 from daemons.worker import reports
 from daemons.worker.board import Board
 from daemons.worker.config import WorkerConfig
@@ -85,6 +87,7 @@ class WorkerCore:
         self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == PROCESS)
         self._credit = Credit(self._board, config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
+        self._relay = Relay(config.message_bytes)
         self._oversight = Oversight(self._board, self._uplink, config, meter)
         self._drain = Drain()
         self._executor_problem = ""
@@ -109,9 +112,11 @@ class WorkerCore:
             run = self._board.get(event.task_id, event.attempt)
             if run is not None:
                 self._board.begun(run, now.mono, event.started_at)
+        elif isinstance(event, RunEvents):
+            self._relay.add(reports.place(event), event.chunk.events)
         elif isinstance(event, ChildrenReady):
             self._credit.slots_ready = event.count
-        elif isinstance(event, Undelivered):
+        elif isinstance(event, Undelivered) and not event.effect.bulk:
             self._uplink.undelivered(event, now.mono)
         elif isinstance(event, PeerUp):
             if event.peer.agent_id == self.distributor_id:
@@ -277,6 +282,7 @@ class WorkerCore:
             now.mono, self._granted, len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
         effects += sends
+        effects += self._relay.sends(self.distributor_id if self._uplink.connected else "")
         if self._drain.reason:
             self._drain_on(now, effects, just_sent=bool(sends))
         return effects

@@ -300,6 +300,8 @@ class ProcessPool:
             child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
+        elif head[0] == "events":
+            self._events.append(endings.told(head, body))
         elif head[0] == "back":
             # It may have come to the front here while its return was on the way.
             job = self._jobs[(str(head[1]), int(str(head[2])))]
