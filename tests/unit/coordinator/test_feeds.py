@@ -201,6 +201,8 @@ class Pipe:
 
     def to_the_end(self) -> None:
         self.ended = True
+        if self.feed is not None:
+            self.feed.stops()
         for _ in range(2000):
             self.now += 0.5
             self.ask()
