@@ -127,10 +127,9 @@ def project(no_orphans: Path) -> Path:
     return directory
 
 
-def fleet_of(project: Path, **env: str) -> LocalFleet:
-    return LocalFleet(
-        workers=2, env={"A2A_WORKER_GRAPHS": str(project / "langgraph.json"), "A2A_WORKER_SLOTS": "2", **env}
-    )
+def fleet_of(project: Path, *, standbys: bool = False, **env: str) -> LocalFleet:
+    env = {"A2A_WORKER_GRAPHS": str(project / "langgraph.json"), "A2A_WORKER_SLOTS": "2", **env}
+    return LocalFleet(workers=2, coordinators=2 if standbys else 1, twins=standbys, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +354,20 @@ def test_a_stream_goes_on_through_the_death_of_an_owner(fleet: LocalFleet, owner
         assert rising(events)
         assert custom(events) == [{when: number} for number in range(STEPS) for when in ("begin", "end")]
         assert not [event for event in events if event.type == "gap"]
+
+
+def test_a_stream_goes_on_at_standbys_that_take_over(project: Path) -> None:
+    with fleet_of(project, standbys=True) as fleet, client_of(fleet) as client:
+        handle = client.submit_graph("steps", {"n": 0, "pause": 0.3}, stream_mode=["updates", "custom"])
+        events: list[StreamEvent] = []
+        for event in handle.stream():
+            events.append(event)
+            if event.type == "custom" and event.data in ({"begin": 2}, {"begin": 4}):
+                owner = "coordinator-1" if event.data == {"begin": 2} else "distributor-1"
+                fleet.daemons[owner].signal(signal.SIGKILL)
+        assert handle.result(PATIENCE_S)["n"] == STEPS
+        assert rising(events)
+        assert custom(events) == [{when: number} for number in range(STEPS) for when in ("begin", "end")]
 
 
 def test_many_streams_at_once_are_each_in_order(client: FleetClient) -> None:
