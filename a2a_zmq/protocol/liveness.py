@@ -39,8 +39,8 @@ class AttentiveClock:
     anew from then on. Where every gap is late (an overloaded host), holding back would never end; after a few in a row
     verdicts fall again, by attentive time. A pause far longer than those before it begins a new row.
 
-    Who is heard later than one interval after the pause, over a connection that holds, is back: what it says does not come
-    from what piled up meanwhile, so for it all this has ended (:meth:`Liveness.back`).
+    Who is heard later than one interval after the pause, over a connection that holds, is back: what it says does not
+    come from what piled up meanwhile, so for it all this has ended (:meth:`Liveness.back`).
 
     Attributes:
         hold_until: no verdict falls before (monotonic), but on those that are back.
