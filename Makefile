@@ -39,7 +39,7 @@ demo: $(STAMP)
 	$(BIN)/a2actl demo $(ARGS)
 
 test: $(STAMP)
-	$(PYTHON_BIN) -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+	$(PYTHON_BIN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 2 $(ARGS)
 
 check: lint test
 

@@ -117,7 +117,17 @@ _PROBE_AGAIN_S = 0.005
 class Liveness:
     """Health of one peer; all times are attentive."""
 
-    __slots__ = ("_broken_at", "_heard_at", "_probe_again_s", "_probe_at", "_probe_out", "_spared", "health", "timing")
+    __slots__ = (
+        "_broken_at",
+        "_heard_at",
+        "_heard_whole_at",
+        "_probe_again_s",
+        "_probe_at",
+        "_probe_out",
+        "_spared",
+        "health",
+        "timing",
+    )
 
     def __init__(self, timing: Timing, at: float) -> None:
         self.timing = timing
@@ -126,7 +136,7 @@ class Liveness:
     def renewed(self, at: float) -> None:
         """A session was made: everything before is forgiven."""
         self.health = Health.ALIVE
-        self._heard_at = at
+        self._heard_at = self._heard_whole_at = at
         self._spared = -math.inf
         self._broken_at: float | None = None
         self._probe_at = math.inf
@@ -136,7 +146,10 @@ class Liveness:
     def heard(self, at: float) -> None:
         """A verified frame came."""
         self._heard_at = max(at, self._heard_at)
-        if self.health is Health.SUSPECT and self._broken_at is None:
+        if self._broken_at is not None:
+            return
+        self._heard_whole_at = self._heard_at
+        if self.health is Health.SUSPECT:
             self.health = Health.ALIVE
 
     def spared(self, until: float) -> None:
@@ -146,8 +159,8 @@ class Liveness:
             self._broken_at = max(until, self._broken_at)
 
     def back(self, since: float) -> bool:
-        """Was it heard since then, over a connection that holds? Then it is spared no longer."""
-        if self._broken_at is not None or self._heard_at < since:
+        """Was it heard since then, over a connection that held? Then it is spared no longer."""
+        if self._heard_whole_at < since:
             return False
         self._spared = -math.inf
         return True

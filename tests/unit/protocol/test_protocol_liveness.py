@@ -193,6 +193,16 @@ def test_who_is_back_after_our_own_pause_is_judged_as_ever(pipe: Any) -> None:
     assert pipe.hub.downs() == ["silence"]
 
 
+def test_who_was_back_and_lost_its_connection_then_is_judged_as_ever(pipe: Any) -> None:
+    pipe.advance(1.0)
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.advance(0.5)
+    pipe.disconnect()
+    pipe.advance(0.3)
+    assert pipe.hub.downs() == ["disconnect"]
+
+
 def test_what_piled_up_during_our_own_pause_does_not_show_that_somebody_is_back(pipe: Any) -> None:
     pipe.advance(1.0)
     pipe.jump(5)
