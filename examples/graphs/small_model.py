@@ -33,14 +33,15 @@ def served() -> Iterator[str]:
     """Serve it; its base URL.
 
     Raises:
-        FileNotFoundError: it is not installed.
+        SystemExit: it is not installed.
     """
     file = model_file()
     if file is None:
-        raise FileNotFoundError(MISSING)
+        sys.exit(MISSING)
     llama = import_module("xllamacpp")
     params = llama.CommonParams()
     params.model.path = str(file)
+    params.verbosity = 1
     params.n_ctx = 4096
     params.n_parallel = 1
     params.cpuparams.n_threads = 1  # threads that wait for each other take the time of a busy host
@@ -53,12 +54,9 @@ def served() -> Iterator[str]:
 
 
 def main() -> int:
-    try:
-        with served() as url:
-            print(url, flush=True)
-            sys.stdin.read()
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    with served() as url:
+        print(url, flush=True)
+        sys.stdin.read()
     return 0
 
 
