@@ -155,13 +155,19 @@ def _gated_class(made: type[BaseChatModel], gate: Gate) -> type[BaseChatModel]:
     return cast("type[BaseChatModel]", new_class(made.__name__, (made,), exec_body=lambda body: body.update(members)))
 
 
+def _wanted(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request asks for, with the bound on answers that the model has by itself."""
+    bound = getattr(model, "max_tokens", None)
+    return {**({"max_tokens": bound} if bound else {}), **options}
+
+
 def _generate(made: type[BaseChatModel], gate: Gate) -> Any:
     @functools.wraps(made._generate)
     def generate(self: Any, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         def send() -> ChatResult:
             return made._generate(self, messages, *args, **kwargs)
 
-        return send() if gate.inside else gate.generate(send, messages, kwargs, of_result)
+        return send() if gate.inside else gate.generate(send, messages, _wanted(self, kwargs), of_result)
 
     return generate
 
@@ -172,7 +178,7 @@ def _agenerate(made: type[BaseChatModel], gate: Gate) -> Any:
         async def send() -> ChatResult:
             return await made._agenerate(self, messages, *args, **kwargs)
 
-        return await (send() if gate.inside else gate.agenerate(send, messages, kwargs, of_result))
+        return await (send() if gate.inside else gate.agenerate(send, messages, _wanted(self, kwargs), of_result))
 
     return agenerate
 
@@ -183,7 +189,7 @@ def _stream(made: type[BaseChatModel], gate: Gate) -> Any:
         def send() -> Iterator[ChatGenerationChunk]:
             return made._stream(self, messages, *args, **kwargs)
 
-        return send() if gate.inside else gate.stream(send, messages, kwargs, of_chunk)
+        return send() if gate.inside else gate.stream(send, messages, _wanted(self, kwargs), of_chunk)
 
     return stream
 
@@ -196,6 +202,6 @@ def _astream(made: type[BaseChatModel], gate: Gate) -> Any:
         def send() -> AsyncIterator[ChatGenerationChunk]:
             return made._astream(self, messages, *args, **kwargs)
 
-        return send() if gate.inside else gate.astream(send, messages, kwargs, of_chunk)
+        return send() if gate.inside else gate.astream(send, messages, _wanted(self, kwargs), of_chunk)
 
     return astream

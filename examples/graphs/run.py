@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,7 @@ def given(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def model_environment(providers: Path | None, scratch: Path, stack: ExitStack) -> dict[str, str]:
     """Variables by which the workers know the model."""
     if providers is None:
-        from small_model import served
-
-        url = stack.enter_context(served())
+        url = stack.enter_context(import_module("small_model").served())
         providers = scratch / "providers.toml"
         providers.write_text(PROVIDER.format(url=url), encoding="utf-8")
     return {"A2A_LLM_PROVIDERS": str(providers.resolve()), "SMALL_MODEL_KEY": "none is needed"}

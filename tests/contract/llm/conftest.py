@@ -58,7 +58,7 @@ class Fleet:
 
     def __init__(self, url: str, name: str, **bounds: Any) -> None:
         self.name = name
-        self.redis: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
+        self.redis: Any = redis.Redis.from_url(url, decode_responses=True)
         self._url = url
         self._provider = Provider(model="m", **bounds)
         self._connections: list[Connection] = []
@@ -90,7 +90,7 @@ class Fleet:
         """What was counted was so much earlier."""
         window = self.key("window")
         self.ask_nothing()
-        for field, value in dict(self.redis.hgetall(window)).items():  # type: ignore[arg-type]  # it is no coroutine
+        for field, value in dict(self.redis.hgetall(window)).items():
             kind, _, second = field.partition(" ")
             if second:
                 self.redis.hdel(window, field)

@@ -315,6 +315,16 @@ def test_estimates_of_long_questions_are_reserved(process: Callable[..., Process
     assert len(server.asked) == 1
 
 
+def test_no_more_is_reserved_for_an_answer_than_it_may_have(
+    process: Callable[..., Process], server: OpenAIServer
+) -> None:
+    mine = process(tokens_per_minute=200, max_wait_s=0, expected_output_tokens=5000, options={"max_tokens": 30})
+    mine.model().invoke("hi")
+    mine.model(max_tokens=40).invoke("hi")
+    mine.model().bind(max_tokens=20).invoke("hi")
+    assert mine.outcomes == ["ok"] * 3
+
+
 # ---------------------------------------------------------------- configuration
 
 

@@ -45,7 +45,7 @@ def test_a_real_model_answers_and_says_what_it_used(
         assert str(whole.content).strip()
         assert "".join(str(chunk.content) for chunk in model.stream("Say hello.")) == whole.content
 
-        async def both() -> list[Any]:
+        async def both() -> Any:
             return await asyncio.gather(model.ainvoke("Say hello."), model.ainvoke("What is the moon?"))
 
         assert all(str(answer.content).strip() for answer in asyncio.run(both()))
