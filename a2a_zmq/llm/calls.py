@@ -37,9 +37,11 @@ class Call(NamedTuple):
         """From what a child process sent.
 
         Raises:
-            ValueError, TypeError, AttributeError: it is no call.
+            ValueError, TypeError: it is no call.
         """
         provider, model, outcome, seconds, tokens, waited_s, waited_for, throttled = values
+        if not isinstance(tokens, dict):
+            raise TypeError("tokens: expected an object")
         counted = {str(kind): int(number) for kind, number in tokens.items()}
         texts = str(provider), str(model), str(outcome)
         return cls(*texts, float(seconds), counted, float(waited_s), str(waited_for), throttled is True)

@@ -13,11 +13,14 @@ from daemons.cli.fleet import LocalFleet
 from tests.integration.rig import REPOSITORY, client_of, complaints, scrape, total, user_fleet
 from tests.openai_server import OpenAIServer, Reply, openai_server
 
-# The first call loads LangChain in a child process: many seconds on a busy host.
+# Each process that makes a model loads LangChain, the workers' first look at the graphs too: a second of the processor,
+# which may be many on a busy host.
+START_S = 100.0
 PATIENCE_S = 50.0
+pytestmark = pytest.mark.timeout(START_S + PATIENCE_S)
 
 HANDLERS = """
-from a2a_zmq.handlers import task
+from a2a_zmq.handlers import current_task, task
 from a2a_zmq.llm import chat_model
 
 
@@ -29,6 +32,42 @@ async def ask(payload):
 @task("ask_in_child", executor="process")
 def ask_in_child(payload):
     return {"said": "".join(chunk.content for chunk in chat_model(payload["provider"]).stream(payload["text"]))}
+
+
+@task("who")
+async def who(payload):
+    return {"task": current_task().task_id}
+
+
+@task("who_in_child", executor="process")
+def who_in_child(payload):
+    return {"task": current_task().task_id}
+
+
+@task("who_in_thread", executor="thread")
+def who_in_thread(payload):
+    return {"task": current_task().task_id}
+"""
+
+GRAPHS = """
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from a2a_zmq.handlers import current_task
+from a2a_zmq.llm import chat_model
+
+MODEL = chat_model("patient")
+
+
+def ask(state):
+    answer = MODEL.invoke(state["messages"])
+    return {"messages": [answer.content, current_task().task_id]}
+
+
+builder = StateGraph(MessagesState)
+builder.add_node("ask", ask)
+builder.add_edge(START, "ask")
+builder.add_edge("ask", END)
+graph = builder.compile()
 """
 
 
@@ -63,20 +102,24 @@ def folder(no_orphans: Path) -> Path:
 @pytest.fixture(scope="module")
 def fleet(no_orphans: Path, models: OpenAIServer) -> Iterator[LocalFleet]:
     (no_orphans / "asking.py").write_text(HANDLERS, encoding="utf-8")
+    (no_orphans / "graphs.py").write_text(GRAPHS, encoding="utf-8")
+    project = no_orphans / "langgraph.json"
+    project.write_text('{"graphs": {"asking": "./graphs.py:graph"}}', encoding="utf-8")
     providers = no_orphans / "providers.toml"
     providers.write_text(
         table("assistant", models.provider(max_wait_s=0.5))
         + table("pair", models.provider(concurrency=2, max_wait_s=40))
+        + table("patient", models.provider(max_wait_s=600))
         + table("few", models.provider(requests_per_minute=3, max_wait_s=0)),
         encoding="utf-8",
     )
     env = {
-        "A2A_WORKER_GRAPHS": str(REPOSITORY / "examples" / "graphs" / "langgraph.json"),
+        "A2A_WORKER_GRAPHS": f"{REPOSITORY / 'examples' / 'graphs' / 'langgraph.json'},{project}",
         "A2A_WORKER_HANDLERS": "asking",
         "A2A_LLM_PROVIDERS": str(providers),
         "PYTHONPATH": f"{no_orphans}:{REPOSITORY}",
     }
-    with user_fleet(workers=2, env=env) as fleet:
+    with user_fleet(workers=2, env=env, start_timeout_s=START_S) as fleet:
         yield fleet
 
 
@@ -198,3 +241,19 @@ def test_what_the_budget_does_not_allow_is_not_sent(
     assert all("ModelBusy: the budget of provider 'few' (requests) is full, retry after" in each for each in errors)
     assert len(server.asked) == 3
     assert counted(fleet, "errors_total", provider="few", reason="budget") == 2
+
+
+@pytest.mark.parametrize("kind", ["who", "who_in_child", "who_in_thread"])
+def test_code_knows_the_task_that_it_runs_for(client: FleetClient, kind: str) -> None:
+    handle = client.submit(kind, {})
+    assert handle.result(PATIENCE_S) == {"task": handle.task_id}
+
+
+def test_a_call_of_a_graph_does_not_wait_longer_than_the_task_may_run(
+    client: FleetClient, server: OpenAIServer
+) -> None:
+    """It would be stopped, and have failed; so it gives its worker free and comes back."""
+    server.replies.append(Reply(status=429, headers={"Retry-After": "25"}))
+    handle = client.submit_graph("asking", {"messages": ["hi"]}, timeout_s=20, max_attempts=1)
+    said = [message["content"] for message in handle.result(PATIENCE_S)["messages"]]
+    assert said == ["hi", "hello", handle.task_id]

@@ -34,6 +34,19 @@ def test_a_folder_of_documents_is_read_in_branches_and_summed_up(repository: Pat
     assert "distributor" in said
 
 
+def test_a_folder_that_is_not_there_is_named(repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "examples/graphs/run.py", "digest", "/no/such/folder"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "folder: there is no directory /no/such/folder" in done.stderr
+
+
 def test_a_report_is_published_when_somebody_approves_it(repository: Path) -> None:
     said = run_example(repository, "research", "zap domain", "--answer", "fence number", "--answer", "yes")
     first, second, published = said.split("\n# ")[1:]
