@@ -226,6 +226,7 @@ class Child:
                 kind, error, retryable, detail = invoke.failure(failed, context)
                 outcome = "failed"
         execution_s = time.monotonic() - begun
+        running.set(None)
         self._stops.pop((job.task_id, job.attempt), None)
         self._drained.discard((job.task_id, job.attempt))
         flush()

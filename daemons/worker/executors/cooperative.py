@@ -340,5 +340,6 @@ class ThreadRunner:
             done = self._open.failed(attempt, error, begun)
         else:
             done = self._open.completed(attempt, value, begun)
+        running.set(None)
         if done is not None:
             self._open.report([done])
