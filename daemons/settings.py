@@ -302,7 +302,7 @@ class WorkerSettings(DaemonSettings, RedisUser):
         description="processor-bound tasks that run at the same time, each in a child process; default one a core",
     )
     worker_spare_children: int = Field(
-        1,
+        2,
         ge=0,
         le=64,
         description="child processes kept ready beside busy ones, also while idle: what was killed runs again at once",
