@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from a2a_zmq import FleetClient, TaskFailed
 from daemons.cli.fleet import LocalFleet
-from tests.integration.rig import REPOSITORY, client_of, complaints, scrape, total, user_fleet
+from tests.integration.rig import REPOSITORY, client_of, complaints, scrape, total, user_fleet, wait_until
 from tests.openai_server import OpenAIServer, Reply, openai_server
 
 # Each process that makes a model loads LangChain, the workers' first look at the graphs too: a second of the processor,
@@ -110,6 +111,7 @@ def fleet(no_orphans: Path, models: OpenAIServer) -> Iterator[LocalFleet]:
         table("assistant", models.provider(max_wait_s=0.5))
         + table("pair", models.provider(concurrency=2, max_wait_s=40))
         + table("patient", models.provider(max_wait_s=600))
+        + table("single", models.provider(concurrency=1))
         + table("few", models.provider(requests_per_minute=3, max_wait_s=0)),
         encoding="utf-8",
     )
@@ -253,7 +255,22 @@ def test_a_call_of_a_graph_does_not_wait_longer_than_the_task_may_run(
     client: FleetClient, server: OpenAIServer
 ) -> None:
     """It would be stopped, and have failed; so it gives its worker free and comes back."""
-    server.replies.append(Reply(status=429, headers={"Retry-After": "25"}))
-    handle = client.submit_graph("asking", {"messages": ["hi"]}, timeout_s=20, max_attempts=1)
+    server.replies.append(Reply(status=429, headers={"Retry-After": "15"}))
+    handle = client.submit_graph("asking", {"messages": ["hi"]}, timeout_s=12, max_attempts=1)
     said = [message["content"] for message in handle.result(PATIENCE_S)["messages"]]
     assert said == ["hi", "hello", handle.task_id]
+
+
+def test_the_place_of_a_killed_worker_comes_back(fleet: LocalFleet, client: FleetClient, server: OpenAIServer) -> None:
+    never = threading.Event()
+    server.replies.append(Reply("late", until=never))
+    try:
+        handle = client.submit("ask_in_child", {"provider": "single", "text": "hi"})
+        wait_until(lambda: server.asked, "the model is asked", PATIENCE_S)
+        for name in ("worker-1", "worker-2"):
+            fleet.kill(name)
+        assert handle.result(PATIENCE_S)["said"].strip() == "hello"
+    finally:
+        never.set()
+    assert len(server.asked) == 2
+    fleet.wait_ready()
