@@ -142,7 +142,7 @@ def _explain(error: ValidationError, sourced: Sourced) -> str:
     name = str(first["loc"][0])
     value, where = sourced.get(name, (None, name))
     if name == "llm_providers":  # a table, in which a key may stand in the wrong place
-        return f"{where}{complaint(error)}".replace(".llm_providers", "", 1)
+        return f"{where}: {complaint(error).removeprefix('.llm_providers').lstrip('.: ')}"
     shown = "" if name in ("redis_password", "token_secret") else f" {value!r}:"
     return f"{where}:{shown} {message[:1].lower()}{message[1:]}"
 

@@ -120,4 +120,5 @@ def complaint(error: Any) -> str:
     """The first complaint: ``.NAME.KEY: what is wrong``, without the value (it may be a key in the wrong place)."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = "".join(f".{part}" for part in first["loc"] if part != "[key]")
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    unknown = first["type"] == "extra_forbidden"
+    return f"{place}: {'unknown key' if unknown else first['msg'].removeprefix('Value error, ')}"

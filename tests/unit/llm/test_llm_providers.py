@@ -39,15 +39,15 @@ def test_a_file_of_tables_by_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[fast]\nmodel = "m"\nrequests = 5\n', ".fast.requests: "),
-        ("[fast]\nrequests_per_minute = 5\n", ".fast.model: "),
-        ('[fast]\nmodel = "m"\nconcurrency = 0\n', ".fast.concurrency: "),
-        ('[fast]\nmodel = "m"\nmax_wait_s = "long"\n', ".fast.max_wait_s: "),
+        ('[fast]\nmodel = "m"\nrequests = 5\n', "fast.requests: unknown key"),
+        ("[fast]\nrequests_per_minute = 5\n", ": fast.model: "),
+        ('[fast]\nmodel = "m"\nconcurrency = 0\n', ": fast.concurrency: "),
+        ('[fast]\nmodel = "m"\nmax_wait_s = "long"\n', ": fast.max_wait_s: "),
         ('["a b"]\nmodel = "m"\n', "letters, digits"),
-        ('[fast]\nmodel = "m"\napi_key = "sk-123"\n', ".fast.api_key: "),
+        ('[fast]\nmodel = "m"\napi_key = "sk-123"\n', "fast.api_key: unknown key"),
         ('[fast]\nmodel = "m"\noptions = { api_key = "sk-123" }\n', "api_key_env or api_key_file"),
         ('[fast]\nmodel = "m"\napi_key_env = "A"\napi_key_file = "/sk-123"\n', "one of them"),
-        ('fast = "m"\n', ".fast: "),
+        ('fast = "m"\n', ": fast: "),
         ("[fast\n", "not valid TOML"),
     ],
 )
