@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.llm.calls import Call
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
@@ -169,6 +170,13 @@ class ChildrenReady:
 
 
 @dataclass(slots=True)
+class ModelCalled:
+    """Worker: a run asked a chat model, or was refused to."""
+
+    call: Call
+
+
+@dataclass(slots=True)
 class DrainRequested:
     """SIGTERM, or ``a2actl drain``: finish or hand back, then :class:`Exit`."""
 
@@ -207,6 +215,7 @@ Event = (
     | RunStarted
     | RunEvents
     | ChildrenReady
+    | ModelCalled
     | DrainRequested
     | LocalCall
 )
@@ -216,11 +225,8 @@ Event = (
 
 @dataclass(slots=True)
 class Send:
-    """Send a message through the port that has this peer. Unreachable peers and full outboxes come back as
-    :class:`Undelivered` only for reliable and bulk sends.
-
-    ``bulk``: sent once, and only where it holds nothing up; else it comes back.
-    """
+    """Send a message through the port that has this peer; a bulk one only where it holds nothing up. What is reliable
+    or bulk comes back as :class:`Undelivered` from unreachable peers and full outboxes."""
 
     to: str
     type: MessageType

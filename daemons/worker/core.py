@@ -10,7 +10,7 @@ attempts of a worker that dies are repeated elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from a2a_zmq.clock import Now, iso
@@ -28,6 +28,7 @@ from daemons.runtime.contract import (
     LocalCall,
     Log,
     Meter,
+    ModelCalled,
     RunEvents,
     RunFinished,
     RunStarted,
@@ -43,6 +44,7 @@ from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
 from daemons.worker.kinds import PROCESS, TaskKind
+from daemons.worker.model_calls import count_call
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.story import Story
@@ -94,11 +96,11 @@ class WorkerCore:
         self._story = Story(agent_id)
         self._ended = dict.fromkeys(("completed", "failed", "abandoned", "waiting", "moved", "put_off"), 0)
         self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
-        self._actions = {
+        self._actions: dict[str, Callable[[Message, Now], list[Effect]]] = {
             "assign_tasks": self._assign_tasks,
             "assign_task": self._assign_tasks,
             "cancel_tasks": self._cancel_tasks,
-            "drain": self._drain_asked,
+            "drain": lambda _, now: self._begin_drain("asked by the distributor", config.drain_timeout_s, now),
         }
 
     # ------------------------------------------------------------ events
@@ -116,6 +118,8 @@ class WorkerCore:
             self._relay.add(reports.place(event), event.chunk.events)
         elif isinstance(event, ChildrenReady):
             self._credit.slots_ready = event.count
+        elif isinstance(event, ModelCalled):
+            count_call(self._meter, event.call)
         elif isinstance(event, Undelivered) and not event.effect.bulk:
             self._uplink.undelivered(event, now.mono)
         elif isinstance(event, PeerUp):
@@ -207,9 +211,6 @@ class WorkerCore:
                 self._stop(run, why, now, effects)
         return effects
 
-    def _drain_asked(self, message: Message, now: Now) -> list[Effect]:
-        return self._begin_drain("asked by the distributor", self._config.drain_timeout_s, now)
-
     def _begin_drain(self, reason: str, deadline_s: float, now: Now) -> list[Effect]:
         if not self._drain.begin(reason, now.mono + deadline_s):
             return []
@@ -281,8 +282,7 @@ class WorkerCore:
         sends = self._uplink.sends(
             now.mono, self._granted, len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
-        effects += sends
-        effects += self._relay.sends(self.distributor_id if self._uplink.connected else "")
+        effects += [*sends, *self._relay.sends(self.distributor_id if self._uplink.connected else "")]
         if self._drain.reason:
             self._drain_on(now, effects, just_sent=bool(sends))
         return effects
@@ -394,5 +394,6 @@ class WorkerCore:
         return not self._executor_problem, self._executor_problem
 
     def next_deadline(self) -> float:
-        board, uplink, drain = self._board, self._uplink, self._drain
-        return min(board.next_deadline(), uplink.next_deadline(), drain.next_deadline(len(board)))
+        return min(
+            self._board.next_deadline(), self._uplink.next_deadline(), self._drain.next_deadline(len(self._board))
+        )
