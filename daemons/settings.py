@@ -326,6 +326,8 @@ class WorkerSettings(DaemonSettings, RedisUser):
     checkpoint_ttl_s: int = Field(
         7 * 86_400, ge=60, description="seconds after its last step for which a thread's checkpoints are kept"
     )
+    stream_max_kb: int = Field(4096, ge=64, le=1_048_576, description="KiB kept of what a graph's task streams")
+    stream_ttl_s: int = Field(3600, ge=60, description="seconds after its last event for which that is kept")
     llm_providers: Providers = Field(
         {}, description="chat models for graphs and handlers: a table for each, or a TOML file of tables"
     )

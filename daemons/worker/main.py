@@ -39,6 +39,8 @@ def checkpoints_of(settings: WorkerSettings) -> dict[str, Any]:
         "ca_path": str(redis.ca_path) if redis.ca_path else None,
         "keep": settings.checkpoint_keep,
         "ttl_s": settings.checkpoint_ttl_s,
+        "stream_bytes": settings.stream_max_kb * 1024,
+        "stream_ttl_s": settings.stream_ttl_s,
     }
 
 

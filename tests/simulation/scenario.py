@@ -68,6 +68,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
             failover_s=plan.failover_s,
             graphs=plan.graphs,
             policy=plan.policy,
+            tells=plan.tells,
         )
         try:
             await fleet.start()
@@ -97,6 +98,11 @@ async def settle(fleet: Fleet) -> None:
         QUIET_S,
         "what was accepted is recorded, or its end is on the disk of one that was replaced",
     )
+    telling = fleet.telling
+    if telling is not None:
+        await fleet.until(
+            lambda: answer_rest(fleet) and not telling.unread(), QUIET_S, "every stream is read to its end"
+        )
     for agent in list(fleet.agents.values()):
         await let_own(fleet, agent)
     spools = [each.disk for each in fleet.agents.values() if not each.gone]
@@ -181,6 +187,8 @@ def judge(fleet: Fleet) -> None:
         told = {*recorded, *witness.set_aside.get(task_id, ())}
         if end["status"] not in allowed or end["status"] not in told:
             fleet.violate(f"{task_id}: the client was told {end['status']} {end.get('error')}, recorded was {recorded}")
+    if fleet.telling is not None:
+        fleet.telling.judge()
     for agent in fleet.agents.values():
         core = agent.core
         if isinstance(core, DistributorCore):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from a2a_zmq.llm.calls import Call
+    from a2a_zmq.streams import Chunk
     from daemons.worker.graphs.runs import GraphRun, GraphRunner
 
 READ_BYTES = 256 * 1024
@@ -267,17 +268,23 @@ class Child:
         if self._graphs is None:
             from daemons.worker.graphs.runs import GraphRunner
 
-            self._graphs = GraphRunner(self._checkpoints)
+            self._graphs = GraphRunner(self._checkpoints, self._max_bytes)
         return self._graphs
 
     def _call_graph(self, job: Job) -> Any:
+        from a2a_zmq.streams import id_text
+
         def running(run: GraphRun) -> None:
             # In this order: who asks meanwhile is seen by one of both.
             job.on_stop, job.on_drain = run.cancel, run.drain
             if (job.task_id, job.attempt) in self._drained:
                 run.drain()
 
-        return self._graph_runner().call(job.reference, job.body, job.context, running, self._max_bytes)
+        def told(chunk: Chunk) -> None:
+            names = id_text(chunk.prev), id_text(chunk.last)
+            self._send(["events", job.task_id, job.attempt, *names], chunk.events)
+
+        return self._graph_runner().call(job.reference, job.body, job.context, running, told)
 
 
 def _interrupt() -> None:

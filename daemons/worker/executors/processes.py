@@ -40,7 +40,7 @@ Key = tuple[str, int]
 
 
 class ProcessPool:
-    """Starts lazily: unused it costs nothing, idle it gives its children back, but for a spare if it is kept warm."""
+    """An unused pool costs nothing, an idle one gives its children back, but for a spare if it is kept warm."""
 
     def __init__(
         self,
@@ -302,6 +302,8 @@ class ProcessPool:
             child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
+        elif head[0] == "events":
+            self._events.append(endings.told(head, body))
         elif head[0] == "model":
             self._events.append(ModelCalled(Call.parse(head[1:])))
         elif head[0] == "back":
@@ -317,8 +319,7 @@ class ProcessPool:
 
     def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
         _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head
-        job = child.jobs[0]
-        run = job.run
+        run = child.jobs[0].run
         if (task_id, attempt) != (run.task_id, run.attempt) or not isinstance(detail, dict):
             raise ValueError("a result of something else")
         assert isinstance(execution_s, float)
