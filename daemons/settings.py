@@ -1,8 +1,9 @@
 """Settings of every daemon: what there is, its default, and the relations that must hold.
 
 A setting has one name everywhere: field ``state_dir`` is TOML key ``state_dir``, flag ``--state-dir`` and environment
-variable ``A2A_STATE_DIR``; only the names in :data:`UNPREFIXED` come without the prefix. Precedence: flags,
-environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources` reads them).
+variable ``A2A_STATE_DIR``; only the names in :data:`~daemons.settings_forms.UNPREFIXED` come without the prefix.
+Precedence: flags, environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources`
+reads them).
 """
 
 from __future__ import annotations
@@ -27,30 +28,11 @@ from daemons.settings_forms import (
     number_of,
 )
 
-# Environment names that the specification gives without the A2A_ prefix.
-UNPREFIXED: Final = frozenset(
-    {
-        "redis_host",
-        "redis_port",
-        "redis_db",
-        "redis_password",
-        "redis_use_tls",
-        "coordinator_id",
-        "distributor_id",
-        "worker_id",
-    }
-)
-
 # Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
 # ids without a number get the base. The coordinators' range ends where the distributors' begins.
 COORDINATOR_PORT: Final = 5550
 DISTRIBUTOR_PORT: Final = 5560
 METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570}
-
-
-def env_name(field_name: str) -> str:
-    """The environment variable of a setting."""
-    return field_name.upper() if field_name in UNPREFIXED else f"A2A_{field_name.upper()}"
 
 
 class Settings(BaseModel):
@@ -232,6 +214,12 @@ class OwnerSettings(DaemonSettings, RedisUser):
         256, ge=1, le=65_536, description="bound of that in MB; above three quarters no new work is taken"
     )
     result_ttl_s: int = Field(86_400, ge=60, description="seconds for which results stay readable")
+    policy_timeout_ms: int = Field(
+        200,
+        ge=1,
+        le=600_000,
+        description="milliseconds that a policy gets for a batch of tasks before these go the built-in way",
+    )
 
     @model_validator(mode="after")
     def _lease(self) -> Self:
@@ -255,9 +243,6 @@ class CoordinatorSettings(OwnerSettings):
     distributor_failover_s: float = Field(30.0, ge=0, description="seconds away until others get its tasks; 0: never")
     placement_policy: str = Field(
         "", description="LangGraph graph that places tasks, as `module:graph` or `file.py:graph`; built in if empty"
-    )
-    policy_timeout_ms: int = Field(
-        200, ge=1, le=600_000, description="milliseconds it gets for a batch of tasks before these go the built-in way"
     )
 
     def hub_address(self) -> str:
@@ -287,6 +272,11 @@ class DistributorSettings(OwnerSettings):
     )
     retry_budget_per_s: int = Field(
         10, ge=1, le=1_000_000, description="and so many a second besides; those beyond both are repeated more slowly"
+    )
+    retry_policy: str = Field(
+        "",
+        description="LangGraph graph that decides on failed attempts, as `module:graph` or `file.py:graph`; "
+        "built in if empty",
     )
 
     @model_validator(mode="after")

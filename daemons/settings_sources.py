@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from a2a_zmq.errors import ConfigError
 from daemons.env_files import read_env_file
-from daemons.settings import MODELS, Settings, env_name
-from daemons.settings_forms import default_text, is_secret
+from daemons.settings import MODELS, Settings
+from daemons.settings_forms import default_text, env_name, is_secret
 
 EX_CONFIG: Final = 78  # sysexits.h: something in the configuration is wrong; supervisors need not try again
 
