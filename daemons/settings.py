@@ -184,6 +184,9 @@ class DaemonSettings(Settings):
         le=60_000,
         description="milliseconds between runs of the supervision graph (exceptional events run it at once)",
     )
+    supervision_nodes: str = Field(
+        "", description="nodes of your own in the supervision graph, a dict, as `module:nodes` or `file.py:nodes`"
+    )
     live_after_ms: int = Field(
         5000, ge=1000, description="age of the main loop's last beat at which /livez answers 503"
     )

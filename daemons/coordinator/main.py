@@ -37,7 +37,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
         meter=daemon.meter,
     )
     daemon.add_hub(core, settings.hub_address())
-    await daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)
     if policy is not None:
         policy.attach(daemon)
 

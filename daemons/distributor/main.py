@@ -42,7 +42,7 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
     for address in settings.spoke_addresses():  # a session with each coordinator: who leads may change at any time
         daemon.add_spoke(core, settings.coordinator_id, [address], core.claim)
     daemon.add_hub(core, settings.hub_address(), core.closed)
-    await daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)
     if policy is not None:
         policy.attach(daemon)
     section = Section(settings.distributor_id, "distributor")
