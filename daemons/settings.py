@@ -1,9 +1,8 @@
 """Settings of every daemon: what there is, its default, and the relations that must hold.
 
 A setting has one name everywhere: field ``state_dir`` is TOML key ``state_dir``, flag ``--state-dir`` and environment
-variable ``A2A_STATE_DIR``; only the names in :data:`~daemons.settings_forms.UNPREFIXED` come without the prefix.
-Precedence: flags, environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources`
-reads them).
+variable ``A2A_STATE_DIR``; only the names in ``settings_forms.UNPREFIXED`` come without the prefix. Precedence: flags,
+environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources` reads them).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from a2a_zmq.config import A2AConfig, RedisConfig, is_local, split_address
+from a2a_zmq.llm.providers import Providers
 from daemons.settings_forms import (
     Address,
     AgentIdText,
@@ -313,7 +313,7 @@ class WorkerSettings(DaemonSettings, RedisUser):
         description="processor-bound tasks that run at the same time, each in a child process; default one a core",
     )
     worker_spare_children: int = Field(
-        1,
+        2,
         ge=0,
         le=64,
         description="child processes kept ready beside busy ones, also while idle: what was killed runs again at once",
@@ -336,6 +336,9 @@ class WorkerSettings(DaemonSettings, RedisUser):
     checkpoint_keep: int = Field(20, ge=1, le=100_000, description="checkpoints that are kept of each thread")
     checkpoint_ttl_s: int = Field(
         7 * 86_400, ge=60, description="seconds after its last step for which a thread's checkpoints are kept"
+    )
+    llm_providers: Providers = Field(
+        {}, description="chat models for graphs and handlers: a table for each, or a TOML file of tables"
     )
     worker_labels: Labels = Field({}, description="labels that tasks may ask for, as name=value, comma-separated")
 

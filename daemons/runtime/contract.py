@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.llm.calls import Call
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
@@ -159,6 +160,13 @@ class ChildrenReady:
 
 
 @dataclass(slots=True)
+class ModelCalled:
+    """Worker: a run asked a chat model, or was refused to."""
+
+    call: Call
+
+
+@dataclass(slots=True)
 class DrainRequested:
     """SIGTERM, or ``a2actl drain``: finish or hand back, then :class:`Exit`."""
 
@@ -196,6 +204,7 @@ Event = (
     | RunFinished
     | RunStarted
     | ChildrenReady
+    | ModelCalled
     | DrainRequested
     | LocalCall
 )

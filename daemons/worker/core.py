@@ -28,6 +28,7 @@ from daemons.runtime.contract import (
     LocalCall,
     Log,
     Meter,
+    ModelCalled,
     RunFinished,
     RunStarted,
     Send,
@@ -41,6 +42,7 @@ from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
 from daemons.worker.kinds import PROCESS, TaskKind
+from daemons.worker.model_calls import count_call
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.story import Story
@@ -111,6 +113,8 @@ class WorkerCore:
                 self._board.begun(run, now.mono, event.started_at)
         elif isinstance(event, ChildrenReady):
             self._credit.slots_ready = event.count
+        elif isinstance(event, ModelCalled):
+            count_call(self._meter, event.call)
         elif isinstance(event, Undelivered):
             self._uplink.undelivered(event, now.mono)
         elif isinstance(event, PeerUp):

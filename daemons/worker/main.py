@@ -42,10 +42,31 @@ def checkpoints_of(settings: WorkerSettings) -> dict[str, Any]:
     }
 
 
+def models_of(settings: WorkerSettings) -> dict[str, Any] | None:
+    """What runs are told of chat models: names of keys, not the keys.
+
+    Raises:
+        ConfigError: a file with a key is missing.
+    """
+    providers = settings.llm_providers
+    if not providers:
+        return None
+    for name, provider in providers.items():
+        if provider.api_key_file is not None:
+            provider.api_key(name)
+    redis = settings.redis_config()
+    return {
+        "providers": {name: each.model_dump(mode="json", exclude_defaults=True) for name, each in providers.items()},
+        "redis_url": redis.url(),
+        "ca_path": str(redis.ca_path) if redis.ca_path else None,
+    }
+
+
 async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon = Daemon(settings, Role.WORKER)
     # Handlers are listed by a child process: user modules are never imported here.
-    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs)
+    models = models_of(settings)
+    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs, models)
     config = config_of(settings)
     core = WorkerCore(
         settings.worker_id,
@@ -58,7 +79,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps))
     checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
-    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints)
+    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, models=models)
     daemon.shell.runner = executor
     executor.keep_warm()
     daemon.on_exit.append(executor.close)

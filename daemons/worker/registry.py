@@ -31,12 +31,15 @@ class Registry:
         self._kinds: dict[str, TaskKind] = dict(BUILTIN if kinds is None else kinds)
 
     @classmethod
-    def load(cls, sources: Iterable[str] = (), graphs: Iterable[str] = ()) -> Registry:
+    def load(
+        cls, sources: Iterable[str] = (), graphs: Iterable[str] = (), models: dict[str, Any] | None = None
+    ) -> Registry:
         """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
 
         Args:
             sources: handlers (see the module's text).
             graphs: ``langgraph.json`` files; each of their graphs is the task type ``graph:NAME``.
+            models: arguments of :func:`a2a_zmq.llm.configure`: modules may make chat models as they are imported.
 
         Raises:
             ConfigError: a source cannot be used; the text names it. Two sources with one task type are refused too.
@@ -44,9 +47,9 @@ class Registry:
         registry = cls()
         wanted, projects = list(sources), list(graphs)
         if wanted:
-            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted))
+            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models))
         if projects:
-            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects))
+            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, models))
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:
@@ -73,14 +76,14 @@ class Registry:
             self._kinds[name] = TaskKind(entry["executor"], entry["timeout_s"], reference, graph=entry.get("graph", ""))
 
 
-def _list(setting: str, option: str, sources: list[str]) -> list[dict[str, Any]]:
+def _list(setting: str, option: str, sources: list[str], models: dict[str, Any] | None) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "daemons.worker.executors.child", option, *sources]
     names = ", ".join(sources)
     try:
         done = subprocess.run(  # noqa: S603 - our own module, names from the configuration
             command,
             env=child_environment(),
-            stdin=subprocess.DEVNULL,
+            input=orjson.dumps(models),
             capture_output=True,
             timeout=LIST_TIMEOUT_S,
             check=False,

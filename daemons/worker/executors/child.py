@@ -22,7 +22,8 @@ from contextlib import suppress
 
 import orjson
 
-from a2a_zmq.handlers import TaskContext, TaskStopped
+from a2a_zmq.handlers import TaskContext, TaskStopped, running
+from a2a_zmq.llm import configure
 from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import invoke
 from daemons.worker.executors.frames import Unpacker, pack
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from a2a_zmq.llm.calls import Call
     from daemons.worker.graphs.runs import GraphRun, GraphRunner
 
 READ_BYTES = 256 * 1024
@@ -101,6 +103,8 @@ class Child:
         options = frames[0][0][1]
         self._max_bytes = options["max_result_bytes"]
         self._checkpoints = options["checkpoints"]
+        if options["models"] is not None:
+            configure(**options["models"], on_call=self._model_called)
         sys.path[:] = options["path"]
         if options["pythonpath"] is None:
             os.environ.pop("PYTHONPATH", None)
@@ -161,6 +165,11 @@ class Child:
             while view:
                 view = view[os.write(self._fd, view) :]
 
+    def _model_called(self, call: Call) -> None:
+        """At once, not with the run's report: what a killed run used counts, too. It costs little beside a call."""
+        with suppress(OSError):  # the worker is gone
+            self._send(["model", *call])
+
     # ------------------------------------------------------------ main thread
 
     def _terminated(self, signum: int, frame: object) -> None:
@@ -187,6 +196,7 @@ class Child:
         started_at, begun = time.time(), time.monotonic()
         if job.timeout_s is not None:
             context.deadline = begun + job.timeout_s
+        running.set(context)
         try:
             self._current = job
             if (job.task_id, job.attempt) in self._stops:
@@ -216,6 +226,7 @@ class Child:
                 kind, error, retryable, detail = invoke.failure(failed, context)
                 outcome = "failed"
         execution_s = time.monotonic() - begun
+        running.set(None)
         self._stops.pop((job.task_id, job.attempt), None)
         self._drained.discard((job.task_id, job.attempt))
         flush()
@@ -302,6 +313,9 @@ def main() -> None:
         # Handler modules may print while they are imported: the answer has a descriptor of its own.
         answer = os.dup(1)
         os.dup2(2, 1)
+        models = orjson.loads(sys.stdin.buffer.read() or b"null")
+        if models is not None:
+            configure(**models)
         os.write(answer, orjson.dumps(listing(sys.argv[2:])))
         return
     fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from daemons.runtime.contract import Event, RunFinished, StartRun, StopRun
+from a2a_zmq.llm import configure
+from daemons.runtime.contract import Event, ModelCalled, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
 from daemons.worker.executors.processes import ProcessPool
@@ -32,7 +33,9 @@ class Executor:
         config: WorkerConfig,
         deliver: Callable[[list[Event]], None],
         loop: asyncio.AbstractEventLoop | None = None,
+        *,
         checkpoints: dict[str, Any] | None = None,
+        models: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -41,6 +44,7 @@ class Executor:
             deliver: called on the loop with everything that happened since the last call, in order.
             loop: the messaging loop; the running one if left out.
             checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
+            models: arguments of :func:`a2a_zmq.llm.configure` for what is run; None if there are none.
         """
         self._registry = registry
         self._config = config
@@ -51,7 +55,9 @@ class Executor:
         self._closed = False
         self._async = AsyncRunner(config.max_result_bytes, self._report)
         self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
-        self._processes = ProcessPool(config, self._report, checkpoints)
+        self._processes = ProcessPool(config, self._report, checkpoints, models)
+        if models is not None:  # of handlers that run in this process
+            configure(**models, on_call=lambda call: self._report([ModelCalled(call)]))
 
     def start(self, run: StartRun) -> None:
         """Run this attempt; what becomes of it is delivered."""

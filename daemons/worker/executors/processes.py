@@ -24,7 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
+from a2a_zmq.llm.calls import Call
+from daemons.runtime.contract import ChildrenReady, Event, ModelCalled, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
 from daemons.worker.executors.pool_facts import RunTimes, Starts
@@ -39,24 +40,25 @@ Key = tuple[str, int]
 
 
 class ProcessPool:
-    """Starts lazily: an unused pool costs nothing, an idle one gives its children back, but for a spare if it is kept
-    warm."""
+    """Starts lazily: unused it costs nothing, idle it gives its children back, but for a spare if it is kept warm."""
 
     def __init__(
         self,
         config: WorkerConfig,
         report: Callable[[list[Event]], None],
         checkpoints: dict[str, Any] | None = None,
+        models: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
             config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
-            checkpoints: what the children are told of the store of checkpoints.
+            checkpoints, models: what the children are told of these.
         """
         self._config = config
         self._report = report
-        self._options = {"max_result_bytes": config.max_result_bytes, "checkpoints": checkpoints or {}}
+        told = {"checkpoints": checkpoints or {}, "models": models}
+        self._options = {"max_result_bytes": config.max_result_bytes} | told
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
         self._pending: deque[Job] = deque()
@@ -300,6 +302,8 @@ class ProcessPool:
             child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
+        elif head[0] == "model":
+            self._events.append(ModelCalled(Call.parse(head[1:])))
         elif head[0] == "back":
             # It may have come to the front here while its return was on the way.
             job = self._jobs[(str(head[1]), int(str(head[2])))]

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.errors import ConfigError, StaleCheckpointWriter, StateError, StoreUnavailable
+from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from daemons.worker.executors.invoke import Ended, encode, one_line
 from daemons.worker.graphs.loading import Graph, load_graph
@@ -132,6 +132,8 @@ class GraphRunner:
         except StoreUnavailable as error:
             why = f"the checkpoint store is away: {one_line(error)}"
             raise Ended("put_off", why, "store", detail={"delay_s": STORE_AWAY_S}) from error
+        except ModelBusy as error:
+            raise Ended("put_off", one_line(error), "model_busy", detail={"delay_s": error.retry_after_s}) from error
 
     async def _claimed(
         self, graph: Graph, request: GraphRequest, context: TaskContext, run: GraphRun, max_bytes: int
