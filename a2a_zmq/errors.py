@@ -196,7 +196,7 @@ class TaskFailed(FleetError):
         task_id: which task.
         error: the last attempt's error, one line.
         kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
-            ``unknown_task_type``, ``worker_lost``.
+            ``unknown_task_type``, ``worker_lost``, ``given_up`` (by a retry policy).
     """
 
     def __init__(self, task_id: str, error: str, kind: str = "raised") -> None:

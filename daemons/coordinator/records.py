@@ -46,7 +46,7 @@ GRAPH_MEMBERS: Final = frozenset({"graph", "graph_attempt", "resume", "resumed"}
 # Set by the fleet; whatever a submission says of them is left out.
 RESERVED: Final = frozenset(
     {
-        "asked", "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "graph",
+        "asked", "attempt", "attempts", "client", "decided", "detail", "error_kind", "execution_s", "floor", "graph",
         "graph_attempt", "held_s", "interrupts", "letter", "moved", "put_off", "restored", "resume", "resumed",
         "retried", "worker",
     }

@@ -152,6 +152,13 @@ class LiveTask:
         return graph if isinstance(graph, str) else ""
 
     @property
+    def avoid(self) -> frozenset[str]:
+        """Workers that it is kept away from, as the user's policy decided when its last attempt failed."""
+        decided = self.metadata.get("decided")
+        names = decided.get("avoid") if isinstance(decided, dict) else None
+        return frozenset(each for each in names if isinstance(each, str)) if isinstance(names, list) else frozenset()
+
+    @property
     def asked(self) -> int:
         """The attempt that asked what it waits for. (If it is moved to another distributor its attempts go on in the
         next thousand, and the question stays what it is.)"""
@@ -212,6 +219,7 @@ def _revive(record: Record, metadata: dict[str, Any]) -> None:
         metadata["forgiven"] = record.get("retry_count", 0)
         metadata["worker_deaths"] = 0
         metadata.pop("apart", None)
+        metadata.pop("decided", None)
 
 
 # How often a task was sent around again: by an operator; and since then by the coordinator, after the store had lost
