@@ -114,7 +114,6 @@ def test_print_config_shows_what_would_run_without_the_password(tmp_path: Path) 
         (["--port", "99999"], {}, "--redis-port"),
         (["--port", "x"], {}, "--redis-port"),
         (["--appendfsync", "sometimes"], {}, "--redis-appendfsync"),
-        (["--no-such-flag"], {}, "--no-such-flag"),
         ([], {"REDIS_USE_TLS": "true"}, "REDIS_USE_TLS"),
         ([], {"REDIS_HOST": "10.0.0.9"}, "REDIS_PASSWORD"),
         (["--state-dir", "/proc/nowhere"], {}, "/proc/nowhere"),
@@ -130,6 +129,12 @@ def test_a_wrong_setting_is_one_line_and_status_78(
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("a2a-redis: ")
     assert says in ended.stderr
+
+
+def test_an_unknown_flag_is_one_line_and_status_2(tmp_path: Path) -> None:
+    ended = run(tmp_path, "--no-such-flag")
+    assert ended.returncode == 2
+    assert ended.stderr == "a2a-redis: unrecognized arguments: --no-such-flag\n"
 
 
 def test_a_port_in_use_is_one_line_and_status_75(tmp_path: Path) -> None:
