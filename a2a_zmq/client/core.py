@@ -262,10 +262,8 @@ class ClientCore:
         for task_id in payload.get("unknown") or ():
             entry = self.tasks.get(task_id)
             if entry is not None and entry.phase in (WATCHED, ACCEPTED):
-                why = "never accepted, its result has expired, or the store lost it"
-                self.tasks.finish(
-                    entry, RequestRefused("UNKNOWN_TASK", f"the fleet does not know task {task_id} ({why})")
-                )
+                text = f"the fleet does not know task {task_id} (never accepted, expired, or lost by the store)"
+                self.tasks.finish(entry, RequestRefused("UNKNOWN_TASK", text))
 
     def _take_error(self, message: Message, now: Now) -> None:
         request_id = message.metadata.parent_request_id or ""
