@@ -38,6 +38,10 @@ class ConfigError(A2AError):
     """A setting is wrong; the text is one line that names the setting and where it was read."""
 
 
+class KeysMissing(ConfigError):
+    """There are no keys yet, of the fleet or of the coordinator; whoever starts these daemons makes them."""
+
+
 class ProtocolError(A2AError):
     """A peer sent something that is not acceptable."""
 

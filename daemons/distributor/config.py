@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+# A task that was running in so many workers as they died is a suspect.
+SUSPECT_DEATHS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class DistributorConfig:
     adoption_settle_s: float = 0.15
     in_progress_after_s: float = 0.1
     max_attempts: int = 3
-    max_worker_deaths: int = 2
+    max_worker_deaths: int = SUSPECT_DEATHS
     most_worker_deaths: int = 6
     trial_delay_s: float = 1.0
     trial_s: float = 0.5
