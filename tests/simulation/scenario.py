@@ -136,6 +136,9 @@ def answer_rest(fleet: Fleet) -> bool:
 async def let_own(fleet: Fleet, agent: Agent) -> None:
     """What is on the disk of one that was replaced is handed in when it owns its section again. As an operator would,
     we see to it that it does: who owns it now is stopped for longer than its lease."""
+    # One that has just woken may still take itself for the owner.
+    settled = f"{agent.place} hands in, or sees that it was replaced"
+    await fleet.until(lambda: not agent.disk.rows or fleet.acting(agent.name) not in (agent, None), QUIET_S, settled)
     other = fleet.acting(agent.name)
     if agent.disk.rows and other is not None and other is not agent:
         other.freeze()
