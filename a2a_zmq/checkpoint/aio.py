@@ -193,6 +193,11 @@ class AsyncRedisSaver(BlockingBridge):
                     yield found
                     left = None if left is None else left - 1
 
+    async def apending_writes(self, thread_id: str) -> list[tuple[str, str, Any]]:
+        """What the newest checkpoint of each namespace has in pending writes: task, channel, value."""
+        await self._lanes.settle(str(thread_id))
+        return await self._run(self._operations.pending(str(thread_id)))
+
     async def adelete_thread(self, thread_id: str) -> None:
         await self._lanes.settle(str(thread_id))
         await self._run(self._operations.delete_thread(str(thread_id)))

@@ -83,13 +83,15 @@ class Child:
         while True:
             self._available.acquire()
             if self._closing:
-                return
+                break
             while self._order and not self._closing:
                 job = self._waiting.pop(self._order.popleft(), None)
                 if isinstance(job, str):
                     self._load(job)
                 elif job is not None and not self._work(job):
-                    return
+                    return  # nobody knows what the interrupt left behind
+        if self._graphs is not None:
+            self._graphs.close()
 
     def _init(self) -> None:
         frames: list[tuple[list[Any], bytes]] = []

@@ -22,6 +22,7 @@ import orjson
 from a2a_zmq.errors import ConfigError, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from daemons.worker.executors.invoke import Ended, encode, one_line
+from daemons.worker.graphs import questions
 from daemons.worker.graphs.loading import Graph, load_graph
 from daemons.worker.graphs.payload import GraphRequest
 
@@ -110,6 +111,12 @@ class GraphRunner:
             self._run(reference, body, context, run, on_run=on_run, max_bytes=max_bytes)
         )
 
+    def close(self) -> None:
+        """Give the connections to Redis back."""
+        if self._saver is not None:
+            self._loop.run_until_complete(self._saver.aclose())
+        self._loop.close()
+
     async def _run(
         self,
         reference: str,
@@ -148,7 +155,8 @@ class GraphRunner:
                 output = await self._invoke(compiled, claim.fence, request, context, run)
                 again = False
                 if output.interrupts:
-                    raise _waits(output.interrupts, max_bytes)
+                    pending = await saver.apending_writes(request.thread_id)
+                    raise Ended("waiting", "", "", body=encode(questions.ask(output.interrupts, pending), max_bytes))
                 return output.value
             except Ended as ended:
                 again = again and ended.retryable
@@ -167,10 +175,12 @@ class GraphRunner:
         from langgraph.errors import EmptyInputError, GraphDrained, GraphRecursionError, InvalidUpdateError
         from langgraph.types import Command
 
-        resume = context.metadata.get("resume")
+        answers = context.metadata.get("resume")
+        if isinstance(answers, dict):
+            answers = questions.not_taken(answers, await self._saver.apending_writes(request.thread_id))
         try:
             return await compiled.ainvoke(
-                Command(resume=resume) if isinstance(resume, dict) else request.input,
+                Command(resume=answers) if answers else request.input,
                 _config_of(request, context, fence),
                 context=request.context,
                 interrupt_before=request.interrupt_before,
@@ -238,8 +248,3 @@ def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[
         "metadata": {**given.get("metadata", {}), "run_id": context.task_id},
     }
 
-
-def _waits(interrupts: Any, max_bytes: int) -> Ended:
-    """The run waits for somebody's answer to these questions."""
-    questions = [{"id": each.id, "value": each.value} for each in interrupts]
-    return Ended("waiting", "", "", body=encode(questions, max_bytes))
