@@ -13,13 +13,16 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from a2a_zmq.errors import ConfigError
 from daemons.worker.builtin import BUILTIN
 from daemons.worker.kinds import TaskKind
+
+if TYPE_CHECKING:
+    from daemons.worker.executors.forks import ForkServer
 
 # Importing a machine-learning framework takes tens of seconds on a cold disk; longer is a mistake worth telling.
 LIST_TIMEOUT_S = 120.0
@@ -32,12 +35,13 @@ class Registry:
         self._kinds: dict[str, TaskKind] = dict(BUILTIN if kinds is None else kinds)
 
     @classmethod
-    def load(cls, sources: Iterable[str] = (), graphs: Iterable[str] = ()) -> Registry:
+    def load(cls, sources: Iterable[str] = (), graphs: Iterable[str] = (), forks: ForkServer | None = None) -> Registry:
         """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
 
         Args:
             sources: handlers (see the module's text).
             graphs: ``langgraph.json`` files; each of their graphs is the task type ``graph:NAME``.
+            forks: has imported LangGraph.
 
         Raises:
             ConfigError: a source cannot be used; the text names it. Two sources with one task type are refused too.
@@ -47,7 +51,7 @@ class Registry:
         if wanted:
             registry._add("worker_handlers", _list("worker_handlers", "--list", wanted))
         if projects:
-            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects))
+            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, forks))
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:
@@ -84,12 +88,12 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
 
 
-def _list(setting: str, option: str, sources: list[str]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "daemons.worker.executors.child", option, *sources]
+def _list(setting: str, option: str, sources: list[str], forks: ForkServer | None = None) -> list[dict[str, Any]]:
     names = ", ".join(sources)
     try:
-        done = subprocess.run(  # noqa: S603 - our own module, names from the configuration
-            command,
+        forked = forks.run([option, *sources], LIST_TIMEOUT_S) if forks is not None else None
+        done = forked or subprocess.run(  # noqa: S603 - our own module, names from the configuration
+            [sys.executable, "-m", "daemons.worker.executors.child", option, *sources],
             env=child_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -15,6 +15,7 @@ from typing import Any, Final
 from daemons.runtime.contract import Event, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.processes import ProcessPool
 from daemons.worker.kinds import PROCESS, executor_of
 from daemons.worker.registry import Registry
@@ -32,7 +33,9 @@ class Executor:
         config: WorkerConfig,
         deliver: Callable[[list[Event]], None],
         loop: asyncio.AbstractEventLoop | None = None,
+        *,
         checkpoints: dict[str, Any] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
@@ -41,6 +44,7 @@ class Executor:
             deliver: called on the loop with everything that happened since the last call, in order.
             loop: the messaging loop; the running one if left out.
             checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
+            forks: where child processes come from, where there are graphs.
         """
         self._registry = registry
         self._config = config
@@ -51,7 +55,7 @@ class Executor:
         self._closed = False
         self._async = AsyncRunner(config.max_result_bytes, self._report)
         self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
-        self._processes = ProcessPool(config, self._report, checkpoints)
+        self._processes = ProcessPool(config, self._report, checkpoints, forks)
 
     def start(self, run: StartRun) -> None:
         """Run this attempt; what becomes of it is delivered."""

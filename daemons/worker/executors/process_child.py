@@ -20,6 +20,7 @@ import orjson
 
 from daemons.runtime.contract import StartRun
 from daemons.worker.executors.child import RUN_MARK
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
 from daemons.worker.registry import child_environment, search_path
 
@@ -99,10 +100,12 @@ class ChildProcess:
         selector: selectors.BaseSelector,
         on_frame: Callable[[ChildProcess, list[Any], bytes], None],
         on_gone: Callable[[ChildProcess], None],
+        forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
             options: what it is told first, besides where its modules are.
+            forks: has imported what it needs.
 
         Raises:
             OSError: the process cannot be started.
@@ -125,8 +128,9 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [*COMMAND, str(theirs.fileno()), str(os.getpid())],
+            forked = forks.start([], log_write, log_write, theirs.fileno()) if forks is not None else None
+            self._process = forked or subprocess.Popen(  # noqa: S603 - our own module
+                [*COMMAND, str(os.getpid()), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log_write,
                 stderr=log_write,

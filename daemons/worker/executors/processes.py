@@ -27,6 +27,7 @@ from typing import Any, Final
 from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.pool_facts import RunTimes, Starts
 from daemons.worker.executors.pool_thread import PoolThread
 from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail
@@ -47,16 +48,19 @@ class ProcessPool:
         config: WorkerConfig,
         report: Callable[[list[Event]], None],
         checkpoints: dict[str, Any] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
             config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
             checkpoints: what the children are told of the store of checkpoints.
+            forks: where the children come from, if that is not started anew for each.
         """
         self._config = config
         self._report = report
         self._options = {"max_result_bytes": config.max_result_bytes, "checkpoints": checkpoints or {}}
+        self._forks = forks
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
         self._pending: deque[Job] = deque()
@@ -275,7 +279,7 @@ class ProcessPool:
 
     def _spawn(self, now: float) -> bool:
         try:
-            child = ChildProcess(self._options, self._thread.selector, self._frames, self._gone)
+            child = ChildProcess(self._options, self._thread.selector, self._frames, self._gone, self._forks)
         except OSError as error:
             self._start_failed(now, f"cannot start a child process: {error}", {})
             return False

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import orjson
+import uvloop
 
 from a2a_zmq.errors import ConfigError, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
@@ -68,7 +69,7 @@ class GraphRunner:
             options: of the store of checkpoints (``url``, ``keep``, ``ttl_s``); empty where there is none.
         """
         self._options = options
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._graphs: dict[str, Graph] = {}
         self._saver: Any = None
@@ -247,4 +248,3 @@ def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[
         # LangGraph takes up a run by this, and what belongs to a run is deleted by it.
         "metadata": {**given.get("metadata", {}), "run_id": context.task_id},
     }
-
