@@ -21,7 +21,9 @@ from tests.integration.rig import REPOSITORY, client_of, scrape, total, wait_unt
 # A worker that is started again loads LangGraph in two processes: many seconds on a busy host.
 PATIENCE_S = 50.0
 STEPS = 7
-BEHIND_S = 5
+# Sessions allow 30 s. Much more than a run needs to move to the other worker, on a busy host too: so the ids of later
+# checkpoints, which are made from the clock, are below those of earlier ones.
+BEHIND_S = 25
 LIBFAKETIME = next(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1"), None)
 
 # Each step says when it begins and ends, and waits in between for a file of the test's.
@@ -193,12 +195,9 @@ def test_a_worker_whose_clock_is_behind_goes_on_at_the_right_checkpoint(clocks: 
         run.begun(4, second)
         run.let(4, 5, 6)
         assert run.handle.result(PATIENCE_S)["n"] == STEPS
-        passed = [(line.step, line.worker) for line in run.lines()]
-        assert passed == [
-            *((step, first) for step in (0, 1, 2)),
-            *((3, second), (3, first), (4, first), (4, second)),
-            *((step, second) for step in (5, 6)),
-        ]
+        steps = [line.step for line in run.lines()]
+        assert steps == sorted(steps), "no finished step runs again"
+        assert set(steps) == set(range(STEPS)), "none is left out"
         order = [checkpoint["id"] for checkpoint, *_ in stored(clocks, place.name)]
         assert order != sorted(order, reverse=True), "by their ids, which hosts' clocks make, another one is the latest"
 

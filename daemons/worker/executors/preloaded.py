@@ -92,7 +92,9 @@ def begin(server: int, descriptors: list[int], arguments: list[str]) -> list[str
         os.close(descriptor)
     # The former ones were made for what they led to: a file can be sought in, a pipe cannot.
     sys.stdout, sys.stderr = (
-        io.TextIOWrapper(io.BufferedWriter(io.FileIO(number, "w", closefd=False)), encoding=former.encoding)
+        io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(number, "w", closefd=False)), encoding=former.encoding, line_buffering=True
+        )
         for number, former in ((1, sys.stdout), (2, sys.stderr))
     )
     return [*arguments, *(str(descriptor) for descriptor in descriptors[2:])]

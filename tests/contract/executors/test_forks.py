@@ -58,7 +58,7 @@ def test_a_child_that_cannot_be_forked_any_more_is_started(
 
 
 def test_a_projects_mistakes_are_told_as_without_forks(server: ForkServer, tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import os\nprint('noise')\nos._exit(3)\n")
+    (tmp_path / "broken.py").write_text("import os, sys\nprint('noise', file=sys.stderr)\nos._exit(3)\n")
     file = tmp_path / "langgraph.json"
     file.write_bytes(orjson.dumps({"graphs": {"broken": "./broken.py:graph"}}))
     told: list[Any] = []
