@@ -74,11 +74,20 @@ class AsyncRedisSaver(BlockingBridge):
         retention: Retention = Retention(),  # noqa: B008
         serde: SerializerProtocol | None = None,
         prefix: str = keys.DEFAULT_PREFIX,
+        single_connection: bool = False,
     ) -> Self:
-        """Over connections of its own to a single server: ``redis://``, ``rediss://`` or ``unix://``."""
+        """Over connections of its own to a single server: ``redis://``, ``rediss://`` or ``unix://``.
+
+        Args:
+            timeout_s: for each attempt of a call.
+            retention: how much stays.
+            serde, prefix: as of the class.
+            single_connection: one call after the other, which is quicker where one graph runs at a time.
+        """
         client = Redis.from_url(
             url,
             connection_class=_Connection,  # rediss:// and unix:// have one of their own
+            single_connection_client=single_connection,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),

@@ -204,7 +204,8 @@ class GraphRunner:
             from a2a_zmq.checkpoint import AsyncRedisSaver, Retention, ThreadClaims
 
             retention = Retention(keep=self._options["keep"], ttl_s=self._options["ttl_s"])
-            self._saver = AsyncRedisSaver.from_url(self._options["url"], retention=retention)
+            url = self._options["url"]
+            self._saver = AsyncRedisSaver.from_url(url, retention=retention, single_connection=True)
             self._claims = ThreadClaims(self._saver)
         return self._saver, self._claims
 
