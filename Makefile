@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 PYTHON_BIN := $(BIN)/python
 # PYTHON=/path/to/python3 chooses the interpreter; by default the first from 3.11 on that can make an environment.
 SEEDS ?= 1000
+# Test files that run at a time.
+PROCESSES ?= 2
 
 .PHONY: help venv demo test check lint format bench simulate mutants chaos chaos-report soak clean
 .DELETE_ON_ERROR:
@@ -37,7 +39,7 @@ demo: $(STAMP)
 	$(BIN)/a2actl demo $(ARGS)
 
 test: $(STAMP)
-	$(PYTHON_BIN) -m pytest $(ARGS)
+	$(PYTHON_BIN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 2 $(ARGS)
 
 check: lint test
 

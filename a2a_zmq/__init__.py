@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from a2a_zmq.protocol.message import MessageType as MessageType
     from a2a_zmq.protocol.message import Metadata as Metadata
     from a2a_zmq.protocol.message import Role as Role
+    from a2a_zmq.streams import StreamEvent as StreamEvent
 
 _MODULE_OF = {
     "AsyncFleetClient": "client.aio",
@@ -69,6 +70,7 @@ _MODULE_OF = {
     "MessageType": "protocol.message",
     "Metadata": "protocol.message",
     "Role": "protocol.message",
+    "StreamEvent": "streams",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the table is the list

@@ -150,6 +150,20 @@ class Busy(A2AError):
         self.retry_after_s = retry_after_s
 
 
+class ModelBusy(Busy):
+    """A call to a chat model was not made: its provider's budget, or the provider itself, has no room for it in time.
+
+    Attributes:
+        provider: name in the settings.
+        missing: ``requests``, ``tokens``, ``concurrency``, or ``paused`` (the provider asked for less).
+    """
+
+    def __init__(self, provider: str, missing: str, retry_after_s: float) -> None:
+        super().__init__(f"the budget of provider {provider!r} ({missing})", retry_after_s)
+        self.provider = provider
+        self.missing = missing
+
+
 class FleetError(A2AError):
     """Root of what a client of the fleet sees."""
 

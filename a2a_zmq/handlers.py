@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextvars import ContextVar
 
 from a2a_zmq.errors import A2AError, ConfigError
 
@@ -37,7 +38,16 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
 
-__all__ = ["EXECUTORS", "InvalidInput", "TaskContext", "TaskOptions", "TaskStopped", "options_of", "task"]
+__all__ = [
+    "EXECUTORS",
+    "InvalidInput",
+    "TaskContext",
+    "TaskOptions",
+    "TaskStopped",
+    "current_task",
+    "options_of",
+    "task",
+]
 
 EXECUTORS = ("auto", "async", "thread", "process")
 # Task types travel as JSON texts and metric labels; "module:function" is one, so dots and a colon are allowed.
@@ -151,6 +161,15 @@ class TaskContext:
     def stop(self, reason: str) -> None:
         """For executors: ask the handler to end."""
         self._stop = reason
+
+
+# Set by executors around a run. Threads that a handler starts itself have none.
+running: ContextVar[TaskContext | None] = ContextVar("running", default=None)
+
+
+def current_task() -> TaskContext | None:
+    """The context of the run that this code belongs to; None outside of one."""
+    return running.get()
 
 
 def is_async(function: Callable[..., Any]) -> bool:

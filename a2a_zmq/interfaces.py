@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from a2a_zmq.models import SharedAgentState
+from a2a_zmq.streams import Chunk, EventId
 
 INBOX = ""  # the "distributor id" of tasks that are not placed
 # Header member of the coordinator's section of a distributor: the tasks there that are to be cancelled, in JSON.
@@ -211,6 +212,10 @@ class StateStore(Protocol):
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         """Newest first, at most ``limit`` events (as in :attr:`SectionWrite.history`)."""
+
+    async def streams(self, wanted: list[tuple[str, EventId]]) -> list[tuple[list[Chunk], bool]]:
+        """For each (task id, event): chunks of the task's stream that have something after that event, and whether
+        there are no more; at most some 256 KiB of each."""
 
     async def document(self, distributor_id: str) -> SharedAgentState | None:
         """The specification's document, put together; None if the distributor is unknown."""

@@ -114,6 +114,38 @@ METRICS: Final[tuple[Metric, ...]] = (
         "late_results_total", (), "Results of attempts that were no longer current; acknowledged and not recorded."
     ),
     _counter("tasks_failed_over_total", (), "Tasks that were taken away from a distributor that stayed away."),
+    # ---- chat models
+    _counter(
+        "llm_requests_total",
+        ("provider", "model"),
+        "Requests to chat models that were sent, those of repeated tries too.",
+    ),
+    _histogram(
+        "llm_request_seconds", ("provider", "model"), "Time from sending a request to the end of its answer.", TASK
+    ),
+    _counter(
+        "llm_tokens_total",
+        ("provider", "model", "kind"),
+        "Tokens as models report them: input (cached: so many of it came from a cache), output; estimated where they"
+        " report none.",
+    ),
+    _counter(
+        "llm_errors_total",
+        ("provider", "model", "reason"),
+        "Requests that failed, by HTTP status or timeout, connection, cancelled, other; budget: was not sent, because"
+        " it could not have been in time.",
+    ),
+    _counter(
+        "llm_throttled_total",
+        ("provider", "model"),
+        "Answers by which a provider made the whole fleet pause (429, 503).",
+    ),
+    _counter(
+        "llm_waits_total",
+        ("provider", "reason"),
+        "Calls that had to wait for requests, tokens, concurrency, or while a provider was paused.",
+    ),
+    _histogram("llm_wait_seconds", ("provider",), "Time that these waited.", TASK),
     # ---- health
     _gauge("agent_up", ("agent", "role"), "1 while the agent is alive as far as this one knows, else 0."),
     _histogram(

@@ -1,7 +1,7 @@
 """Settings of every daemon: what there is, its default, and the relations that must hold.
 
 A setting has one name everywhere: field ``state_dir`` is TOML key ``state_dir``, flag ``--state-dir`` and environment
-variable ``A2A_STATE_DIR``; only the names in :data:`UNPREFIXED` come without the prefix. Precedence: flags,
+variable ``A2A_STATE_DIR``; only the names in ``settings_forms.UNPREFIXED`` come without the prefix. Precedence: flags,
 environment, ``.env`` of the working directory, TOML file, default (:mod:`daemons.settings_sources` reads them).
 """
 
@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from a2a_zmq.config import A2AConfig, RedisConfig, is_local, split_address
+from a2a_zmq.llm.providers import Providers
 from daemons.settings_forms import (
     Address,
     AgentIdText,
@@ -27,30 +28,11 @@ from daemons.settings_forms import (
     number_of,
 )
 
-# Environment names that the specification gives without the A2A_ prefix.
-UNPREFIXED: Final = frozenset(
-    {
-        "redis_host",
-        "redis_port",
-        "redis_db",
-        "redis_password",
-        "redis_use_tls",
-        "coordinator_id",
-        "distributor_id",
-        "worker_id",
-    }
-)
-
 # Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
 # ids without a number get the base. The coordinators' range ends where the distributors' begins.
 COORDINATOR_PORT: Final = 5550
 DISTRIBUTOR_PORT: Final = 5560
 METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570}
-
-
-def env_name(field_name: str) -> str:
-    """The environment variable of a setting."""
-    return field_name.upper() if field_name in UNPREFIXED else f"A2A_{field_name.upper()}"
 
 
 class Settings(BaseModel):
@@ -320,7 +302,7 @@ class WorkerSettings(DaemonSettings, RedisUser):
         description="processor-bound tasks that run at the same time, each in a child process; default one a core",
     )
     worker_spare_children: int = Field(
-        1,
+        2,
         ge=0,
         le=64,
         description="child processes kept ready beside busy ones, also while idle: what was killed runs again at once",
@@ -343,6 +325,11 @@ class WorkerSettings(DaemonSettings, RedisUser):
     checkpoint_keep: int = Field(20, ge=1, le=100_000, description="checkpoints that are kept of each thread")
     checkpoint_ttl_s: int = Field(
         7 * 86_400, ge=60, description="seconds after its last step for which a thread's checkpoints are kept"
+    )
+    stream_max_kb: int = Field(4096, ge=64, le=1_048_576, description="KiB kept of what a graph's task streams")
+    stream_ttl_s: int = Field(3600, ge=60, description="seconds after its last event for which that is kept")
+    llm_providers: Providers = Field(
+        {}, description="chat models for graphs and handlers: a table for each, or a TOML file of tables"
     )
     worker_labels: Labels = Field({}, description="labels that tasks may ask for, as name=value, comma-separated")
 

@@ -5,13 +5,32 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 from a2a_zmq.config import MIN_SECRET_BYTES, check_address, split_address
 from a2a_zmq.ids import valid_agent_id
+
+# Environment names that the specification gives without the A2A_ prefix.
+UNPREFIXED: Final = frozenset(
+    {
+        "redis_host",
+        "redis_port",
+        "redis_db",
+        "redis_password",
+        "redis_use_tls",
+        "coordinator_id",
+        "distributor_id",
+        "worker_id",
+    }
+)
+
+
+def env_name(field_name: str) -> str:
+    """The environment variable of a setting."""
+    return field_name.upper() if field_name in UNPREFIXED else f"A2A_{field_name.upper()}"
 
 
 def number_of(agent_id: str) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pydantic.fields import FieldInfo
 
-from daemons.settings import MODELS, env_name
-from daemons.settings_forms import default_text
+from daemons.settings import MODELS
+from daemons.settings_forms import default_text, env_name
 
 
 def reference() -> str:

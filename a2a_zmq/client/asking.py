@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,12 @@ from a2a_zmq.client.requests import UNSET, Ask, HistoryEvent, TaskPage
 from a2a_zmq.tasks import Record
 
 
-class FleetRequests:
+class FleetRequests(ABC):
     """Of the blocking client."""
 
+    @abstractmethod
     def _ask(self, ask: Ask) -> dict[str, Any]:
-        raise NotImplementedError
+        """Send a request, and wait for what it returns."""
 
     def get(self, task_id: str) -> Record | None:
         """The task's full record, live or finished; None if the fleet does not know it."""
@@ -88,11 +90,12 @@ class FleetRequests:
         self._ask(requests.resume(task_id, value, answers, asked))
 
 
-class AsyncFleetRequests:
+class AsyncFleetRequests(ABC):
     """Of the asynchronous client."""
 
+    @abstractmethod
     async def _ask(self, ask: Ask) -> dict[str, Any]:
-        raise NotImplementedError
+        """Send a request, and wait for what it returns."""
 
     async def get(self, task_id: str) -> Record | None:
         """The task's full record, live or finished; None if the fleet does not know it."""

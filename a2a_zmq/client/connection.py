@@ -14,9 +14,9 @@ from typing import NamedTuple, Protocol
 
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.streams import Stream
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Busy, FleetUnavailable, MalformedMessage, Refused, RequestRefused
-from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import Port
 
 # With several addresses: how long one of them has to bring a session about before the next is tried.
@@ -142,6 +142,21 @@ class Connection:
         self.core.request(call, self._clock())
         self.wake()
 
+    def stream(self, stream: Stream) -> None:
+        """Read a task's stream from now on."""
+        self.core.streams.add(stream)
+        self.wake()
+
+    def took(self, stream: Stream, size: int) -> None:
+        """Some of it was taken."""
+        if self.core.streams.took(stream, size):
+            self.wake()
+
+    def close_stream(self, stream: Stream) -> None:
+        """Nobody reads it any more."""
+        self.core.streams.close(stream)
+        self.wake()
+
     def check_reach(self, unavailable_after_s: float) -> None:
         """Whether it makes sense to go on waiting.
 
@@ -243,6 +258,7 @@ class Connection:
             finished, tasks.finished = tasks.finished, []
             for entry in finished:
                 entry.sink.finished(entry)
+        self.core.streams.hand_out()
         if calls.answered:
             answered, calls.answered = calls.answered, []
             for call in answered:
@@ -256,9 +272,9 @@ class Connection:
         core, port = self.core, self._link.port
         if not core.peer:
             return
-        for payload, request_id in core.flush(now, port.room(core.peer)):
+        for payload, request_id, type_ in core.flush(now, port.room(core.peer)):
             try:
-                port.send(core.peer, MessageType.REQUEST, payload, now, request_id=request_id)
+                port.send(core.peer, type_, payload, now, request_id=request_id)
             except MalformedMessage as error:
                 core.unsendable(request_id, RequestRefused("PAYLOAD_TOO_LARGE", str(error)))
                 self.wake()

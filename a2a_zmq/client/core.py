@@ -16,12 +16,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from a2a_zmq.client.calls import CallTable
 from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.limits import (
+    BODY_OVERHEAD_BYTES,
+    DEADLINE_SCAN_S,
+    DEFAULT_MAX_PAYLOAD_BYTES,
+    DEFAULT_RETRY_AFTER_S,
+    FINAL_REFUSALS,
+    LOCKED_OUT_S,
+    TRANSIENT,
+)
 from a2a_zmq.client.quantities import bounded, seconds
 from a2a_zmq.client.silence import Silence
+from a2a_zmq.client.streams import StreamTable
 from a2a_zmq.client.submits import MAX_BATCH_TASKS, SubmitTable
 from a2a_zmq.client.tasktable import TaskTable
 from a2a_zmq.client.watches import WatchTable
@@ -29,23 +40,6 @@ from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError, FleetUnavailable, KeyRefused, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, PortEvent, Received, Refusal
-
-# Largest body of one task until the coordinator's welcome says otherwise; below the transport's limit of 1 MiB a frame.
-DEFAULT_MAX_PAYLOAD_BYTES: Final = 900 * 1024
-# Pause before a request is repeated when the refusal names none (a coordinator that is loading or stepping down).
-DEFAULT_RETRY_AFTER_S: Final = 0.2
-# How often deadlines of unanswered requests are looked at; a caller's deadline is kept to this precision.
-DEADLINE_SCAN_S: Final = 0.1
-
-# What a task's body has besides its payload at most (ids, metadata); the coordinator judges the payload itself.
-BODY_OVERHEAD_BYTES: Final = 8 * 1024
-
-# An authentic refusal of our greeting: unless keys or clocks change within a moment, repeating it does not help.
-FINAL_REFUSALS: Final = frozenset({"token", "identity", "revoked", "forbidden", "version", "skew"})
-LOCKED_OUT_S: Final = 2.0
-
-# Refusals that say "not now": the request is repeated until its deadline. All others are final.
-TRANSIENT: Final = frozenset({"BUSY", "UNAVAILABLE", "NOT_LEADER", "DRAINING"})
 
 
 class ClientCore:
@@ -58,6 +52,7 @@ class ClientCore:
     Attributes:
         tasks: tasks that somebody waits for; the shell hands out its ``accepted`` and ``finished``.
         calls: requests that are not submissions; the shell hands out its ``answered``.
+        streams: what is read of tasks' streams.
         peer: id of the coordinator that we have a session with, or "".
         wants_other: the coordinator says that it does not lead.
         others: the shell knows further coordinators: one that does not lead is asked nothing, and left.
@@ -73,6 +68,7 @@ class ClientCore:
         self._submits = SubmitTable()
         self.calls = CallTable()
         self._watches = WatchTable()
+        self.streams = StreamTable()
         self._next_scan = math.inf
         self.trouble = ""
         self._give_up_at = math.inf
@@ -133,6 +129,8 @@ class ClientCore:
                         self._resume(same_process=True)
                 elif message.action == "task_waiting":
                     self.tasks.take_asked(message.payload.get("tasks"))
+                elif message.action == "task_events":
+                    self.streams.take(message.payload)
             elif message.type is MessageType.RESPONSE:
                 self._take_response(message, now)
             elif message.type is MessageType.ERROR:
@@ -209,6 +207,7 @@ class ClientCore:
         for every result that is still to come."""
         self._submits.restart()
         self.calls.resume(same_process=same_process)
+        self.streams.restart()
         self._watch_all()
 
     def _watch_all(self) -> None:
@@ -228,6 +227,8 @@ class ClientCore:
                 if entry.phase == SENT:
                     self.tasks.accept(entry)
             self._heard(now)
+            return
+        if self.streams.answered(request_id):
             return
         if not self.calls.answer(request_id, payload) and self._watches.answered(request_id):
             self._take_watch(payload)
@@ -282,7 +283,8 @@ class ClientCore:
                     self.tasks.finish(one, RequestRefused(code, text))
             return
         again_at = self._later(wait, now) if code in TRANSIENT else None
-        if self.calls.refuse(request_id, code, text, again_at):
+        refused = RequestRefused(code, text)
+        if self.calls.refuse(request_id, code, text, again_at) or self.streams.refused(request_id, refused, again_at):
             self._refused_by(code, text)
         elif request_id in self._watches:
             self._refused_by(code, text)
@@ -318,17 +320,15 @@ class ClientCore:
         Args:
             room: how many messages the outbox takes.
         """
-        for table in (self.calls, self._watches, self._submits):
+        for table in (self.calls, self._watches, self._submits, self.streams):
             table.release(now)
         out: list[Outbound] = []
         if not self._within_reach:
             return out
-        while len(out) < room and (call := self.calls.next(now, self._new_id())) is not None:
-            out.append(call)
-        while len(out) < room and (watch := self._watches.next(now, self._new_id(), self.tasks)) is not None:
-            out.append(watch)
-        while len(out) < room and (submission := self._submits.next(now, self._new_id())) is not None:
-            out.append(submission)
+        watches = partial(self._watches.next, known=self.tasks)
+        for take in (self.calls.next, watches, self.streams.next, self._submits.next):
+            while len(out) < room and (message := take(now, self._new_id())) is not None:
+                out.append(message)
         return out
 
     def unsent(self, request_id: str, now: Now) -> None:
@@ -339,7 +339,7 @@ class ClientCore:
             waiting = [entry for entry in batch if entry.phase == SENT]
             self._put_off(waiting, "BUSY", again_at, hold=False)
             return
-        if not self.calls.refuse(request_id, "BUSY", "", again_at):
+        if not self.calls.refuse(request_id, "BUSY", "", again_at) and not self.streams.unsent(request_id, again_at):
             self._watches.refused(request_id, "BUSY", again_at)
 
     def unsendable(self, request_id: str, error: RequestRefused) -> None:
@@ -353,6 +353,7 @@ class ClientCore:
         for entry in self.tasks.entries():
             self.tasks.finish(entry, FleetUnavailable(reason))
         self.calls.close(FleetUnavailable(reason))
+        self.streams.fail(FleetUnavailable(reason))
         self._submits.clear()
         self._watches.clear()
 
@@ -368,7 +369,7 @@ class ClientCore:
         if not self.peer and not self._gave_up:
             deadline = min(deadline, self._give_up_at)
         if self._within_reach:  # else what is due waits for the next session, which wakes us
-            for table in (self.calls, self._watches, self._submits):
+            for table in (self.calls, self._watches, self._submits, self.streams):
                 deadline = min(deadline, table.next_deadline())
         return deadline
 

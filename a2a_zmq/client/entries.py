@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 from a2a_zmq.errors import FleetError
+from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import Record
 
 # Phases of an entry, in the order in which they are passed.
@@ -109,7 +110,8 @@ class Call:
 
 
 class Outbound(NamedTuple):
-    """A reliable REQUEST to the coordinator."""
+    """A reliable message to the coordinator."""
 
     payload: dict[str, Any]
     request_id: str
+    type: MessageType = MessageType.REQUEST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from a2a_zmq.client.base import REACH_CHECK_S
@@ -12,6 +12,7 @@ from a2a_zmq.client.entries import Asked, Entry
 from a2a_zmq.client.requests import UNSET
 from a2a_zmq.client.submission import value_of
 from a2a_zmq.errors import FleetError, RequestRefused, TaskWaiting
+from a2a_zmq.streams import StreamEvent
 from a2a_zmq.tasks import Record
 
 
@@ -28,6 +29,10 @@ class AsyncOwner(Protocol):
 
     async def wait_for(self, handle: AsyncTaskHandle, timeout: float | None) -> None: ...
 
+    def stream(
+        self, task_id: str, *, after: str | None = None, timeout: float | None = None
+    ) -> AsyncIterator[StreamEvent]: ...
+
 
 class Owner(Protocol):
     """What a handle needs of its client."""
@@ -41,6 +46,10 @@ class Owner(Protocol):
     ) -> None: ...
 
     def wait_for(self, handle: TaskHandle, timeout: float | None) -> None: ...
+
+    def stream(
+        self, task_id: str, *, after: str | None = None, timeout: float | None = None
+    ) -> Iterator[StreamEvent]: ...
 
 
 class AsyncTaskHandle:
@@ -124,6 +133,10 @@ class AsyncTaskHandle:
             RequestRefused: ``NOT_WAITING`` (any more), ``AMBIGUOUS`` (several questions), ``UNKNOWN_TASK``.
         """
         await self._client.resume_asked(self.task_id, value, answers, self._asked)
+
+    def stream(self, *, after: str | None = None, timeout: float | None = None) -> AsyncIterator[StreamEvent]:
+        """What the task's runs tell; see :meth:`AsyncFleetClient.stream`."""
+        return self._client.stream(self.task_id, after=after, timeout=timeout)
 
     async def status(self) -> str:
         """The task's status now; asks the coordinator unless the result is here."""
@@ -263,6 +276,10 @@ class TaskHandle:
             RequestRefused: ``NOT_WAITING`` (any more), ``AMBIGUOUS`` (several questions), ``UNKNOWN_TASK``.
         """
         self._fleet.resume_asked(self.task_id, value, answers, self._asked)
+
+    def stream(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
+        """What the task's runs tell; see :meth:`FleetClient.stream`."""
+        return self._fleet.stream(self.task_id, after=after, timeout=timeout)
 
     def status(self) -> str:
         """The task's status now; asks the coordinator unless the result is here."""

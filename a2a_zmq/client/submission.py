@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -49,10 +49,16 @@ def _as_dict(payload: object) -> dict[str, Any]:
 
 
 def graph_payload(
-    input_: Any, thread_id: str | None, config: Mapping[str, Any] | None, context: Mapping[str, Any] | None
+    input_: Any,
+    thread_id: str | None,
+    config: Mapping[str, Any] | None,
+    context: Mapping[str, Any] | None,
+    stream_mode: str | Sequence[str] = (),
 ) -> dict[str, Any]:
     """The payload of a graph's task."""
-    options = {"thread_id": thread_id, "config": config, "context": context}
+    options: dict[str, Any] = {"thread_id": thread_id, "config": config, "context": context}
+    if stream_mode:
+        options["stream_mode"] = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
     return {"input": input_, **{name: value for name, value in options.items() if value is not None}}
 
 

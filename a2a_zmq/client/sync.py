@@ -26,10 +26,13 @@ from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
 from a2a_zmq.client.handles import Gate, TaskHandle
 from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
+from a2a_zmq.client.reading import read_blocking
 from a2a_zmq.client.requests import Ask
+from a2a_zmq.client.streams import place
 from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_payload
 from a2a_zmq.client.thread import LoopThread
 from a2a_zmq.errors import TaskTimeout
+from a2a_zmq.streams import StreamEvent
 
 # submit_many runs at most this many tasks ahead of the coordinator's answers.
 MAX_UNACCEPTED = 8192
@@ -150,6 +153,7 @@ class FleetClient(FleetRequests):
         thread_id: str | None = None,
         config: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
+        stream_mode: str | Sequence[str] = (),
         idempotency_key: str | None = None,
         task_id: str | None = None,
         **options: Unpack[TaskOptions],
@@ -161,12 +165,13 @@ class FleetClient(FleetRequests):
             input: for the graph; JSON.
             thread_id: the conversation that it belongs to; one of its own by default.
             config, context: as for the graph's ``invoke``; JSON.
+            stream_mode: what :meth:`stream` is to show: ``updates``, ``custom``, ``messages`` …
             idempotency_key, task_id, options: as for :meth:`submit`.
 
         Raises:
             RequestRefused, FleetUnavailable: as :meth:`submit`.
         """
-        payload = graph_payload(input, thread_id, config, context)
+        payload = graph_payload(input, thread_id, config, context, stream_mode)
         return self.submit(f"graph:{name}", payload, idempotency_key=idempotency_key, task_id=task_id, **options)
 
     def submit_many(
@@ -253,6 +258,25 @@ class FleetClient(FleetRequests):
 
     def _check_reach(self) -> None:
         self._thread.connection.check_reach(self._unavailable_after_s)
+
+    # ------------------------------------------------------------ streams
+
+    def stream(self, task_id: str, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
+        """What the runs of a graph's task tell, in order, to its end; the task was submitted with ``stream_mode``.
+
+        Lost connections, replaced coordinators and workers show in nothing but a ``metadata`` event where another
+        attempt begins. Who reads slowly holds up nobody; what is not kept any more by then is told as a ``gap``.
+
+        Args:
+            after: id of an event: begin behind it; by default with the first one that is kept.
+            timeout: seconds to read at most, None for as long as it takes.
+
+        Raises:
+            RequestRefused: ``UNKNOWN_TASK``.
+            TaskTimeout: it has not ended within ``timeout``.
+            FleetUnavailable: no coordinator was reachable for ``unavailable_after_s``.
+        """
+        return read_blocking(self._thread, checked_task_id(task_id), place(after), timeout, self._check_reach)
 
     # ------------------------------------------------------------ bulk
 

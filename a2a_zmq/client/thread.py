@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from a2a_zmq.client.connection import Connection
+from a2a_zmq.client.streams import Stream
 from a2a_zmq.errors import FleetUnavailable
 
 # How long stopping waits for the thread: the good-bye and closing the socket take a few milliseconds.
@@ -80,6 +81,11 @@ class LoopThread:
         """Nobody reads this sink any more; does nothing where the thread is gone."""
         if self._failure is None and not self._stopping and os.getpid() == self._pid:
             self.post(lambda: self.connection.core.tasks.forget(sink))
+
+    def close_stream(self, stream: Stream) -> None:
+        """The same for a task's stream."""
+        if self._failure is None and not self._stopping and os.getpid() == self._pid:
+            self.post(lambda: self.connection.close_stream(stream))
 
     def _drain(self) -> None:
         # Lowered before the inbox is emptied: what is posted from here on wakes us again, or is taken now.

@@ -24,6 +24,7 @@ _CLIENT_REQUESTS = (
     "list_tasks",
     "cancel_tasks",
     "resume_task",
+    "stream_task",
     "fleet_status",
     "history",
 )  # fmt: skip
@@ -46,10 +47,18 @@ REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
 }
 
 EVENTS: dict[tuple[Role, Role], tuple[str, ...]] = {
-    (Role.COORDINATOR, Role.CLIENT): ("task_results", "task_waiting"),
-    (Role.COORDINATOR, Role.OPERATOR): ("task_results", "task_waiting"),
-    (Role.DISTRIBUTOR, Role.COORDINATOR): ("task_results", "task_waiting", "task_unknown", "workers_changed"),
-    (Role.WORKER, Role.DISTRIBUTOR): ("task_results", "task_started", "task_handback"),
+    (Role.CLIENT, Role.COORDINATOR): ("stream_credit",),
+    (Role.OPERATOR, Role.COORDINATOR): ("stream_credit",),
+    (Role.COORDINATOR, Role.CLIENT): ("task_results", "task_waiting", "task_events"),
+    (Role.COORDINATOR, Role.OPERATOR): ("task_results", "task_waiting", "task_events"),
+    (Role.DISTRIBUTOR, Role.COORDINATOR): (
+        "task_results",
+        "task_waiting",
+        "task_unknown",
+        "task_events",
+        "workers_changed",
+    ),
+    (Role.WORKER, Role.DISTRIBUTOR): ("task_results", "task_started", "task_handback", "task_events"),
 }
 
 # What every pair of peers says to keep its session. ``ready`` opens a session and is not said within one.

@@ -8,6 +8,9 @@ Receiving. ZeroMQ over TCP keeps order within a connection and a session's numbe
 come twice because a session ended before its acknowledgement arrived. Request ids of the last messages tell these
 apart; a sender repeats at most its window, so a bounded memory of twice that is enough.
 
+Bulk. What may be lost, and comes in any amount, is sent once, and only while nothing reliable waits and little of it is
+unacknowledged; so it holds nothing up, and never adds up.
+
 A repeated REQUEST needs no cache of answers. It was handled once; its answer either waits for durability in the role
 core or is itself in the outbox of the answering side, where it stays until the requester acknowledged it. So a
 repeated request is only acknowledged again. Only a peer with a new boot id never gets old answers: its outbox is
@@ -55,8 +58,8 @@ class Link:
     """See the module. Knows nothing of keys, sockets or time."""
 
     __slots__ = (
-        "_config", "_flight_bytes", "_in_flight", "_outbox_bytes", "_seen", "_waiting", "_worthy_count",
-        "_worthy_first", "_worthy_last", "taken", "told",
+        "_bulk", "_bulk_bytes", "_config", "_flight_bytes", "_in_flight", "_outbox_bytes", "_seen", "_waiting",
+        "_worthy_count", "_worthy_first", "_worthy_last", "taken", "told",
     )  # fmt: skip
 
     def __init__(self, config: PortConfig) -> None:
@@ -66,6 +69,8 @@ class Link:
         self._outbox_bytes = 0
         self._flight_bytes = 0
         self._seen: dict[str, None] = {}
+        self._bulk: deque[tuple[int, int]] = deque()  # (number, bytes) of what is not acknowledged
+        self._bulk_bytes = 0
         self._clear_acks()
 
     def _clear_acks(self) -> None:
@@ -94,6 +99,16 @@ class Link:
             return 0
         return self._config.outbox_max_messages - len(self._waiting) - len(self._in_flight)
 
+    def takes_bulk(self) -> bool:
+        """Whether a bulk message may go out now."""
+        config = self._config
+        return not self._waiting and len(self._bulk) < config.bulk_messages and self._bulk_bytes < config.bulk_bytes
+
+    def sent_bulk(self, entry: Entry) -> None:
+        """A bulk message went out, under its ``seq``."""
+        self._bulk.append((entry.seq, len(entry.payload)))
+        self._bulk_bytes += len(entry.payload)
+
     def backlog(self) -> Backlog:
         return Backlog(len(self._waiting) + len(self._in_flight), self._outbox_bytes, len(self._in_flight))
 
@@ -116,6 +131,8 @@ class Link:
             size = len(flight.popleft().payload)
             self._flight_bytes -= size
             self._outbox_bytes -= size
+        while self._bulk and self._bulk[0][0] <= seq:
+            self._bulk_bytes -= self._bulk.popleft()[1]
 
     def reset(self) -> None:
         """The session ended: what was on its way is sent again in the next one."""
@@ -124,6 +141,8 @@ class Link:
             entry.seq = 0
             self._waiting.appendleft(entry)
         self._flight_bytes = 0
+        self._bulk.clear()
+        self._bulk_bytes = 0
         self._clear_acks()
 
     def drop(self) -> None:

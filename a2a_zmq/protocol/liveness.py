@@ -39,8 +39,12 @@ class AttentiveClock:
     anew from then on. Where every gap is late (an overloaded host), holding back would never end; after a few in a row
     verdicts fall again, by attentive time. A pause far longer than those before it begins a new row.
 
+    Who is heard later than one interval after the pause, over a connection that holds, is back: what it says does not
+    come from what piled up meanwhile, so for it all this has ended (:meth:`Liveness.back`).
+
     Attributes:
-        hold_until: no verdict falls before (monotonic).
+        hold_until: no verdict falls before (monotonic), but on those that are back.
+        back_at: who is heard from then on is back (attentive).
         anew_at: nobody's silence, nor the loss of a connection, counts from an earlier moment (attentive).
     """
 
@@ -52,6 +56,7 @@ class AttentiveClock:
         self._late_in_a_row = 0
         self._latest_s = 0.0  # longest of the row
         self.hold_until = -math.inf
+        self.back_at = -math.inf
         self.anew_at = -math.inf
 
     def observe(self, mono: float) -> float:
@@ -75,6 +80,7 @@ class AttentiveClock:
         if self._late_in_a_row <= _HOLDS_IN_A_ROW:
             # A little lateness after a long pause, as when all is read that piled up, does not cut its hold short.
             self.hold_until = max(self.hold_until, mono + max(self._interval_s, min(late_s, _LONGEST_HOLD_S)))
+            self.back_at = mono - self._lost_s + self._interval_s
             if late_s > _LONG_PAUSE_S:
                 self.anew_at = self.hold_until - self._lost_s
 
@@ -111,7 +117,17 @@ _PROBE_AGAIN_S = 0.005
 class Liveness:
     """Health of one peer; all times are attentive."""
 
-    __slots__ = ("_broken_at", "_heard_at", "_probe_again_s", "_probe_at", "_probe_out", "health", "timing")
+    __slots__ = (
+        "_broken_at",
+        "_heard_at",
+        "_heard_whole_at",
+        "_probe_again_s",
+        "_probe_at",
+        "_probe_out",
+        "_spared",
+        "health",
+        "timing",
+    )
 
     def __init__(self, timing: Timing, at: float) -> None:
         self.timing = timing
@@ -120,7 +136,8 @@ class Liveness:
     def renewed(self, at: float) -> None:
         """A session was made: everything before is forgiven."""
         self.health = Health.ALIVE
-        self._heard_at = at
+        self._heard_at = self._heard_whole_at = at
+        self._spared = -math.inf
         self._broken_at: float | None = None
         self._probe_at = math.inf
         self._probe_out = False
@@ -129,17 +146,30 @@ class Liveness:
     def heard(self, at: float) -> None:
         """A verified frame came."""
         self._heard_at = max(at, self._heard_at)
-        if self.health is Health.SUSPECT and self._broken_at is None:
+        if self._broken_at is not None:
+            return
+        self._heard_whole_at = self._heard_at
+        if self.health is Health.SUSPECT:
             self.health = Health.ALIVE
 
     def spared(self, until: float) -> None:
         """We were away ourselves: what went before ``until`` counts for nothing."""
-        self._heard_at = max(until, self._heard_at)
+        self._spared = max(until, self._spared)
         if self._broken_at is not None:
             self._broken_at = max(until, self._broken_at)
 
+    def back(self, since: float) -> bool:
+        """Was it heard since then, over a connection that held? Then it is spared no longer."""
+        if self._heard_whole_at < since:
+            return False
+        self._spared = -math.inf
+        return True
+
+    def _quiet_from(self) -> float:
+        return max(self._heard_at, self._spared)
+
     def silent_s(self, at: float) -> float:
-        return max(0.0, at - self._heard_at)
+        return max(0.0, at - self._quiet_from())
 
     def broke(self, at: float, *, can_probe: bool) -> list[Verdict]:
         """The connection ended."""
@@ -173,7 +203,7 @@ class Liveness:
     def _grace_ends(self, broken_at: float) -> float:
         settled_by_probe = self._probe_out or self._probe_at != math.inf
         grace_ends = broken_at + self.timing.grace_s
-        return max(grace_ends, self._heard_at + self.timing.dead_s) if settled_by_probe else grace_ends
+        return max(grace_ends, self._quiet_from() + self.timing.dead_s) if settled_by_probe else grace_ends
 
     def look(self, at: float) -> list[Verdict]:
         """Whether it is time to look for the process: proof of its end may be had at any time."""
@@ -192,9 +222,9 @@ class Liveness:
                 return [self.died(at, "disconnect")]
             return self.look(at)
         silent_s = self.silent_s(at)
-        if at >= self._heard_at + self.timing.dead_s:
+        if at >= self._quiet_from() + self.timing.dead_s:
             return [self.died(at, "silence")]
-        if at >= self._heard_at + self.timing.suspect_s and self.health is Health.ALIVE:
+        if at >= self._quiet_from() + self.timing.suspect_s and self.health is Health.ALIVE:
             self.health = Health.SUSPECT
             if not self.timing.quiet:
                 return [Verdict("suspect", "silence", silent_s)]
@@ -211,4 +241,4 @@ class Liveness:
         if self._broken_at is not None:
             return min(self._probe_at, self._grace_ends(self._broken_at))
         limit_s = self.timing.suspect_s if self.health is Health.ALIVE else self.timing.dead_s
-        return self._heard_at + limit_s
+        return self._quiet_from() + limit_s

@@ -185,10 +185,11 @@ class Machine(Outbound, ABC):
             self._timers.arm(("life", peer.agent_id), now.mono + max(_SOON_S, due - self._at))
 
     def _check_life(self, peer: Peer, now: Now) -> None:
-        peer.life.spared(self._clock.anew_at)
-        if now.mono < self._clock.hold_until:
+        if not peer.life.back(self._clock.back_at):
+            peer.life.spared(self._clock.anew_at)
+        if now.mono < self._clock.hold_until and not peer.life.back(self._clock.back_at):
             self._judge(peer, peer.life.look(self._at), now)
-            look_in_s = max(_SOON_S, peer.life.look_due() - self._at)
+            look_in_s = max(_SOON_S, min(self.config.heartbeat_s, peer.life.look_due() - self._at))
             self._timers.arm(("life", peer.agent_id), min(self._clock.hold_until, now.mono + look_in_s))
             return
         self._judge(peer, peer.life.check(self._at), now)

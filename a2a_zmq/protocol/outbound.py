@@ -7,7 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import MalformedMessage, Refused
+from a2a_zmq.errors import Busy, MalformedMessage, Refused
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.crypto import KeySource
 from a2a_zmq.protocol.link import Backlog, Entry, Link
@@ -115,6 +115,7 @@ class Outbound:
         *,
         reply_to: str | None = None,
         reliable: bool = True,
+        bulk: bool = False,
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> str:
@@ -129,7 +130,9 @@ class Outbound:
         elif not 0 < len(request_id) <= MAX_ID_CHARS:
             raise MalformedMessage("request_id has a bad length")
         entry = Entry(type_, data, request_id, reply_to, traceparent)
-        if reliable:
+        if bulk:
+            self._bulk(known, entry, now)
+        elif reliable:
             known.link.offer(entry)
             self._flush(known, now)
         else:
@@ -140,6 +143,12 @@ class Outbound:
         """Send unreliably: nothing is kept, and a queue that is full already gets nothing more."""
         if peer.session is not None and now.mono >= peer.congested_until:
             self._transmit(peer, peer.session, entry, now)
+
+    def _bulk(self, peer: Peer, entry: Entry, now: Now) -> None:
+        if peer.session is None or now.mono < peer.congested_until or not peer.link.takes_bulk():
+            raise Busy("bulk", self.config.busy_retry_s)
+        self._transmit(peer, peer.session, entry, now)
+        peer.link.sent_bulk(entry)
 
     def _say(self, peer: Peer, session: Session, type_: MessageType, data: bytes, now: Now) -> None:
         """Send what keeps, opens or ends the session itself."""

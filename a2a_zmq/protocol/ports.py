@@ -172,10 +172,13 @@ class Port(Protocol):
         *,
         reply_to: str | None = None,
         reliable: bool = True,
+        bulk: bool = False,
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> str:
         """Send to a peer; a reliable message is kept and resent until acknowledged, also across reconnects.
+
+        A bulk message is sent once, if nothing reliable waits and little of its kind is on its way.
 
         Values in ``payload`` may be ``orjson.Fragment`` (bytes already encoded).
 
@@ -183,7 +186,7 @@ class Port(Protocol):
             the message's request id.
 
         Raises:
-            Busy: the outbox of the peer is full (bounded in count and bytes).
+            Busy: the outbox of the peer is full (bounded in count and bytes); a bulk message would have to wait.
             Refused: ``unroutable``: no such peer is known.
             MalformedMessage: the payload is not JSON, or the sealed message is larger than the limit.
         """

@@ -4,6 +4,9 @@ The specification's ``shared:distributor:{distributor_id}`` is the header of the
 key of that distributor has this whole name as its hash tag, so all of them share one slot in Redis Cluster. The
 coordinator's own keys do the same with ``shared:coordinator``. Agent ids hold no braces or colons
 (:mod:`a2a_zmq.ids`), so no two names are the same.
+
+What a graph's run tells is in a stream for each task, in a slot of its own: the worker that runs it writes there, and
+knows nothing of sections. Task ids hold no braces.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ KEY_CLASSES: Final[tuple[KeyClass, ...]] = (
     KeyClass("dead", "dead:{{}}", "zset", Retention.TTL, "ids of dead letters by the time of their end"),
     KeyClass("letters", "letters:{{}}", "hash", Retention.TTL, 'task id → dead letter; "" → bytes of all'),
     KeyClass("history", "history:{{}}", "stream", Retention.TRIMMED, "audit events, one entry a write"),
+    KeyClass("stream", "stream:{TASK}", "stream", Retention.TTL, "what a graph's run tells, trimmed at every write"),
     KeyClass("lease", "lease:{{}}", "string", Retention.TTL, "who may write, and its fence"),
     KeyClass("registry", "distributors:{{}}", "hash", Retention.PERMANENT, "distributor id → when it was registered"),
 )
@@ -55,6 +59,7 @@ _BASE: Final = r"(?:shared:distributor:[A-Za-z0-9._~-]+|shared:coordinator)"
 _SHAPE: Final = re.compile(
     rf"(?P<prefix>coordinator|tasks|results|dead|letters|history|lease|distributors):\{{{_BASE}\}}(?P<bucket>(?::coordinator)?:\d+)?\Z"
 )
+_STREAM: Final = re.compile(r"stream:\{[A-Za-z0-9._:@-]{1,128}\}\Z")
 _HEADER: Final = re.compile(rf"{_BASE}\Z")
 _PREFIX_KIND: Final = {"coordinator": "coordinator_header", "distributors": "registry"}
 
@@ -108,6 +113,11 @@ def history(distributor_id: str) -> str:
     return f"history:{{{base(distributor_id)}}}"
 
 
+def stream(task_id: str) -> str:
+    """What the runs of a graph's task tell; see :mod:`a2a_zmq.streams`."""
+    return f"stream:{{{task_id}}}"
+
+
 def lease(section: Section) -> str:
     """The lease of a section's owner.
 
@@ -144,6 +154,8 @@ def classify(key: str) -> KeyClass | None:
     """What kind of key this is; None if it is not one of ours."""
     if _HEADER.match(key):
         return _BY_NAME["header"]
+    if _STREAM.match(key):
+        return _BY_NAME["stream"]
     match = _SHAPE.match(key)
     if match is None:
         return None
@@ -155,7 +167,8 @@ def classify(key: str) -> KeyClass | None:
 
 def distributor_of(key: str) -> str | None:
     """Id of the distributor that one of our keys belongs to ("" for the coordinator's own); None for other keys."""
-    if classify(key) is None:
+    kind = classify(key)
+    if kind is None or kind.name == "stream":
         return None
     tag = key[key.index("{") + 1 : key.index("}")] if "{" in key else key
     return INBOX if tag == base(INBOX) else tag.removeprefix(base("x")[:-1])

@@ -35,9 +35,11 @@ from a2a_zmq.state.section import (
     marks_results,
     plan_write,
 )
+from a2a_zmq.streams import Chunk, EventId
 
 __all__ = ["MemoryHints", "MemoryLeases", "MemoryRedis", "MemoryStore"]
 
+_CHUNKS_STEP: Final = 8
 # Live records of one page.
 _PAGE_STEP: Final = 500
 
@@ -216,6 +218,13 @@ class MemoryStore:
                 break
             events.extend(events_of(entry, task_id))
         return events[: max(0, limit)]
+
+    async def streams(self, wanted: list[tuple[str, EventId]]) -> list[tuple[list[Chunk], bool]]:
+        told = self._world.data(self._client).told
+        found = [
+            [chunk for chunk in told.get(keys.stream(task_id), ()) if chunk.last > after] for task_id, after in wanted
+        ]
+        return [(chunks[:_CHUNKS_STEP], len(chunks) <= _CHUNKS_STEP) for chunks in found]
 
     async def document(self, distributor_id: str) -> SharedAgentState | None:
         data = self._world.data(self._client)

@@ -17,6 +17,7 @@ from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import KeyFact, Section
 from a2a_zmq.state import keys
 from a2a_zmq.state.section import FIELDS, Snapshot
+from a2a_zmq.streams import Chunk
 
 Hint = tuple[str, str, int]
 # What a subscriber that does not read may have waiting; Redis would cut its connection at some point, too.
@@ -31,6 +32,7 @@ class MemoryData:
     hashes: dict[str, dict[str, bytes]] = field(default_factory=dict)  # live tasks and result buckets
     expiry: dict[str, float] = field(default_factory=dict)  # key → monotonic time of its end
     streams: dict[str, deque[bytes]] = field(default_factory=dict)
+    told: dict[str, deque[Chunk]] = field(default_factory=dict)  # what runs of graphs tell
     letters: dict[str, dict[str, tuple[float, bytes]]] = field(default_factory=dict)  # oldest first
     leases: dict[str, str] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from a2a_zmq.state.link import Link
 from a2a_zmq.state.newest import Newest, steps
 from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot
 from a2a_zmq.state.wire import Command
+from a2a_zmq.streams import START, Chunk, EventId, id_text, parse_id
 
 # One step holds Redis for about a millisecond: 1,000 records of 0.5 KB, or 8,000 look-ups, as 1,000 ids in 8 buckets.
 _SCAN_STEP: Final = 1000
@@ -25,6 +26,7 @@ _BUCKETS_STEP: Final = 8
 _HISTORY_STEP: Final = 100
 # Whoever pages does so beside work that must not wait for it.
 _PAGE_STEP: Final = 500
+_CHUNKS_STEP: Final = 8  # of 32 KiB mostly
 _LETTERS_STEP: Final = 50  # they have their payloads
 
 
@@ -143,6 +145,20 @@ class Reads:
             end = "(" + entries[-1][0].decode()
             step = min(_HISTORY_STEP, step * 4)
         return events[: max(0, limit)]
+
+    async def streams(self, wanted: list[tuple[str, EventId]]) -> list[tuple[list[Chunk], bool]]:
+        commands: list[Command] = [
+            ("XRANGE", keys.stream(task_id), f"({id_text(after)}", "+", "COUNT", _CHUNKS_STEP)
+            for task_id, after in wanted
+        ]
+        found: list[tuple[list[Chunk], bool]] = []
+        for entries in await self._ask(commands):
+            chunks = [
+                Chunk(parse_id(fields[1].decode()) or START, parse_id(name.decode()) or START, fields[3])
+                for name, fields in entries
+            ]
+            found.append((chunks, len(entries) < _CHUNKS_STEP))
+        return found
 
     async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
         newest = Newest(wanted, limit)

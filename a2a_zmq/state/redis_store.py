@@ -42,6 +42,7 @@ from a2a_zmq.state.section import (
 )
 from a2a_zmq.state.survey import survey
 from a2a_zmq.state.wire import Command, first_error, to_state_error
+from a2a_zmq.streams import Chunk, EventId
 
 # A conflict means that another writer got in between; with a handful of writers eight attempts always suffice,
 # and a caller that still conflicts wants to know.
@@ -335,6 +336,9 @@ class RedisStore:
 
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         return await self._reads.history(distributor_id, limit, task_id)
+
+    async def streams(self, wanted: list[tuple[str, EventId]]) -> list[tuple[list[Chunk], bool]]:
+        return await self._reads.streams(wanted)
 
     async def document(self, distributor_id: str) -> SharedAgentState | None:
         return await self._reads.document(distributor_id, self._wall())

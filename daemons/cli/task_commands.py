@@ -1,4 +1,4 @@
-"""Commands about tasks: submit, result, resume, task, tasks, explain, cancel, retry, history."""
+"""Commands about tasks: submit, stream, result, resume, task, tasks, explain, cancel, retry, history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, result, resume, task, tasks, explain, cancel, retry, history):
+    for command in (submit, stream, result, resume, task, tasks, explain, cancel, retry, history):
         app.command()(command)
 
 
@@ -33,6 +33,10 @@ def submit(
         typer.Option(help='Tasks, one JSON object a line ("-": standard input): payload, and any option of submit.'),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Show live what a graph tells, then its result.")] = False,
+    stream_mode: Annotated[
+        str | None, typer.Option(metavar="MODE,…", help="What it is to tell: updates, custom, messages, values …")
+    ] = None,
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds that one attempt may take.")] = None,
     max_attempts: Annotated[int, typer.Option(min=1, help="Attempts before it counts as failed.")] = 3,
@@ -62,14 +66,37 @@ def submit(
         raise typer.BadParameter("--file brings its own payloads: leave --payload and --count out")
     if (count or 1) > 1 and not (task_id is None and idempotency_key is None):
         raise typer.BadParameter("--count makes different tasks: leave --task-id and --idempotency-key out")
+    watched = stream or stream_mode is not None
+    if watched and (file is not None or count is not None):
+        raise typer.BadParameter("--stream shows one task: leave --file and --count out")
     if file is not None:
         specs = submitting.read_tasks(file, task_type, options)
     elif task_type is None:
         raise typer.BadParameter("TYPE is missing (only --file may name it in each line)")
     else:
         given = submitting.parse_payload("{}" if payload is None else payload)
+        if watched:
+            from daemons.cli import streaming
+
+            spec = {"task_type": task_type, "payload": given, **options}
+            streaming.submit(run, spec, streaming.modes_of(stream_mode))
+            return
         specs = ({"task_type": task_type, "payload": given, **options} for _ in range(count or 1))
     submitting.submit(run, specs, wait=wait)
+
+
+def stream(
+    ctx: typer.Context,
+    task_id: TaskIdArgument,
+    *,
+    after: Annotated[
+        str | None, typer.Option("--from", metavar="EVENT", help="Only what comes after the event with this id.")
+    ] = None,
+) -> None:
+    """Show what a graph's task tells, live or again, then its result. It must have been submitted with stream modes."""
+    from daemons.cli import streaming
+
+    streaming.attach(invocation(ctx), task_id, after)
 
 
 def result(ctx: typer.Context, task_id: TaskIdArgument) -> None:

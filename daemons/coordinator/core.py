@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from a2a_zmq.clock import Now
-from a2a_zmq.ids import valid_agent_id
 from a2a_zmq.interfaces import Section
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
@@ -32,9 +31,11 @@ from daemons.coordinator.explaining import Explaining
 from daemons.coordinator.failover import Failover
 from daemons.coordinator.leaving import Leaving
 from daemons.coordinator.lists import Lists
+from daemons.coordinator.local_calls import LocalCalls
 from daemons.coordinator.queries import Queries
 from daemons.coordinator.results import Results
 from daemons.coordinator.staging import INBOX_SECTION
+from daemons.coordinator.streams import SendEvents, Streams
 from daemons.coordinator.submissions import Submissions
 from daemons.coordinator.supervision import Supervision
 from daemons.coordinator.sync import Sync
@@ -49,7 +50,6 @@ from daemons.runtime.contract import (
     Exit,
     FenceMoved,
     Hint,
-    LocalAnswer,
     LocalCall,
     Meter,
     OwnershipGained,
@@ -95,12 +95,13 @@ class CoordinatorCore:
         self._audit_tokens = config.audit_per_s
         self._audited_at = -math.inf
         self._max_batch = config.batch_room()
-        self._submissions = submissions = Submissions(desk)
+        submissions = Submissions(desk)
         results = Results(desk)
         queries, lists = Queries(desk, self.supervision), Lists(desk, self.supervision)
         explaining, commands = Explaining(desk, self.failover), Commands(desk)
         self.leaving = Leaving(desk, commands)
         self.waits = Waits(desk)
+        self.streams = Streams(desk, self.waits)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
             BatchApplied: self._batch_applied,
@@ -118,7 +119,7 @@ class CoordinatorCore:
             StandsBy: self._stands_by,
             Refusal: self._refused,
             DrainRequested: self.leaving.requested,
-            LocalCall: self._local_call,
+            LocalCall: LocalCalls(desk, self.sync, submissions, self.supervision).call,
         }
         self._client_requests: dict[str, Callable[[Client, Message, Now], None]] = {
             "submit_tasks": submissions.submit,
@@ -132,6 +133,7 @@ class CoordinatorCore:
             "history": queries.history,
             "cancel_tasks": commands.cancel,
             "resume_task": self.waits.resume,
+            "stream_task": self.streams.open,
             "retry_tasks": commands.retry,
             "drain_agent": self.leaving.drain_agent,
             "failover": self.failover.request,
@@ -141,16 +143,12 @@ class CoordinatorCore:
             "task_results": results.task_results,
             "task_unknown": results.task_unknown,
             "task_waiting": self.waits.asked,
+            "task_events": self.streams.told,
             "resume_tasks": self.waits.told,
             "explain": explaining.told,
             "workers_changed": results.workers_changed,
             "heartbeat": self.sync.beat,
             "audit": self.supervision.reconciler.said,
-        }
-        self._local_calls: dict[str, Callable[[LocalCall, Now], None]] = {
-            "assign_task_to_distributor": self._assign,
-            "register_distributor": self._register,
-            "status": self._local_status,
         }
 
     # ------------------------------------------------------------ the contract
@@ -169,6 +167,7 @@ class CoordinatorCore:
             self.assigner.policy.settle(now)
         if desk.joined:
             self.waits.settle(now)
+        self.streams.settle(now)
         desk.out.extend(desk.clients.flush(now))
         desk.questions.expire(now)
         self.leaving.settle(now)
@@ -239,6 +238,7 @@ class CoordinatorCore:
             self.assigner.next_deadline(),
             desk.clients.next_deadline(),
             desk.questions.next_deadline(),
+            self.streams.next_deadline(),
             self.leaving.next_deadline(),
         )
 
@@ -252,7 +252,11 @@ class CoordinatorCore:
             if home is not None:
                 self._from_distributor(home, message, action, now)
             return
-        if message.type is not MessageType.REQUEST or event.role not in (Role.CLIENT, Role.OPERATOR):
+        if event.role not in (Role.CLIENT, Role.OPERATOR):
+            return
+        if action == "stream_credit":
+            self.streams.credit(event.peer, message, now)
+        if message.type is not MessageType.REQUEST:
             return
         handler = self._client_requests.get(action)
         if handler is None:
@@ -294,6 +298,7 @@ class CoordinatorCore:
             self.waits.came(event.peer.agent_id)
         elif event.peer.role in (Role.CLIENT, Role.OPERATOR):
             self.desk.clients.came(event.peer.agent_id, event.peer.role)
+            self.streams.went(event.peer.agent_id)
 
     def _peer_suspect(self, event: PeerSuspect, now: Now) -> None:
         home = self.desk.ledger.distributors.get(event.agent_id)
@@ -305,12 +310,15 @@ class CoordinatorCore:
             self.sync.went(event, now)
         else:
             self.desk.clients.went(event.agent_id)
+            self.streams.went(event.agent_id)
 
     def _undelivered(self, event: Undelivered, now: Now) -> None:
         effect = event.effect
         home = self.desk.ledger.distributors.get(effect.to)
         if isinstance(effect, Assignment):
             self.assigner.undelivered(effect, event.reason, now)
+        elif isinstance(effect, SendEvents):
+            self.streams.undelivered(effect, now)
         elif home is not None:
             home.needs_sync = True  # a resync or a cancellation was lost: both follow with the next meeting
         elif event.reason == "malformed" and effect.type is MessageType.RESPONSE:
@@ -368,30 +376,3 @@ class CoordinatorCore:
         desk.questions.forget()
         desk.log("error", "ownership_lost", reason=event.reason)
         desk.out.append(Exit(EX_TEMPFAIL, f"no longer the leader: {event.reason}"))
-
-    # ------------------------------------------------------------ in-process API
-
-    def _local_call(self, call: LocalCall, now: Now) -> None:
-        handler = self._local_calls.get(call.name)
-        if handler is None:
-            self.desk.log("error", "unknown_local_call", name=call.name)
-            self.desk.out.append(LocalAnswer(call.call_id, None))
-        else:
-            handler(call, now)
-
-    def _assign(self, call: LocalCall, now: Now) -> None:
-        """Into the named distributor's section, also if it has never connected: it is registered first."""
-        distributor_id = call.args.get("distributor_id")
-        if valid_agent_id(distributor_id):
-            self.sync.registered(str(distributor_id), lambda _, later: self._submissions.assign(call, later), now)
-        else:
-            self._submissions.assign(call, now)
-
-    def _register(self, call: LocalCall, now: Now) -> None:
-        if valid_agent_id(call.args.get("distributor_id")):
-            self.sync.register(call, now)
-        else:
-            self.desk.out.append(LocalAnswer(call.call_id, False))
-
-    def _local_status(self, call: LocalCall, now: Now) -> None:
-        self.desk.out.append(LocalAnswer(call.call_id, self.supervision.fleet_status(now)))

@@ -44,6 +44,8 @@ class Desk:
         letters: dead letters, as counted in the store a while ago and kept up since.
         restaged: live tasks whose records the store had lost and was given again.
         joined: clients that in this wake-up came to wait for tasks that asked something.
+        streamed: tasks whose streams are read by somebody.
+        stopped: those that in this wake-up ended (with their status) or asked something.
         finished: tasks that ended since this process started, by status; ``late``: results that were not wanted.
     """
 
@@ -84,6 +86,8 @@ class Desk:
         self.late = 0
         self.restaged: set[str] = set()
         self.joined: list[tuple[Client, Entry]] = []
+        self.streamed: set[str] = set()
+        self.stopped: list[tuple[str, str]] = []
         self._ended: dict[str, list[bytes]] = {}
 
     # ------------------------------------------------------------ answers
@@ -164,8 +168,14 @@ class Desk:
                 self.staging.section(entry.home.section).drops.append(entry.task_id)
         self._stop_moving(entry)
         self.ledger.remove(entry)
+        self.stops(entry.task_id, status)
         self.recent.put(entry.task_id, encoded)
         self.clients.forward(entry, encoded)
+
+    def stops(self, task_id: str, status: str = "") -> None:
+        """It has ended with this status, or asks something: who reads its stream is to be told, behind the rest."""
+        if task_id in self.streamed:
+            self.stopped.append((task_id, status))
 
     def finish_stored(self, entry: Entry, stored: bytes) -> bool:
         """End a task by the result record found in the store; False if that is no (new) result of it."""
@@ -200,6 +210,7 @@ class Desk:
         self.finished[ABANDONED] += 1
         self._stop_moving(entry)
         self.ledger.remove(entry)
+        self.stops(entry.task_id, ABANDONED)
 
     def _stop_moving(self, entry: Entry) -> None:
         """It ends where it was: the inbox lets go of it."""

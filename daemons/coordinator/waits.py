@@ -74,6 +74,7 @@ class Waits:
             if entry.state == QUEUED:  # it read the task by itself: there is nothing more to tell it
                 home.queue.discard(entry)
                 desk.ledger.sent_all([entry], home)
+            desk.stops(entry.task_id)
             self._say(desk.clients.subscribers(entry), entry, attempt, questions)
 
     def _say(self, clients: Iterable[Client], entry: Entry, attempt: int, questions: Questions) -> None:
@@ -99,9 +100,9 @@ class Waits:
             if wait.open and questions:
                 self._say([client], entry, wait.attempt, questions)
 
-        self._with_questions(entry, known, now)
+        self.with_questions(entry, known, now)
 
-    def _with_questions(self, entry: Entry, then: Callable[[Questions, Now], None], now: Now) -> None:
+    def with_questions(self, entry: Entry, then: Callable[[Questions, Now], None], now: Now) -> None:
         """Call ``then`` with what the task asks; with nothing if that cannot be read."""
         desk = self._desk
         wait = desk.ledger.waits[entry.task_id]
@@ -180,7 +181,7 @@ class Waits:
         wait = self._desk.ledger.waits.get(entry.task_id)
         if wait is not None and wait.open and answer.attempt in (None, wait.attempt):
             answer.attempt = wait.attempt
-            self._with_questions(entry, partial(self._choose, answer, entry), now)
+            self.with_questions(entry, partial(self._choose, answer, entry), now)
         elif answer.attempt is not None and answer.answers is not None:
             self._forward(answer, entry, now)  # perhaps it went on by this answer already: its distributor knows
         else:

@@ -124,6 +124,7 @@ class DistributorCore:
             (Role.WORKER, "task_results"): self._roster.results,
             (Role.WORKER, "task_started"): self._roster.started,
             (Role.WORKER, "task_handback"): self._roster.handback,
+            (Role.WORKER, "task_events"): self._roster.events,
             (Role.WORKER, "heartbeat"): self._roster.beat,
         }
 

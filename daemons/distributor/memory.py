@@ -30,6 +30,7 @@ from a2a_zmq.tasks import IN_PROGRESS, PENDING, TERMINAL, Record
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Effect, Meter
+from daemons.runtime.relaying import Relay
 
 # A worker is given no more than this at a time, by far.
 MAX_STRAYS: Final = 1_000
@@ -326,6 +327,7 @@ class Memory:
         self.reports_dropped = 0
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}
+        self.told = Relay(config.message_bytes)  # what runs tell, in this wake-up
         self.accepted = 0  # since the last history line
 
     def stranger(self, task_id: str, attempt: int) -> None:

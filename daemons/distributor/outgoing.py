@@ -56,7 +56,9 @@ class Outgoing:
             if worker.cancels:
                 self._send_cancels(worker, now)
         if not memory.coordinator_up:
+            memory.told.sends("")
             return
+        memory.out += memory.told.sends(memory.coordinator)
         if now.mono < self._blocked_until:
             if memory.workers_changed or self._unreported:
                 self._wake_at = min(self._wake_at, self._blocked_until)
@@ -163,6 +165,8 @@ class Outgoing:
 
     def undelivered(self, event: Undelivered, now: Now) -> None:
         effect, action = event.effect, event.effect.payload.get("action")
+        if effect.bulk:
+            return
         worker = self._memory.workers.get(effect.to)
         if event.reason == "busy":
             until = now.mono + self._memory.config.blocked_s

@@ -30,7 +30,7 @@ GROWN_S: Final = 5.0
 # A task that is put off again and again is noted in the history no more often than this.
 NOTE_EVERY_S: Final = 60.0
 # Something was read or run: these attempts may have left checkpoints by the graph that they had.
-BEGAN: Final = frozenset({"store"})
+BEGAN: Final = frozenset({"store", "model_busy"})
 
 
 def bind(task: LiveTask, worker: Worker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from a2a_zmq.clock import Now
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.fences import obeyed_above
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp
@@ -228,6 +229,18 @@ class Roster:
             if task is not None and task.attempt == attempt:
                 task.started_mono = now.mono
                 task.started_at = started_at
+
+    def events(self, message: Message, now: Now) -> None:
+        """What runs tell passes through, once or not at all: whoever misses it finds it in the store. What an attempt
+        tells that is not the current one does not."""
+        worker = self._sender(message)
+        items = message.payload.get("tasks")
+        for item in items if worker is not None and isinstance(items, list) else ():
+            task_id = item.get("task_id") if isinstance(item, dict) else None
+            task = worker.held.get(task_id) if worker is not None and isinstance(task_id, str) else None
+            if task is not None and task.attempt == item.get("attempt"):
+                place = {"task_id": task_id, "prev": item.get("prev"), "last": item.get("last")}
+                self._memory.told.add(place, kept_json(item.get("events")))
 
     def handback(self, message: Message, now: Now) -> None:
         """Tasks that the worker never started: they go elsewhere, uncounted.

@@ -23,9 +23,11 @@ from typing import Any, Protocol
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite
+from a2a_zmq.llm.calls import Call
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from a2a_zmq.streams import Chunk
 from daemons.runtime.consults import Consult, Consulted
 
 # ---------------------------------------------------------------- events
@@ -152,10 +154,26 @@ class RunStarted:
 
 
 @dataclass(slots=True)
+class RunEvents:
+    """Worker: a run told of its progress, which is stored already (see :mod:`a2a_zmq.streams`)."""
+
+    task_id: str
+    attempt: int
+    chunk: Chunk
+
+
+@dataclass(slots=True)
 class ChildrenReady:
     """Worker: so many child processes run something or could at once."""
 
     count: int
+
+
+@dataclass(slots=True)
+class ModelCalled:
+    """Worker: a run asked a chat model, or was refused to."""
+
+    call: Call
 
 
 @dataclass(slots=True)
@@ -195,7 +213,9 @@ Event = (
     | Consulted
     | RunFinished
     | RunStarted
+    | RunEvents
     | ChildrenReady
+    | ModelCalled
     | DrainRequested
     | LocalCall
 )
@@ -205,8 +225,8 @@ Event = (
 
 @dataclass(slots=True)
 class Send:
-    """Send a message through the port that has this peer. Unreachable peers and full outboxes come back as
-    :class:`Undelivered` only for reliable sends."""
+    """Send a message through the port that has this peer; a bulk one only where it holds nothing up. What is reliable
+    or bulk comes back as :class:`Undelivered` from unreachable peers and full outboxes."""
 
     to: str
     type: MessageType
@@ -214,6 +234,7 @@ class Send:
     reply_to: str | None = None
     reliable: bool = True
     traceparent: str | None = None
+    bulk: bool = False
 
 
 @dataclass(slots=True)
@@ -227,6 +248,7 @@ class Query:
     ``ended`` (``distributor_ids``, ``wanted``, ``limit``, ``dead``; value: newest records of ended tasks or dead
     letters, and id → result record by now), ``count_letters`` (``distributor_ids``; value: int),
     ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
+    ``streams`` (``wanted``: (task id, event after which) each; value: chunks of each, and whether that is all),
     ``register`` (``distributor_id``; value: Loaded of the coordinator's section of it), ``document``
     (``distributor_id``), ``page`` (``distributor_id``, ``cursor``; value: (next cursor, records)), ``survey`` (value:
     (Survey, ids of registered distributors)), ``lease`` (``distributor_id``; value: as :meth:`StateStore.lease`),
@@ -306,7 +328,7 @@ Effect = Send | Query | Consult | StartRun | StopRun | LocalAnswer | Log | Outra
 
 @dataclass(slots=True)
 class Undelivered:
-    """A reliable Send could not be queued (``busy`` or ``unroutable``); the core decides what becomes of it."""
+    """A reliable or bulk Send could not be queued (``busy`` or ``unroutable``); the core decides what becomes of it."""
 
     effect: Send
     reason: str

@@ -333,6 +333,7 @@ class Engine:
                     now,
                     reply_to=effect.reply_to,
                     reliable=effect.reliable,
+                    bulk=effect.bulk,
                     traceparent=effect.traceparent,
                 )
             except Busy:
@@ -347,7 +348,7 @@ class Engine:
                 return
         if reason != "busy":
             self._meter.count("routing_errors_total", reason=reason)
-        if effect.reliable:
+        if effect.reliable or effect.bulk:
             self._inbox.append(Undelivered(effect, reason))
 
     def _commit(self, now: Now) -> None:

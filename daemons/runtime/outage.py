@@ -108,6 +108,8 @@ class OutageKeeper:
             if lost:
                 self._log.warning("state_lost", **told)
                 engine.state_lost()
+            elif engine.rising:
+                return  # our own fence, which is being raised: it is handed in under that one
             else:
                 # It stays on our disk until we own the section again: somebody should see to it that we do.
                 self._log.error("spool_fenced", **told)

@@ -119,17 +119,12 @@ class Ownership:
     async def run(self) -> None:
         """For ever: own, keep, and own again. Ends only by cancellation, or by an error that trying cannot mend."""
         while True:
-            started = self._clock().mono
-            held = await self._acquire()
-            self._meter.observe("lease_acquire_seconds", self._clock().mono - started)
-            if held.found_fence < self._fence and not self._state_lost:
-                # The store forgot that we ever held it, and with it what we had written: nobody may have noticed yet.
-                self._state_lost = True
-                continue
-            untouched = self._engine.owner and held.fence - self._fence in (0, 1) and not self._state_lost
-            if self._fence and untouched:
-                self._engine.fence_moved(held.fence)
-            elif not await self._load_as(held):
+            # A write of ours that is on its way is refused as soon as our own request has raised the fence: that must
+            # not be taken for somebody else's. If it was somebody else's, this request shows it.
+            self._engine.rising = True
+            held = await self._own_again()
+            self._engine.rising = False
+            if held is None:
                 continue
             self._fence = held.fence
             self.held = held
@@ -139,6 +134,22 @@ class Ownership:
             await self._keep(held)
             self.held = None
             self._turned()
+
+    async def _own_again(self) -> Held | None:
+        """Acquire, and load what may have changed. None: it was lost again meanwhile."""
+        started = self._clock().mono
+        held = await self._acquire()
+        self._meter.observe("lease_acquire_seconds", self._clock().mono - started)
+        if held.found_fence < self._fence and not self._state_lost:
+            # The store forgot that we ever held it, and with it what we had written: nobody may have noticed yet.
+            self._state_lost = True
+            return None
+        untouched = self._engine.owner and held.fence - self._fence in (0, 1) and not self._state_lost
+        if self._fence and untouched:
+            self._engine.fence_moved(held.fence)
+        elif not await self._load_as(held):
+            return None
+        return held
 
     async def _load_as(self, held: Held) -> bool:
         try:

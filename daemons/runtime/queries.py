@@ -104,6 +104,8 @@ async def answer_query(store: StateStore, query: Query, leases: seizing.Borrower
         # Each event is a JSON array that begins with its ISO time, so the text sorts by time.
         events.sort(reverse=True)
         return events[:limit]
+    if query.op == "streams":
+        return await store.streams(args["wanted"])
     if query.op == "register":
         await store.register_distributor(args["distributor_id"])
         return await store.load(Section(args["distributor_id"], "coordinator"))

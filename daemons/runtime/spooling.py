@@ -18,6 +18,7 @@ from typing import Any, Final
 from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import Held, Loaded, Mark, Section, SectionWrite, StateStore, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
+from a2a_zmq.streams import Chunk, EventId
 from daemons.runtime.breaker import Breaker
 from daemons.runtime.merging import Group, Merger, drop_outlived, forget, groups_of, outlived_of, outlived_puts
 from daemons.runtime.spool import ROW_OVERHEAD, Kept, Spool, SpoolRefused
@@ -369,6 +370,10 @@ class SpoolingStore:
     async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
         self._check()
         return await self._inner.history(distributor_id, limit, task_id)
+
+    async def streams(self, wanted: list[tuple[str, EventId]]) -> list[tuple[list[Chunk], bool]]:
+        self._check()
+        return await self._inner.streams(wanted)
 
     async def document(self, distributor_id: str) -> SharedAgentState | None:
         self._check()

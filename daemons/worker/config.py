@@ -47,6 +47,6 @@ class WorkerConfig:
     drain_timeout_s: float = 10.0
     stop_grace_s: float = 0.5
     kill_grace_s: float = 1.0
-    spare_children: int = 1
+    spare_children: int = 2
     child_idle_s: float = 60.0
     child_start_s: float = 60.0

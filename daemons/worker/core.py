@@ -10,7 +10,7 @@ attempts of a worker that dies are repeated elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from a2a_zmq.clock import Now, iso
@@ -28,6 +28,8 @@ from daemons.runtime.contract import (
     LocalCall,
     Log,
     Meter,
+    ModelCalled,
+    RunEvents,
     RunFinished,
     RunStarted,
     Send,
@@ -35,12 +37,14 @@ from daemons.runtime.contract import (
     StopRun,
     Undelivered,
 )
+from daemons.runtime.relaying import Relay
 from daemons.worker import reports
 from daemons.worker.board import Board
 from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
 from daemons.worker.drain import Drain
 from daemons.worker.kinds import PROCESS, TaskKind
+from daemons.worker.model_calls import count_call
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.story import Story
@@ -85,17 +89,18 @@ class WorkerCore:
         self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == PROCESS)
         self._credit = Credit(self._board, config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
+        self._relay = Relay(config.message_bytes)
         self._oversight = Oversight(self._board, self._uplink, config, meter)
         self._drain = Drain()
         self._executor_problem = ""
         self._story = Story(agent_id)
         self._ended = dict.fromkeys(("completed", "failed", "abandoned", "waiting", "moved", "put_off"), 0)
         self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
-        self._actions = {
+        self._actions: dict[str, Callable[[Message, Now], list[Effect]]] = {
             "assign_tasks": self._assign_tasks,
             "assign_task": self._assign_tasks,
             "cancel_tasks": self._cancel_tasks,
-            "drain": self._drain_asked,
+            "drain": lambda _, now: self._begin_drain("asked by the distributor", config.drain_timeout_s, now),
         }
 
     # ------------------------------------------------------------ events
@@ -109,9 +114,13 @@ class WorkerCore:
             run = self._board.get(event.task_id, event.attempt)
             if run is not None:
                 self._board.begun(run, now.mono, event.started_at)
+        elif isinstance(event, RunEvents):
+            self._relay.add(reports.place(event), event.chunk.events)
         elif isinstance(event, ChildrenReady):
             self._credit.slots_ready = event.count
-        elif isinstance(event, Undelivered):
+        elif isinstance(event, ModelCalled):
+            count_call(self._meter, event.call)
+        elif isinstance(event, Undelivered) and not event.effect.bulk:
             self._uplink.undelivered(event, now.mono)
         elif isinstance(event, PeerUp):
             if event.peer.agent_id == self.distributor_id:
@@ -202,9 +211,6 @@ class WorkerCore:
                 self._stop(run, why, now, effects)
         return effects
 
-    def _drain_asked(self, message: Message, now: Now) -> list[Effect]:
-        return self._begin_drain("asked by the distributor", self._config.drain_timeout_s, now)
-
     def _begin_drain(self, reason: str, deadline_s: float, now: Now) -> list[Effect]:
         if not self._drain.begin(reason, now.mono + deadline_s):
             return []
@@ -276,7 +282,7 @@ class WorkerCore:
         sends = self._uplink.sends(
             now.mono, self._granted, len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
-        effects += sends
+        effects += [*sends, *self._relay.sends(self.distributor_id if self._uplink.connected else "")]
         if self._drain.reason:
             self._drain_on(now, effects, just_sent=bool(sends))
         return effects
@@ -388,5 +394,6 @@ class WorkerCore:
         return not self._executor_problem, self._executor_problem
 
     def next_deadline(self) -> float:
-        board, uplink, drain = self._board, self._uplink, self._drain
-        return min(board.next_deadline(), uplink.next_deadline(), drain.next_deadline(len(board)))
+        return min(
+            self._board.next_deadline(), self._uplink.next_deadline(), self._drain.next_deadline(len(self._board))
+        )

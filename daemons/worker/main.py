@@ -41,14 +41,37 @@ def checkpoints_of(settings: WorkerSettings) -> dict[str, Any]:
         "ca_path": str(redis.ca_path) if redis.ca_path else None,
         "keep": settings.checkpoint_keep,
         "ttl_s": settings.checkpoint_ttl_s,
+        "stream_bytes": settings.stream_max_kb * 1024,
+        "stream_ttl_s": settings.stream_ttl_s,
+    }
+
+
+def models_of(settings: WorkerSettings) -> dict[str, Any] | None:
+    """What runs are told of chat models: names of keys, not the keys.
+
+    Raises:
+        ConfigError: a file with a key is missing.
+    """
+    providers = settings.llm_providers
+    if not providers:
+        return None
+    for name, provider in providers.items():
+        if provider.api_key_file is not None:
+            provider.api_key(name)
+    redis = settings.redis_config()
+    return {
+        "providers": {name: each.model_dump(mode="json", exclude_defaults=True) for name, each in providers.items()},
+        "redis_url": redis.url(),
+        "ca_path": str(redis.ca_path) if redis.ca_path else None,
     }
 
 
 async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon = Daemon(settings, Role.WORKER)
     # Handlers are listed by a child process: user modules are never imported here.
+    models = models_of(settings)
     forks = ForkServer(list(settings.worker_graphs)) if settings.worker_graphs else None
-    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs, forks)
+    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs, models, forks)
     config = config_of(settings)
     core = WorkerCore(
         settings.worker_id,
@@ -61,7 +84,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter))
     checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
-    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, forks=forks)
+    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, models=models, forks=forks)
     daemon.shell.runner = executor
     executor.keep_warm()
     daemon.on_exit.append(executor.close)

@@ -35,12 +35,19 @@ class Registry:
         self._kinds: dict[str, TaskKind] = dict(BUILTIN if kinds is None else kinds)
 
     @classmethod
-    def load(cls, sources: Iterable[str] = (), graphs: Iterable[str] = (), forks: ForkServer | None = None) -> Registry:
+    def load(
+        cls,
+        sources: Iterable[str] = (),
+        graphs: Iterable[str] = (),
+        models: dict[str, Any] | None = None,
+        forks: ForkServer | None = None,
+    ) -> Registry:
         """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
 
         Args:
             sources: handlers (see the module's text).
             graphs: ``langgraph.json`` files; each of their graphs is the task type ``graph:NAME``.
+            models: arguments of :func:`a2a_zmq.llm.configure`: modules may make chat models as they are imported.
             forks: has imported LangGraph.
 
         Raises:
@@ -49,9 +56,9 @@ class Registry:
         registry = cls()
         wanted, projects = list(sources), list(graphs)
         if wanted:
-            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted))
+            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models))
         if projects:
-            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, forks))
+            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, models, forks))
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:
@@ -88,14 +95,17 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
 
 
-def _list(setting: str, option: str, sources: list[str], forks: ForkServer | None = None) -> list[dict[str, Any]]:
+def _list(
+    setting: str, option: str, sources: list[str], models: dict[str, Any] | None, forks: ForkServer | None = None
+) -> list[dict[str, Any]]:
+    given = orjson.dumps(models)
     names = ", ".join(sources)
     try:
-        forked = forks.run([option, *sources], LIST_TIMEOUT_S) if forks is not None else None
+        forked = forks.run([option, *sources], given, LIST_TIMEOUT_S) if forks is not None else None
         done = forked or subprocess.run(  # noqa: S603 - our own module, names from the configuration
             [sys.executable, "-m", "daemons.worker.executors.child", option, *sources],
             env=child_environment(),
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             timeout=LIST_TIMEOUT_S,
             check=False,

@@ -13,7 +13,8 @@ from a2a_zmq.clock import iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.models import Task, TaskStatus
 from a2a_zmq.protocol.message import Message, MessageType
-from daemons.runtime.contract import RunFinished, Send
+from a2a_zmq.streams import id_text
+from daemons.runtime.contract import RunEvents, RunFinished, Send
 from daemons.worker.outgoing import Entry
 from daemons.worker.runs import RUNNING, Run
 
@@ -62,6 +63,12 @@ def encode(event: RunFinished) -> bytes:
     if event.detail:
         entry["detail"] = event.detail
     return kept_json(entry)
+
+
+def place(event: RunEvents) -> dict[str, Any]:
+    """Whose events these are, for ``task_events``."""
+    prev, last, _ = event.chunk
+    return {"task_id": event.task_id, "attempt": event.attempt, "prev": id_text(prev), "last": id_text(last)}
 
 
 def unsendable(task_id: str, attempt: int) -> bytes:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
+from a2a_zmq.handlers import InvalidInput
+
 STOP_WORDS = frozenset(("and", "are", "for", "from", "has", "its", "not", "that", "the", "then", "was", "with"))
 MOST_WORDS = 10
 
@@ -37,6 +39,8 @@ class Page(TypedDict):
 
 def find(state: State) -> dict[str, Any]:
     folder = Path(state["folder"])
+    if not folder.is_dir():
+        raise InvalidInput(f"folder: there is no directory {folder}")  # no further attempt would find it
     return {"files": sorted(str(path) for pattern in ("*.md", "*.txt") for path in folder.glob(pattern))}
 
 

@@ -79,6 +79,8 @@ class SimRunner:
         loop, key = fleet.loop, (run.task_id, run.attempt)
         started = fleet.now().wall
         self._agent.event(RunStarted(run.task_id, run.attempt, started))
+        if fleet.telling is not None:
+            fleet.telling.begins(self._agent, run)
         if run.payload.get("hang"):
             self._runs[key] = None
             return
@@ -88,6 +90,8 @@ class SimRunner:
         if self._runs.pop((run.task_id, run.attempt), 0) == 0 or self._agent.shell is not self._shell:
             return
         spent = self._agent.fleet.now().wall - started
+        if (telling := self._agent.fleet.telling) is not None:
+            telling.tell(self._agent, run, 2)
         failing = int(run.payload.get("fail_times", 0)) >= run.attempt
         result = b"null" if failing else orjson.dumps({**run.payload, "attempt": run.attempt})
         outcome, error, kind = ("failed", "simulated", "raised") if failing else ("completed", "", "")

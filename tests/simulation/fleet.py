@@ -24,6 +24,7 @@ from tests.simulation.agent import Agent, Upstream
 from tests.simulation.loss import Loss
 from tests.simulation.network import Network
 from tests.simulation.store import WatchedStore, Wire
+from tests.simulation.telling import Telling
 from tests.simulation.user import User
 from tests.simulation.virtual import WALL_EPOCH_S, VirtualLoop
 from tests.simulation.witness import Witness
@@ -63,6 +64,7 @@ class Fleet:
         failover_s: float = 30.0,
         graphs: bool = False,
         policy: bool = False,
+        tells: bool = False,
     ) -> None:
         """
         Args:
@@ -72,6 +74,7 @@ class Fleet:
             failover_s: the coordinator's setting.
             graphs: tasks are runs of a graph, which all workers have.
             policy: where a task goes is asked of a policy, which answers well, badly, late or never.
+            tells: runs tell what they do, and the client reads along.
             provable: whether who stands by is on the same host, and sees that the owner was killed.
         """
         self.loop = loop
@@ -97,6 +100,7 @@ class Fleet:
         self.user = User(self)
         self.loss = Loss(self)
         self.witness.on_stored = self.loss.stored
+        self.telling = Telling(self, seed) if tells else None
         self.losses = 0
         self.gone_pids: set[int] = set()
         self.over = False

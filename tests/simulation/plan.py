@@ -94,7 +94,9 @@ FAILOVERS = 10  # and so many in this one instead
 GRAPHS, GRAPHS_SHARE = "graphs", 20
 # In so many of those with two distributors a policy of the user's places the tasks.
 POLICIES, POLICIES_SHARE = "policies", 10
-MODES = sorted((*KINDS, GRAPHS, POLICIES))
+# Only if asked for: graphs whose runs tell what they do, and are read.
+STREAMS = "streams"
+MODES = sorted((*KINDS, GRAPHS, POLICIES, STREAMS))
 NEVER = 1e9  # is when a distributor that is gone for good is started again
 
 
@@ -115,7 +117,7 @@ class Plan:
     Attributes:
         limits: everything is bounded so tightly that every bound is met.
         spool: owners keep on their disks what the store cannot take.
-        coordinators, twins, provable, failover_s, graphs, policy: see :class:`tests.simulation.fleet.Fleet`.
+        coordinators, twins, provable, failover_s, graphs, policy, tells: see :class:`tests.simulation.fleet.Fleet`.
     """
 
     seed: int
@@ -130,10 +132,14 @@ class Plan:
     failover_s: float = 30.0
     graphs: bool = False
     policy: bool = False
+    tells: bool = False
 
 
 def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     """The plan of a seed. The seed chooses the mode, too, unless one is given."""
+    if mode == STREAMS:
+        plan = _drawn(seed, GRAPHS, tasks)
+        return dataclasses.replace(plan, mode=f"{STREAMS}, {plan.mode}", tells=True)
     chance = random.Random(f"policies {seed}")
     if mode == POLICIES or (mode is None and chance.random() < POLICIES_SHARE / 100):
         plan = _drawn(seed, None, tasks)

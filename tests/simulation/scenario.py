@@ -68,6 +68,7 @@ def run(plan: Plan, *, keep_notes: bool = False) -> Result:
             failover_s=plan.failover_s,
             graphs=plan.graphs,
             policy=plan.policy,
+            tells=plan.tells,
         )
         try:
             await fleet.start()
@@ -92,12 +93,16 @@ async def settle(fleet: Fleet) -> None:
     """Wait until everything that was asked for is done."""
     user = fleet.user
     await fleet.until(lambda: user.outcomes.keys() >= user.submitted, QUIET_S, "every task has an outcome")
-    recorded, excused = fleet.witness.ended.keys(), fleet.loss.excused
     await fleet.until(
-        lambda: answer_rest(fleet) and not user.accepted_ids - recorded - excused,
+        lambda: answer_rest(fleet) and not unrecorded(fleet) - on_disks(fleet),
         QUIET_S,
-        "what was accepted is recorded",
+        "what was accepted is recorded, or its end is on the disk of one that was replaced",
     )
+    telling = fleet.telling
+    if telling is not None:
+        await fleet.until(
+            lambda: answer_rest(fleet) and not telling.unread(), QUIET_S, "every stream is read to its end"
+        )
     for agent in list(fleet.agents.values()):
         await let_own(fleet, agent)
     spools = [each.disk for each in fleet.agents.values() if not each.gone]
@@ -107,6 +112,18 @@ async def settle(fleet: Fleet) -> None:
         fleet.violate(f"still live in the store: {fleet.live()}")
     if not await fleet.until(lambda: not unacknowledged(fleet), 10.0, "every message is acknowledged"):
         fleet.violate(f"not acknowledged: {unacknowledged(fleet)}")
+
+
+def unrecorded(fleet: Fleet) -> set[str]:
+    """What was accepted and has no result in the store."""
+    return fleet.user.accepted_ids - fleet.witness.ended.keys() - fleet.loss.excused
+
+
+def on_disks(fleet: Fleet) -> set[str]:
+    """Tasks with a result that waits in a spool. (Whoever was told of it does not answer what the task asked before,
+    when another process, which cannot know the end, finds that it waits.)"""
+    disks = [each.disk for each in fleet.agents.values() if not each.gone]
+    return {task_id for disk in disks for write in disk.writes() for task_id in write.results}
 
 
 def answer_rest(fleet: Fleet) -> bool:
@@ -150,7 +167,7 @@ def taken_for_a_killer(fleet: Fleet, record: dict[str, Any]) -> bool:
 def judge(fleet: Fleet) -> None:
     """The last judgement."""
     user, witness, excused = fleet.user, fleet.witness, fleet.loss.excused
-    for task_id in sorted(user.accepted_ids - witness.ended.keys() - excused):
+    for task_id in sorted(unrecorded(fleet)):
         fleet.violate(f"{task_id} was accepted and never recorded")
     for task_id, outcomes in user.outcomes.items():
         if len(outcomes) != 1:
@@ -170,6 +187,8 @@ def judge(fleet: Fleet) -> None:
         told = {*recorded, *witness.set_aside.get(task_id, ())}
         if end["status"] not in allowed or end["status"] not in told:
             fleet.violate(f"{task_id}: the client was told {end['status']} {end.get('error')}, recorded was {recorded}")
+    if fleet.telling is not None:
+        fleet.telling.judge()
     for agent in fleet.agents.values():
         core = agent.core
         if isinstance(core, DistributorCore):

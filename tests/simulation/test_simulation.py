@@ -41,6 +41,11 @@ def test_graphs_that_wait_are_moved_and_put_off(seed: int) -> None:
     assert run_seed(seed, "graphs").violations == ()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_runs_tell_is_read_in_order_and_whole(seed: int) -> None:
+    assert run_seed(seed, "streams").violations == ()
+
+
 # Each was found with one of these: a take-over that dropped reports, took another's attempt for its own or counted
 # anew; a replaced attempt that cancelled its task; a lost state that nobody noticed, or that brought ended tasks back.
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ class User:
         self.accepted_ids.add(entry.task_id)
         self._fleet.note("accepted", entry.task_id)
         self._fleet.witness.accepted(entry.task_id)
+        if self._fleet.telling is not None:
+            self._fleet.telling.read(entry.task_id)
 
     def asked(self, entry: Entry) -> None:
         """Somebody answers a little later; perhaps the next question is there by then."""
@@ -115,6 +117,11 @@ class User:
         fleet = self._fleet
         core = ClientCore(make_id_factory(fleet.rng.randbytes), fleet.rng.random)
         self._connection = Connection(core, list(fleet.coordinators), _Opener(self._open_link), fleet.now)
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -70,6 +70,11 @@ class Measure:
         """Accepted tasks that do not run yet, about; 0 where nobody tells what runs."""
         return 0 if self._ledger is None else self._load.waiting - len(self.running())
 
+    def child_backlog(self) -> int:
+        """Accepted tasks that wait for a child process, about."""
+        sent = sum(each.task_type == CHILD for each in self._load.under_way())
+        return sent - len(self.child_runs(()))
+
     def child_runs(self, spared: Collection[str]) -> list[Run]:
         """What runs in child processes, but for those tasks."""
         return [run for run in self.running() if run.task_type == CHILD and run.task_id not in spared]

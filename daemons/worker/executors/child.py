@@ -23,7 +23,8 @@ from contextlib import suppress
 
 import orjson
 
-from a2a_zmq.handlers import TaskContext, TaskStopped
+from a2a_zmq.handlers import TaskContext, TaskStopped, running
+from a2a_zmq.llm import configure
 from daemons.worker.executors import invoke
 from daemons.worker.executors.frames import Unpacker, pack
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from a2a_zmq.llm.calls import Call
+    from a2a_zmq.streams import Chunk
     from daemons.worker.graphs.runs import GraphRun, GraphRunner
 
 READ_BYTES = 256 * 1024
@@ -104,6 +107,8 @@ class Child:
         options = frames[0][0][1]
         self._max_bytes = options["max_result_bytes"]
         self._checkpoints = options["checkpoints"]
+        if options["models"] is not None:
+            configure(**options["models"], on_call=self._model_called)
         sys.path[:] = options["path"]
         if options["pythonpath"] is None:
             os.environ.pop("PYTHONPATH", None)
@@ -164,6 +169,11 @@ class Child:
             while view:
                 view = view[os.write(self._fd, view) :]
 
+    def _model_called(self, call: Call) -> None:
+        """At once, not with the run's report: what a killed run used counts, too. It costs little beside a call."""
+        with suppress(OSError):  # the worker is gone
+            self._send(["model", *call])
+
     # ------------------------------------------------------------ main thread
 
     def _terminated(self, signum: int, frame: object) -> None:
@@ -190,6 +200,7 @@ class Child:
         started_at, begun = time.time(), time.monotonic()
         if job.timeout_s is not None:
             context.deadline = begun + job.timeout_s
+        running.set(context)
         try:
             self._current = job
             if (job.task_id, job.attempt) in self._stops:
@@ -219,6 +230,7 @@ class Child:
                 kind, error, retryable, detail = invoke.failure(failed, context)
                 outcome = "failed"
         execution_s = time.monotonic() - begun
+        running.set(None)
         self._stops.pop((job.task_id, job.attempt), None)
         self._drained.discard((job.task_id, job.attempt))
         flush()
@@ -259,17 +271,23 @@ class Child:
         if self._graphs is None:
             from daemons.worker.graphs.runs import GraphRunner
 
-            self._graphs = GraphRunner(self._checkpoints)
+            self._graphs = GraphRunner(self._checkpoints, self._max_bytes)
         return self._graphs
 
     def _call_graph(self, job: Job) -> Any:
+        from a2a_zmq.streams import id_text
+
         def running(run: GraphRun) -> None:
             # In this order: who asks meanwhile is seen by one of both.
             job.on_stop, job.on_drain = run.cancel, run.drain
             if (job.task_id, job.attempt) in self._drained:
                 run.drain()
 
-        return self._graph_runner().call(job.reference, job.body, job.context, running, self._max_bytes)
+        def told(chunk: Chunk) -> None:
+            names = id_text(chunk.prev), id_text(chunk.last)
+            self._send(["events", job.task_id, job.attempt, *names], chunk.events)
+
+        return self._graph_runner().call(job.reference, job.body, job.context, running, told)
 
 
 def _interrupt() -> None:
@@ -319,6 +337,10 @@ def main(arguments: list[str]) -> None:
         # Handler modules may print while they are imported: the answer has a descriptor of its own.
         answer = os.dup(1)
         os.dup2(2, 1)
+        with open(0, "rb", closefd=False) as given:  # a fork's sys.stdin was made for another file
+            models = orjson.loads(given.read() or b"null")
+        if models is not None:
+            configure(**models)
         os.write(answer, orjson.dumps(listing(arguments[1:])))
         return
     if len(arguments) > 1:

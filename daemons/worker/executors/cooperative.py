@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from a2a_zmq.handlers import TaskContext
+from a2a_zmq.handlers import TaskContext, running
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.executors import invoke
 
@@ -216,6 +216,7 @@ class AsyncRunner:
         begun = time.monotonic()
         if run.timeout_s is not None:
             context.deadline = begun + run.timeout_s
+        running.set(context)
         try:
             context.raise_if_cancelled()
             handler = invoke.load(attempt.reference)
@@ -328,6 +329,7 @@ class ThreadRunner:
         begun = time.monotonic()
         if run.timeout_s is not None:
             context.deadline = begun + run.timeout_s
+        running.set(context)
         self._open.report([RunStarted(run.task_id, run.attempt, attempt.started_at)])
         try:
             context.raise_if_cancelled()
@@ -338,5 +340,6 @@ class ThreadRunner:
             done = self._open.failed(attempt, error, begun)
         else:
             done = self._open.completed(attempt, value, begun)
+        running.set(None)
         if done is not None:
             self._open.report([done])

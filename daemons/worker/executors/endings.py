@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from daemons.runtime.contract import RunFinished, StartRun
+from a2a_zmq.streams import Chunk, parse_id
+from daemons.runtime.contract import RunEvents, RunFinished, StartRun
 from daemons.worker.executors import invoke
 
 
@@ -41,3 +43,15 @@ def taken_along(
         outcome, error, kind, retryable = invoke.stopped(stop_reason, run.timeout_s)
     begun = time.time() - execution_s
     return RunFinished(run.task_id, run.attempt, outcome, b"null", error, kind, retryable, begun, execution_s, detail)
+
+
+def told(head: Sequence[object], body: bytes) -> RunEvents:
+    """A child's frame of events.
+
+    Raises:
+        ValueError, IndexError: it is none.
+    """
+    prev, last = parse_id(head[3]), parse_id(head[4])
+    if prev is None or last is None:
+        raise ValueError("events without a place")
+    return RunEvents(str(head[1]), int(str(head[2])), Chunk(prev, last, body))

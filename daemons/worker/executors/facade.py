@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from daemons.runtime.contract import Event, RunFinished, StartRun, StopRun
+from a2a_zmq.llm import configure
+from daemons.runtime.contract import Event, ModelCalled, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
 from daemons.worker.executors.forks import ForkServer
@@ -35,6 +36,7 @@ class Executor:
         loop: asyncio.AbstractEventLoop | None = None,
         *,
         checkpoints: dict[str, Any] | None = None,
+        models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
     ) -> None:
         """
@@ -44,6 +46,7 @@ class Executor:
             deliver: called on the loop with everything that happened since the last call, in order.
             loop: the messaging loop; the running one if left out.
             checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
+            models: arguments of :func:`a2a_zmq.llm.configure` for what is run; None if there are none.
             forks: where child processes come from, where there are graphs.
         """
         self._registry = registry
@@ -55,7 +58,9 @@ class Executor:
         self._closed = False
         self._async = AsyncRunner(config.max_result_bytes, self._report)
         self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
-        self._processes = ProcessPool(config, self._report, checkpoints, forks)
+        self._processes = ProcessPool(config, self._report, checkpoints, models, forks)
+        if models is not None:  # of handlers that run in this process
+            configure(**models, on_call=lambda call: self._report([ModelCalled(call)]))
 
     def start(self, run: StartRun) -> None:
         """Run this attempt; what becomes of it is delivered."""

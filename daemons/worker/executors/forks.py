@@ -70,23 +70,28 @@ class ForkServer:
             return self._ready is True
 
     def start(self, arguments: list[str], *descriptors: int) -> Forked | None:
-        """A child with these arguments; standard output and error are the first two descriptors, the numbers of
-        others come to be its last arguments. None where it cannot be forked."""
+        """A child with these arguments; standard input, output and error are the first three descriptors, the numbers
+        of others come to be its last arguments. None where it cannot be forked."""
         if not self.wait_ready(0.0):
             return None
         pid = self._ask(["fork", arguments], list(descriptors))
         return Forked(self, pid) if pid else None
 
-    def run(self, arguments: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes] | None:
+    def run(self, arguments: list[str], given: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes] | None:
         """The same for a child that prints something and ends; None where it cannot be forked.
+
+        Args:
+            given: what it reads from standard input.
 
         Raises:
             subprocess.TimeoutExpired: it did not end in time; it is killed.
         """
         if not self.wait_ready(timeout_s):
             return None
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            forked = self.start(arguments, out.fileno(), err.fileno())
+        with tempfile.TemporaryFile() as read, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            read.write(given)
+            read.seek(0)
+            forked = self.start(arguments, read.fileno(), out.fileno(), err.fileno())
             if forked is None:
                 return None
             code = forked.wait(timeout_s)

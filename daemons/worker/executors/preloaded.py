@@ -4,9 +4,10 @@ It has imported what every graph's run needs, LangGraph above all: a second of p
 children get for nothing. Nothing of the user's is imported here: who knows what that starts. A fork carries over one
 thread only, so it is refused if there are others.
 
-Requests come one by one on a socket that keeps messages apart: ``["fork", arguments]`` with descriptors, the first two
-of which become standard output and error → ``[pid]``, 0 if it failed; ``["wait", pid]`` → ``[exit status]`` of a child
-that has ended. ``["ready", error]`` comes first. At the end of the stream it ends, and the kernel ends its children.
+Requests come one by one on a socket that keeps messages apart: ``["fork", arguments]`` with descriptors, of which the
+first three become standard input, output and error → ``[pid]``, 0 if it failed; ``["wait", pid]`` → ``[exit status]``
+of a child that has ended. ``["ready", error]`` comes first. At the end of the stream it ends, and the kernel ends its
+children.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import orjson
 from daemons.worker.executors import child
 
 MESSAGE_BYTES = 1024 * 1024
-DESCRIPTORS = 3
+DESCRIPTORS = 4
 MODULES = (
     "uvloop",
     "langgraph.graph",
@@ -34,6 +35,7 @@ MODULES = (
     "a2a_zmq.checkpoint.aio",
     "a2a_zmq.checkpoint.claims",
     "daemons.worker.graphs.runs",
+    "daemons.worker.graphs.telling",
 )
 
 
@@ -87,7 +89,7 @@ def begin(server: int, descriptors: list[int], arguments: list[str]) -> list[str
     os.setsid()
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    for number, descriptor in enumerate(descriptors[:2], 1):
+    for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
         os.close(descriptor)
     # The former ones were made for what they led to: a file can be sought in, a pipe cannot.
@@ -97,7 +99,7 @@ def begin(server: int, descriptors: list[int], arguments: list[str]) -> list[str
         )
         for number, former in ((1, sys.stdout), (2, sys.stderr))
     )
-    return [*arguments, *(str(descriptor) for descriptor in descriptors[2:])]
+    return [*arguments, *(str(descriptor) for descriptor in descriptors[3:])]
 
 
 def main() -> None:

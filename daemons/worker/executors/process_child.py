@@ -14,13 +14,14 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from daemons.runtime.contract import StartRun
 from daemons.worker.executors.child import RUN_MARK
-from daemons.worker.executors.forks import ForkServer
+from daemons.worker.executors.forks import Forked, ForkServer
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
 from daemons.worker.registry import child_environment, search_path
 
@@ -128,7 +129,7 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
         try:
-            forked = forks.start([], log_write, log_write, theirs.fileno()) if forks is not None else None
+            forked = _fork(forks, log_write, theirs.fileno()) if forks is not None else None
             self._process = forked or subprocess.Popen(  # noqa: S603 - our own module
                 [*COMMAND, str(os.getpid()), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -358,6 +359,11 @@ class ChildProcess:
                 self._code = -signal.SIGKILL
             os.close(self._pid_fd)
         return self._code
+
+
+def _fork(forks: ForkServer, log: int, theirs: int) -> Forked | None:
+    with Path(os.devnull).open("rb") as nothing:
+        return forks.start([], nothing.fileno(), log, log, theirs)
 
 
 def exit_report(code: int, lines: list[str]) -> tuple[str, str, dict[str, Any]]:

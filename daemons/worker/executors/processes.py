@@ -24,7 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
+from a2a_zmq.llm.calls import Call
+from daemons.runtime.contract import ChildrenReady, Event, ModelCalled, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
 from daemons.worker.executors.forks import ForkServer
@@ -40,26 +41,27 @@ Key = tuple[str, int]
 
 
 class ProcessPool:
-    """Starts lazily: an unused pool costs nothing, an idle one gives its children back, but for a spare if it is kept
-    warm."""
+    """An unused pool costs nothing, an idle one gives its children back, but for a spare if it is kept warm."""
 
     def __init__(
         self,
         config: WorkerConfig,
         report: Callable[[list[Event]], None],
         checkpoints: dict[str, Any] | None = None,
+        models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
             config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
-            checkpoints: what the children are told of the store of checkpoints.
+            checkpoints, models: what the children are told of these.
             forks: where the children come from, if that is not started anew for each.
         """
         self._config = config
         self._report = report
-        self._options = {"max_result_bytes": config.max_result_bytes, "checkpoints": checkpoints or {}}
+        most = config.max_result_bytes
+        self._options = {"max_result_bytes": most, "checkpoints": checkpoints or {}, "models": models}
         self._forks = forks
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
@@ -304,21 +306,20 @@ class ProcessPool:
             child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
+        elif head[0] == "events":
+            self._events.append(endings.told(head, body))
+        elif head[0] == "model":
+            self._events.append(ModelCalled(Call.parse(head[1:])))
         elif head[0] == "back":
             # It may have come to the front here while its return was on the way.
             job = self._jobs[(str(head[1]), int(str(head[2])))]
             child.jobs.remove(job)
             job.stop_stage = 0
-            job.child, job.revoked = None, False
-            if job.stop_reason:
-                self._finish_unstarted(job)
-            else:
-                self._pending.appendleft(job)
+            self._came_back(job)
 
     def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
         _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head
-        job = child.jobs[0]
-        run = job.run
+        run = child.jobs[0].run
         if (task_id, attempt) != (run.task_id, run.attempt) or not isinstance(detail, dict):
             raise ValueError("a result of something else")
         assert isinstance(execution_s, float)
@@ -331,10 +332,8 @@ class ProcessPool:
             lines = child.lines_of(run.task_id, run.attempt)
             if lines:
                 detail["log"] = tail([*detail.get("log", []), *lines])
-        texts = str(outcome), body, str(error), str(kind)
-        self._events.append(
-            RunFinished(run.task_id, run.attempt, *texts, bool(retryable), started_at, execution_s, detail)
-        )
+        told = str(outcome), body, str(error), str(kind), bool(retryable), started_at, execution_s, detail
+        self._events.append(RunFinished(run.task_id, run.attempt, *told))
         child.idle_since = self._used_at = time.monotonic()
         if interrupted:
             child.retired_at = child.idle_since
@@ -364,21 +363,22 @@ class ProcessPool:
     def _take_back(self, child: ChildProcess) -> None:
         """What was given to this child and not begun waits for another one."""
         while child.jobs:
-            job = child.jobs.pop()
-            job.child, job.revoked = None, False
-            if job.stop_reason:
-                self._finish_unstarted(job)
-            else:
-                self._pending.appendleft(job)
+            self._came_back(child.jobs.pop())
+
+    def _came_back(self, job: Job) -> None:
+        job.child, job.revoked = None, False
+        if job.stop_reason:
+            self._finish_unstarted(job)
+        else:
+            self._pending.appendleft(job)
 
     def _ended_with(self, child: ChildProcess, job: Job, code: int) -> None:
         """The child took this run with it."""
-        now = time.monotonic()
         report = exit_report(code, child.lines_of(job.run.task_id, job.run.attempt))
         del self._jobs[(job.run.task_id, job.run.attempt)]
-        self._used_at = now
+        self._used_at = time.monotonic()
         self._spares.lost()
-        self._events.append(endings.taken_along(job.run, report, job.stop_reason, now - job.given_at))
+        self._events.append(endings.taken_along(job.run, report, job.stop_reason, self._used_at - job.given_at))
 
     def _bury(self, child: ChildProcess) -> int:
         self._children.remove(child)

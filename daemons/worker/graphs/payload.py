@@ -1,7 +1,7 @@
 """The payload of a graph task, checked before anything is run. Pure.
 
 ``{"input": …, "thread_id": …, "config": {…}, "context": …, "interrupt_before": […], "interrupt_after":
-[…]}``; all but the input may be left out.
+[…], "stream_mode": […], "stream_subgraphs": …}``; all but the input may be left out.
 """
 
 from __future__ import annotations
@@ -9,8 +9,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from a2a_zmq.handlers import InvalidInput
+from a2a_zmq.streams import STREAM_MODES
 
-MEMBERS: Final = ("input", "thread_id", "config", "context", "interrupt_before", "interrupt_after")
+MEMBERS: Final = (
+    "input",
+    "thread_id",
+    "config",
+    "context",
+    "interrupt_before",
+    "interrupt_after",
+    "stream_mode",
+    "stream_subgraphs",
+)
 # What LangGraph's RunnableConfig has and a task may say; callbacks and the like are no JSON.
 CONFIG_MEMBERS: Final = ("configurable", "recursion_limit", "max_concurrency", "tags", "metadata", "run_name")
 # Ours to set: they say where a run stands.
@@ -24,9 +34,20 @@ class GraphRequest:
     Attributes:
         thread_id: the conversation; the task's own where it names none.
         config: as LangGraph takes it, without our own members.
+        stream_mode: what it is to tell while it runs; empty for nothing.
+        stream_subgraphs: also what happens within subgraphs.
     """
 
-    __slots__ = ("config", "context", "input", "interrupt_after", "interrupt_before", "thread_id")
+    __slots__ = (
+        "config",
+        "context",
+        "input",
+        "interrupt_after",
+        "interrupt_before",
+        "stream_mode",
+        "stream_subgraphs",
+        "thread_id",
+    )
 
     def __init__(self, payload: dict[str, Any], task_id: str) -> None:
         """
@@ -44,6 +65,10 @@ class GraphRequest:
         self.context = payload.get("context")
         self.interrupt_before = _nodes("interrupt_before", payload.get("interrupt_before"))
         self.interrupt_after = _nodes("interrupt_after", payload.get("interrupt_after"))
+        self.stream_mode = _modes(payload.get("stream_mode"))
+        self.stream_subgraphs = payload.get("stream_subgraphs", False)
+        if not isinstance(self.stream_subgraphs, bool):
+            raise InvalidInput("stream_subgraphs: expected true or false")
 
 
 def _thread_id(value: Any) -> str:
@@ -80,3 +105,10 @@ def _nodes(name: str, value: Any) -> list[str] | str | None:
     if not isinstance(value, list) or not all(isinstance(node, str) for node in value):
         raise InvalidInput(f'{name}: expected a list of nodes, or "*"')
     return value
+
+
+def _modes(value: Any) -> tuple[str, ...]:
+    named = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(named, list) or not all(isinstance(mode, str) and mode in STREAM_MODES for mode in named):
+        raise InvalidInput(f"stream_mode: expected some of {', '.join(STREAM_MODES)}")
+    return tuple(dict.fromkeys(named))

@@ -20,12 +20,14 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from a2a_zmq.errors import ConfigError, StaleCheckpointWriter, StateError, StoreUnavailable
+from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
+from a2a_zmq.streams import Chunk
 from daemons.worker.executors.invoke import Ended, encode, one_line
 from daemons.worker.graphs import questions
 from daemons.worker.graphs.loading import Graph, load_graph
 from daemons.worker.graphs.payload import GraphRequest
+from daemons.worker.graphs.streaming import stream
 
 # While another task has the thread it is looked at again after so long; most turns of a conversation take seconds.
 THREAD_BUSY_S: Final = 0.5
@@ -36,12 +38,14 @@ STORE_AWAY_S: Final = 1.0
 
 
 class GraphRun:
-    """Requests to a run, from other threads."""
+    """Requests to a run, from other threads; what it tells."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[Chunk], None]) -> None:
         from langgraph.runtime import RunControl
 
         self.control = RunControl()
+        self.told = told
+        self.teller: Any = None
         self._loop = loop
         self._task: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
@@ -63,12 +67,15 @@ class GraphRun:
 class GraphRunner:
     """What a child process keeps for its graph runs."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], max_bytes: int) -> None:
         """
         Args:
-            options: of the store of checkpoints (``url``, ``keep``, ``ttl_s``); empty where there is none.
+            options: of the store of checkpoints and streams (``url``, ``keep``, ``ttl_s``, ``stream_bytes``,
+                ``stream_ttl_s``); empty where there is none.
+            max_bytes: for what is reported besides a value, and for an event.
         """
         self._options = options
+        self._max_bytes = max_bytes
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._graphs: dict[str, Graph] = {}
@@ -95,22 +102,20 @@ class GraphRunner:
         body: bytes,
         context: TaskContext,
         on_run: Callable[[GraphRun], None],
-        max_bytes: int,
+        told: Callable[[Chunk], None],
     ) -> Any:
         """Run the task; its graph's output.
 
         Args:
             on_run: gets the handle by which other threads stop the run.
-            max_bytes: for what is reported besides a value.
+            told: gets what it streams, when that is stored.
 
         Raises:
             Ended: it waits for somebody, goes on elsewhere, or later.
             InvalidInput, Exception: as handlers do.
         """
-        run = GraphRun(self._loop)
-        return self._loop.run_until_complete(
-            self._run(reference, body, context, run, on_run=on_run, max_bytes=max_bytes)
-        )
+        run = GraphRun(self._loop, told)
+        return self._loop.run_until_complete(self._run(reference, body, context, run, on_run=on_run))
 
     def close(self) -> None:
         """Give the connections to Redis back."""
@@ -126,7 +131,6 @@ class GraphRunner:
         run: GraphRun,
         *,
         on_run: Callable[[GraphRun], None],
-        max_bytes: int,
     ) -> Any:
         run.begins()
         on_run(run)
@@ -134,16 +138,16 @@ class GraphRunner:
         request = GraphRequest(orjson.loads(body), context.task_id)
         graph = self.load(reference)
         try:
-            return await self._claimed(graph, request, context, run, max_bytes)
+            return await self._claimed(graph, request, context, run)
         except StaleCheckpointWriter as error:
             raise Ended("abandoned", f"replaced: {one_line(error)}", "replaced") from None
         except StoreUnavailable as error:
             why = f"the checkpoint store is away: {one_line(error)}"
             raise Ended("put_off", why, "store", detail={"delay_s": STORE_AWAY_S}) from error
+        except ModelBusy as error:
+            raise Ended("put_off", one_line(error), "model_busy", detail={"delay_s": error.retry_after_s}) from error
 
-    async def _claimed(
-        self, graph: Graph, request: GraphRequest, context: TaskContext, run: GraphRun, max_bytes: int
-    ) -> Any:
+    async def _claimed(self, graph: Graph, request: GraphRequest, context: TaskContext, run: GraphRun) -> Any:
         saver, claims = await self._open_store()
         async with graph.opened(_config_of(request, context, 0), saver) as compiled:
             _check_bound(graph, context)
@@ -153,11 +157,11 @@ class GraphRunner:
             renewing = asyncio.create_task(_renew(claims, request.thread_id, claim.fence))
             again = True  # this run is to go on, so nobody else gets the thread meanwhile
             try:
-                output = await self._invoke(compiled, claim.fence, request, context, run)
+                output = await self._told(compiled, claim.fence, request, context, run)
                 again = False
                 if output.interrupts:
-                    pending = await saver.apending_writes(request.thread_id)
-                    raise Ended("waiting", "", "", body=encode(questions.ask(output.interrupts, pending), max_bytes))
+                    asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
+                    raise Ended("waiting", "", "", body=encode(asked, self._max_bytes))
                 return output.value
             except Ended as ended:
                 again = again and ended.retryable
@@ -170,6 +174,26 @@ class GraphRunner:
                 if not again:
                     await claims.release(request.thread_id, claim.fence)
 
+    async def _told(self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun) -> Any:
+        """Run it, streaming what was asked for."""
+        if not request.stream_mode:
+            return await self._invoke(compiled, fence, request, context, run)
+        from daemons.worker.graphs.telling import Teller
+
+        options = {**self._options, "max_bytes": self._max_bytes}
+        teller = Teller(self._saver._client, context.task_id, context.attempt, up=run.told, options=options)
+        waits = False
+        try:
+            await teller.begin()
+            self._saver.before_write = teller.before_checkpoint
+            run.teller = teller
+            output = await self._invoke(compiled, fence, request, context, run)
+            waits = bool(output.interrupts)
+            return output
+        finally:
+            self._saver.before_write = None
+            await teller.end(waits=waits)
+
     async def _invoke(
         self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun
     ) -> Any:
@@ -180,16 +204,19 @@ class GraphRunner:
         if isinstance(answers, dict):
             answers = questions.not_taken(answers, await self._saver.apending_writes(request.thread_id))
         try:
-            return await compiled.ainvoke(
-                Command(resume=answers) if answers else request.input,
-                _config_of(request, context, fence),
-                context=request.context,
-                interrupt_before=request.interrupt_before,
-                interrupt_after=request.interrupt_after,
-                durability="sync",
-                control=run.control,
-                version="v2",
-            )
+            given = Command(resume=answers) if answers else request.input
+            options = {
+                "context": request.context,
+                "interrupt_before": request.interrupt_before,
+                "interrupt_after": request.interrupt_after,
+                "durability": "sync",
+                "control": run.control,
+                "version": "v2",
+            }
+            config = _config_of(request, context, fence)
+            if run.teller is None:
+                return await compiled.ainvoke(given, config, **options)
+            return await stream(compiled, given, config, request, run.teller, **options)
         except GraphDrained:
             raise Ended("moved", "stopped at the end of a step: its worker leaves", "drain") from None
         except GraphRecursionError as error:

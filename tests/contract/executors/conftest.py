@@ -28,7 +28,9 @@ class Rig:
 
     def __init__(self, kinds: dict[str, TaskKind], forks: ForkServer | None, **config: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.config = WorkerConfig(**{"slots": 2, "stop_grace_s": 0.2, "kill_grace_s": 0.3, **config})
+        self.config = WorkerConfig(
+            **{"slots": 2, "spare_children": 1, "stop_grace_s": 0.2, "kill_grace_s": 0.3, **config}
+        )
         self.executor = Executor(Registry(kinds), self.config, self._deliver, self.loop, forks=forks)
         self.finished: dict[str, list[RunFinished]] = {}
         self.begun: list[str] = []

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from a2a_zmq.errors import ConfigError
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.kinds import TaskKind
 from daemons.worker.registry import Registry
@@ -21,6 +22,13 @@ from tests.contract.executors.conftest import HERE, START_S, Rig
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_ours(pid: int) -> bool:
+    try:
+        return parent_of(pid) == os.getpid()
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -48,6 +56,7 @@ def test_a_child_that_cannot_be_forked_any_more_is_started(
         assert server != os.getpid()
         os.kill(server, signal.SIGKILL)
         assert rig.end_of("first").error_kind == "killed"
+        rig.wait(lambda: all(map(is_ours, rig.executor.child_pids())), "the spare child has ended, too")
         mark.unlink()
         rig.start("polite", {"mark": str(mark)}, "second")
         rig.wait(lambda: mark.exists() and mark.read_text(), "the next one runs", START_S)
@@ -65,9 +74,27 @@ def test_a_projects_mistakes_are_told_as_without_forks(server: ForkServer, tmp_p
     for forks in (None, server):
         assert forks is None or forks.wait_ready(START_S)
         with pytest.raises(Exception, match="exit status 3") as error:
-            Registry.load((), [str(file)], forks)
+            Registry.load((), [str(file)], forks=forks)
         told.append((error.type, str(error.value)))
     assert told[0] == told[1]
+
+
+def test_what_one_fork_was_told_of_chat_models_no_other_one_knows(server: ForkServer, tmp_path: Path) -> None:
+    (tmp_path / "modelled.py").write_text("from a2a_zmq.llm import chat_model\nchat_model('slow')\n")
+    file = tmp_path / "langgraph.json"
+    file.write_bytes(orjson.dumps({"graphs": {"modelled": "./modelled.py:graph"}}))
+    models = {"providers": {"fast": {"model": "openai:gpt"}}, "redis_url": "", "ca_path": None}
+    told: list[list[str]] = []
+    for forks in (None, server):
+        assert forks is None or forks.wait_ready(START_S)
+        told.append([])
+        for each in (models, None):
+            with pytest.raises(ConfigError, match="modelled") as error:
+                Registry.load((), [str(file)], each, forks)
+            told[-1].append(str(error.value))
+    assert told[0] == told[1]
+    assert "no provider 'slow' (known: fast)" in told[0][0]
+    assert "no chat models are configured" in told[0][1]
 
 
 def test_no_child_outlives_the_server(tmp_path: Path) -> None:
@@ -75,7 +102,7 @@ def test_no_child_outlives_the_server(tmp_path: Path) -> None:
     assert own.wait_ready(START_S)
     reading, writing = os.pipe()  # a child waits for what it is told first
     with (tmp_path / "log").open("wb") as log:
-        forked = own.start([], log.fileno(), log.fileno(), reading)
+        forked = own.start([], log.fileno(), log.fileno(), log.fileno(), reading)
     assert forked is not None
     with select_on(forked.pid) as ended:
         own.close()

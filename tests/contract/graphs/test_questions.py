@@ -92,7 +92,7 @@ def runner_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[],
     file.write_bytes(orjson.dumps(described))
     with EmbeddedRedis(appendfsync="no") as redis:
         options = {"url": f"redis://127.0.0.1:{redis.port}", "keep": 20, "ttl_s": 600.0}
-        yield lambda: (GraphRunner(options), f"graph:{file}#")
+        yield lambda: (GraphRunner(options, 1 << 20), f"graph:{file}#")
 
 
 class Task:
@@ -111,7 +111,7 @@ class Task:
         runner, project = self._runner_of()
         body = orjson.dumps({"input": {"answers": []}})
         try:
-            return runner.call(project + self._graph, body, context, lambda run: None, 1 << 20)
+            return runner.call(project + self._graph, body, context, lambda run: None, lambda chunk: None)
         except Ended as ended:
             if ended.outcome != "waiting":
                 raise

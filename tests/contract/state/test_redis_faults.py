@@ -23,6 +23,7 @@ from a2a_zmq.state.link import Link
 from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
 from daemons.redis.embedded import free_port
+from daemons.worker.graphs.telling import Teller
 
 MakeWrite = Callable[..., SectionWrite]
 WaitUntil = Callable[..., Awaitable[None]]
@@ -160,6 +161,10 @@ async def test_every_key_has_a_retention_class_that_holds(redis_backend: Any, ma
                 )
             )
     client = redis_backend.client
+    options = {"max_bytes": 1000, "stream_bytes": 1000, "stream_ttl_s": 60, "ttl_s": 60}
+    telling = Teller(client, "t:1@x", 1, up=lambda chunk: None, options=options)
+    await telling.begin()
+    await telling.end()
     found = {key.decode() async for key in client.scan_iter()}
     seen = set()
     for key in found:

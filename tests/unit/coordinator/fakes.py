@@ -10,6 +10,7 @@ import orjson
 from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.state import keys, yielding
+from a2a_zmq.streams import Chunk
 from daemons.runtime.contract import Query
 
 Json = dict[str, Any]
@@ -26,6 +27,7 @@ class Store:
     """
 
     def __init__(self) -> None:
+        self.streams: dict[str, list[Chunk]] = {}
         self.live: dict[str, dict[str, Json]] = {INBOX: {}}
         self.results: dict[str, dict[str, Json]] = {INBOX: {}}
         self.letters: dict[str, dict[str, Json]] = {INBOX: {}}
@@ -166,6 +168,9 @@ class Store:
             return "", self.load(args["distributor_id"]).tasks
         if query.op == "survey":
             return self.survey(COORDINATOR), list(self.registered)
+        if query.op == "streams":
+            told = [[chunk for chunk in self.streams.get(name, ()) if chunk.last > at] for name, at in args["wanted"]]
+            return [(chunks[:8], len(chunks) <= 8) for chunks in told]
         assert query.op == "history", query.op
         wanted = args["task_id"]
         events = [event for event in reversed(self.history) if wanted in (None, event[1])]

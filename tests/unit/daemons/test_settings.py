@@ -18,9 +18,8 @@ from daemons.settings import (
     RedisServerSettings,
     Settings,
     WorkerSettings,
-    env_name,
 )
-from daemons.settings_forms import number_of
+from daemons.settings_forms import env_name, number_of
 from daemons.settings_reference import reference
 from daemons.settings_sources import load, load_or_exit
 

@@ -183,6 +183,38 @@ def test_a_detector_that_was_always_late_is_patient_after_a_long_pause_all_the_s
     assert pipe.hub.downs() == []
 
 
+def test_who_is_back_after_our_own_pause_is_judged_as_ever(pipe: Any) -> None:
+    pipe.advance(1.0)
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.advance(0.5)
+    pipe.stopped.add(WORKER)
+    pipe.advance(1.0)
+    assert pipe.hub.downs() == ["silence"]
+
+
+def test_who_was_back_and_lost_its_connection_then_is_judged_as_ever(pipe: Any) -> None:
+    pipe.advance(1.0)
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.advance(0.5)
+    pipe.disconnect()
+    pipe.advance(0.3)
+    assert pipe.hub.downs() == ["disconnect"]
+
+
+def test_what_piled_up_during_our_own_pause_does_not_show_that_somebody_is_back(pipe: Any) -> None:
+    pipe.advance(1.0)
+    pipe.jump(5)
+    pipe.hub.port.tick(pipe.now)
+    pipe.advance(0.1)
+    pipe.stopped.add(WORKER)
+    pipe.advance(2.5)
+    assert pipe.hub.downs() == []
+    pipe.advance(1.0)
+    assert pipe.hub.downs() == ["silence"]
+
+
 def test_peers_that_gave_us_up_while_we_were_away_have_time_to_come_back(kit: Any) -> None:
     pipe = same_host(kit)
     pipe.advance(1.0)

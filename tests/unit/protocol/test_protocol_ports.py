@@ -213,6 +213,44 @@ def test_unreliable_messages_are_not_kept(pipe: Any) -> None:
     assert numbers(pipe.hub) == [2]
 
 
+def test_bulk_goes_once_and_only_while_little_of_it_is_on_its_way(make_kit: Callable[..., Any]) -> None:
+    pipe = make_kit(bulk_messages=3).pipe()
+    pipe.durable = False
+    for n in range(3):
+        report(pipe, n, bulk=True)
+    with pytest.raises(Busy):
+        report(pipe, 3, bulk=True)
+    pipe.durable = True
+    pipe.advance(0.1)
+    report(pipe, 4, bulk=True)
+    pipe.disconnect()
+    with pytest.raises(Busy):
+        report(pipe, 5, bulk=True)
+    pipe.connect()
+    report(pipe, 6, bulk=True)
+    pipe.pump()
+    assert numbers(pipe.hub) == [0, 1, 2, 6], "what was on its way as the connection broke is not sent again"
+
+
+def test_bulk_is_bounded_in_bytes_and_waits_behind_what_is_reliable(make_kit: Callable[..., Any]) -> None:
+    pipe = make_kit(bulk_bytes=100, window_messages=1).pipe()
+    pipe.durable = False
+    report(pipe, 0, bulk=True)
+    pipe.spoke.port.send(HUB, MessageType.EVENT, {"action": "task_events", "n": "x" * 200}, pipe.now, bulk=True)
+    with pytest.raises(Busy):
+        report(pipe, 1, bulk=True)
+    pipe.durable = True
+    pipe.advance(0.1)
+    report(pipe, 2)
+    report(pipe, 3)
+    with pytest.raises(Busy):
+        report(pipe, 4, bulk=True)
+    pipe.advance(0.1)
+    report(pipe, 5, bulk=True)
+    pipe.pump()
+    assert numbers(pipe.hub)[2:] == [2, 3, 5]
+
+
 def test_many_spokes_are_kept_apart(kit: Any, make_pipe: Callable[..., Any]) -> None:
     pipe = make_pipe(kit.hub(), *(kit.spoke(f"worker-{n}") for n in range(5)))
     pipe.connect()

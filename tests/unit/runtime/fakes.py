@@ -195,6 +195,7 @@ class PlainPort:
         *,
         reply_to: str | None = None,
         reliable: bool = True,
+        bulk: bool = False,
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> str:

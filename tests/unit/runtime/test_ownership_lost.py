@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from a2a_zmq.interfaces import Held, Loaded, Section
+from a2a_zmq.interfaces import Held, Loaded, Section, SectionWrite
 from a2a_zmq.state.memory import MemoryLeases
 from daemons.runtime.contract import OwnershipGained
 from tests.unit.runtime.fakes import SECTION
@@ -106,6 +107,44 @@ def test_what_is_staged_while_a_spool_is_merged_after_a_loss_does_not_end_the_ow
         assert {"t1", "t2"} <= set(await world.stored())
 
     play(story, spooling=True)
+
+
+def test_a_write_that_meets_our_own_new_fence_after_a_wipe_does_not_end_the_ownership() -> None:
+    """The only coordinator took itself for replaced, and left with all that the store had just lost."""
+
+    async def story(world: World) -> None:
+        owner = await world.owner("a")
+        owner.write("t1")
+        await asyncio.sleep(0.05)
+        apply = owner.store.apply
+
+        async def slow(write: SectionWrite) -> int:
+            fence = write.fence
+            await raised.wait()
+            return await apply(SectionWrite(SECTION, fence, write.mutation_id, put_tasks=write.put_tasks))
+
+        acquire, raised = owner.ownership._leases.acquire, asyncio.Event()
+
+        async def slow_reply(*args: Any, **more: Any) -> Held | None:
+            held = await acquire(*args, **more)
+            raised.set()
+            await asyncio.sleep(0.05)
+            return held
+
+        owner.ownership._leases.acquire = slow_reply  # type: ignore[method-assign]
+        owner.store.apply = slow  # type: ignore[method-assign]
+        owner.write("t2")
+        await asyncio.sleep(0.01)
+        world.redis.wipe()
+        await world.until(lambda: len(owner.fences) == 2, "owns it again")
+        owner.store.apply = apply  # type: ignore[method-assign]
+        assert owner.lost == []
+        assert owner.core.of(OwnershipGained)[-1].state_lost
+        owner.write("t1", "t2")
+        await asyncio.sleep(0.05)
+        assert sorted(await world.stored()) == ["t1", "t2"]
+
+    play(story)
 
 
 def test_a_late_refusal_of_a_void_batch_does_not_end_the_next_ownership() -> None:
