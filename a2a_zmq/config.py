@@ -20,6 +20,7 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 # Below this a shared secret can be guessed from a recorded message.
 MIN_SECRET_BYTES: Final = 16
 
+MAX_PORT: Final = 65_535
 ADDRESS: Final = re.compile(r"tcp://(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+|\*):(\d{1,5}|\*)\Z|ipc://\S+\Z|inproc://\S+\Z")
 
 
@@ -184,8 +185,11 @@ def check_address(address: str) -> str:
         ValueError: it is none of ``tcp://HOST:PORT``, ``ipc://PATH``, ``inproc://NAME``.
     """
     found = ADDRESS.match(address)
-    if found is None or (found.group(2) not in {None, "*"} and int(found.group(2)) > 65535):
+    if found is None:
         raise ValueError(f"{address!r} is no address: expected tcp://HOST:PORT or ipc://PATH")
+    port = found.group(2)
+    if port not in {None, "*"} and int(port) > MAX_PORT:
+        raise ValueError(f"{address!r}: port {port} is too high, {MAX_PORT} is the last one")
     return address
 
 

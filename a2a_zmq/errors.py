@@ -38,6 +38,10 @@ class ConfigError(A2AError):
     """A setting is wrong; the text is one line that names the setting and where it was read."""
 
 
+class KeysMissing(ConfigError):
+    """There are no keys yet, of the fleet or of the coordinator; whoever starts these daemons makes them."""
+
+
 class ProtocolError(A2AError):
     """A peer sent something that is not acceptable."""
 
@@ -196,7 +200,7 @@ class TaskFailed(FleetError):
         task_id: which task.
         error: the last attempt's error, one line.
         kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
-            ``unknown_task_type``, ``worker_lost``.
+            ``unknown_task_type``, ``worker_lost``, ``given_up`` (by a retry policy).
     """
 
     def __init__(self, task_id: str, error: str, kind: str = "raised") -> None:

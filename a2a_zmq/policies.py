@@ -1,4 +1,5 @@
-"""What the fleet asks of users' policies, as state of a LangGraph graph: ``StateGraph(PlacementState)``."""
+"""What the fleet asks of users' policies, as states of LangGraph graphs: ``StateGraph(PlacementState)`` or
+``StateGraph(RetryState)``."""
 
 from __future__ import annotations
 
@@ -53,3 +54,82 @@ class PlacementState(TypedDict, total=False):
     tasks: list[PlacementTask]
     distributors: list[PlacementSite]
     placements: dict[str, str]
+
+
+class FailedTask(TypedDict):
+    """A task whose attempt failed, and that has another one left.
+
+    Attributes:
+        attempt: the one that failed.
+        failures: how many of its attempts failed. max_attempts: how many may.
+        kind, error: of this failure: ``raised``, ``timeout``, ``exited``, ``killed`` …, and its text, cut.
+        worker: where it ran. execution_s: how long, if the worker said so.
+        earlier: ``worker`` and ``kind`` of the failures before, oldest first, ten at most.
+        delay_s: when the next attempt begins if you do not say otherwise.
+        least_s: it begins no sooner, because too many attempts of this task type fail.
+        candidates: ids of the connected workers that can run it.
+    """
+
+    task_id: str
+    task_type: str
+    priority: int
+    labels: dict[str, str]
+    client: str
+    created_at: str
+    attempt: int
+    failures: int
+    max_attempts: int
+    kind: str
+    error: str
+    worker: str
+    execution_s: float | None
+    earlier: list[dict[str, str]]
+    delay_s: float
+    least_s: float
+    candidates: list[str]
+
+
+class RetryWorker(TypedDict):
+    """A connected worker.
+
+    Attributes:
+        load: tasks that it holds. limit: how many it takes. slots: how many run at a time.
+        suspect: it may be dead. draining: it takes no more.
+    """
+
+    id: str
+    load: int
+    limit: int
+    slots: int
+    suspect: bool
+    draining: bool
+    task_types: list[str]
+    labels: dict[str, str]
+
+
+class RetryDecision(TypedDict, total=False):
+    """What is to become of a task. Empty: what the built-in rules say.
+
+    Attributes:
+        after_s: the next attempt begins after so many seconds, a day at most.
+        avoid: ids of workers that it is kept away from, as long as there are others that can run it.
+        priority: its new priority, from -1000 to 1000, for good.
+        give_up: why there is to be no further attempt; goes alone. The task fails with this text, as a dead letter.
+    """
+
+    after_s: float
+    avoid: list[str]
+    priority: int
+    give_up: str
+
+
+class RetryState(TypedDict, total=False):
+    """Input (``tasks``, ``workers``) and output (``retries``) of a retry policy.
+
+    Attributes:
+        retries: task id → decision. Tasks that are left out go the built-in way.
+    """
+
+    tasks: list[FailedTask]
+    workers: list[RetryWorker]
+    retries: dict[str, RetryDecision]

@@ -168,7 +168,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "policy_fallbacks_total",
         ("policy", "reason"),
         "Tasks that were decided on the built-in way because the user's policy was late, raised, invalid, stale (its"
-        " choice had gone meanwhile), busy (with an earlier question) or not_asked.",
+        " choice had gone meanwhile), died, busy (with an earlier question, or its start) or not_asked.",
     ),
     _gauge("build_info", ("agent", "role", "version"), "Always 1; its labels say what runs here."),
 )

@@ -184,6 +184,9 @@ class DaemonSettings(Settings):
         le=60_000,
         description="milliseconds between runs of the supervision graph (exceptional events run it at once)",
     )
+    supervision_nodes: str = Field(
+        "", description="nodes of your own in the supervision graph, a dict, as `module:nodes` or `file.py:nodes`"
+    )
     live_after_ms: int = Field(
         5000, ge=1000, description="age of the main loop's last beat at which /livez answers 503"
     )
@@ -214,6 +217,12 @@ class OwnerSettings(DaemonSettings, RedisUser):
         256, ge=1, le=65_536, description="bound of that in MB; above three quarters no new work is taken"
     )
     result_ttl_s: int = Field(86_400, ge=60, description="seconds for which results stay readable")
+    policy_timeout_ms: int = Field(
+        200,
+        ge=1,
+        le=600_000,
+        description="milliseconds that a policy gets for a batch of tasks before these go the built-in way",
+    )
 
     @model_validator(mode="after")
     def _lease(self) -> Self:
@@ -237,9 +246,6 @@ class CoordinatorSettings(OwnerSettings):
     distributor_failover_s: float = Field(30.0, ge=0, description="seconds away until others get its tasks; 0: never")
     placement_policy: str = Field(
         "", description="LangGraph graph that places tasks, as `module:graph` or `file.py:graph`; built in if empty"
-    )
-    policy_timeout_ms: int = Field(
-        200, ge=1, le=600_000, description="milliseconds it gets for a batch of tasks before these go the built-in way"
     )
 
     def hub_address(self) -> str:
@@ -269,6 +275,11 @@ class DistributorSettings(OwnerSettings):
     )
     retry_budget_per_s: int = Field(
         10, ge=1, le=1_000_000, description="and so many a second besides; those beyond both are repeated more slowly"
+    )
+    retry_policy: str = Field(
+        "",
+        description="LangGraph graph that decides on failed attempts, as `module:graph` or `file.py:graph`; "
+        "built in if empty",
     )
 
     @model_validator(mode="after")

@@ -19,7 +19,11 @@ from daemons.env_files import read_env_file
 from daemons.settings import MODELS, Settings
 from daemons.settings_forms import default_text, env_name, is_secret
 
+EX_USAGE: Final = 2  # as argparse and a2actl have it
 EX_CONFIG: Final = 78  # sysexits.h: something in the configuration is wrong; supervisors need not try again
+
+# Where the parser keeps how flags were spelled; no setting has this name.
+_SPELLED: Final = "flags as spelled"
 
 S = TypeVar("S", bound=Settings)
 Sourced = dict[str, tuple[Any, str]]  # setting → (value, where it was read, as the user knows it)
@@ -40,6 +44,7 @@ def load(
     model: type[S],
     flags: Mapping[str, Any] | None = None,
     *,
+    spelled: Mapping[str, str] | None = None,
     config: Path | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
@@ -48,6 +53,7 @@ def load(
 
     Args:
         flags: settings given on the command line (None values are not given).
+        spelled: the flags as they were typed, where one has another name than its setting.
         config: TOML file.
         environ: environment, the process's own by default.
         directory: where a ``.env`` is looked for, the working directory by default.
@@ -64,7 +70,7 @@ def load(
     sourced |= _from_environment(model, os.environ if environ is None else environ, " in the environment")
     for name, value in (flags or {}).items():
         if value is not None:
-            sourced[name] = (value, "--" + name.replace("_", "-"))
+            sourced[name] = (value, (spelled or {}).get(name, "--" + name.replace("_", "-")))
     try:
         return model.model_validate({name: value for name, (value, _) in sourced.items()})
     except ValidationError as error:
@@ -72,23 +78,43 @@ def load(
 
 
 def load_or_exit(model: type[S], argv: Sequence[str] | None = None) -> S:
-    """Settings from the command line and all other sources; a wrong one ends the process: one line, status 78."""
+    """Settings from the command line and all other sources; a wrong one ends the process: one line, status 78, or 2
+    where the command line itself is not understood."""
     parser = _parser(model)
     given = vars(parser.parse_args(argv))
     config = given.pop("config")
     try:
-        return load(model, given, config=config)
+        return load(model, given, spelled=given.pop(_SPELLED, None), config=config)
     except ConfigError as error:
-        parser.error(str(error))
+        parser.fail(EX_CONFIG, str(error))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        """A command line that is not understood."""
+        self.fail(EX_USAGE, message)
+
+    def fail(self, status: int, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {message}\n")
-        raise SystemExit(EX_CONFIG)
+        raise SystemExit(status)
 
 
-def _parser(model: type[Settings]) -> argparse.ArgumentParser:
+class _Setting(argparse.Action):
+    """Keeps the value, and under which name it was given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        spelled = getattr(namespace, _SPELLED, None) or {}
+        setattr(namespace, _SPELLED, {**spelled, self.dest: option_string})
+
+
+def _parser(model: type[Settings]) -> _Parser:
     parser = _Parser(
         prog=f"a2a-{model.role}",
         description=f"The a2a-zmq {model.role}. Precedence: flags, environment, .env, TOML file, default.",
@@ -103,7 +129,7 @@ def _parser(model: type[Settings]) -> argparse.ArgumentParser:
         names = ["--" + name.replace("_", "-")] + (["--id"] if name == own_id else [])
         default = f", default {default_text(field)}" if default_text(field) else ""
         text = f"{field.description} ({env_name(name)}{default})"
-        parser.add_argument(*names, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+        parser.add_argument(*names, action=_Setting, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
     return parser
 
 
@@ -143,7 +169,8 @@ def _explain(error: ValidationError, sourced: Sourced) -> str:
     value, where = sourced.get(name, (None, name))
     if name == "llm_providers":  # a table, in which a key may stand in the wrong place
         return f"{where}: {complaint(error).removeprefix('.llm_providers').lstrip('.: ')}"
-    shown = "" if name in ("redis_password", "token_secret") else f" {value!r}:"
+    told = name in ("redis_password", "token_secret") or repr(value) in message
+    shown = "" if told else f" {value!r}:"
     return f"{where}:{shown} {message[:1].lower()}{message[1:]}"
 
 

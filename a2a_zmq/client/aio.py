@@ -224,7 +224,7 @@ class AsyncFleetClient(AsyncFleetRequests):
         """A handle of a task that was submitted before, by this or another client.
 
         Raises:
-            RequestRefused: ``UNKNOWN_TASK``: it was never accepted, or its result has expired.
+            RequestRefused: ``UNKNOWN_TASK``: it was never accepted, its result has expired, or the store lost it.
         """
         connection = self._connected()
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()

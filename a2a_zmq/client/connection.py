@@ -25,9 +25,9 @@ TRY_ADDRESS_S = 2.0
 NEXT_ADDRESS_S = 0.2
 # How long a coordinator that stands by is kept, so that nobody goes round and round while none leads.
 STANDBY_PAUSE_S = 0.15
-# What the transport's reasons mean to a user.
+# What the transport's reasons mean to a user, after the address.
 CONNECT_TROUBLE = {
-    "unreachable": "nothing answers at that address",
+    "unreachable": "nothing answers",
     "auth": "the coordinator refuses our key",
     "protocol": "what answers there is no coordinator",
     "handshake": "it hangs up: it has other keys than we know of, or is no coordinator",
@@ -208,7 +208,7 @@ class Connection:
 
     def on_failed(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again, we remember why for whoever gives up waiting."""
-        self.core.trouble = CONNECT_TROUBLE.get(reason, reason)
+        self.core.trouble = f"{self.address}: {CONNECT_TROUBLE.get(reason, reason)}"
         now = self._clock()
         if reason in KEYS_DO_NOT_FIT:
             self.core.locked_out(now.mono + KEYS_DO_NOT_FIT[reason])

@@ -263,7 +263,7 @@ class ClientCore:
         for task_id in payload.get("unknown") or ():
             entry = self.tasks.get(task_id)
             if entry is not None and entry.phase in (WATCHED, ACCEPTED):
-                text = f"the fleet does not know task {task_id} (never accepted, or its result has expired)"
+                text = f"the fleet does not know task {task_id} (never accepted, expired, or lost by the store)"
                 self.tasks.finish(entry, RequestRefused("UNKNOWN_TASK", text))
 
     def _take_error(self, message: Message, now: Now) -> None:

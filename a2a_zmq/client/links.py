@@ -13,11 +13,12 @@ from pydantic import SecretStr, ValidationError
 from a2a_zmq.client.connection import Callbacks, Link
 from a2a_zmq.client.environment import ClientSettings
 from a2a_zmq.config import A2AConfig, split_address
-from a2a_zmq.errors import ConfigError
+from a2a_zmq.errors import ConfigError, KeysMissing
 from a2a_zmq.ids import identity_of, make_id_factory
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.protocol.spoke import Spoke
+from a2a_zmq.security.files import check_directory
 from a2a_zmq.security.identity import Identity, open_identity
 from a2a_zmq.security.keyring import KeyDirectory
 from a2a_zmq.transport.context import SocketOptions, TransportContext
@@ -34,7 +35,7 @@ class LinkOpener:
         coordinator_id: who is expected at addresses that name nobody.
 
     Raises:
-        ConfigError: the keys are not usable.
+        ConfigError: the keys are not usable; KeysMissing if there are none yet.
     """
 
     def __init__(self, config: A2AConfig, coordinator_id: str) -> None:
@@ -62,9 +63,10 @@ class LinkOpener:
             heartbeat=lambda _peer, _now: {},
             peer_role=Role.COORDINATOR,
         )
+        encrypted = self._config.use_mtls
+        server_keys = self._server_keys(peer) if encrypted else None
         if self._context is None:
             self._context = TransportContext()
-        encrypted = self._config.use_mtls
         socket = DealerSocket(
             self._context,
             on_frames=callbacks.on_frames,
@@ -77,15 +79,16 @@ class LinkOpener:
                 max_message_bytes=self._config.max_message_bytes, high_water_mark=self._config.high_water_mark
             ),
         )
-        socket.connect(target, self._server_keys(peer) if encrypted else None)
+        socket.connect(target, server_keys)
         return Link(spoke, socket)
 
     def _server_keys(self, peer: str) -> Callable[[], list[bytes]]:
         """Asked at each attempt to connect: keys may be rotated while we run."""
         known = self._identity.server_keys(peer)
         if not known:
-            raise ConfigError(
-                f"the keys of coordinator {peer!r} are not known here (COORDINATOR_ID names the one expected)"
+            raise KeysMissing(
+                f"the keys of coordinator {peer!r} are not known in {self._config.key_dir or self._config.cert_path} "
+                "(COORDINATOR_ID names the one expected)"
             )
 
         def newest() -> list[bytes]:
@@ -126,12 +129,21 @@ def _identity(config: A2AConfig) -> Identity:
     return open_identity(config, role)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a directory above it that we may not enter
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
 def _role_in(path: Path, name: str, role: Role) -> Role:
     """The role that the key directory gives this name; keys are made for it where the issuer's key is at hand."""
     directory = KeyDirectory(path)
-    if not directory.peers_json.exists():
+    if not _exists(directory.peers_json):
+        if _exists(path):
+            check_directory(path)  # what waiting would not change is said first
         # A client makes no fleet: a mistyped directory must not become a new one that no coordinator knows.
-        raise ConfigError(
+        raise KeysMissing(
             f"key directory {path}: there are no keys of a fleet; start its daemons, or `a2actl keys init`"
         )
     known = directory.peers().agents.get(name)

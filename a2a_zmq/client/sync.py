@@ -221,7 +221,7 @@ class FleetClient(FleetRequests):
         """A handle of a task that was submitted before, by this or another client.
 
         Raises:
-            RequestRefused: ``UNKNOWN_TASK``: it was never accepted, or its result has expired.
+            RequestRefused: ``UNKNOWN_TASK``: it was never accepted, its result has expired, or the store lost it.
         """
         gate = Gate()
         handle = TaskHandle(self, gate)

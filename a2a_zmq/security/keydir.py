@@ -82,7 +82,7 @@ class KeyDirectory:
         Returns:
             the names that were added.
         """
-        self._create()
+        self.create()
         with locked(self.path):
             peers = self._issuing()
             added = []
@@ -169,7 +169,7 @@ class KeyDirectory:
         """Write the key directory of a host that runs only this agent: no issuer key, nobody else's secrets."""
         other = KeyDirectory(target)
         self.issue_token(name)
-        other._create()
+        other.create()
         with locked(other.path):
             if other.issuer_key.exists():
                 raise ConfigError(f"key directory {other.path}: has an issuer of its own")
@@ -184,6 +184,14 @@ class KeyDirectory:
         """Whether this agent has, or had, keys here; False where there is no fleet yet."""
         return self.peers_json.exists() and identity_of(name) in self.peers().agents
 
+    def create(self) -> None:
+        """Make the directory, if it is missing; it holds nothing yet."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"key directory {self.path}: cannot be made: {error.strerror}") from None
+        check_directory(self.path)
+
     def ensure(self, name: str, role: Role | str) -> bool:
         """See to it that this agent can start here: directory, issuer and keys are made if they are missing.
 
@@ -197,7 +205,7 @@ class KeyDirectory:
                 for another role.
         """
         identity, role = identity_of(name), Role(role)
-        self._create()
+        self.create()
         with locked(self.path):
             foreign = not self.issuer_key.exists() and (self.peers_json.exists() or self.issuer_pub.exists())
             peers = self.peers() if foreign else self._issuing()
@@ -229,13 +237,6 @@ class KeyDirectory:
 
     def peers(self) -> PeersFile:
         return parse(PeersFile, read_public(self.peers_json), self.peers_json)
-
-    def _create(self) -> None:
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"key directory {self.path}: {error.strerror}") from None
-        check_directory(self.path)
 
     def _issuing(self) -> PeersFile:
         """The peers, on the issuing host; makes whatever a first start (or one that was interrupted) lacks."""

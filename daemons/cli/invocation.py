@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ EX_INTERRUPTED = 130
 OPERATOR = "operator"
 CLIENT = "client"
 DEFAULT_TIMEOUT_S = 30.0
+# How often it is looked whether daemons that are just starting have made the fleet's keys.
+KEYS_POLL_S = 0.1
 
 
 class CommandFailed(Exception):
@@ -82,16 +85,33 @@ class Invocation:
         return OPERATOR if can_make or os.access(directory / f"{OPERATOR}.key", os.R_OK) else CLIENT
 
     def client(self) -> FleetClient:
-        """A client of the fleet that the settings name.
+        """A client of the fleet that the settings name. A fleet that is just being started for the first time has no
+        keys for some seconds; these are waited for, as its coordinator is.
 
         Raises:
             ConfigError: settings or keys are not usable.
+            FleetUnavailable: there are no keys in time.
         """
+        from a2a_zmq.errors import FleetUnavailable, KeysMissing
+
+        timeout_s = self.timeout_s or DEFAULT_TIMEOUT_S
+        left_s, until = timeout_s, time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._client(left_s)
+            except KeysMissing as error:
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    raise FleetUnavailable(f"{error} (waited for {timeout_s:g} s)") from None
+                time.sleep(min(KEYS_POLL_S, left_s))
+                left_s = max(KEYS_POLL_S, until - time.monotonic())
+                self._settings = None  # with the keys comes the operator's identity
+
+    def _client(self, timeout_s: float) -> FleetClient:
         from a2a_zmq.client.links import LinkOpener
         from a2a_zmq.client.sync import FleetClient
 
         settings = self.settings
-        timeout_s = self.timeout_s or DEFAULT_TIMEOUT_S
         return FleetClient(
             list(settings.coordinator_address),
             client_id=settings.client_id,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemons.cli.findings import Check
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import redis
 
 CONNECT_TIMEOUT_S = 1.0
+LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 PINGS = 20
 # Each write to the state costs one round trip, so this is on the way of every task.
 SLOW_PING_S = 0.02
@@ -37,7 +40,12 @@ def redis_checks(run: Invocation) -> list[Check]:
     )
     where = config.url(mask=True)
     try:
-        return [_settings(where, connection.info, _configured(connection)), _latency(connection)]
+        setting = _configured(connection)
+        found = [_settings(where, connection.info, setting), _latency(connection)]
+        pid = int(connection.info("server").get("process_id") or 0)
+        if config.host in LOCAL_HOSTS and writes_to_removed(pid, setting("dir"), setting("appenddirname")):
+            return [_removed(where, pid, setting("dir")), *found[1:]]
+        return found
     except redis.AuthenticationError as error:
         return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD")]
     except redis.RedisError as error:
@@ -45,6 +53,31 @@ def redis_checks(run: Invocation) -> list[Check]:
         return [Check("redis", False, f"{where}: {error}", fix)]
     finally:
         connection.close()
+
+
+def writes_to_removed(pid: int, directory: str | None, name: str | None) -> bool:
+    """Does this process of our host write to an append-only file that somebody else has removed? (Another server with
+    the same directory does that.) No where we may not look.
+    """
+    if not directory or not name:
+        return False
+    files = str(Path(directory) / name) + os.sep
+    try:
+        opened = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    ours = [path for path in opened if path.startswith(files)]
+    # Just after a rewrite a server still has the file before open, besides the present one.
+    return bool(ours) and all(path.endswith(" (deleted)") for path in ours)
+
+
+def _removed(where: str, pid: int, directory: str | None) -> Check:
+    text = f"{where}: process {pid} writes to files in {directory} that were removed: a restart loses its data"
+    fix = (
+        "stop whatever else uses that directory (another server?), then `redis-cli BGREWRITEAOF` writes all data anew;"
+        " each server needs a directory of its own"
+    )
+    return Check("redis", False, text, fix)
 
 
 def _configured(connection: redis.Redis) -> Callable[[str], str | None]:

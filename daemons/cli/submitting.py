@@ -122,15 +122,23 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         head |= {"failed": len(bad), "waiting": len(waiting)}
         print_json({**head, "elapsed_s": round(elapsed_s, 6), "results": results})
     else:
-        _show_results(results, elapsed_s)
+        _show_results([row for row in results if row["status"] in (COMPLETED, WAITING)], len(results), elapsed_s)
     if bad:
-        first = bad[0]
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise CommandFailed(f"task {first['task_id']} {first['status']}: {short(first['error'], 200)}{more}")
+        raise _failure(bad, len(results))
     if waiting:
         first = waiting[0]
         more = f"\n{len(waiting) - 1} more tasks wait for answers" if len(waiting) > 1 else ""
         raise CommandFailed(standing(TaskWaiting(first["task_id"], first["interrupts"])) + more, EX_TEMPFAIL)
+
+
+def _failure(bad: list[dict[str, Any]], submitted: int) -> CommandFailed:
+    """What is said, on standard error alone, of tasks that did not complete."""
+    lines = [f"task {row['task_id']} {row['status']}: {short(row['error'], 200)}" for row in bad[:SHOWN_IDS]]
+    if len(bad) == 1:
+        return CommandFailed(lines[0])
+    for line in lines:
+        print(f"a2actl: {line}", file=sys.stderr)
+    return CommandFailed(f"{len(bad)} of {submitted} tasks did not complete")
 
 
 def _submit(client: FleetClient, specs: Iterable[dict[str, Any]]) -> list[TaskHandle]:
@@ -203,13 +211,12 @@ def _show_ids(run: Invocation, task_ids: list[str], elapsed_s: float) -> None:
         print(f"… {len(task_ids)} tasks in {elapsed_s:.2f} s")
 
 
-def _show_results(results: list[dict[str, Any]], elapsed_s: float) -> None:
+def _show_results(results: list[dict[str, Any]], submitted: int, elapsed_s: float) -> None:
     for row in results[:SHOWN_IDS]:
-        value = orjson.dumps(row["result"]).decode() if row["status"] == COMPLETED else row["error"]
-        value = question(row["interrupts"]) if row["status"] == WAITING else value
+        value = question(row["interrupts"]) if row["status"] == WAITING else orjson.dumps(row["result"]).decode()
         print(f"{row['task_id']}  {row['status']}  {short(value, 200)}")
-    if len(results) > SHOWN_IDS:
-        print(f"… {len(results)} tasks in {elapsed_s:.2f} s")
+    if submitted > SHOWN_IDS:
+        print(f"… {submitted} tasks in {elapsed_s:.2f} s")
 
 
 class progress:  # noqa: N801 - used like a function: `with progress(…) as advance`

@@ -127,7 +127,9 @@ def resume(
 
 def _known(found: dict[str, Any] | None, task_id: str) -> dict[str, Any]:
     if found is None:
-        raise CommandFailed(f"no task {task_id} is known (never accepted, or its result has expired)")
+        raise CommandFailed(
+            f"no task {task_id} is known (never accepted, its result has expired, or the store lost it)"
+        )
     return found
 
 

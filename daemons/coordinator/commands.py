@@ -170,7 +170,7 @@ class Commands:
         if task_id in desk.ledger.live:
             return "it has not ended"
         if stored is None:
-            return "unknown, or its result has expired"
+            return "unknown: never accepted, its result has expired, or the store lost it"
         result = orjson.loads(stored)
         status = result.get("status")
         if status == COMPLETED or status not in TERMINAL:

@@ -9,25 +9,19 @@ checked yet).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from a2a_zmq.clock import Now
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.placement import eligible
 from daemons.coordinator.records import HELD, Entry, Need
-from daemons.runtime.consults import Consult, Consulted
-
-POLICY: Final = "placement"
-# After so many questions in a row without a good answer it gets a rest.
-GIVE_UP_AFTER: Final = 3
-LOG_PAUSE_S: Final = 30.0
-# Whoever runs the graph ends it in time; we wait so much longer for it to say so, and not at all if it hangs itself.
-GRACE_S: Final = 0.05
+from daemons.runtime.advice import Adviser
+from daemons.runtime.consults import Consulted
+from daemons.runtime.contract import Log
 
 Place = Callable[[list[Entry], list[Distributor]], None]
 
@@ -36,8 +30,6 @@ Place = Callable[[list[Entry], list[Distributor]], None]
 class Question:
     """What was asked: tasks by need, and the distributors that each need could choose from."""
 
-    number: int
-    asked_at: float
     tasks: dict[Need, list[Entry]]
     sites: dict[Need, frozenset[str]]
 
@@ -56,38 +48,41 @@ class PlacementPolicy:
         """
         self._desk = desk
         self._place = place
-        self._timeout_s = desk.config.policy_timeout_s
+        self._adviser = Adviser(
+            "placement",
+            "placements",
+            timeout_s=desk.config.policy_timeout_s,
+            rest_s=desk.config.policy_rest_s,
+            meter=desk.meter,
+            log=self._log,
+        )
         self._open: Question | None = None
-        self._count = 0
-        self._failures = 0
-        self._rest_until = -math.inf
-        self._logged_at = -math.inf
         self.wanted = False
 
     def asks(self, now: float) -> bool:
         """Whether tasks for which there is a choice wait for the policy now."""
-        if not self._timeout_s or now < self._rest_until:
+        if not self._adviser or self._adviser.rests(now):
             return False
         desk = self._desk
         return desk.store_available and not desk.spooling and desk.draining is None and desk.inbox_checked
 
     def not_asked(self, tasks: int) -> None:
         """So many for which there is a choice do not wait for it."""
-        if self._timeout_s:
-            self._fell_back("not_asked", tasks)
+        if self._adviser:
+            self._adviser.fell_back("not_asked", tasks)
 
     def settle(self, now: Now) -> None:
         """Give up what is late; ask about what waits."""
-        question = self._open
-        if question is not None and now.mono >= question.asked_at + self._timeout_s + GRACE_S:
-            self._failed(question, "late", f"no answer after {self._timeout_s:g} s", now)
+        if self._open is not None and self._adviser.gives_up(now):
+            self._conclude(self._open, {}, now)
         if self.wanted and self._open is None:
             self._ask(now)
 
     def next_deadline(self) -> float:
-        if self._open is not None:
-            return self._open.asked_at + self._timeout_s + GRACE_S
-        return 0.0 if self.wanted else math.inf
+        return 0.0 if self.wanted and self._open is None else self._adviser.deadline()
+
+    def _log(self, line: Log) -> None:
+        self._desk.out.append(line)
 
     # ------------------------------------------------------------ asking
 
@@ -96,8 +91,7 @@ class PlacementPolicy:
         ledger = desk.ledger
         self.wanted = False
         left = desk.config.move_chunk
-        self._count += 1
-        question = Question(self._count, now.mono, {}, {})
+        question = Question({}, {})
         for need in sorted(ledger.held, key=lambda need: -need.priority):
             sites = [] if need.pinned else eligible(need, ledger.distributors)
             if left > 0 and len(sites) > 1:
@@ -106,7 +100,7 @@ class PlacementPolicy:
                 left -= len(question.tasks[need])
         if question.tasks:
             self._open = question
-            desk.out.append(Consult(question.number, self._facts(question, now), self._timeout_s))
+            desk.out.append(self._adviser.ask(self._facts(question, now), now.mono))
 
     def _facts(self, question: Question, now: Now) -> dict[str, Any]:
         tasks: list[dict[str, Any]] = []
@@ -134,25 +128,11 @@ class PlacementPolicy:
     def answered(self, event: Consulted, now: Now) -> None:
         """The answer, or that there is none; one to a question that was given up says nothing any more."""
         question = self._open
-        if question is None or event.question_id != question.number or not self._desk.leading:
+        if question is None or not self._desk.leading:
             return
-        self._desk.meter.observe("policy_seconds", now.mono - question.asked_at, policy=POLICY)
-        choice = event.answer.get("placements") if isinstance(event.answer, dict) else None
-        if event.reason:
-            self._failed(question, event.reason, event.why, now)
-        elif not isinstance(choice, dict):
-            self._failed(question, "invalid", "the output has no dict `placements`", now)
-        else:
-            self._failures = 0
+        choice = self._adviser.hear(event, now)
+        if choice is not None:
             self._conclude(question, choice, now)
-
-    def _failed(self, question: Question, reason: str, why: str, now: Now) -> None:
-        self._failures += 1
-        if self._failures >= GIVE_UP_AFTER:  # from then on one failure more is enough
-            self._rest_until = now.mono + self._desk.config.policy_rest_s
-        self._fell_back(reason, sum(map(len, question.tasks.values())))
-        self._log(reason, why, now)
-        self._conclude(question, {}, now)
 
     def _conclude(self, question: Question, choice: dict[Any, Any], now: Now) -> None:
         """Place what was asked about and still waits; tasks that the policy does not name go the built-in way."""
@@ -179,21 +159,12 @@ class PlacementPolicy:
         if name is None:
             return ""
         if not isinstance(name, str) or name not in asked:
-            self._fell_back("invalid", 1)
-            self._log("invalid", f"{str(name)[:100]!r} is no candidate", now)
+            self._adviser.wrong(f"{str(name)[:100]!r} is no candidate", now)
             return ""
         if name not in open_now:
-            self._fell_back("stale", 1)
+            self._adviser.fell_back("stale", 1)
             return ""
         return name
-
-    def _fell_back(self, reason: str, tasks: int) -> None:
-        self._desk.meter.count("policy_fallbacks_total", tasks, policy=POLICY, reason=reason)
-
-    def _log(self, reason: str, why: str, now: Now) -> None:
-        if now.mono - self._logged_at >= LOG_PAUSE_S:
-            self._logged_at = now.mono
-            self._desk.log("warning", "policy_failed", policy=POLICY, reason=reason, why=why)
 
 
 def _site(home: Distributor) -> dict[str, Any]:

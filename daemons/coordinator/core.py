@@ -102,25 +102,7 @@ class CoordinatorCore:
         self.leaving = Leaving(desk, commands)
         self.waits = Waits(desk)
         self.streams = Streams(desk, self.waits)
-        self._events: dict[type, Callable[[Any, Now], None]] = {
-            Received: self._received,
-            BatchApplied: self._batch_applied,
-            QueryAnswer: self._answered,
-            PeerUp: self._peer_up,
-            PeerSuspect: self._peer_suspect,
-            PeerDown: self._peer_down,
-            Undelivered: self._undelivered,
-            StoreChanged: self._store_changed,
-            Hint: self.sync.hinted,
-            OwnershipGained: self.sync.gained,
-            Consulted: self.assigner.policy.answered,
-            OwnershipLost: self._ownership_lost,
-            FenceMoved: self._fence_moved,
-            StandsBy: self._stands_by,
-            Refusal: self._refused,
-            DrainRequested: self.leaving.requested,
-            LocalCall: LocalCalls(desk, self.sync, submissions, self.supervision).call,
-        }
+        self._events = self._handlers(LocalCalls(desk, self.sync, submissions, self.supervision))
         self._client_requests: dict[str, Callable[[Client, Message, Now], None]] = {
             "submit_tasks": submissions.submit,
             "submit_task": submissions.submit,
@@ -149,6 +131,28 @@ class CoordinatorCore:
             "workers_changed": results.workers_changed,
             "heartbeat": self.sync.beat,
             "audit": self.supervision.reconciler.said,
+        }
+
+    def _handlers(self, calls: LocalCalls) -> dict[type, Callable[[Any, Now], None]]:
+        """By the type of an event."""
+        return {
+            Received: self._received,
+            BatchApplied: self._batch_applied,
+            QueryAnswer: self._answered,
+            PeerUp: self._peer_up,
+            PeerSuspect: self._peer_suspect,
+            PeerDown: self._peer_down,
+            Undelivered: self._undelivered,
+            StoreChanged: self._store_changed,
+            Hint: self.sync.hinted,
+            OwnershipGained: self.sync.gained,
+            Consulted: self.assigner.policy.answered,
+            OwnershipLost: self._ownership_lost,
+            FenceMoved: self._fence_moved,
+            StandsBy: self._stands_by,
+            Refusal: self._refused,
+            DrainRequested: self.leaving.requested,
+            LocalCall: calls.call,
         }
 
     # ------------------------------------------------------------ the contract

@@ -9,7 +9,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import ABANDONED, FAILED, IN_PROGRESS, PENDING, WAITING, Record, attempt_of
-from daemons.coordinator.records import GRAPH_MEMBERS, RESERVED, Entry
+from daemons.coordinator.records import GRAPH_MEMBERS, PAST_MEMBERS, RESERVED, Entry
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
 ATTEMPTS_KEPT: Final = 10
@@ -97,7 +97,8 @@ def revived_record(result: Record, now: Now) -> bytes:
         result: its result record, with the payload.
     """
     last = result.get("metadata") or {}
-    metadata = {key: value for key, value in last.items() if key not in RESERVED or key in GRAPH_MEMBERS}
+    kept = GRAPH_MEMBERS | PAST_MEMBERS
+    metadata = {key: value for key, value in last.items() if key not in RESERVED or key in kept}
     metadata["client"] = last.get("client") or ""
     metadata["attempt"] = metadata["floor"] = attempt_of(result)
     metadata["retried"] = (last.get("retried") or 0) + 1

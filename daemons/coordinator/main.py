@@ -13,7 +13,7 @@ from daemons.coordinator import graph
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
 from daemons.runtime.launch import Daemon
-from daemons.runtime.policies import PolicyRunner, load_policy
+from daemons.runtime.policies import PolicyRunner
 from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_all, open_store
 from daemons.settings import CoordinatorSettings
@@ -21,8 +21,8 @@ from daemons.settings_sources import load_or_exit
 
 
 async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
-    policy = load_policy("placement_policy", settings.placement_policy)
     daemon = Daemon(settings, Role.COORDINATOR)
+    policy = await PolicyRunner.open("placement_policy", settings.placement_policy, daemon.on_exit)
     store, leases = await open_store(daemon, settings)
     core = CoordinatorCore(
         settings.coordinator_id,
@@ -37,11 +37,9 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
         meter=daemon.meter,
     )
     daemon.add_hub(core, settings.hub_address())
-    await daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)
     if policy is not None:
-        runner = PolicyRunner(policy, daemon.shell.event)
-        daemon.shell.advise = runner.ask
-        daemon.on_exit.append(runner.close)
+        policy.attach(daemon)
 
     async def load(held: Held) -> dict[Section, Loaded]:
         return await load_all(store, core.distributors(), held.fence, daemon.new_id)

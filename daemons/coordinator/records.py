@@ -43,12 +43,14 @@ MAX_NEEDS: Final = 10_000
 TASK_MEMBERS: Final = frozenset(Task.model_fields)
 # Of these, what a graph's task that is sent around again needs to go on from its last checkpoint.
 GRAPH_MEMBERS: Final = frozenset({"graph", "graph_attempt", "resume", "resumed"})
+# And what is known of whether the task kills workers, and of failures that were forgiven before.
+PAST_MEMBERS: Final = frozenset({"apart", "forgiven", "revived", "worker_deaths"})
 # Set by the fleet; whatever a submission says of them is left out.
 RESERVED: Final = frozenset(
     {
-        "asked", "attempt", "attempts", "client", "detail", "error_kind", "execution_s", "floor", "graph",
-        "graph_attempt", "held_s", "interrupts", "letter", "moved", "put_off", "restored", "resume", "resumed",
-        "retried", "worker",
+        *PAST_MEMBERS, "asked", "attempt", "attempts", "client", "decided", "detail", "error_kind", "execution_s",
+        "floor", "graph", "graph_attempt", "held_s", "interrupts", "letter", "moved", "put_off", "restored",
+        "resume", "resumed", "retried", "worker",
     }
 )  # fmt: skip
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+# A task that was running in so many workers as they died is a suspect.
+SUSPECT_DEATHS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class DistributorConfig:
             successes of its task type, and so many a second besides; what is above waits longer.
         retry_budget_burst_s: a budget that was not used holds so many seconds' worth.
         retry_put_off_s: most that a retry waits for its budget: what was put off may prove that the trouble is over.
+        policy_timeout_s: how long failed attempts wait for the user's retry policy; 0: there is none.
+        policy_rest_s: a policy that failed a few times in a row is left alone for so long, and nothing waits for it.
+        policy_batch: failed attempts that it is asked about at a time; what comes on top goes the built-in way.
         overdue_slack_s: added to an attempt's time limit before we end it ourselves. The worker enforces the limit
             with a cooperative phase and two signals, which takes a few seconds.
         message_bytes: a message with several tasks is cut here: far below the frame limit of 1 MiB, and short enough
@@ -62,7 +69,7 @@ class DistributorConfig:
     adoption_settle_s: float = 0.15
     in_progress_after_s: float = 0.1
     max_attempts: int = 3
-    max_worker_deaths: int = 2
+    max_worker_deaths: int = SUSPECT_DEATHS
     most_worker_deaths: int = 6
     trial_delay_s: float = 1.0
     trial_s: float = 0.5
@@ -72,6 +79,9 @@ class DistributorConfig:
     retry_budget_per_s: float = 10.0
     retry_budget_burst_s: float = 10.0
     retry_put_off_s: float = 60.0
+    policy_timeout_s: float = 0.0
+    policy_rest_s: float = 5.0
+    policy_batch: int = 1_000
     overdue_slack_s: float = 10.0
     message_bytes: int = 256 * 1024
     write_bytes: int = 4 * 1024 * 1024

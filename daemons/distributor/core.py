@@ -31,6 +31,7 @@ from daemons.distributor.oversight import Oversight
 from daemons.distributor.records import Stamps
 from daemons.distributor.recovery import FOUND, Recovery
 from daemons.distributor.roster import Roster
+from daemons.runtime.consults import Consulted
 from daemons.runtime.contract import (
     Batch,
     BatchApplied,
@@ -92,6 +93,7 @@ class DistributorCore:
         self._outgoing = Outgoing(memory, journal, dispatcher, outcomes, self._oversight)
         self._roster = Roster(memory, journal, dispatcher, outcomes, recovery=recovery, outgoing=self._outgoing)
         self._intake = Intake(memory, journal, dispatcher, outcomes, recovery)
+        explaining = Explaining(memory, journal, stamps, outcomes.budgets, outcomes.policy)
         self._auditing = Auditing(memory, journal, self._oversight, recovery)
         self._events: dict[type, Callable[[Any, Now], None]] = {
             Received: self._received,
@@ -110,6 +112,7 @@ class DistributorCore:
             Refusal: self._refusal,
             DrainRequested: self._drain_requested,
             LocalCall: self._local_call,
+            Consulted: outcomes.policy.answered,
         }
         self._actions: dict[tuple[Role, str], Callable[[Message, Now], None]] = {
             (Role.COORDINATOR, "assign_tasks"): self._intake.assign,
@@ -117,7 +120,7 @@ class DistributorCore:
             (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
             (Role.COORDINATOR, "resume_tasks"): self._intake.resume,
             (Role.COORDINATOR, "resync"): self._resync,
-            (Role.COORDINATOR, "explain"): Explaining(memory, journal, stamps, outcomes.budgets).explain,
+            (Role.COORDINATOR, "explain"): explaining.explain,
             (Role.COORDINATOR, "drain"): self._drain,
             (Role.COORDINATOR, "audit"): self._auditing.asked,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,
@@ -139,6 +142,7 @@ class DistributorCore:
 
     def settle(self, now: Now) -> list[Effect]:
         memory = self._memory
+        self._outcomes.policy.settle(now)
         self._outcomes.wake(now)
         self._recovery.tick(now)
         self._outgoing.settle(now)
@@ -227,7 +231,7 @@ class DistributorCore:
 
     def next_deadline(self) -> float:
         owned = min(self._outcomes.next_wake(), self._journal.next_deadline(), self._recovery.next_deadline())
-        always = self._outgoing.next_deadline()
+        always = min(self._outgoing.next_deadline(), self._outcomes.policy.next_deadline())
         return min(owned, always) if self._memory.owner else always
 
     def violations(self) -> list[str]:

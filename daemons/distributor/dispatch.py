@@ -1,10 +1,10 @@
 """Which task goes to which worker next.
 
 Waiting tasks are kept in *lanes*: one for each client and set of workers that may serve them (task type, required
-labels, pinned worker, graph). A lane holds a deque for each priority, so every operation is O(1), and a task that
-nobody here can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes first, then
-the lower number. A task's number is one above its client's last one, or above that of the task served last if that is
-higher: so clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
+labels, pinned worker, graph, workers to avoid). A lane holds a deque for each priority, so every operation is O(1), and
+a task that nobody here can run waits in a lane of its own and is in nobody's way. Among lanes the higher priority goes
+first, then the lower number. A task's number is one above its client's last one, or above that of the task served last
+if that is higher: so clients take turns, and whoever comes with few tasks does not wait behind another's thousands.
 A task goes to the worker with the fewest tasks for each of its slots; one that takes a slot, to a worker that can begin
 it at once, then to the one with the fewest of those. Suspects (tasks in whose company several workers have died) have
 lanes of their own, from which a worker gets one at a time, if they do not run apart.
@@ -41,6 +41,7 @@ class Lane:
         "_dead",
         "_order",
         "apart",
+        "avoid",
         "graph",
         "key",
         "labels",
@@ -64,6 +65,7 @@ class Lane:
         graph: str,
         suspects: bool,
         apart: bool,
+        avoid: frozenset[str],
     ) -> None:
         self.key = key
         self.number = number
@@ -73,6 +75,7 @@ class Lane:
         self.graph = graph
         self.suspects = suspects
         self.apart = apart
+        self.avoid = avoid
         self.size = 0
         self.workers: list[Worker] = []
         self.slotted = False  # its tasks take a slot of some worker
@@ -81,8 +84,9 @@ class Lane:
         self._dead = 0  # entries of tasks that were taken out: skipped when met
 
     def offer(self, workers: Iterable[Worker]) -> None:
-        """Take those of the workers that may serve it."""
-        self.workers = [w for w in workers if w.serves(self.task_type, self.labels, self.pin, self.graph)]
+        """Take those of the workers that may serve it; those to avoid only where there are no others."""
+        able = [w for w in workers if w.serves(self.task_type, self.labels, self.pin, self.graph)]
+        self.workers = [w for w in able if w.agent_id not in self.avoid] or able
         self.slotted = self.apart or any(self.task_type in w.slot_types for w in self.workers)
 
     def _bucket(self, priority: int) -> deque[LiveTask]:
@@ -185,11 +189,11 @@ class Dispatcher:
         labels = task.metadata.get("labels")
         suspect = task.deaths >= self._config.max_worker_deaths and not task.apart
         key: object = (task.metadata.get("client"), task.task_type)
-        graph = task.graph
-        if task.pin or labels or suspect or task.apart or graph:
+        graph, avoid = task.graph, task.avoid
+        if task.pin or labels or suspect or task.apart or graph or avoid:
             wanted = labels if isinstance(labels, dict) else {}
             named = tuple(sorted((name, repr(value)) for name, value in wanted.items()))
-            key = (key, task.pin, named, suspect, task.apart, graph)
+            key = (key, task.pin, named, suspect, task.apart, graph, avoid)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= self._prune_at:
@@ -206,6 +210,7 @@ class Dispatcher:
                 graph=graph,
                 suspects=suspect,
                 apart=task.apart,
+                avoid=avoid,
             )
             self._lanes[key] = lane
             lane.offer(workers)

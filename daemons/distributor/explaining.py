@@ -7,6 +7,7 @@ from typing import Any
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message, MessageType
 from daemons.distributor.budgets import RetryBudgets
+from daemons.distributor.consulting import RetryPolicy
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import DELAYED, QUEUED, RESTORED, RUNNING, WAITING, LiveTask, Memory
 from daemons.distributor.records import Stamps
@@ -20,8 +21,11 @@ NAMED = 5
 class Explaining:
     """Looks only; costs nothing unless somebody asks."""
 
-    def __init__(self, memory: Memory, journal: Journal, stamps: Stamps, budgets: RetryBudgets) -> None:
+    def __init__(
+        self, memory: Memory, journal: Journal, stamps: Stamps, budgets: RetryBudgets, policy: RetryPolicy
+    ) -> None:
         self._memory = memory
+        self._policy = policy
         self._budgets = budgets
         self._journal = journal
         self._stamps = stamps
@@ -94,6 +98,10 @@ class Explaining:
                 times = put_off.get("times")
                 return [f"it could not begin ({times} times now): {put_off.get('why')}; again in {pause_s:.1f} s"]
             why = [f"after {task.failures} failed attempts it pauses; attempt {task.attempt} begins in {pause_s:.1f} s"]
+            if self._policy.asks_about(task):
+                return ["the retry policy is asked what becomes of it; " + why[0] + " at the latest"]
+            if isinstance(task.metadata.get("decided"), dict):
+                return ["as the retry policy decided, " + why[0]]
             if self._budgets.exceeded(task.task_type, now.mono):
                 why.append(f"too many attempts of {task.task_type!r} fail, so they are repeated more slowly")
             return why
@@ -141,6 +149,9 @@ class Explaining:
             shown = ", ".join(_state(worker, task, now) for worker in workers[:NAMED])
             more = f" and {len(workers) - NAMED} more" if len(workers) > NAMED else ""
             why.append(f"no worker that can run it takes more now: {shown}{more}")
+        avoided = task.avoid - {worker.agent_id for worker in workers}
+        if avoided:
+            why.append(f"as the retry policy decided, it is kept away from {', '.join(sorted(avoided)[:NAMED])}")
         ahead = task.lane.ahead(task)
         if ahead:
             why.append(f"{ahead} tasks of its kind go before it")

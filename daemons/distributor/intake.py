@@ -8,6 +8,7 @@ from a2a_zmq.clock import Now, iso
 from a2a_zmq.ids import valid_agent_id, valid_task_id
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED
+from daemons.distributor.consulting import waits_s
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import QUEUED, RUNNING, STORING, LiveTask, Memory, Parsed, parse_record
@@ -100,7 +101,9 @@ class Intake:
         if self._recovery.adopted(task, now):
             return
         if not (memory.strangers and self._outcomes.met_before(task)):
-            self._dispatcher.add(task, memory.workers.values())
+            if "decided" in metadata:  # at another distributor, before it came here
+                task.not_before = now.mono + waits_s(task, now.wall)
+            self._outcomes.stored(task, now)
 
     def cancel(self, message: Message, now: Now) -> None:
         """Waiting tasks end at once, running ones when their worker reports; others we say we do not have.

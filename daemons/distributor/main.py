@@ -13,6 +13,7 @@ from daemons.distributor import graph
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
 from daemons.runtime.launch import Daemon
+from daemons.runtime.policies import PolicyRunner
 from daemons.runtime.serving import serve
 from daemons.runtime.stores import load_own, open_store
 from daemons.settings import DistributorSettings
@@ -21,6 +22,7 @@ from daemons.settings_sources import load_or_exit
 
 async def open_distributor(settings: DistributorSettings) -> Daemon:
     daemon = Daemon(settings, Role.DISTRIBUTOR)
+    policy = await PolicyRunner.open("retry_policy", settings.retry_policy, daemon.on_exit)
     store, leases = await open_store(daemon, settings)
     core = DistributorCore(
         settings.distributor_id,
@@ -31,6 +33,7 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
             max_attempts=settings.max_attempts,
             retry_budget_share=settings.retry_budget_percent / 100,
             retry_budget_per_s=settings.retry_budget_per_s,
+            policy_timeout_s=settings.policy_timeout_ms / 1000 if policy is not None else 0.0,
         ),
         new_id=daemon.new_id,
         rng=random.random,
@@ -39,7 +42,9 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
     for address in settings.spoke_addresses():  # a session with each coordinator: who leads may change at any time
         daemon.add_spoke(core, settings.coordinator_id, [address], core.claim)
     daemon.add_hub(core, settings.hub_address(), core.closed)
-    await daemon.assemble(core, graph.supervisor(daemon.meter), store)
+    await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)
+    if policy is not None:
+        policy.attach(daemon)
     section = Section(settings.distributor_id, "distributor")
     daemon.own(section, leases, lambda _held: load_own(store, section), store)
     hints = RedisHints(settings.redis_config(), name=settings.distributor_id)

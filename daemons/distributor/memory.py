@@ -27,7 +27,7 @@ from a2a_zmq import tasks
 from a2a_zmq.fences import FenceGuard
 from a2a_zmq.models import AgentStatus
 from a2a_zmq.tasks import IN_PROGRESS, PENDING, TERMINAL, Record
-from daemons.distributor.config import DistributorConfig
+from daemons.distributor.config import SUSPECT_DEATHS, DistributorConfig
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Effect, Meter
 from daemons.runtime.relaying import Relay
@@ -131,14 +131,12 @@ class LiveTask:
     @property
     def failures(self) -> int:
         """Attempts that failed until now."""
-        count = self.record.get("retry_count", 0)
-        return count if isinstance(count, int) else 0
+        return _count(self.record.get("retry_count"))
 
     @property
     def deaths(self) -> int:
         """Workers that died while they may have been running it, as far as none of the others there is to blame."""
-        count = self.metadata.get("worker_deaths", 0)
-        return count if isinstance(count, int) else 0
+        return _count(self.metadata.get("worker_deaths"))
 
     @property
     def apart(self) -> bool:
@@ -152,6 +150,13 @@ class LiveTask:
         return graph if isinstance(graph, str) else ""
 
     @property
+    def avoid(self) -> frozenset[str]:
+        """Workers that it is kept away from, as the user's policy decided when its last attempt failed."""
+        decided = self.metadata.get("decided")
+        names = decided.get("avoid") if isinstance(decided, dict) else None
+        return frozenset(each for each in names if isinstance(each, str)) if isinstance(names, list) else frozenset()
+
+    @property
     def asked(self) -> int:
         """The attempt that asked what it waits for. (If it is moved to another distributor its attempts go on in the
         next thousand, and the question stays what it is.)"""
@@ -162,8 +167,7 @@ class LiveTask:
     def floor(self) -> int:
         """The last attempt before an operator sent it around again: what is said of that one, or of earlier ones, is
         said of a life that has ended."""
-        floor = self.metadata.get("floor", 0)
-        return floor if isinstance(floor, int) else 0
+        return _count(self.metadata.get("floor"))
 
     @property
     def timeout_s(self) -> float | None:
@@ -206,12 +210,20 @@ def parse_all(tasks: dict[str, bytes]) -> dict[str, Parsed]:
 
 
 def _revive(record: Record, metadata: dict[str, Any]) -> None:
-    """An operator sent a finished task around again: attempts go on counting, what failed before is forgiven."""
+    """An operator sent a finished task around again: attempts go on counting, what failed before is forgiven.
+
+    But a suspect stays one, and what ran apart does so again: it would cost further workers until it did.
+    """
     if metadata.get("revived") != metadata["retried"]:
         metadata["revived"] = metadata["retried"]
         metadata["forgiven"] = record.get("retry_count", 0)
-        metadata["worker_deaths"] = 0
-        metadata.pop("apart", None)
+        metadata.pop("decided", None)
+        metadata["worker_deaths"] = min(_count(metadata.get("worker_deaths")), SUSPECT_DEATHS)
+
+
+def _count(value: Any) -> int:
+    """What is malformed counts as not said."""
+    return value if isinstance(value, int) else 0
 
 
 # How often a task was sent around again: by an operator; and since then by the coordinator, after the store had lost

@@ -13,6 +13,7 @@ from typing import Any
 from a2a_zmq.clock import Now
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
 from daemons.distributor.budgets import RetryBudgets
+from daemons.distributor.consulting import RetryPolicy
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.losses import Losses
@@ -32,6 +33,7 @@ from daemons.distributor.records import (
     Stamps,
     completed_record,
     failed_before,
+    forgiven,
     held_s,
     note_attempt,
     process_died,
@@ -51,6 +53,7 @@ class Outcomes:
         budgets: of retries, by task type.
         losses: what becomes of the attempts of workers that are lost.
         pauses: attempts that end, while their task neither ends nor failed.
+        policy: the user's, of failed attempts.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Outcomes:
         self.budgets = RetryBudgets(memory.config)
         self.losses = Losses(memory, journal, stamps, self)
         self.pauses = Pauses(memory, journal, self)
+        self.policy = RetryPolicy(memory, journal, self)
         self._paused: dict[str, Callable[[LiveTask, dict[str, Any], Now], None]] = {
             "moved": self.pauses.moved,
             "put_off": self.pauses.put_off,
@@ -196,8 +200,10 @@ class Outcomes:
             delay += put_off_s
             self._memory.meter.count("task_retries_put_off_total")
         task.metadata["error_kind"] = kind
+        task.metadata.pop("decided", None)
         note_attempt(task, self._stamps, now, error=error, kind=kind, item=item)
-        self._retry(task, now, error, failures, not_before=now.mono + delay)
+        not_before = self.policy.consider(task, now.mono + delay, now.mono + put_off_s, now)
+        self._retry(task, now, error, failures, not_before=not_before)
         self._journal.note(
             now, task.task_id, "retry", {"attempt": task.attempt, "kind": kind, "delay_s": round(delay, 3)}
         )
@@ -352,6 +358,12 @@ class Outcomes:
         else:
             self._dispatcher.add(task, self._memory.workers.values())
 
+    def reschedule(self, task: LiveTask, not_before: float, now: Now) -> None:
+        """The next attempt, which is stored or waits for that, is due then instead."""
+        moved, task.not_before = task.not_before != not_before, not_before
+        if moved and task.phase is DELAYED:
+            self.stored(task, now)
+
     def wake(self, now: Now) -> None:
         """Queue delayed attempts whose time has come."""
         delayed = self._delayed
@@ -370,8 +382,7 @@ class Outcomes:
 
     def exhausted(self, task: LiveTask, failures: int) -> bool:
         """No attempt is left after so many failures."""
-        forgiven = task.metadata.get("forgiven", 0)
-        return failures - (forgiven if isinstance(forgiven, int) else 0) >= self.most_attempts(task)
+        return failures - forgiven(task) >= self.most_attempts(task)
 
     def most_attempts(self, task: LiveTask) -> int:
         """How many attempts it may have."""

@@ -17,6 +17,7 @@ from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import Record
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import WAITING, LiveTask, Memory, Parsed
+from daemons.distributor.records import number
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Send
 
@@ -76,16 +77,16 @@ class Pauses:
         kind, why = str(item.get("error_kind") or "")[:64], str(item.get("error") or "")[:200]
         before = task.metadata.get("put_off")
         before = before if isinstance(before, dict) else {}
-        times = _number(before.get("times"), 0.0) + 1
+        times = number(before.get("times"), 0.0) + 1
         wanted = item.get("detail")
-        asked_s = _number(wanted.get("delay_s") if isinstance(wanted, dict) else None, LEAST_S)
+        asked_s = number(wanted.get("delay_s") if isinstance(wanted, dict) else None, LEAST_S)
         asked_s = min(max(asked_s, LEAST_S), MOST_S)
         delay_s = max(asked_s, min(GROWN_S, asked_s * 2.0 ** min(times - 1, 20)))
         if kind not in BEGAN:
             unbind(task)
         self._memory.meter.count("task_pauses_total", reason="put_off")
         self._outcomes.again(task, now, front=False, not_before=now.mono + delay_s)
-        noted = _number(before.get("noted"), -math.inf)
+        noted = number(before.get("noted"), -math.inf)
         if not 0 <= now.wall - noted < NOTE_EVERY_S:
             noted = now.wall
             fields = {"attempt": task.attempt, "kind": kind, "why": why, "delay_s": round(delay_s, 3)}
@@ -183,8 +184,3 @@ def _questions(value: Any) -> list[dict[str, Any]]:
         for each in (value if isinstance(value, list) else ())
         if isinstance(each, dict) and isinstance(each.get("id"), str)
     ]
-
-
-def _number(value: Any, default: float) -> float:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else default

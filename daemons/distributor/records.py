@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -80,6 +81,12 @@ def failed_before(task: LiveTask, kind: str) -> int:
     """How many of the attempts that its metadata tells of failed in that way."""
     told = task.metadata.get("attempts")
     return sum(each.get("kind") == kind for each in told if isinstance(each, dict)) if isinstance(told, list) else 0
+
+
+def forgiven(task: LiveTask) -> int:
+    """Failures before an operator sent it around again: they do not count any more."""
+    count = task.metadata.get("forgiven", 0)
+    return count if isinstance(count, int) else 0
 
 
 def process_died(item: dict[str, Any] | None) -> bool:
@@ -209,6 +216,12 @@ def unfinished_record(
             "payload": task.record.get("payload") or {},
         }
     )
+
+
+def number(value: Any, default: float) -> float:
+    """A number of a record or a peer; the default if it is none."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else default
 
 
 def history_line(time: str, task_id: str, name: str, detail: dict[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section
 from a2a_zmq.tasks import IN_PROGRESS, Record
 from daemons.distributor import lookups
+from daemons.distributor.consulting import waits_s
 from daemons.distributor.doubts import Doubts
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import (
@@ -162,7 +163,7 @@ class Recovery:
         rest = sorted(waiting.values(), key=lambda task: (-task.priority, str(task.record.get("created_at"))))
         waiting.clear()
         for task in rest:
-            self._queue_again(task)
+            self._queue_again(task, now)
         if memory.awaited:
             memory.awaited = set()
             self._journal.show_workers(now)
@@ -173,8 +174,9 @@ class Recovery:
             memory.out.append(Log("info", "recovered", fields))
             self._journal.note(now, "", "recovered", fields)
 
-    def _queue_again(self, task: LiveTask) -> None:
-        self._outcomes.store_next(task, task.recorded + 2)
+    def _queue_again(self, task: LiveTask, now: Now) -> None:
+        wait_s = waits_s(task, now.wall)
+        self._outcomes.store_next(task, task.recorded + 2, not_before=now.mono + wait_s if wait_s else 0.0)
         self._journal.backlog.append(task)
 
     # ------------------------------------------------------------ workers
@@ -378,7 +380,7 @@ class Recovery:
             else:
                 # The coordinator may have told an owner before us of it, which was cut off from the store and does not
                 # know that we took over: that one sends the first attempt, we send another.
-                self._queue_again(task)
+                self._queue_again(task, now)
             taken += 1
         for task_id, runs in claims.items():
             known = memory.live.get(task_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 
 from a2a_zmq.config import RedisConfig
 from a2a_zmq.errors import ConfigError
+from daemons.redis.lock import note_holder
 from daemons.redis.resolve import ServerBinary, find_server
 from daemons.redis.server import PortInUse, ServerConfig
 
@@ -88,6 +90,7 @@ class EmbeddedRedis:
         """Start it (again, on the same port and files, after :meth:`stop` or :meth:`kill`) and wait until it answers.
 
         Raises:
+            DirectoryInUse: another server has its files in that directory.
             ConfigError: it did not come up; the text ends with its last log line.
         """
         if self.running:
@@ -96,20 +99,28 @@ class EmbeddedRedis:
             if not self.port:
                 self.port = free_port()
             try:
-                path = self._server_config().prepare()
+                prepared = self._server_config().prepare()
             except PortInUse:
                 if self._fixed_port or attempt == _PORT_TRIES - 1:
                     raise
                 self.port = 0
                 continue
             break
-        command = [str(self.server.path), str(path)]
+        command = [str(self.server.path), str(prepared.path)]
         setpriv = shutil.which("setpriv")
         if setpriv is not None and threading.current_thread() is threading.main_thread():
             command = [setpriv, "--pdeathsig", "TERM", *command]
-        self._process = subprocess.Popen(  # noqa: S603  # our own server program
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # our own server program
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[prepared.lock],
+            )
+            note_holder(prepared.lock, self._process.pid)
+        finally:
+            os.close(prepared.lock)  # from here on the server's alone
         self._fixed_port = True  # clients know it now
         self._wait_until_ready()
         return self

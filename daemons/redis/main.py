@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from a2a_zmq.errors import ConfigError
+from daemons.redis.lock import DirectoryInUse
 from daemons.redis.resolve import ServerBinary, find_server
-from daemons.redis.server import PortInUse, ServerConfig
+from daemons.redis.server import PortInUse, Prepared, ServerConfig
 from daemons.runtime.orphans import take_over
 from daemons.settings import RedisServerSettings
 from daemons.settings_sources import EX_CONFIG, load_or_exit
 
-# Not a configuration error: the port may be free again in a moment (the last server is still stopping).
+# Not a configuration error: port and directory may be free again in a moment (the last server is still stopping).
 EX_TEMPFAIL: Final = 75
 # What a server that was left behind gets to write its files out.
 DRAIN_S: Final = 15.0
@@ -33,7 +34,8 @@ _MORE_HELP: Final = f"""
 short names:
   {"  ".join(f"{short} = {long}" for short, long in _SHORT.items())}
   {_PRINT}  print the server program and its configuration file, start nothing
-The server's files are in STATE_DIR/redis. Exit status: 78 wrong setting, 75 port in use, otherwise the server's own.
+The server's files are in STATE_DIR/redis. Exit status: 78 wrong setting, 75 port or directory in use, otherwise
+the server's own.
 """
 
 
@@ -51,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(config.text(hide_password=True), end="")
             return 0
         take_over(DRAIN_S, lambda text: print(f"a2a-redis: {text}", flush=True))
-        path = config.prepare()
-        _become(server, config, str(path))
-    except PortInUse as error:
+        _become(server, config, config.prepare())
+    except (PortInUse, DirectoryInUse) as error:
         print(f"a2a-redis: {error}", file=sys.stderr)
         return EX_TEMPFAIL
     except ConfigError as error:
@@ -80,14 +81,15 @@ def server_config(settings: RedisServerSettings) -> ServerConfig:
     )
 
 
-def _become(server: ServerBinary, config: ServerConfig, path: str) -> NoReturn:
+def _become(server: ServerBinary, config: ServerConfig, prepared: Prepared) -> NoReturn:
     print(
         f"a2a-redis: {server.kind} {server.path} on {config.host}:{config.port}, files in {config.directory}",
         flush=True,
     )
     os.umask(0o077)
+    os.set_inheritable(prepared.lock, True)
     try:
-        os.execv(server.path, [server.path.name, path])  # noqa: S606  # this is what the program is for
+        os.execv(server.path, [server.path.name, str(prepared.path)])  # noqa: S606  # this is what the program is for
     except OSError as error:
         raise ConfigError(f"{server.path}: cannot be run: {error.strerror}") from None
 

@@ -7,9 +7,10 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from a2a_zmq.errors import ConfigError
+from daemons.redis.lock import lock
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 CONFIG_NAME: Final = "redis.conf"
@@ -17,6 +18,18 @@ CONFIG_NAME: Final = "redis.conf"
 
 class PortInUse(ConfigError):
     """Somebody else listens on the port."""
+
+
+class Prepared(NamedTuple):
+    """What a server is started with.
+
+    Attributes:
+        path: of the configuration file.
+        lock: the descriptor that keeps other servers out of the directory; the server is to inherit it.
+    """
+
+    path: Path
+    lock: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +103,36 @@ class ServerConfig:
         lines.update(self.extra)
         return "".join(f"{name} {value}\n" for name, value in lines.items())
 
-    def prepare(self) -> Path:
-        """Make the directory, write the configuration file (readable by us alone), and see that the port is free.
-
-        Returns:
-            path of the configuration file.
+    def prepare(self) -> Prepared:
+        """Make and lock the directory, write the configuration file (readable by us alone), and see that the port is
+        free.
 
         Raises:
             ConfigError: the directory cannot be made or written to, or the address cannot be listened on.
+            DirectoryInUse: another server has its files there.
             PortInUse: somebody listens there already.
         """
         self.check()
         path = self.directory / CONFIG_NAME
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from None
+        locked = lock(self.directory)
+        try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(self.text())
-        except OSError as error:
-            raise ConfigError(f"state_dir {self.directory}: cannot be written: {error.strerror}") from None
-        check_port(self.host, self.port)
-        return path
+            check_port(self.host, self.port)
+        except BaseException as error:
+            os.close(locked)
+            if isinstance(error, OSError):
+                raise self._not_writable(error) from None
+            raise
+        return Prepared(path, locked)
+
+    def _not_writable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"state_dir {self.directory}: cannot be written: {error.strerror}")
 
 
 def check_port(host: str, port: int) -> None:

@@ -11,12 +11,15 @@ class Consult:
     """Ask the user's policy (see :mod:`daemons.runtime.policies`). :class:`Consulted` comes late or never where user
     code hangs, so a core has a deadline of its own.
 
-    ``facts``: plain data made for this question; another thread reads it.
+    Attributes:
+        facts: JSON; the graph's input.
+        answer: the member of the graph's output that is wanted.
     """
 
     question_id: int
     facts: dict[str, Any]
     timeout_s: float
+    answer: str
 
 
 @dataclass(slots=True)
@@ -24,8 +27,9 @@ class Consulted:
     """What became of a :class:`Consult`.
 
     Attributes:
-        answer: the graph's output, whatever that is; nobody has looked at it.
-        reason: why there is no answer: ``late``, ``raised``, ``busy`` (with an earlier question); "" if there is one.
+        answer: that member of the graph's output, whatever it is, or None; nobody has looked at it.
+        reason: why there is no answer: ``late``, ``raised``, ``busy`` (with an earlier question), ``invalid`` (no
+            JSON), ``died``; "" if there is one.
         why: one line for the log.
     """
 

@@ -27,6 +27,17 @@ def is_new(settings: DaemonSettings) -> bool:
     return directory is not None and not KeyDirectory(directory).knows(settings.agent_id)
 
 
+def make_directory(settings: DaemonSettings) -> None:
+    """If keys are to be made for this agent: see that they can be, before anything is waited for.
+
+    Raises:
+        ConfigError: their directory cannot be made, or others can enter it.
+    """
+    directory = settings.a2a_config().key_dir
+    if directory is not None and is_new(settings):
+        KeyDirectory(directory).create()
+
+
 def own_identity(settings: DaemonSettings, role: Role, log: Any) -> Identity:
     """The identity that the settings name; its keys are made if the fleet does not know it yet.
 

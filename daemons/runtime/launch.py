@@ -37,6 +37,7 @@ from daemons.runtime.deathwatch import own_life_fd
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
 from daemons.runtime.outage import OutageKeeper
+from daemons.runtime.own_nodes import OwnNodes
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.rotation import Rotation
@@ -63,6 +64,7 @@ class Daemon:
 
     Attributes:
         meter, boot, new_id: for the role's core.
+        steps: nodes of the user's for its supervision graph.
         shell: after :meth:`assemble`.
     """
 
@@ -79,6 +81,10 @@ class Daemon:
         self.stopped_by = ""
         self.shell: Shell
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
+        nodes = OwnNodes.load(settings.supervision_nodes)
+        self.steps = nodes.steps if nodes is not None else None
+        if nodes is not None:
+            self.on_exit.append(nodes.close)
         self._loop = asyncio.get_running_loop()
         self._ports: list[Port] = []
         self._wire: list[Callable[[int], Any]] = []

@@ -1,10 +1,11 @@
-"""Importing what users name in settings: a module, or a file."""
+"""Importing what users name in settings: a module, or a file; and where child processes find the same modules."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -38,3 +39,13 @@ def load_module(name: str) -> ModuleType:
         del sys.modules[module_name]
         raise
     return module
+
+
+def search_path() -> list[str]:
+    """Where this process finds modules, without the entry that means "here"."""
+    return [entry or str(Path.cwd()) for entry in sys.path]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a child finds the same modules as this process."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}

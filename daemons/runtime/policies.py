@@ -1,149 +1,198 @@
-"""Runs a user's policy, a LangGraph graph, where it can hold up nothing: in a thread with an event loop of its own.
+"""Asks a user's policy, a LangGraph graph, where it can hold up nothing: in a process of its own.
 
-A core asks with a :class:`~daemons.runtime.contract.Consult`; the graph gets its facts as input, and its output comes
-back as an event. One question is worked at a time. A run that is late is cancelled; one that cannot be cancelled (code
-that blocks) keeps its thread, and until that ends each further question is answered ``busy`` at once.
+A core asks with a :class:`~daemons.runtime.consults.Consult`; the graph gets its facts as input, and what it decided
+comes back as an event. One question is worked at a time. A run that is late is cancelled; where that is not possible
+(code that blocks) the process is killed, as where it died, and another one is started: until that is ready each
+question is answered ``busy`` at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from a2a_zmq.errors import ConfigError
+from daemons import logs
 from daemons.runtime.consults import Consult, Consulted
-from daemons.runtime.modules import load_module
-from daemons.runtime.supervision import tracing_off
+from daemons.runtime.modules import child_environment
+from daemons.runtime.policy_child import frame, hear
 
-WHY_CHARS: Final = 300
+if TYPE_CHECKING:
+    from daemons.runtime.launch import Daemon
+
+# Importing LangGraph takes a second or two, on a busy host several times that; a user's modules as much again.
+START_TIMEOUT_S: Final = 60.0
+# A process that dies again and again is started no more often than this.
+PAUSE_S: Final = 1.0
+# It ends a run in time by itself, and says so; one that does not is killed so much later.
+KILL_AFTER_S: Final = 0.25
 
 
-def load_policy(setting: str, reference: str) -> Any:
-    """The compiled graph that a setting names as ``module:graph`` or ``file.py:graph``; None if it is empty.
+class Process:
+    """One process of the policy, from its start to its end."""
 
-    Raises:
-        ConfigError: it cannot be imported, or is no graph.
-    """
-    if not reference:
-        return None
-    name, _, variable = reference.rpartition(":")
-    if not name or not variable.isidentifier():
-        raise ConfigError(f"{setting}: {reference!r} is not module:graph or file.py:graph")
-    if name.endswith(".py"):
-        name = str(Path(name).expanduser().resolve())
-    tracing_off()
-    try:
-        found = getattr(load_module(name), variable, None)
-        if found is None:
-            raise ConfigError(f"{setting}: {name} has no {variable!r}")
-        if hasattr(found, "compile"):  # a StateGraph
-            found = found.compile()
-    except ConfigError:
-        raise
-    except BaseException as error:  # sys.exit() in a module is a mistake like any other
-        raise ConfigError(f"{setting}: cannot use {reference}: {_one_line(error)}") from error
-    if not callable(getattr(found, "ainvoke", None)):
-        raise ConfigError(f"{setting}: {reference} is a {type(found).__name__}, not a graph")
-    # What the import left stays for ever; a full collection would visit it all each time.
-    gc.freeze()
-    return found
+    def __init__(self, setting: str, reference: str) -> None:
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._ours, theirs = socket.socketpair()
+        command = (sys.executable, "-P", "-m", "daemons.runtime.policy_child", str(theirs.fileno()), str(os.getpid()))
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                (*command, setting, reference),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a policy prints
+                pass_fds=(theirs.fileno(),),
+                env=child_environment(),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+
+    async def hear(self) -> dict[str, Any] | None:
+        """What it says next; None if it ended."""
+        if self._reader is None:
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=self._ours)
+        return await hear(self._reader)
+
+    def say(self, message: dict[str, Any]) -> None:
+        assert self._writer is not None, "it has said that it is ready"
+        self._writer.write(frame(orjson.dumps(message)))
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    async def end(self) -> str:
+        """See that it is gone. Returns how it went."""
+        self.kill()
+        status = await asyncio.to_thread(self._process.wait)
+        if self._writer is not None:
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+        else:
+            self._ours.close()
+        return f"status {status}" if status >= 0 else signal.Signals(-status).name
 
 
 class PolicyRunner:
-    """Asks one graph. Make it inside the event loop that ``answered`` is to be called in."""
+    """Asks one graph. :meth:`open` it inside the event loop that ``answered`` is to be called in.
 
-    def __init__(self, graph: Any, answered: Callable[[Consulted], None]) -> None:
-        self._graph = graph
-        self._answered = answered
-        self._main = asyncio.get_running_loop()
-        self._busy = False
-        self._threads = _DaemonThreads()
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(self._threads)
-        self._run: asyncio.Task[None] | None = None
-        self._closed = False
-        threading.Thread(target=self._serve, name="policy", daemon=True).start()
+    Attributes:
+        answered: hears what became of each question.
+    """
 
-    def _serve(self) -> None:
-        while not self._closed:
-            with contextlib.suppress(BaseException):  # sys.exit() in a node ends the loop, too
-                self._loop.run_forever()
-        self._loop.close()
+    def __init__(self, setting: str, reference: str) -> None:
+        self.answered: Callable[[Consulted], None] = lambda _told: None
+        self._setting = setting
+        self._reference = reference
+        self._loop = asyncio.get_running_loop()
+        self._log = logs.get_logger("policy")
+        self._process: Process | None = None
+        self._started_at = 0.0
+        self._asked: Consult | None = None
+        self._alarm: asyncio.TimerHandle | None = None
 
-    async def close(self) -> None:
-        """Leave a run where it is, and end the thread as soon as user code lets it."""
-        self._closed = True
-        self._loop.call_soon_threadsafe(self._end)
+    @classmethod
+    async def open(
+        cls, setting: str, reference: str, on_exit: list[Callable[[], Awaitable[None]]]
+    ) -> PolicyRunner | None:
+        """Start the policy that a setting names; None if it is empty.
 
-    def _end(self) -> None:
-        if self._run is not None:
-            self._run.cancel()
-        self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+        Args:
+            on_exit: what is done when the daemon ends.
+
+        Raises:
+            ConfigError: it cannot be imported, or is no graph.
+        """
+        if not reference:
+            return None
+        runner = cls(setting, reference)
+        runner._process = await runner._start()
+        on_exit.append(runner.close)
+        return runner
+
+    def attach(self, daemon: Daemon) -> None:
+        """Answer the questions of this daemon's core from now on."""
+        self.answered = daemon.shell.event
+        daemon.shell.advise = self.ask
+        daemon.shell.services.append(self.keep)
 
     def ask(self, consult: Consult) -> None:
         """The answer comes later, in our event loop."""
-        if self._busy or self._threads.running:
-            why = "it is still at work on an earlier question"
-            self._main.call_soon(self._answered, Consulted(consult.question_id, reason="busy", why=why))
+        if self._process is None or self._asked is not None:
+            why = "its process starts" if self._process is None else "it is still at work on an earlier question"
+            self._loop.call_soon(self.answered, Consulted(consult.question_id, reason="busy", why=why))
             return
-        self._busy = True
-        self._loop.call_soon_threadsafe(self._begin, consult)
+        self._asked = consult
+        self._process.say({"facts": consult.facts, "answer": consult.answer, "timeout_s": consult.timeout_s})
+        self._alarm = self._loop.call_later(consult.timeout_s + KILL_AFTER_S, self._process.kill)
 
-    def _begin(self, consult: Consult) -> None:
-        self._run = self._loop.create_task(self._consult(consult))
+    async def keep(self) -> None:
+        """Hear the process, and start another one when it has ended; for as long as the daemon runs."""
+        while True:
+            process = self._process
+            assert process is not None
+            while (told := await process.hear()) is not None and not told.get("stuck"):
+                self._tell(told.get("answer"), told.get("reason", ""), told.get("why", ""))
+            self._process = None
+            if told is not None:
+                self._tell(None, told["reason"], told["why"])
+            how = await process.end()
+            blocked = told is not None or (self._alarm is not None and self._alarm.when() <= self._loop.time())
+            why = "it blocked, so its process was killed" if blocked else f"its process ended: {how}"
+            self._tell(None, "late" if blocked else "died", why)
+            self._log.warning("policy_restarts", setting=self._setting, why=why)
+            self._process = await self._another()
 
-    async def _consult(self, consult: Consult) -> None:
-        number = consult.question_id
+    async def close(self) -> None:
+        """Leave a run where it is."""
+        self._forget()
+        if self._process is not None:
+            process, self._process = self._process, None
+            await process.end()
+
+    def _tell(self, answer: Any, reason: str, why: str) -> None:
+        consult = self._forget()
+        if consult is not None:
+            self.answered(Consulted(consult.question_id, answer, reason, why))
+
+    def _forget(self) -> Consult | None:
+        """The question that was open, which it is no more."""
+        consult, self._asked = self._asked, None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        return consult
+
+    async def _another(self) -> Process:
+        while True:
+            await asyncio.sleep(max(0.0, self._started_at + PAUSE_S - self._loop.time()))
+            try:
+                return await self._start()
+            except (ConfigError, OSError) as error:  # its files may be mended, and memory be there again
+                self._log.warning("policy_not_started", setting=self._setting, why=str(error))
+
+    async def _start(self) -> Process:
+        self._started_at = self._loop.time()
+        process = Process(self._setting, self._reference)
+        told: dict[str, Any] | None = None
         try:
-            async with asyncio.timeout(consult.timeout_s) as limit:
-                told = Consulted(number, await self._graph.ainvoke(consult.facts))
-        except BaseException as error:  # whatever user code raises, the thread goes on
-            told = Consulted(number, reason="raised", why=_one_line(error))
-            if limit.expired():
-                told = Consulted(number, reason="late", why=f"no answer after {consult.timeout_s:g} s")
-        try:
-            self._main.call_soon_threadsafe(self._done, told)
-        except RuntimeError:
-            return  # the main loop has ended: nobody wants to know any more
-
-    def _done(self, told: Consulted) -> None:
-        self._busy = False
-        self._answered(told)
-
-
-class _DaemonThreads(ThreadPoolExecutor):
-    """A thread for each call of a synchronous node. The usual pool's threads are waited for at the exit of the process,
-    also one that hangs."""
-
-    def __init__(self) -> None:
-        super().__init__(max_workers=1)
-        self._lock = threading.Lock()
-        self.running = 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        with self._lock:
-            self.running += 1
-        threading.Thread(target=self._work, args=(future, fn, args, kwargs), name="policy node", daemon=True).start()
-        return future
-
-    def _work(self, future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        try:
-            if future.set_running_or_notify_cancel():
-                future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # it is whoever waits for the call that has to know
-            future.set_exception(error)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                told = await process.hear()
+        except TimeoutError:
+            raise ConfigError(f"{self._setting}: importing {self._reference} took too long") from None
         finally:
-            with self._lock:
-                self.running -= 1
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:WHY_CHARS]
+            how = "" if told and "ready" in told else await process.end()
+        if how:
+            wrong = (told or {}).get("wrong") or f"{self._setting}: importing {self._reference} ended with {how}"
+            raise ConfigError(wrong)
+        return process

@@ -16,6 +16,7 @@ from a2a_zmq.state.leases import RedisLeases
 from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
 from a2a_zmq.state.takeover import take_section
+from daemons.runtime import keys
 from daemons.runtime.breaker import Breaker
 from daemons.runtime.launch import Daemon
 from daemons.runtime.shell import read_clock
@@ -32,6 +33,7 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
         SpoolBroken: what an earlier process kept cannot be read.
         ConfigError: our keys are not acceptable, or cannot be made.
     """
+    keys.make_directory(settings)
     config = settings.redis_config()
     policy = RetentionPolicy(result_ttl_s=float(settings.result_ttl_s))
     store = RedisStore(config, name=settings.agent_id, policy=policy)

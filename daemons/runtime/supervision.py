@@ -18,9 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, Protocol, TypedDict
 
 from a2a_zmq.clock import Now
+from a2a_zmq.models import LocalAgentState
 from daemons.runtime.contract import SUPERVISION_STEPS, Effect, Log, Meter, NoMeter
 
 # A run of the built-in graph takes about a millisecond. One that takes this long hangs, or waits for something slow:
@@ -49,6 +51,8 @@ class Supervised(Protocol):
     """
 
     def supervise(self, step: str, now: Now) -> list[Effect]: ...
+
+    def local_state(self, now: Now) -> LocalAgentState: ...
 
 
 class SupervisionState(TypedDict, total=False):
@@ -111,22 +115,25 @@ def build_graph(steps: dict[str, Callable[..., Any]] | None = None) -> Any:
     """The supervision StateGraph, compiled.
 
     Args:
-        steps: nodes that replace built-in ones, by step name. A node is ``async (state, runtime) -> dict`` with
-            ``runtime.context`` a :class:`Supervision`; ``detect`` returns ``{"found": bool}``.
+        steps: nodes that replace built-in ones, by step name; those of other names follow ``report``. A node is
+            ``async (state, runtime) -> dict`` with ``runtime.context`` a :class:`Supervision`; ``detect`` returns
+            ``{"found": bool}``.
     """
     tracing_off()
     from langgraph.graph import END, START, StateGraph
 
     nodes = {step: _node(step) for step in SUPERVISION_STEPS} | (steps or {})
     graph = StateGraph(SupervisionState, context_schema=Supervision)
-    for step in SUPERVISION_STEPS:
-        graph.add_node(step, nodes[step])
+    for name, node in nodes.items():
+        graph.add_node(name, node)
     graph.add_edge(START, "observe")
     graph.add_edge("observe", "detect")
     graph.add_conditional_edges("detect", _after_detect, ["recover", "reconcile"])
     graph.add_edge("recover", "reconcile")
     graph.add_edge("reconcile", "report")
-    graph.add_edge("report", END)
+    added = [name for name in nodes if name not in SUPERVISION_STEPS]
+    for name, following in pairwise(["report", *added, END]):
+        graph.add_edge(name, following)
     return graph.compile(name="supervision")
 
 

@@ -19,10 +19,10 @@ from daemons.runtime.supervision import Supervisor, build_graph
 
 
 def build(steps: dict[str, Callable[..., Any]] | None = None) -> Any:
-    """The worker's graph, compiled; ``steps`` replace built-in nodes by name. Imports LangGraph."""
+    """The worker's graph, compiled; ``steps`` replace built-in nodes by name, or are added. Imports LangGraph."""
     return build_graph(steps)
 
 
-def supervisor(meter: Meter) -> Supervisor:
+def supervisor(meter: Meter, steps: dict[str, Callable[..., Any]] | None = None) -> Supervisor:
     """What the worker's shell runs once an interval, and at once on an exceptional event."""
-    return Supervisor(build, meter=meter)
+    return Supervisor(lambda: build(steps), meter=meter)

@@ -82,7 +82,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
         meter=daemon.meter,
     )
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
-    await daemon.assemble(core, graph.supervisor(daemon.meter))
+    await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps))
     checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
     executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, models=models, forks=forks)
     daemon.shell.runner = executor

@@ -8,16 +8,15 @@ client's task type is looked up here and never imported.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from a2a_zmq.errors import ConfigError
+from daemons.runtime.modules import child_environment
 from daemons.worker.builtin import BUILTIN
 from daemons.worker.kinds import TaskKind
 
@@ -83,16 +82,6 @@ class Registry:
                 raise ConfigError(f"{setting}: {reference} takes the name of the built-in task type {name!r}")
             user[name] = reference
             self._kinds[name] = TaskKind(entry["executor"], entry["timeout_s"], reference, graph=entry.get("graph", ""))
-
-
-def search_path() -> list[str]:
-    """Where this process finds modules, without the entry that means "here"."""
-    return [entry or str(Path.cwd()) for entry in sys.path]
-
-
-def child_environment() -> dict[str, str]:
-    """The environment in which a child finds the same modules as this process."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
 
 
 def _list(

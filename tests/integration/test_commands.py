@@ -145,6 +145,22 @@ def test_a_failed_task_is_status_1(fleet: LocalFleet) -> None:
     done = a2actl(fleet, "submit", "raises", "--payload", '{"text": "no paper"}', "--max-attempts", "1", "--wait")
     assert done.returncode == 1
     assert "no paper" in one_line(done, "a2actl")
+    assert done.stdout == "", "it was said twice"
+
+
+def test_of_several_tasks_those_that_failed_are_on_standard_error(fleet: LocalFleet, tmp_path: Path) -> None:
+    lines = [
+        '{"task_type": "noop"}',
+        *['{"task_type": "raises", "payload": {"text": "no paper"}, "max_attempts": 1}'] * 2,
+    ]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(lines))
+    done = a2actl(fleet, "submit", "--file", str(tmp_path / "tasks.jsonl"), "--wait")
+    assert done.returncode == 1
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["completed"]
+    *each, last = done.stderr.splitlines()
+    assert len(each) == 2
+    assert all(" failed: " in line and "no paper" in line for line in each)
+    assert last == "a2actl: 2 of 3 tasks did not complete"
 
 
 def test_unknown_tasks_are_status_1(fleet: LocalFleet) -> None:

@@ -283,7 +283,7 @@ class Agent:
             core = DistributorCore(
                 self.name,
                 self.upstreams[0].name,
-                config=DistributorConfig(),
+                config=DistributorConfig(policy_timeout_s=0.1 if fleet.policy else 0.0),
                 new_id=new_id,
                 rng=rng.random,
                 meter=NoMeter(),

@@ -34,27 +34,51 @@ def question_of(run: StartRun) -> str:
 
 
 class SimPolicy:
-    """A placement policy of a user: it answers well, with what was not asked, with nonsense, late or never."""
+    """A user's policy, of placement or of retries: it answers well, with what was not asked, with nonsense, late or
+    never; or it dies, and is away for a while."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._shell = agent.shell
+        self._away_until = 0.0
 
     def ask(self, consult: Consult) -> None:
         fleet, number = self._agent.fleet, consult.question_id
         rng, tasks = fleet.rng, consult.facts["tasks"]
         fleet.note("policy", self._agent.place, number, len(tasks))
-        kind = rng.choice(("good", "good", "good", "some", "wrong", "nonsense", "raised", "never"))
-        chosen = {each["task_id"]: rng.choice(each["candidates"]) for each in tasks}
+        kind = rng.choice(("good", "good", "good", "good", "some", "wrong", "nonsense", "raised", "died", "never"))
+        decide = self._retry if consult.answer == "retries" else self._place
+        chosen = {each["task_id"]: decide(each) for each in tasks}
         if kind == "some":
-            chosen = {task_id: home for task_id, home in chosen.items() if rng.random() < 0.5}
+            chosen = {task_id: choice for task_id, choice in chosen.items() if rng.random() < 0.5}
         elif kind == "wrong":
-            chosen = {task_id: rng.choice((home, "nobody", 7)) for task_id, home in chosen.items()}
-        told = Consulted(number, {"placements": "?" if kind == "nonsense" else chosen})
-        if kind == "raised":
-            told = Consulted(number, reason="raised", why="ValueError: no")
+            chosen = {task_id: rng.choice((choice, "nobody", 7)) for task_id, choice in chosen.items()}
+        told = Consulted(number, "?" if kind == "nonsense" else chosen)
+        if fleet.loop.time() < self._away_until:
+            told = Consulted(number, reason="busy", why="it starts")
+        elif kind in ("raised", "died"):
+            told = Consulted(number, reason=kind, why="ValueError: no")
+            self._away_until = fleet.loop.time() + (kind == "died")
         if kind != "never":
             fleet.loop.call_later(rng.choice((0.0, 0.002, 0.02, 0.09, 0.3)), self._tell, told)
+
+    def _place(self, task: dict[str, Any]) -> Any:
+        return self._agent.fleet.rng.choice(task["candidates"])
+
+    def _retry(self, task: dict[str, Any]) -> Any:
+        fleet = self._agent.fleet
+        rng = fleet.rng
+        kind = rng.choice(("now", "later", "elsewhere", "before others", "nothing", "given up"))
+        if kind == "given up":
+            fleet.given_up.add(task["task_id"])
+            return {"give_up": "simulated"}
+        decision = {
+            "now": {"after_s": 0},
+            "later": {"after_s": rng.choice((0.01, 0.2, 3.0))},
+            "elsewhere": {"avoid": [each for each in task["candidates"] if rng.random() < 0.6]},
+            "before others": {"priority": rng.choice((1, 9)), "after_s": 0.05},
+        }
+        return decision.get(kind, {})
 
     def _tell(self, told: Consulted) -> None:
         if self._agent.shell is self._shell:

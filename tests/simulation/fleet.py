@@ -73,7 +73,8 @@ class Fleet:
             coordinators, twins: of them one leads; each distributor has a second process that stands by.
             failover_s: the coordinator's setting.
             graphs: tasks are runs of a graph, which all workers have.
-            policy: where a task goes is asked of a policy, which answers well, badly, late or never.
+            policy: where a task goes, and what becomes of it where it failed, is asked of policies, which answer well,
+                badly, late or never.
             tells: runs tell what they do, and the client reads along.
             provable: whether who stands by is on the same host, and sees that the owner was killed.
         """
@@ -84,6 +85,7 @@ class Fleet:
         self.failover_s = failover_s
         self.graphs = graphs
         self.policy = policy
+        self.given_up: set[str] = set()  # ids of tasks that a policy gave up, whether or not it was heard
         self.checkpoints: dict[str, int] = {}  # task id → pauses that its graph has left behind
         self.wall_offset = self._now_offset = 0.0
         self._now = Now(-1.0, 0.0)  # read last; it is asked for many times at every moment

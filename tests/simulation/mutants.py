@@ -29,6 +29,7 @@ from a2a_zmq.state import lease_rules, memory, section
 from a2a_zmq.state.section import Known, Snapshot
 from daemons.coordinator import failover
 from daemons.coordinator.failover import Failover
+from daemons.distributor.consulting import RetryPolicy
 from daemons.distributor.memory import RUNNING, LiveTask
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.pauses import Pauses
@@ -214,7 +215,7 @@ def no_attempt_check() -> Iterator[None]:
 
 @planted("a task taken over keeps its attempt number")
 def no_new_attempt() -> Iterator[None]:
-    def same(self: Recovery, task: LiveTask) -> None:
+    def same(self: Recovery, task: LiveTask, _now: Now) -> None:
         self._outcomes.store_next(task, task.recorded + 1)
         self._journal.backlog.append(task)
 
@@ -274,6 +275,27 @@ def question_told_early() -> Iterator[None]:
 @planted("a new owner runs what waits for an answer")
 def waiting_is_run() -> Iterator[None]:
     with mock.patch.object(Pauses, "take", return_value=None):
+        yield
+
+
+# ---------------------------------------------------------------- policies
+
+
+@planted("a failed attempt waits until its policy answers")
+def no_fallback() -> Iterator[None]:
+    consider, conclude = RetryPolicy.consider, RetryPolicy._conclude
+
+    def trusting(self: RetryPolicy, task: LiveTask, due: float, earliest: float, now: Now) -> float:
+        return math.inf if consider(self, task, due, earliest, now) > due else due
+
+    def only_if_good(self: RetryPolicy, choice: dict[Any, Any], now: Now) -> None:
+        if not choice:
+            self._open = []
+        conclude(self, choice, now)
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(RetryPolicy, "consider", trusting))
+        stack.enter_context(mock.patch.object(RetryPolicy, "_conclude", only_if_good))
         yield
 
 

@@ -92,7 +92,7 @@ SHARES = {"faults": 20, "loss": 20, "users": 15, "limits": 15, "retry": 10, "out
 FAILOVERS = 10  # and so many in this one instead
 # Whatever the mode is, in so many of a hundred seeds tasks are runs of graphs: they wait, are moved and put off.
 GRAPHS, GRAPHS_SHARE = "graphs", 20
-# In so many of those with two distributors a policy of the user's places the tasks.
+# In so many of those with two distributors policies of the user's place the tasks, and decide on failed attempts.
 POLICIES, POLICIES_SHARE = "policies", 10
 # Only if asked for: graphs whose runs tell what they do, and are read.
 STREAMS = "streams"
@@ -144,7 +144,10 @@ def draw(seed: int, mode: str | None = None, *, tasks: int = TASKS) -> Plan:
     if mode == POLICIES or (mode is None and chance.random() < POLICIES_SHARE / 100):
         plan = _drawn(seed, None, tasks)
         if plan.distributors > 1 or mode == POLICIES:
-            return dataclasses.replace(plan, mode=f"{POLICIES}, {plan.mode}", distributors=2, policy=True)
+            events = tuple(_failing(event, chance) for event in plan.events)
+            return dataclasses.replace(
+                plan, mode=f"{POLICIES}, {plan.mode}", distributors=2, policy=True, events=events
+            )
     return _drawn(seed, mode, tasks)
 
 
@@ -159,6 +162,14 @@ def _drawn(seed: int, mode: str | None, tasks: int) -> Plan:
             events=tuple(_paused(event, chance) for event in plan.events),
         )
     return _draw(seed, mode, tasks)
+
+
+def _failing(event: Event, chance: random.Random) -> Event:
+    """The same task, which fails oftener before it ends well."""
+    if event.kind != "submit" or chance.random() < 0.4:
+        return event
+    task_id, seconds, _, *pauses = event.args
+    return event._replace(args=(task_id, seconds, chance.choice((1, 2, 4)), *pauses))
 
 
 def _paused(event: Event, chance: random.Random) -> Event:

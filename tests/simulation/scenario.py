@@ -164,6 +164,11 @@ def taken_for_a_killer(fleet: Fleet, record: dict[str, Any]) -> bool:
     return record["metadata"].get("error_kind") == "worker_lost" and had >= DistributorConfig().most_worker_deaths
 
 
+def given_up(fleet: Fleet, record: dict[str, Any]) -> bool:
+    """Did a policy end it?"""
+    return record["metadata"].get("error_kind") == "given_up" and record["task_id"] in fleet.given_up
+
+
 def judge(fleet: Fleet) -> None:
     """The last judgement."""
     user, witness, excused = fleet.user, fleet.witness, fleet.loss.excused
@@ -181,7 +186,7 @@ def judge(fleet: Fleet) -> None:
         allowed = {"failed" if task_id in user.hanging else "completed"}
         if task_id in user.cancelled:
             allowed.add("abandoned")
-        if taken_for_a_killer(fleet, end):
+        if taken_for_a_killer(fleet, end) or given_up(fleet, end):
             allowed.add("failed")
         recorded = [each.status for each in witness.ended.get(task_id, ())]
         told = {*recorded, *witness.set_aside.get(task_id, ())}

@@ -102,6 +102,8 @@ class Witness:
         self._asked: set[tuple[str, int]] = set()  # with the attempt that asked, ever stored
         self._answered: set[tuple[str, int]] = set()
         self._places: dict[str, str] = {}  # task id → distributor in whose section its record was stored last
+        # Task id → what held before it was put into the inbox, to be moved elsewhere: its attempt, and its place.
+        self._moving: dict[str, tuple[int, str]] = {}
         self.uncounted: set[str] = set()
         self.unordered: set[str] = set()
         self.forgotten: set[str] = set()
@@ -145,6 +147,8 @@ class Witness:
         self._fences[section] = max(write.fence, highest)
         if mutation in self._without_lease:
             self._violate(f"a write to {where} was begun without the lease")
+        if section.distributor_id == INBOX:
+            self._move(write)
         self._stored(write)
         self._kept_asking.difference_update(write.put_tasks)
         if section.writer == "distributor":
@@ -155,6 +159,18 @@ class Witness:
         for task_id, raw in write.results.items():
             self._recorded(section, task_id, orjson.loads(raw), mutation)
         self._note("wrote", where, version, len(write.put_tasks), len(write.results))
+
+    def _move(self, write: SectionWrite) -> None:
+        """A move begins in the inbox. If its distributor comes back, the inbox alone lets go of the task, which is
+        where it was, and goes on with the attempt that it had."""
+        for task_id in write.drop_tasks:
+            before = self._moving.pop(task_id, None)
+            if before is not None and self._places.get(task_id) == INBOX and task_id not in write.results:
+                self.stored[task_id], self._places[task_id] = before[0], before[1]
+        for task_id in write.put_tasks:
+            place = self._places.get(task_id, INBOX)
+            if place != INBOX:
+                self._moving[task_id] = self.stored.get(task_id, 0), place
 
     def _stored(self, write: SectionWrite) -> None:
         for task_id, raw in write.put_tasks.items():

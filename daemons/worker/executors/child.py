@@ -25,6 +25,7 @@ import orjson
 
 from a2a_zmq.handlers import TaskContext, TaskStopped, running
 from a2a_zmq.llm import configure
+from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import invoke
 from daemons.worker.executors.frames import Unpacker, pack
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from daemons.worker.graphs.runs import GraphRun, GraphRunner
 
 READ_BYTES = 256 * 1024
-PR_SET_PDEATHSIG = 1
 # Starts a run's lines on the log pipe; no text of a handler's begins so by accident.
 RUN_MARK = b"\x1e"
 # Begins the references of graphs; those of functions are module:function.
@@ -301,16 +301,6 @@ def flush() -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             continue  # a handler closed or replaced it
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:  # it died before the call
-        os._exit(0)
 
 
 def list_handlers(sources: list[str]) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import orjson
 
+from daemons.runtime.modules import child_environment
 from daemons.worker.executors.preloaded import MESSAGE_BYTES
-from daemons.worker.registry import child_environment
 
 COMMAND: Final = (sys.executable, "-X", "faulthandler", "-m", "daemons.worker.executors.preloaded")
 # A fork takes milliseconds; a server that does not answer for so long is given up.

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import orjson
 
+from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import child
 
 MESSAGE_BYTES = 1024 * 1024
@@ -85,7 +86,7 @@ def serve(control: socket.socket) -> list[str]:
 
 def begin(server: int, descriptors: list[int], arguments: list[str]) -> list[str]:
     """Make this fork what a child that was started is."""
-    child.die_with_parent(server)
+    die_with_parent(server)
     os.setsid()
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
@@ -107,7 +108,7 @@ def main() -> None:
     # A service manager that signals all processes means the worker, which drains.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    child.die_with_parent(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     try:
         problem = preload(sys.argv[3:])
     except Exception as error:

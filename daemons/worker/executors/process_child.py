@@ -20,10 +20,10 @@ from typing import Any, Final
 import orjson
 
 from daemons.runtime.contract import StartRun
+from daemons.runtime.modules import child_environment, search_path
 from daemons.worker.executors.child import RUN_MARK
 from daemons.worker.executors.forks import Forked, ForkServer
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
-from daemons.worker.registry import child_environment, search_path
 
 # Printed lines that are kept for a run: the end of what it said, small enough for its record.
 LINES: Final = 20

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from a2a_zmq.errors import ConfigError
 from daemons.redis import resolve
 from daemons.redis.embedded import EmbeddedRedis, answers, free_port
+from daemons.redis.lock import DirectoryInUse, lock, note_holder
 from daemons.redis.resolve import ServerBinary, available_servers, find_server
 from daemons.redis.server import ServerConfig
 
@@ -112,7 +114,6 @@ def test_print_config_shows_what_would_run_without_the_password(tmp_path: Path) 
         (["--port", "99999"], {}, "--redis-port"),
         (["--port", "x"], {}, "--redis-port"),
         (["--appendfsync", "sometimes"], {}, "--redis-appendfsync"),
-        (["--no-such-flag"], {}, "--no-such-flag"),
         ([], {"REDIS_USE_TLS": "true"}, "REDIS_USE_TLS"),
         ([], {"REDIS_HOST": "10.0.0.9"}, "REDIS_PASSWORD"),
         (["--state-dir", "/proc/nowhere"], {}, "/proc/nowhere"),
@@ -130,6 +131,12 @@ def test_a_wrong_setting_is_one_line_and_status_78(
     assert says in ended.stderr
 
 
+def test_an_unknown_flag_is_one_line_and_status_2(tmp_path: Path) -> None:
+    ended = run(tmp_path, "--no-such-flag")
+    assert ended.returncode == 2
+    assert ended.stderr == "a2a-redis: unrecognized arguments: --no-such-flag\n"
+
+
 def test_a_port_in_use_is_one_line_and_status_75(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -138,6 +145,56 @@ def test_a_port_in_use_is_one_line_and_status_75(tmp_path: Path) -> None:
     assert ended.stderr.splitlines() == [
         f"a2a-redis: port {port} on 127.0.0.1 is in use: stop what listens there, or choose another --port"
     ]
+
+
+def test_two_servers_on_one_directory_lost_results(tmp_path: Path, processes: Processes) -> None:
+    """The second one's rewrite of the append-only file unlinked what the first one wrote to, and nobody said a word."""
+    port = free_port()
+    first = start(processes, tmp_path, "--port", str(port), "--state-dir", "state")
+    wait_until_answers(port)
+    config = (tmp_path / "state/redis/redis.conf").read_text()
+    ended = run(tmp_path, "--port", str(free_port()), "--state-dir", "state")
+    assert ended.returncode == 75
+    assert ended.stderr == (
+        f"a2a-redis: {tmp_path}/state/redis is in use by another server (process {first.pid}): "
+        "stop it, or give this one a --state-dir of its own\n"
+    )
+    with pytest.raises(DirectoryInUse, match=str(first.pid)):
+        EmbeddedRedis(state_dir=tmp_path / "state").start()
+    assert (tmp_path / "state/redis/redis.conf").read_text() == config
+    assert ask(port, "PING") == "+PONG\r\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_directory_is_free_when_its_server_has_ended(
+    tmp_path: Path, processes: Processes, how: signal.Signals
+) -> None:
+    port = free_port()
+    first = start(processes, tmp_path, "--port", str(port), "--state-dir", "state")
+    wait_until_answers(port)
+    first.send_signal(how)
+    first.wait(5)
+    with EmbeddedRedis(state_dir=tmp_path / "state") as second:
+        assert answers(second.port)
+        ended = run(tmp_path, "--port", str(port), "--state-dir", "state")
+        assert f"(process {second.pid})" in ended.stderr
+
+
+def test_a_child_that_outlives_its_killed_server_does_not_fail_the_next_start(tmp_path: Path) -> None:
+    """It has the lock, too, until it notices; it rewrites the append-only file when its server is killed."""
+    (tmp_path / "redis").mkdir()
+    held = lock(tmp_path / "redis")
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, pass_fds=[held]
+    )
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    note_holder(held, gone.pid)
+    os.close(held)
+    threading.Timer(0.3, child.communicate).start()
+    with EmbeddedRedis(state_dir=tmp_path) as server:
+        assert answers(server.port)
+    assert child.wait(5) == 0
 
 
 def test_help_and_version(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_port_in_use_is_named(play: Play) -> None:
     ("address", "complaint"),
     [
         ("tcp://127.0.0.1", "is no address"),
-        ("tcp://127.0.0.1:70000", "is no address"),
+        ("tcp://127.0.0.1:70000", "port 70000 is too high, 65535 is the last one"),
         ("udp://127.0.0.1:5", "is no address"),
         ("tcp://192.0.2.1:5555", "is not an address of this host"),
         ("ipc:///nowhere-at-all/socket", "No such file"),

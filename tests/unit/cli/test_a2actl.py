@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from a2a_zmq.errors import (
     TaskFailed,
     TaskTimeout,
 )
+from a2a_zmq.protocol.message import Role
+from a2a_zmq.security.keydir import KeyDirectory
 from daemons.cli.invocation import CommandFailed
 from daemons.cli.main import hoist, main, status_of
 
@@ -114,14 +118,53 @@ def test_unknown_variables_and_keys_of_files_are_errors(
 def test_no_coordinator_in_reach(capsys: pytest.CaptureFixture[str], free_port: Callable[[], int]) -> None:
     assert main(["keys", "init"]) == 0
     capsys.readouterr()
-    assert main(["status", "--address", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3"]) == 69
-    assert "nothing answers" in capsys.readouterr().err
+    port = free_port()
+    assert main(["status", "--address", f"tcp://127.0.0.1:{port}", "--timeout", "0.3"]) == 69
+    assert f"tcp://127.0.0.1:{port}: nothing answers" in capsys.readouterr().err
 
 
 def test_a_client_makes_no_fleet_of_its_own(capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path) -> None:
-    assert main(["status", "--timeout", "0.3"]) == 78
-    assert "keys" in capsys.readouterr().err
-    assert not (in_an_empty_directory / "state" / "keys").exists()
+    assert main(["status", "--timeout", "0.3"]) == 69
+    keys = in_an_empty_directory / "state" / "keys"
+    assert f"key directory {keys}: there are no keys of a fleet" in capsys.readouterr().err
+    assert not keys.exists()
+
+
+def test_a_command_right_after_the_first_start_of_a_fleet_found_no_keys(
+    capsys: pytest.CaptureFixture[str], free_port: Callable[[], int], in_an_empty_directory: Path
+) -> None:
+    """Its daemons make them when they have come up, seconds later on a busy host."""
+    directory = KeyDirectory(in_an_empty_directory / "state" / "keys")
+
+    def daemons() -> None:
+        directory.ensure("worker-1", Role.WORKER)
+        time.sleep(0.3)  # the coordinator's own come with the coordinator
+        directory.ensure("coordinator-1", Role.COORDINATOR)
+
+    starting = threading.Timer(0.3, daemons)
+    starting.start()
+    assert main(["status", "--address", f"tcp://127.0.0.1:{free_port()}", "--timeout", "3"]) == 69
+    starting.join()
+    assert "nothing answers" in capsys.readouterr().err, "it got as far as to the coordinator"
+    assert directory.knows("operator"), "and acts as the operator, as it does later"
+
+
+def test_keys_that_waiting_does_not_bring_are_a_wrong_setting(
+    capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path
+) -> None:
+    keys = in_an_empty_directory / "state" / "keys"
+    keys.mkdir(parents=True, mode=0o755)
+    assert main(["status"]) == 78
+    assert f"chmod 0700 {keys}" in capsys.readouterr().err
+    keys.rmdir()
+    keys.write_text("")
+    assert main(["status"]) == 78
+    assert "not a directory" in capsys.readouterr().err
+    keys.unlink()
+    assert main(["keys", "init"]) == 0
+    (keys / "peers.json").write_text("{")
+    assert main(["status"]) == 78
+    assert "peers.json" in capsys.readouterr().err
 
 
 def test_the_life_of_keys(capsys: pytest.CaptureFixture[str], in_an_empty_directory: Path) -> None:

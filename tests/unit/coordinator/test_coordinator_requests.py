@@ -230,7 +230,7 @@ def test_retrying_what_cannot_be_retried_says_why(fleet: World) -> None:
     assert dict(answer["refused"]) == {
         "live": "it has not ended",
         "done": "it is completed",
-        "nobody": "unknown, or its result has expired",
+        "nobody": "unknown: never accepted, its result has expired, or the store lost it",
     }
     assert fleet.ask("alice~1", "retry_tasks", task_ids=["t1"])["code"] == "FORBIDDEN"
 

@@ -43,6 +43,13 @@ def test_assignments_carry_the_record_as_it_is_stored_and_the_fence(fleet: World
     }
 
 
+@pytest.mark.parametrize("name", ["attempt", "graph", "decided", "retried"])
+def test_a_submission_cannot_set_what_the_fleet_notes_of_a_task(fleet: World, name: str) -> None:
+    metadata: Any = {name: {"until": 9e9}}
+    fleet.submit("alice~1", "t1", **metadata)
+    assert name not in fleet.store.live["d1"]["t1"]["metadata"]
+
+
 def test_a_result_reaches_its_submitter_once(fleet: World) -> None:
     fleet.client("bob~1")
     fleet.submit("alice~1", "t1", payload={"n": 1})

@@ -48,7 +48,7 @@ def test_tasks_go_where_the_policy_says(asking: World) -> None:
     answer = asking.submit("alice~1", "t1", "t2", "t3")
     assert answer["accepted"] == 3, "the client does not wait for the policy"
     assert set(placed(asking).values()) == {"inbox"}, "durable meanwhile"
-    asking.advise({"placements": {"t1": "d2", "t2": "d2", "t3": "d2"}})
+    asking.advise({"t1": "d2", "t2": "d2", "t3": "d2"})
     assert asking.assigned("d2") == ["t1", "t2", "t3"]
     assert asking.assigned("d1") == []
     assert fallbacks(asking) == {}
@@ -71,9 +71,9 @@ def test_what_comes_while_it_thinks_is_the_next_batch(asking: World) -> None:
     asking.submit("alice~1", "t2")
     asking.submit("alice~1", "t3")
     assert len(asking.consults) == 1
-    asking.advise({"placements": {"t1": "d1"}})
+    asking.advise({"t1": "d1"})
     assert [each["task_id"] for each in asking.consults[1].facts["tasks"]] == ["t2", "t3"]
-    asking.advise({"placements": {"t2": "d1", "t3": "d1"}})
+    asking.advise({"t2": "d1", "t3": "d1"})
     assert asking.assigned("d1") == ["t1", "t2", "t3"]
 
 
@@ -91,7 +91,7 @@ def test_a_late_policy_is_overtaken_and_its_answer_ignored(asking: World) -> Non
     where = placed(asking)
     assert sorted(where.values()) == ["d1", "d2"], "spread by the built-in rules"
     assert fallbacks(asking) == {"late": 2}
-    asking.advise({"placements": {"t1": "d2", "t2": "d2"}})
+    asking.advise({"t1": "d2", "t2": "d2"})
     assert placed(asking) == where
     assert [line.fields["reason"] for line in asking.logs if line.event == "policy_failed"] == ["late"]
 
@@ -104,7 +104,7 @@ def test_a_failed_policy_is_replaced_at_once(asking: World, reason: str) -> None
     assert fallbacks(asking) == {reason: 2}
 
 
-@pytest.mark.parametrize("answer", [None, [], {}, {"placements": None}, {"placements": [["t1", "d1"]]}, "d1", 7])
+@pytest.mark.parametrize("answer", [None, [], [["t1", "d1"]], "d1", 7])
 def test_an_answer_of_another_form_is_invalid(asking: World, answer: Any) -> None:
     asking.submit("alice~1", "t1", "t2")
     asking.advise(answer)
@@ -116,7 +116,7 @@ def test_each_wrong_choice_is_replaced_by_itself(asking: World) -> None:
     asking.distributor("d3", "other")
     asking.submit("alice~1", "good", "other", "nobody", "number", "silent")
     choice = {"good": "d2", "other": "d3", "nobody": "nobody", "number": 7, "unasked": "d1"}
-    asking.advise({"placements": choice})
+    asking.advise(choice)
     where = placed(asking)
     assert where["good"] == "d2"
     assert set(where.values()) <= {"d1", "d2"}
@@ -126,7 +126,7 @@ def test_each_wrong_choice_is_replaced_by_itself(asking: World) -> None:
 def test_a_chosen_distributor_that_went_meanwhile(asking: World) -> None:
     asking.submit("alice~1", "t1")
     asking.gone("d2")
-    asking.advise({"placements": {"t1": "d2"}})
+    asking.advise({"t1": "d2"})
     assert asking.assigned("d1") == ["t1"]
     assert fallbacks(asking) == {"stale": 1}
 
@@ -135,7 +135,7 @@ def test_all_distributors_went_meanwhile(asking: World) -> None:
     asking.submit("alice~1", "t1")
     asking.gone("d1")
     asking.gone("d2")
-    asking.advise({"placements": {"t1": "d2"}})
+    asking.advise({"t1": "d2"})
     assert placed(asking) == {"t1": "inbox"}
     asking.distributor("d1", restarted=True)
     asking.advance(1.0)
@@ -145,7 +145,7 @@ def test_all_distributors_went_meanwhile(asking: World) -> None:
 def test_a_task_that_was_cancelled_meanwhile(asking: World) -> None:
     asking.submit("alice~1", "t1", "t2")
     asking.ask("alice~1", "cancel_tasks", task_ids=["t1"])
-    asking.advise({"placements": {"t1": "d2", "t2": "d2"}})
+    asking.advise({"t1": "d2", "t2": "d2"})
     assert asking.assigned("d2") == ["t2"]
     assert asking.got("alice~1")["t1"]["status"] == "abandoned"
 
@@ -153,7 +153,7 @@ def test_a_task_that_was_cancelled_meanwhile(asking: World) -> None:
 def test_the_state_is_loaded_anew_meanwhile(asking: World) -> None:
     asking.submit("alice~1", "t1", "t2")
     asking.own(state_lost=True)
-    asking.advise({"placements": {"t1": "d2", "t2": "d2"}}, question=0)
+    asking.advise({"t1": "d2", "t2": "d2"}, question=0)
     asking.advance(TIMEOUT_S + 0.1)
     assert set(placed(asking).values()) <= {"d1", "d2"}
 
@@ -161,7 +161,7 @@ def test_the_state_is_loaded_anew_meanwhile(asking: World) -> None:
 def test_leadership_is_lost_meanwhile(asking: World) -> None:
     asking.submit("alice~1", "t1")
     asking.lose()
-    asking.advise({"placements": {"t1": "d2"}})
+    asking.advise({"t1": "d2"})
     assert asking.assigned("d2") == []
     assert asking.exit is not None
 
@@ -197,10 +197,10 @@ def test_after_three_failures_it_is_left_alone_for_a_while(asking: World) -> Non
     asking.advance(5.0)
     asking.submit("alice~1", "t4")
     assert len(asking.consults) == 4
-    asking.advise({"placements": {"t4": "d2"}})
+    asking.advise({"t4": "d2"})
     asking.submit("alice~1", "t5")
     assert len(asking.consults) == 5, "one good answer and all is well"
-    asking.advise({"placements": {}})
+    asking.advise({})
 
 
 def test_failures_are_logged_twice_a_minute(asking: World) -> None:
@@ -218,7 +218,7 @@ def test_explain_says_that_the_policy_is_asked(asking: World) -> None:
 def test_a_task_is_not_placed_twice_when_the_store_goes_back_to_when_it_waited_for_the_policy(asking: World) -> None:
     asking.submit("alice~1", "t1")
     record = asking.store.live[""]["t1"]
-    asking.advise({"placements": {"t1": "d1"}})
+    asking.advise({"t1": "d1"})
     assert asking.assigned("d1") == ["t1"]
     del asking.store.live["d1"]["t1"]
     asking.store.live[""]["t1"] = record

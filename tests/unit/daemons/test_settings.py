@@ -209,25 +209,36 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "ends"),
     [
-        (["--worker-slots", "none"], "--worker-slots: 'none'"),
-        (["--worker-slot", "1"], "unrecognized arguments: --worker-slot"),
-        (["--config", "/nowhere/a.toml"], "/nowhere/a.toml: cannot be read"),
-        (["--token-secret", "x"], "unrecognized arguments"),
+        (["--worker-slots", "none"], (78, "--worker-slots: 'none'")),
+        (["--id", "bad name!"], (78, "--id: 'bad name!': an agent id has")),
+        (["--worker-id", "bad name!"], (78, "--worker-id: 'bad name!': an agent id has")),
+        (
+            ["--distributor-address", "tcp://h:99999"],
+            (78, "--distributor-address: 'tcp://h:99999': port 99999 is too high"),
+        ),
+        (["--config", "/nowhere/a.toml"], (78, "/nowhere/a.toml: cannot be read")),
+        (["--worker-slot", "1"], (2, "unrecognized arguments: --worker-slot")),
+        (["--token-secret", "x"], (2, "unrecognized arguments")),
+        (["--id"], (2, "expected one argument")),
     ],
 )
-def test_a_wrong_command_line_exits_78_with_one_line(
-    argv: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_command_line_is_one_line_and_status_2_or_78(
+    argv: list[str],
+    ends: tuple[int, str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         load_or_exit(WorkerSettings, argv)
-    assert caught.value.code == 78
+    assert caught.value.code == ends[0]
     err = capsys.readouterr().err
     assert err.startswith("a2a-worker: ")
     assert err.count("\n") == 1
-    assert words in err
+    assert ends[1] in err
 
 
 @pytest.mark.parametrize("model", MODELS)

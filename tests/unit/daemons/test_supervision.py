@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq.clock import Now
+from a2a_zmq.models import AgentStatus, LocalAgentState
 from daemons.coordinator import graph as coordinator_graph
 from daemons.distributor import graph as distributor_graph
 from daemons.runtime.contract import SUPERVISION_STEPS, Effect, Log, NoMeter
@@ -40,6 +41,9 @@ class SomeCore:
 
     def needs_recovery(self) -> bool:
         return self.attention
+
+    def local_state(self, now: Now) -> LocalAgentState:
+        return LocalAgentState(agent_id="some", status=AgentStatus.IDLE)
 
 
 class Counts(NoMeter):

@@ -10,6 +10,8 @@ from daemons.distributor.config import DistributorConfig
 from tests.unit.distributor.fakes import Store
 from tests.unit.distributor.harness import Site
 
+TIMEOUT_S = 0.5  # of the policy
+
 
 @pytest.fixture
 def make_site() -> Iterator[Callable[..., Site]]:
@@ -32,4 +34,18 @@ def site(make_site: Callable[..., Site]) -> Site:
     site = make_site()
     site.own()
     site.coordinator_up()
+    return site
+
+
+@pytest.fixture
+def asking(make_site: Callable[..., Site]) -> Site:
+    """A distributor with a policy, two workers and two tasks: ``a`` on the first, ``b`` on the second."""
+    site = make_site(DistributorConfig(policy_timeout_s=TIMEOUT_S))
+    site.own()
+    site.coordinator_up()
+    site.worker_up("w1", limit=5)
+    site.worker_up("w2", limit=5)
+    site.assign("a", max_attempts=9)
+    site.assign("b", max_attempts=9)
+    assert (site.got("w1"), site.got("w2")) == ([("a", 1)], [("b", 1)])
     return site

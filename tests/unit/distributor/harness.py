@@ -17,6 +17,7 @@ from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
+from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.contract import (
     SUPERVISION_STEPS,
     Batch,
@@ -67,6 +68,7 @@ class Site:
         self.logs: list[Log] = []
         self.answers: dict[int, Any] = {}
         self.queries: list[tuple[Query, Loaded]] = []  # with what the store had when it was asked
+        self.consults: list[Consult] = []  # questions to the user's policy
         self.exit: Exit | None = None
         self.outranked: list[Outranked] = []
         self.trace: list[str] = []
@@ -136,6 +138,9 @@ class Site:
             elif isinstance(effect, Query):
                 self.queries.append((effect, self.store.loaded()))
                 self.trace.append(f"query {effect.op}")
+            elif isinstance(effect, Consult):
+                self.consults.append(effect)
+                self.trace.append(f"consult {len(effect.facts['tasks'])}")
             elif isinstance(effect, Outranked):
                 self.outranked.append(effect)
             elif isinstance(effect, Exit):
@@ -326,6 +331,10 @@ class Site:
         if self.queries and self.queries[0][0].op == "results":  # of what was found
             self.answer()
 
+    def advise(self, answer: Any = None, reason: str = "") -> None:
+        """The policy answers the newest question."""
+        self.event(Consulted(self.consults[-1].question_id, answer, reason, "why"))
+
     def drain(self, deadline_s: float = 5.0) -> None:
         self.event(DrainRequested("SIGTERM", deadline_s))
 
@@ -342,6 +351,22 @@ class Site:
             if to == worker and action == "assign_tasks"
             for item in payload["tasks"]
         ]
+
+    def sent_of(self, task_id: str) -> list[tuple[str, int]]:
+        """(worker, attempt) of all that went out of this task."""
+        return [
+            (to, item["attempt"])
+            for to, action, payload in self.sent
+            if action == "assign_tasks"
+            for item in payload["tasks"]
+            if item["task_id"] == task_id
+        ]
+
+    def fallbacks(self) -> dict[str, float]:
+        """Reason → tasks that the retry policy did not decide on."""
+        prefix = "policy_fallbacks_total/retry/"
+        counts = self.meter.counts.items()
+        return {name.removeprefix(prefix): count for name, count in counts if name.startswith(prefix)}
 
     def attempt(self, worker: str, task_id: str) -> int:
         return [attempt for got, attempt in self.got(worker) if got == task_id][-1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
+from daemons.coordinator.lives import revived_record
 from tests.unit.distributor.harness import Site
 
 
@@ -41,6 +43,47 @@ def test_a_task_that_kills_workers_gets_a_process_of_its_own_and_is_set_aside_wh
     assert (dead["status"], dead["metadata"]["error_kind"]) == ("failed", "killed")
     assert dead["metadata"]["detail"] == {**detail, "worker_deaths": 2}
     assert "2 workers died" in dead["error"]
+
+
+def retried(site: Site, task_id: str) -> None:
+    """An operator sends it around again: what the coordinator makes of its result."""
+    record = orjson.loads(revived_record(site.store.results.pop(task_id), site.now))
+    site.store.recorded.clear()
+    site.store.live[task_id] = record
+    site.from_coordinator("assign_tasks", tasks=[record], fence=1)
+
+
+def test_a_retried_task_that_kills_workers_cost_two_more_of_them(site: Site) -> None:
+    """It was forgotten that it ran apart."""
+    suspected(site, "poison")
+    site.worker_up("w4")
+    detail = {"signal": "SIGSEGV", "log": [], "process_died": True}
+    site.fail("w4", "poison", site.attempt("w4", "poison"), kind="killed", detail=detail)
+    for life in (1, 2):
+        retried(site, "poison")
+        order = site.told("w4", "assign_tasks")[-1]
+        assert order["tasks"][0]["metadata"]["apart"] is True
+        site.fail("w4", "poison", site.attempt("w4", "poison"), kind="killed", detail=detail)
+        dead = site.store.results["poison"]
+        assert (dead["status"], dead["metadata"]["retried"]) == ("failed", life)
+        assert "2 workers died" in dead["error"]
+
+
+def test_a_retried_suspect_stays_one_and_what_is_above_that_is_forgiven(site: Site) -> None:
+    site.assign("a", max_attempts=5)
+    for number in range(5):
+        name = f"w{number}"
+        site.worker_up(name, slot_types=["noop"])
+        site.advance(site.config.trial_delay_s)
+        site.worker_down(name)
+    assert site.store.results["a"]["metadata"]["worker_deaths"] == 5
+    retried(site, "a")
+    site.worker_up("w5", slot_types=["noop"])
+    site.worker_down("w5")
+    assert site.store.live["a"]["metadata"]["worker_deaths"] == 3, "six would have been the end"
+    site.worker_up("w6", slot_types=["noop"])
+    site.advance(site.config.trial_delay_s)
+    site.complete("w6", "a")
 
 
 def test_an_innocent_task_that_met_four_deaths_is_not_set_aside(site: Site) -> None:

@@ -99,7 +99,12 @@ def redis_of_sorts(answer: bytes = b"") -> Iterator[int]:
         ("worker", [], {"A2A_WORKER_SLOTS": "0"}, ["A2A_WORKER_SLOTS", "'0'"]),
         ("worker", [], {"A2A_WORKER_SLOT": "2"}, ["A2A_WORKER_SLOT", "did you mean"]),
         ("worker", [], {"A2A_TOKEN_SECRET": "short"}, ["A2A_TOKEN_SECRET", "16 bytes"]),
-        ("coordinator", ["--no-such-flag"], {}, ["--no-such-flag"]),
+        (
+            "coordinator",
+            [],
+            {"A2A_STATE_DIR": "/proc/nowhere", "A2A_KEY_DIR": ""},
+            ["/proc/nowhere/keys: cannot be made"],
+        ),
         ("worker", ["--config", "missing.toml"], {}, ["missing.toml"]),
         ("coordinator", ["--bind", "tcp://0.0.0.0:5550"], {"A2A_USE_MTLS": "false"}, ["use_mtls", "other hosts"]),
         ("worker", [], {"A2A_KEY_PATH": "/nowhere/w.key", "A2A_CERT_PATH": "/nowhere/peers.json"}, ["/nowhere/"]),

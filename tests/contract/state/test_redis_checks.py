@@ -1,0 +1,41 @@
+"""What ``a2actl doctor`` sees of a real server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from daemons.cli import redis_checks
+from daemons.cli.findings import Check
+from daemons.cli.invocation import Invocation
+from daemons.redis.embedded import EmbeddedRedis
+
+
+def of_redis() -> Check:
+    return next(check for check in redis_checks.redis_checks(Invocation()) if check.name == "redis")
+
+
+def test_a_server_whose_files_another_one_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedRedis(state_dir=tmp_path) as server, Redis(port=server.port) as client:
+        monkeypatch.setenv("REDIS_PORT", str(server.port))
+        client.set("x", "value")
+        assert of_redis().ok
+        for file in (tmp_path / "redis/appendonlydir").iterdir():
+            file.unlink()
+        bad = of_redis()
+        assert not bad.ok
+        assert f"process {server.pid} writes to files in {tmp_path}/redis that were removed" in bad.text
+        assert "BGREWRITEAOF" in bad.fix
+
+        client.bgrewriteaof()
+        deadline = time.monotonic() + 10
+        while client.info("persistence")["aof_rewrite_in_progress"]:
+            assert time.monotonic() < deadline, "all data is written anew"
+            time.sleep(0.05)
+        assert of_redis().ok
+        server.kill()
+        server.start()
+        assert client.get("x") == b"value"
