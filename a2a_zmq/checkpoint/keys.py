@@ -10,11 +10,14 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
 BUCKETS: Final = 128  # part of every name: another number would find nothing of what is stored
 DEFAULT_PREFIX: Final = "checkpoint"
+# A run asks for the names of its thread's keys at every step.
+_THREADS_AT_HAND: Final = 256
 
 
 class Lifetime(StrEnum):
@@ -50,6 +53,7 @@ _OF_THREAD: Final = tuple(kind.name for kind in KEY_CLASSES if kind.lifetime is 
 _OF_BUCKET: Final = tuple(kind.name for kind in KEY_CLASSES if kind.lifetime is Lifetime.REGISTER)
 
 
+@lru_cache(_THREADS_AT_HAND)
 def encode(thread_id: str) -> str:
     """A thread id as it stands in names; ``%`` alone is the empty one."""
     return quote(thread_id, safe="") or "%"
@@ -73,6 +77,7 @@ def of_bucket(prefix: str, bucket: int) -> tuple[str, ...]:
     return tuple(f"{name}:{kind}" for kind in _OF_BUCKET)
 
 
+@lru_cache(_THREADS_AT_HAND)
 def of_thread(prefix: str, encoded: str) -> tuple[str, ...]:
     """All keys that a script on a thread gets, in the order of :data:`KEY_CLASSES`: its own, then its bucket's."""
     bucket = bucket_of(encoded)

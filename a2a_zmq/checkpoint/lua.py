@@ -34,9 +34,13 @@ class Script:
 
 ON_REGISTER: Final = r"""
 local call = redis.call
+local read_at
 local function now()
-  local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not read_at then
+    local time = call('TIME')
+    read_at = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return read_at
 end
 local function unregister(thread)
   local size = tonumber(call('HGET', SIZES, thread) or '0')
@@ -148,9 +152,12 @@ local function register(thread, ttl)
   if grown ~= 0 then call('HINCRBY', SIZES, '', grown) end
   call('HSET', SIZES, thread, bytes)
   call('ZADD', THREADS, ttl > 0 and now() + ttl or '+inf', thread)
-  for _, key in ipairs({THREADS, SIZES}) do
-    local left = call('PTTL', key)
-    if ttl == 0 or call('ZCARD', THREADS) == 1 or (left >= 0 and left < ttl) then settle_ttl(key, ttl) end
+  if ttl == 0 or call('ZCARD', THREADS) == 1 then
+    settle_ttl(THREADS, ttl)
+    settle_ttl(SIZES, ttl)
+  else  -- as long as the thread that stays longest; without an end if one does
+    call('PEXPIRE', THREADS, ttl, 'GT')
+    call('PEXPIRE', SIZES, ttl, 'GT')
   end
 end
 local function forget_thread(thread)
@@ -174,9 +181,14 @@ local function numbers(text)
   return found
 end
 -- The recorded fence if it is higher than this one, or if this caller has none although there is one.
+local accepted
 local function refused_by(fence, ttl)
+  if fence == accepted then return nil end
   local recorded = call('GET', FENCE)
-  if not recorded and fence == '' then return nil end
+  if not recorded and fence == '' then
+    accepted = fence
+    return nil
+  end
   local ours, theirs = numbers(fence), numbers(recorded or '')
   if fence == '' then return recorded end
   for at = 1, math.max(#ours, #theirs) do
@@ -186,6 +198,7 @@ local function refused_by(fence, ttl)
   end
   if fence ~= recorded then call('SET', FENCE, fence) end
   settle_ttl(FENCE, ttl)
+  accepted = fence
   return nil
 end
 """

@@ -187,6 +187,15 @@ class Operations:
             found.append((place, (space, checkpoint_id)))
         return sorted(found, key=lambda each: each[0], reverse=True)
 
+    def pending(self, thread_id: str) -> Operation[list[tuple[str, str, Any]]]:
+        """Pending writes of the newest checkpoint of each namespace."""
+        order = yield from self.order(thread_id, None)
+        newest: dict[str, str] = {}
+        for _, (namespace, checkpoint_id) in order:
+            newest.setdefault(namespace, checkpoint_id)
+        found = yield from self._read(Address(thread_id, "", ""), newest.items(), with_values=False)
+        return [write for each in found for write in self._writes(each[5])]
+
     def matching(self, config: RunnableConfig, before: RunnableConfig | None) -> Operation[list[Named]]:
         """Names of the checkpoints that a listing of one thread is about, newest first."""
         address = address_of(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from a2a_zmq.protocol.message import Role
@@ -16,6 +17,7 @@ from daemons.worker import graph
 from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
 from daemons.worker.executors.facade import Executor
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.registry import Registry
 
 
@@ -68,7 +70,8 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon = Daemon(settings, Role.WORKER)
     # Handlers are listed by a child process: user modules are never imported here.
     models = models_of(settings)
-    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs, models)
+    forks = ForkServer(list(settings.worker_graphs)) if settings.worker_graphs else None
+    registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs, models, forks)
     config = config_of(settings)
     core = WorkerCore(
         settings.worker_id,
@@ -81,10 +84,12 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps))
     checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
-    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, models=models)
+    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, models=models, forks=forks)
     daemon.shell.runner = executor
     executor.keep_warm()
     daemon.on_exit.append(executor.close)
+    if forks is not None:
+        daemon.on_exit.append(partial(asyncio.to_thread, forks.close))
     daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
     return daemon
 

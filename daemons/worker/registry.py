@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,6 +19,9 @@ from a2a_zmq.errors import ConfigError
 from daemons.runtime.modules import child_environment
 from daemons.worker.builtin import BUILTIN
 from daemons.worker.kinds import TaskKind
+
+if TYPE_CHECKING:
+    from daemons.worker.executors.forks import ForkServer
 
 # Importing a machine-learning framework takes tens of seconds on a cold disk; longer is a mistake worth telling.
 LIST_TIMEOUT_S = 120.0
@@ -32,7 +35,11 @@ class Registry:
 
     @classmethod
     def load(
-        cls, sources: Iterable[str] = (), graphs: Iterable[str] = (), models: dict[str, Any] | None = None
+        cls,
+        sources: Iterable[str] = (),
+        graphs: Iterable[str] = (),
+        models: dict[str, Any] | None = None,
+        forks: ForkServer | None = None,
     ) -> Registry:
         """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
 
@@ -40,6 +47,7 @@ class Registry:
             sources: handlers (see the module's text).
             graphs: ``langgraph.json`` files; each of their graphs is the task type ``graph:NAME``.
             models: arguments of :func:`a2a_zmq.llm.configure`: modules may make chat models as they are imported.
+            forks: has imported LangGraph.
 
         Raises:
             ConfigError: a source cannot be used; the text names it. Two sources with one task type are refused too.
@@ -49,7 +57,7 @@ class Registry:
         if wanted:
             registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models))
         if projects:
-            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, models))
+            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, models, forks))
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:
@@ -76,14 +84,17 @@ class Registry:
             self._kinds[name] = TaskKind(entry["executor"], entry["timeout_s"], reference, graph=entry.get("graph", ""))
 
 
-def _list(setting: str, option: str, sources: list[str], models: dict[str, Any] | None) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "daemons.worker.executors.child", option, *sources]
+def _list(
+    setting: str, option: str, sources: list[str], models: dict[str, Any] | None, forks: ForkServer | None = None
+) -> list[dict[str, Any]]:
+    given = orjson.dumps(models)
     names = ", ".join(sources)
     try:
-        done = subprocess.run(  # noqa: S603 - our own module, names from the configuration
-            command,
+        forked = forks.run([option, *sources], given, LIST_TIMEOUT_S) if forks is not None else None
+        done = forked or subprocess.run(  # noqa: S603 - our own module, names from the configuration
+            [sys.executable, "-m", "daemons.worker.executors.child", option, *sources],
             env=child_environment(),
-            input=orjson.dumps(models),
+            input=given,
             capture_output=True,
             timeout=LIST_TIMEOUT_S,
             check=False,

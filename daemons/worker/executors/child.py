@@ -1,4 +1,5 @@
-"""The child process that runs handlers: ``python -m daemons.worker.executors.child FD PARENT_PID``.
+"""The child process that runs handlers: ``python -m daemons.worker.executors.child PARENT_PID FD``, or a fork of
+:mod:`daemons.worker.executors.preloaded`.
 
 One run at a time on the main thread, so that handlers meet the ordinary rules for signals; a second thread reads the
 frames, so that a request to stop arrives while a handler runs. Also ``--list`` and ``--list-graphs``: import handler
@@ -86,13 +87,15 @@ class Child:
         while True:
             self._available.acquire()
             if self._closing:
-                return
+                break
             while self._order and not self._closing:
                 job = self._waiting.pop(self._order.popleft(), None)
                 if isinstance(job, str):
                     self._load(job)
                 elif job is not None and not self._work(job):
-                    return
+                    return  # nobody knows what the interrupt left behind
+        if self._graphs is not None:
+            self._graphs.close()
 
     def _init(self) -> None:
         frames: list[tuple[list[Any], bytes]] = []
@@ -314,23 +317,28 @@ def list_graphs(files: list[str]) -> list[dict[str, Any]]:
     return [item for file in files for item in describe_project(file)]
 
 
-def main() -> None:
-    listing = {"--list": list_handlers, "--list-graphs": list_graphs}.get("".join(sys.argv[1:2]))
+def main(arguments: list[str]) -> None:
+    """
+    Args:
+        arguments: what to list; or the process to end with, unless that was seen to, and the number of the socket.
+    """
+    listing = {"--list": list_handlers, "--list-graphs": list_graphs}.get("".join(arguments[:1]))
     if listing is not None:
         # Handler modules may print while they are imported: the answer has a descriptor of its own.
         answer = os.dup(1)
         os.dup2(2, 1)
-        models = orjson.loads(sys.stdin.buffer.read() or b"null")
+        with open(0, "rb", closefd=False) as given:  # a fork's sys.stdin was made for another file
+            models = orjson.loads(given.read() or b"null")
         if models is not None:
             configure(**models)
-        os.write(answer, orjson.dumps(listing(sys.argv[2:])))
+        os.write(answer, orjson.dumps(listing(arguments[1:])))
         return
-    fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])
-    die_with_parent(parent_pid)
+    if len(arguments) > 1:
+        die_with_parent(int(arguments[0]))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    Child(fd).run()
+    Child(int(arguments[-1])).run()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -16,6 +16,7 @@ from a2a_zmq.llm import configure
 from daemons.runtime.contract import Event, ModelCalled, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.processes import ProcessPool
 from daemons.worker.kinds import PROCESS, executor_of
 from daemons.worker.registry import Registry
@@ -36,6 +37,7 @@ class Executor:
         *,
         checkpoints: dict[str, Any] | None = None,
         models: dict[str, Any] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
@@ -45,6 +47,7 @@ class Executor:
             loop: the messaging loop; the running one if left out.
             checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
             models: arguments of :func:`a2a_zmq.llm.configure` for what is run; None if there are none.
+            forks: where child processes come from, where there are graphs.
         """
         self._registry = registry
         self._config = config
@@ -55,7 +58,7 @@ class Executor:
         self._closed = False
         self._async = AsyncRunner(config.max_result_bytes, self._report)
         self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
-        self._processes = ProcessPool(config, self._report, checkpoints, models)
+        self._processes = ProcessPool(config, self._report, checkpoints, models, forks)
         if models is not None:  # of handlers that run in this process
             configure(**models, on_call=lambda call: self._report([ModelCalled(call)]))
 

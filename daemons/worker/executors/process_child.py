@@ -14,6 +14,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -21,6 +22,7 @@ import orjson
 from daemons.runtime.contract import StartRun
 from daemons.runtime.modules import child_environment, search_path
 from daemons.worker.executors.child import RUN_MARK
+from daemons.worker.executors.forks import Forked, ForkServer
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
 
 # Printed lines that are kept for a run: the end of what it said, small enough for its record.
@@ -99,10 +101,12 @@ class ChildProcess:
         selector: selectors.BaseSelector,
         on_frame: Callable[[ChildProcess, list[Any], bytes], None],
         on_gone: Callable[[ChildProcess], None],
+        forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
             options: what it is told first, besides where its modules are.
+            forks: has imported what it needs.
 
         Raises:
             OSError: the process cannot be started.
@@ -125,8 +129,9 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [*COMMAND, str(theirs.fileno()), str(os.getpid())],
+            forked = _fork(forks, log_write, theirs.fileno()) if forks is not None else None
+            self._process = forked or subprocess.Popen(  # noqa: S603 - our own module
+                [*COMMAND, str(os.getpid()), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log_write,
                 stderr=log_write,
@@ -354,6 +359,11 @@ class ChildProcess:
                 self._code = -signal.SIGKILL
             os.close(self._pid_fd)
         return self._code
+
+
+def _fork(forks: ForkServer, log: int, theirs: int) -> Forked | None:
+    with Path(os.devnull).open("rb") as nothing:
+        return forks.start([], nothing.fileno(), log, log, theirs)
 
 
 def exit_report(code: int, lines: list[str]) -> tuple[str, str, dict[str, Any]]:

@@ -28,6 +28,7 @@ from a2a_zmq.llm.calls import Call
 from daemons.runtime.contract import ChildrenReady, Event, ModelCalled, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.pool_facts import RunTimes, Starts
 from daemons.worker.executors.pool_thread import PoolThread
 from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail
@@ -48,17 +49,20 @@ class ProcessPool:
         report: Callable[[list[Event]], None],
         checkpoints: dict[str, Any] | None = None,
         models: dict[str, Any] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
         """
         Args:
             config: limits; ``slots`` children at most that run something, and ``spare_children`` more.
             report: called from the pool's thread with what happened.
             checkpoints, models: what the children are told of these.
+            forks: where the children come from, if that is not started anew for each.
         """
         self._config = config
         self._report = report
-        told = {"checkpoints": checkpoints or {}, "models": models}
-        self._options = {"max_result_bytes": config.max_result_bytes} | told
+        most = config.max_result_bytes
+        self._options = {"max_result_bytes": most, "checkpoints": checkpoints or {}, "models": models}
+        self._forks = forks
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
         self._pending: deque[Job] = deque()
@@ -277,7 +281,7 @@ class ProcessPool:
 
     def _spawn(self, now: float) -> bool:
         try:
-            child = ChildProcess(self._options, self._thread.selector, self._frames, self._gone)
+            child = ChildProcess(self._options, self._thread.selector, self._frames, self._gone, self._forks)
         except OSError as error:
             self._start_failed(now, f"cannot start a child process: {error}", {})
             return False
@@ -311,11 +315,7 @@ class ProcessPool:
             job = self._jobs[(str(head[1]), int(str(head[2])))]
             child.jobs.remove(job)
             job.stop_stage = 0
-            job.child, job.revoked = None, False
-            if job.stop_reason:
-                self._finish_unstarted(job)
-            else:
-                self._pending.appendleft(job)
+            self._came_back(job)
 
     def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
         _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head
@@ -332,10 +332,8 @@ class ProcessPool:
             lines = child.lines_of(run.task_id, run.attempt)
             if lines:
                 detail["log"] = tail([*detail.get("log", []), *lines])
-        texts = str(outcome), body, str(error), str(kind)
-        self._events.append(
-            RunFinished(run.task_id, run.attempt, *texts, bool(retryable), started_at, execution_s, detail)
-        )
+        told = str(outcome), body, str(error), str(kind), bool(retryable), started_at, execution_s, detail
+        self._events.append(RunFinished(run.task_id, run.attempt, *told))
         child.idle_since = self._used_at = time.monotonic()
         if interrupted:
             child.retired_at = child.idle_since
@@ -365,21 +363,22 @@ class ProcessPool:
     def _take_back(self, child: ChildProcess) -> None:
         """What was given to this child and not begun waits for another one."""
         while child.jobs:
-            job = child.jobs.pop()
-            job.child, job.revoked = None, False
-            if job.stop_reason:
-                self._finish_unstarted(job)
-            else:
-                self._pending.appendleft(job)
+            self._came_back(child.jobs.pop())
+
+    def _came_back(self, job: Job) -> None:
+        job.child, job.revoked = None, False
+        if job.stop_reason:
+            self._finish_unstarted(job)
+        else:
+            self._pending.appendleft(job)
 
     def _ended_with(self, child: ChildProcess, job: Job, code: int) -> None:
         """The child took this run with it."""
-        now = time.monotonic()
         report = exit_report(code, child.lines_of(job.run.task_id, job.run.attempt))
         del self._jobs[(job.run.task_id, job.run.attempt)]
-        self._used_at = now
+        self._used_at = time.monotonic()
         self._spares.lost()
-        self._events.append(endings.taken_along(job.run, report, job.stop_reason, now - job.given_at))
+        self._events.append(endings.taken_along(job.run, report, job.stop_reason, self._used_at - job.given_at))
 
     def _bury(self, child: ChildProcess) -> int:
         self._children.remove(child)

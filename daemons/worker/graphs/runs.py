@@ -18,11 +18,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 import orjson
+import uvloop
 
 from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from a2a_zmq.streams import Chunk
 from daemons.worker.executors.invoke import Ended, encode, one_line
+from daemons.worker.graphs import questions
 from daemons.worker.graphs.loading import Graph, load_graph
 from daemons.worker.graphs.payload import GraphRequest
 from daemons.worker.graphs.streaming import stream
@@ -74,7 +76,7 @@ class GraphRunner:
         """
         self._options = options
         self._max_bytes = max_bytes
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._graphs: dict[str, Graph] = {}
         self._saver: Any = None
@@ -115,6 +117,12 @@ class GraphRunner:
         run = GraphRun(self._loop, told)
         return self._loop.run_until_complete(self._run(reference, body, context, run, on_run=on_run))
 
+    def close(self) -> None:
+        """Give the connections to Redis back."""
+        if self._saver is not None:
+            self._loop.run_until_complete(self._saver.aclose())
+        self._loop.close()
+
     async def _run(
         self,
         reference: str,
@@ -152,7 +160,8 @@ class GraphRunner:
                 output = await self._told(compiled, claim.fence, request, context, run)
                 again = False
                 if output.interrupts:
-                    raise _waits(output.interrupts, self._max_bytes)
+                    asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
+                    raise Ended("waiting", "", "", body=encode(asked, self._max_bytes))
                 return output.value
             except Ended as ended:
                 again = again and ended.retryable
@@ -191,9 +200,11 @@ class GraphRunner:
         from langgraph.errors import EmptyInputError, GraphDrained, GraphRecursionError, InvalidUpdateError
         from langgraph.types import Command
 
-        resume = context.metadata.get("resume")
+        answers = context.metadata.get("resume")
+        if isinstance(answers, dict):
+            answers = questions.not_taken(answers, await self._saver.apending_writes(request.thread_id))
         try:
-            given = Command(resume=resume) if isinstance(resume, dict) else request.input
+            given = Command(resume=answers) if answers else request.input
             options = {
                 "context": request.context,
                 "interrupt_before": request.interrupt_before,
@@ -220,7 +231,8 @@ class GraphRunner:
             from a2a_zmq.checkpoint import AsyncRedisSaver, Retention, ThreadClaims
 
             retention = Retention(keep=self._options["keep"], ttl_s=self._options["ttl_s"])
-            self._saver = AsyncRedisSaver.from_url(self._options["url"], retention=retention)
+            url = self._options["url"]
+            self._saver = AsyncRedisSaver.from_url(url, retention=retention, single_connection=True)
             self._claims = ThreadClaims(self._saver)
         return self._saver, self._claims
 
@@ -264,9 +276,3 @@ def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[
         # LangGraph takes up a run by this, and what belongs to a run is deleted by it.
         "metadata": {**given.get("metadata", {}), "run_id": context.task_id},
     }
-
-
-def _waits(interrupts: Any, max_bytes: int) -> Ended:
-    """The run waits for somebody's answer to these questions."""
-    questions = [{"id": each.id, "value": each.value} for each in interrupts]
-    return Ended("waiting", "", "", body=encode(questions, max_bytes))

@@ -13,7 +13,7 @@ import redis as blocking_redis
 import redis.asyncio as async_redis
 from langgraph.graph import END, START, StateGraph
 
-from a2a_zmq.checkpoint import AsyncRedisSaver, RedisSaver
+from a2a_zmq.checkpoint import AsyncRedisSaver, RedisSaver, ThreadClaims
 from a2a_zmq.errors import StoreUnavailable
 from daemons.redis.embedded import EmbeddedRedis
 
@@ -172,3 +172,21 @@ async def test_threads_beside_the_loop_can_block_on_the_async_saver(open_saver: 
         await asyncio.to_thread(saver.delete_for_runs, ["none"])
         await asyncio.to_thread(saver.delete_thread, "copy")
         assert [each.config["configurable"]["thread_id"] async for each in saver.alist(None, limit=1)] == ["t"]
+
+
+async def test_over_a_single_connection_cancelled_calls_and_lost_connections_mix_no_replies_up(
+    own_server: EmbeddedRedis, prefix: str
+) -> None:
+    url = f"redis://:secret@127.0.0.1:{own_server.port}"
+    async with AsyncRedisSaver.from_url(url, prefix=prefix, single_connection=True) as saver:
+        claims = ThreadClaims(saver)
+        for number in range(100):
+            calls = [asyncio.ensure_future(claims.claim(f"t{number}-{each}", f"run {each}", 1)) for each in range(3)]
+            await asyncio.sleep(0.0001 * (number % 7))
+            calls[1].cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            again = await claims.claim(f"t{number}-0", "another", 1)
+            assert (again.outcome, again.holder) == ("busy", "run 0")
+        with blocking_redis.Redis(port=own_server.port, password="secret") as other:
+            other.client_kill_filter(_type="normal", skipme=True)
+        assert (await claims.claim("after", "run", 1)).outcome == "ok"

@@ -14,21 +14,24 @@ import pytest
 from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.facade import Executor
+from daemons.worker.executors.forks import ForkServer
 from daemons.worker.kinds import TaskKind
 from daemons.worker.registry import Registry
 
+# Importing LangGraph on a busy host.
+START_S = 40.0
 HERE = Path(__file__).parent
 
 
 class Rig:
     """An executor, and everything that it delivered."""
 
-    def __init__(self, kinds: dict[str, TaskKind], **config: Any) -> None:
+    def __init__(self, kinds: dict[str, TaskKind], forks: ForkServer | None, **config: Any) -> None:
         self.loop = asyncio.new_event_loop()
         self.config = WorkerConfig(
             **{"slots": 2, "spare_children": 1, "stop_grace_s": 0.2, "kill_grace_s": 0.3, **config}
         )
-        self.executor = Executor(Registry(kinds), self.config, self._deliver, self.loop)
+        self.executor = Executor(Registry(kinds), self.config, self._deliver, self.loop, forks=forks)
         self.finished: dict[str, list[RunFinished]] = {}
         self.begun: list[str] = []
         self.ready: list[int] = []  # how many children it said to have
@@ -102,13 +105,26 @@ def kinds() -> dict[str, TaskKind]:
         return Registry.load(["trouble"]).kinds()
 
 
-@pytest.fixture
-def make_rig(kinds: dict[str, TaskKind], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
+@pytest.fixture(scope="session")
+def server() -> Iterator[ForkServer]:
+    """Has imported LangGraph; a worker with graphs has one."""
+    server = ForkServer([])
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["started", "forked"])
+def make_rig(
+    kinds: dict[str, TaskKind], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Rig]]:
+    """Child processes behave in the same way wherever they come from."""
+    forks = request.getfixturevalue("server") if request.param == "forked" else None
+    assert forks is None or forks.wait_ready(START_S)
     monkeypatch.syspath_prepend(str(HERE))
     made: list[Rig] = []
 
     def make(**config: Any) -> Rig:
-        made.append(Rig(kinds, **config))
+        made.append(Rig(kinds, forks, **config))
         return made[-1]
 
     yield make

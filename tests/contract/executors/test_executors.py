@@ -67,6 +67,7 @@ def test_short_run_does_not_wait_behind_a_long_one(rig: Any) -> None:
     rig.end_of("long")
 
 
+@pytest.mark.parametrize("make_rig", ["started"], indirect=True)
 def test_child_is_lean_and_apart(rig: Any) -> None:
     rig.value("compute", {"operation": "sum"})
     # The test's own handlers import asyncio, so the built-in types' imports are looked at from outside.
@@ -201,6 +202,7 @@ def test_huge_output_is_drained_and_its_end_kept(rig: Any) -> None:
     assert max(map(len, outcome.detail["log"])) <= 400
 
 
+@pytest.mark.parametrize("make_rig", ["started"], indirect=True)  # a fork imports nothing that could be broken
 def test_children_that_cannot_start_fail_their_runs_and_show_it(make_rig: Callable[..., Any], tmp_path: Path) -> None:
     rig = make_rig(slots=1)
     broken = tmp_path / "orjson.py"
