@@ -185,16 +185,27 @@ class Failing:
     def fell_back(self, reason: str) -> float:
         return total(scrape(self.fleet, "distributor-1"), "a2a_policy_fallbacks_total", policy="retry", reason=reason)
 
-
-@pytest.fixture
-def failing(retrying: LocalFleet, mood: Path, tmp_path: Path) -> Failing:
-    return Failing(retrying, mood, tmp_path / "ledger")
+    def answers(self, client: FleetClient) -> bool:
+        """Does the policy answer? One that blocked before is started anew, and has a rest after three failures."""
+        handle = self.submit(client, "give up")
+        try:
+            handle.result(PATIENCE_S)
+        except TaskFailed:
+            return True
+        return False
 
 
 @pytest.fixture
 def client(retrying: LocalFleet) -> Iterator[FleetClient]:
     with client_of(retrying, operator=True) as client:
         yield client
+
+
+@pytest.fixture
+def failing(retrying: LocalFleet, client: FleetClient, mood: Path, tmp_path: Path) -> Failing:
+    failing = Failing(retrying, mood, tmp_path / "ledger")
+    wait_until(lambda: failing.answers(client), "the policy answers", PATIENCE_S, pause_s=1.0)
+    return failing
 
 
 def test_a_retry_policy_delays_an_attempt(failing: Failing, client: FleetClient) -> None:
