@@ -50,6 +50,12 @@ def ends(result: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return not isinstance(floor, int) or attempt_of(result) > floor
 
 
+def dead_letter(record: Mapping[str, Any]) -> bool:
+    """Whether a result record is one of a task that was given up, rather than cancelled."""
+    kind = (record.get("metadata") or {}).get("error_kind")
+    return record.get("status") == FAILED or (record.get("status") == ABANDONED and kind != "cancelled")
+
+
 def check_move(task_id: str, old: str, new: str) -> None:
     """Raise unless the table has the move.
 

@@ -38,6 +38,7 @@ REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
         "assign_task",
         "cancel_tasks",
         "resume_tasks",
+        "end_waiting",
         "resync",
         "drain",
         "explain",

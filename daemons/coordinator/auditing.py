@@ -26,6 +26,7 @@ FINISH: Final = "finish"  # end the task by the result that is recorded, and tak
 PUT_BACK: Final = "put_back"  # write the coordinator's copy of the record, and assign the task again
 ADOPT: Final = "adopt"  # take the task into the coordinator's ledger, and assign it
 REGISTER: Final = "register"  # enter the distributor in the registry, and take in its tasks
+END: Final = "end"  # have its distributor record the result that we still have
 LISTEN: Final = "listen"  # believe the record about whether the task waits for an answer
 RECOUNT: Final = "recount"  # count again from the tasks themselves
 
@@ -189,6 +190,9 @@ def _unknown(facts: Facts, records: Mapping[str, dict[str, Any] | None]) -> Iter
         section = section_of(place)
         if record is None:
             yield Finding("unreadable_record", facts.task_id, section, "its live record cannot be read")
+        elif facts.before is not None and asked_in(record) is not None and place in facts.held:
+            # Nobody works on it, and nobody will answer what has ended.
+            yield Finding("ended_and_live", facts.task_id, section, "it has ended, and still waits for an answer", END)
         elif facts.before is not None:
             what = "its result is recorded, and it is still live"
             what = what if facts.unused(place) else f"{what}; its distributor may work on it"

@@ -9,11 +9,11 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import COMPLETED, TERMINAL, attempt_of
+from a2a_zmq.tasks import COMPLETED, TERMINAL, attempt_of, dead_letter
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.lives import dead_letter, revived_record
+from daemons.coordinator.lives import revived_record
 from daemons.coordinator.queries import task_ids_of
 from daemons.coordinator.records import MOVING, QUEUED, Entry, entry_of, owner_of
 from daemons.coordinator.staging import INBOX_SECTION

@@ -13,12 +13,12 @@ from a2a_zmq.encoding import kept_json
 from a2a_zmq.fences import obeyed_above
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of, dead_letter
 from daemons.coordinator.clients import Client, Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.ledger import Ledger
-from daemons.coordinator.lives import cancelled_record, dead_letter, life_of
+from daemons.coordinator.lives import cancelled_record, life_of
 from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
 from daemons.coordinator.records import MOVING, Entry, public_result

@@ -11,10 +11,9 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import PENDING, TERMINAL, WAITING, Record, attempt_of
+from a2a_zmq.tasks import PENDING, TERMINAL, WAITING, Record, attempt_of, dead_letter
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
-from daemons.coordinator.lives import dead_letter
 from daemons.coordinator.records import SENT, Entry, owner_of
 from daemons.coordinator.supervision import Supervision
 from daemons.runtime.contract import QueryAnswer

@@ -8,7 +8,7 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
-from a2a_zmq.tasks import ABANDONED, FAILED, IN_PROGRESS, PENDING, WAITING, Record, attempt_of
+from a2a_zmq.tasks import ABANDONED, IN_PROGRESS, PENDING, WAITING, Record, attempt_of, dead_letter
 from daemons.coordinator.records import GRAPH_MEMBERS, PAST_MEMBERS, RESERVED, Entry
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
@@ -42,12 +42,6 @@ def life_of(record: bytes) -> str:
     """Tells the lives of a task apart that used its id one after the other."""
     found = orjson.loads(record)
     return f"{found.get('created_at')} {(found.get('metadata') or {}).get('retried') or 0}"
-
-
-def dead_letter(record: Record) -> bool:
-    """Whether a result record is one of a task that was given up, rather than cancelled."""
-    kind = (record.get("metadata") or {}).get("error_kind")
-    return record.get("status") == FAILED or (record.get("status") == ABANDONED and kind != "cancelled")
 
 
 def attempts_of(record: Record) -> list[dict[str, Any]]:

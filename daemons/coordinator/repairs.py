@@ -11,10 +11,12 @@ import orjson
 
 from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import INBOX, Section
+from a2a_zmq.protocol.message import MessageType
 from daemons.coordinator.asking import questions_in
 from daemons.coordinator.auditing import (
     ADOPT,
     DROP,
+    END,
     FINISH,
     INBOX_NAME,
     LISTEN,
@@ -29,6 +31,7 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.records import HELD, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.coordinator.sync import Sync
+from daemons.runtime.contract import Send
 
 # Repairs of one audit that get a line of their own in the history.
 MAX_LINES: Final = 200
@@ -46,6 +49,7 @@ class Repairs:
             FINISH: self._finish,
             PUT_BACK: self._put_back,
             ADOPT: self._adopt,
+            END: self._end,
             LISTEN: self._listen,
         }
 
@@ -90,6 +94,12 @@ class Repairs:
             self._sync.put_back(entry.home, [entry])
             # Asked to be cancelled before: asked again, after the assignment.
             entry.home.needs_sync |= entry.task_id in entry.home.cancels
+
+    def _end(self, finding: Finding, facts: Facts, now: Now) -> None:
+        desk = self._desk
+        result = orjson.loads(facts.before or b"{}")
+        payload = {"action": "end_waiting", "results": [result], **desk.mark()}
+        desk.out.append(Send(finding.section, MessageType.REQUEST, payload))
 
     def _listen(self, finding: Finding, facts: Facts, now: Now) -> None:
         desk = self._desk

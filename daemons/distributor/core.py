@@ -119,6 +119,7 @@ class DistributorCore:
             (Role.COORDINATOR, "assign_task"): self._intake.assign,
             (Role.COORDINATOR, "cancel_tasks"): self._intake.cancel,
             (Role.COORDINATOR, "resume_tasks"): self._intake.resume,
+            (Role.COORDINATOR, "end_waiting"): self._intake.end_waiting,
             (Role.COORDINATOR, "resync"): self._resync,
             (Role.COORDINATOR, "explain"): explaining.explain,
             (Role.COORDINATOR, "drain"): self._drain,

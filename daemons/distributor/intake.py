@@ -150,6 +150,11 @@ class Intake:
         if self._fence_holds(message, now):
             self._outcomes.pauses.resume(message, now)
 
+    def end_waiting(self, message: Message, now: Now) -> None:
+        """Results of tasks that wait here, and had ended."""
+        if self._fence_holds(message, now):
+            self._outcomes.pauses.end(message, now)
+
     def _refuse(self, message: Message, code: str, text: str) -> None:
         payload = {"action": message.action, "code": code, "message": text}
         reply_to = message.metadata.request_id

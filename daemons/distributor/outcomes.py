@@ -147,7 +147,7 @@ class Outcomes:
         raw = completed_record(task, agent_id, item, started_at=begun, completed_at=completed_at, held_s=held)
         if self.budgets:
             self.budgets.completed(task.task_type, now.mono)
-        self._end(task, COMPLETED, raw)
+        self.end(task, COMPLETED, raw)
 
     def _abandon(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
         """A run was stopped. Also without a wish known here it is taken for one if the worker says so: an earlier owner
@@ -285,7 +285,7 @@ class Outcomes:
         """The task ends without a result: ``failed`` (a dead letter) or ``abandoned``."""
         given = item or {}
         check_move(task.task_id, task.status, status)
-        self._end(
+        self.end(
             task,
             status,
             dead=status == FAILED or kind != "cancelled",
@@ -325,7 +325,8 @@ class Outcomes:
 
     # ------------------------------------------------------------ phases
 
-    def _end(self, task: LiveTask, status: str, raw: bytes, *, dead: bool = False) -> None:
+    def end(self, task: LiveTask, status: str, raw: bytes, *, dead: bool = False) -> None:
+        """The task ends with this result record; a ``dead`` one is kept as a dead letter, too."""
         memory = self._memory
         self._release(task)
         task.phase = ENDED

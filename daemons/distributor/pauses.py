@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq import tasks
 from a2a_zmq.clock import Now
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import Record
+from a2a_zmq.tasks import TERMINAL, Record
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import WAITING, LiveTask, Memory, Parsed
 from daemons.distributor.records import number
@@ -160,6 +161,25 @@ class Pauses:
         self._outcomes.again(task, now, front=True)
         self._journal.note(now, task.task_id, "resumed", {"attempt": task.attempt, "answers": len(answers)})
         return "resumed"
+
+    def end(self, message: Message, now: Now) -> None:
+        """``end_waiting``: the store lost state, and these wait again, though the coordinator still has their results.
+
+        Whoever knows that a task has ended will not answer it again, so the result is recorded once more.
+        """
+        results = message.payload.get("results")
+        for result in results if isinstance(results, list) else ():
+            if not (isinstance(result, dict) and isinstance(result.get("metadata"), dict)):
+                continue
+            task_id, status = result.get("task_id"), result.get("status")
+            task = self._memory.live.get(task_id) if isinstance(task_id, str) and self._memory.owner else None
+            if task is None or task.phase is not WAITING or not isinstance(status, str) or status not in TERMINAL:
+                continue
+            if tasks.attempt_of(result) >= task.attempt and tasks.ends(result, task.record):
+                if status != tasks.COMPLETED:  # stored with its payload, for a retry
+                    result = {**result, "payload": task.record.get("payload") or {}}
+                self._outcomes.end(task, status, kept_json(result), dead=tasks.dead_letter(result))
+                self._journal.note(now, task_id, "ended_again", {"attempt": task.attempt})
 
 
 def stands(record: Record) -> bool:

@@ -123,6 +123,20 @@ def test_a_live_record_of_an_ended_task_is_dropped(fleet: World) -> None:
     assert fleet.store.where("t1") == []
 
 
+def test_a_task_that_waits_again_because_the_store_was_rolled_back_gets_its_result_recorded(fleet: World) -> None:
+    fleet.submit("alice~1", "t1")
+    record = fleet.store.live["d1"]["t1"]
+    fleet.finish("d1", "t1")
+    del fleet.store.results["d1"]["t1"]
+    fleet.store.live["d1"]["t1"] = {**record, "status": "waiting", "metadata": {**record["metadata"], "asked": 1}}
+    answer = audit(fleet, repair=True)
+    assert [(row["kind"], row["repair"], row["repaired"]) for row in answer["findings"]] == [
+        ("ended_and_live", "end", True)
+    ]
+    told = [each.payload["results"] for each in fleet.peers["d1"].told if each.action == "end_waiting"]
+    assert [(each["task_id"], each["status"]) for each in told[0]] == [("t1", "completed")]
+
+
 def test_a_result_that_nobody_told_us_ends_the_task(fleet: World) -> None:
     fleet.submit("alice~1", "t1")
     fleet.finish("d1", "t1", tell=False)

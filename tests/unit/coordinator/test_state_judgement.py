@@ -11,6 +11,9 @@ from a2a_zmq.interfaces import INBOX, KeyFact
 from daemons.coordinator.auditing import Facts, Fleet, ends, judge, judge_keys
 
 LIVE = orjson.dumps({"task_id": "t1", "task_type": "noop", "status": "pending", "metadata": {"client": "alice"}})
+WAITS = orjson.dumps(
+    {"task_id": "t1", "task_type": "graph:g", "status": "waiting", "metadata": {"client": "alice", "asked": 1}}
+)
 RESULT = orjson.dumps({"task_id": "t1", "status": "completed", "metadata": {"attempt": 1}})
 JUNK = b"{{{"
 
@@ -66,6 +69,8 @@ def test_what_is_only_on_its_way_is_not_wrong(case: Facts) -> None:
         (facts(None, "d1", local=True), ("unknown_task", "d1", "adopt")),  # nobody knows it
         (facts(None, "d1", result=RESULT), ("ended_and_live", "d1", "drop")),
         (facts(None, "d1", result=RESULT, held={"d1"}), ("ended_and_live", "d1", "")),
+        (facts(None, "d1", record=WAITS, result=RESULT, held={"d1"}), ("ended_and_live", "d1", "end")),
+        (facts(None, "d1", record=WAITS, result=RESULT), ("ended_and_live", "d1", "drop")),
         (facts(None, "d1", record=JUNK), ("unreadable_record", "d1", "")),
     ],
 )

@@ -310,3 +310,52 @@ def test_an_audit_finds_nothing_wrong_with_a_waiting_task(waiting: Site) -> None
     waiting.from_coordinator("audit", number=1, whole=True, repair=True)
     waiting.answer()
     assert waiting.told(COORDINATOR, "audit")[-1]["findings"] == []
+
+
+# ---------------------------------------------------------------- after a rollback
+
+
+def ended(status: str, attempt: int, **more: object) -> dict[str, object]:
+    return {"task_id": "a", "task_type": GRAPH, "status": status, "metadata": {"attempt": attempt}, **more}
+
+
+def end_waiting(site: Site, *results: object) -> None:
+    site.from_coordinator("end_waiting", results=list(results), fence=1)
+
+
+def test_one_that_waits_again_after_a_rollback_gets_the_result_that_it_had(waiting: Site) -> None:
+    end_waiting(waiting, ended("completed", 2, result={"answer": 42}))
+    assert waiting.store.live == {}
+    assert waiting.store.results["a"]["result"] == {"answer": 42}
+    assert waiting.told(COORDINATOR, "task_results")[-1]["results"][0]["task_id"] == "a"
+
+
+def test_one_that_had_failed_has_its_payload_again(waiting: Site) -> None:
+    payload = waiting.store.live["a"]["payload"]
+    end_waiting(waiting, ended("failed", 2, error="boom"))
+    assert waiting.store.results["a"]["payload"] == payload
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        ended("completed", 0),  # of an attempt before the one that asked: an earlier life's
+        ended("waiting", 2),
+        {**ended("completed", 2), "task_id": "other"},
+        {**ended("completed", 2), "task_id": ["a"]},
+        {**ended("completed", 2), "status": ["completed"]},
+        {**ended("completed", 2), "metadata": None},
+        "a",
+    ],
+)
+def test_what_is_not_its_end_does_not_end_it(waiting: Site, result: object) -> None:
+    end_waiting(waiting, result)
+    assert waiting.store.live["a"]["status"] == "waiting"
+    assert waiting.store.results == {}
+
+
+def test_one_that_does_not_wait_is_not_ended_by_others(waiting: Site) -> None:
+    resume(waiting, ["a", {"i1": "yes"}, 1])
+    end_waiting(waiting, ended("completed", 5))
+    assert waiting.store.live["a"]["status"] == "pending"
+    assert waiting.store.results == {}
