@@ -14,7 +14,7 @@ from daemons.coordinator.assigning import Assignment
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.inbox import READ_CHUNK, Inbox
-from daemons.coordinator.records import FRESH, MOVING, QUEUED, SENT, Entry, entry_of, restored_record
+from daemons.coordinator.records import FRESH, MOVING, PLACED, QUEUED, SENT, Entry, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import Hint, LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
 
@@ -23,15 +23,6 @@ HINTED_PAUSE_S = 1.0
 
 # Called with whether the distributor is new.
 Registered = Callable[[bool, Now], None]
-
-
-def _placed(before: dict[str, Entry], applied: int) -> dict[str, Distributor]:
-    """Tasks that were durable with a distributor, and with which."""
-    return {
-        task_id: entry.home
-        for task_id, entry in before.items()
-        if entry.home is not None and entry.state in (SENT, QUEUED) and entry.batch and entry.batch <= applied
-    }
 
 
 class Sync:
@@ -73,7 +64,7 @@ class Sync:
                 self._adopt_all(home, loaded, ended, now)
         inbox = event.loaded.get(INBOX_SECTION)
         if inbox is not None:
-            self.inbox.adopt(inbox, ended, _placed(before, applied) if event.state_lost else {}, now)
+            self.inbox.adopt(inbox, ended, self._placed(before, applied) if event.state_lost else {}, now)
         self._keep(before, applied, now, state_lost=event.state_lost)
         ledger.floors.update((task_id, floor) for task_id, floor in floors.items() if task_id in ledger.live)
         self._keep_cancels(cancels, now)
@@ -105,6 +96,20 @@ class Sync:
                     ledger.floors[task_id] = found[1]
         self._desk.know_cancels(home, loaded.header)
 
+    def _given(self, entry: Entry, applied: int) -> bool:
+        """It was durable with its distributor, which may have been told of it: nobody else may run it."""
+        if entry.task_id in self._desk.restaged and entry.state in (PLACED, QUEUED, SENT):
+            return True  # it was so before the store lost it, and goes back there
+        return entry.state in (SENT, QUEUED, MOVING) and entry.batch != 0 and entry.batch <= applied
+
+    def _placed(self, before: dict[str, Entry], applied: int) -> dict[str, Distributor]:
+        """Tasks that were given to a distributor, and to which."""
+        return {
+            task_id: entry.home
+            for task_id, entry in before.items()
+            if entry.home is not None and entry.state != MOVING and self._given(entry, applied)
+        }
+
     def _keep(self, before: dict[str, Entry], applied: int, now: Now, *, state_lost: bool) -> None:
         """Carry over subscribers, and tasks that no load can know: their write was under way, or the store has lost
         it.
@@ -117,20 +122,19 @@ class Sync:
                 entry.subscriber = old.subscriber
                 continue
             home = old.home
-            durable = old.batch and old.batch <= applied
             old.lane = None
-            if home is not None and durable and old.state in (SENT, QUEUED, MOVING):
+            if home is not None and self._given(old, applied):
                 # Ended meanwhile, or lost: the comparison with the store, which follows, tells.
-                ledger.adopt(old, home)
-                if state_lost:
+                if state_lost or task_id in self._desk.restaged:
                     lost[home] = None
+                ledger.adopt(old, home)
             else:
                 old.home = None
                 old.state = FRESH
                 old.batch = 0
                 ledger.accept(old)
         for home in lost:
-            self.reconcile(home, now, lost=True)
+            self.reconcile(home, now, lost=state_lost)
 
     def _keep_cancels(self, task_ids: set[str], now: Now) -> None:
         """Asked to be cancelled before: again, or ended here if no distributor has it."""

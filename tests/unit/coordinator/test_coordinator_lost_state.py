@@ -93,3 +93,21 @@ def test_our_copy_of_a_record_does_not_replace_what_its_distributor_puts_back(fl
     fleet.release_batches()
     assert set(fleet.store.live["d1"]) == {"t1", "t2"}
     assert fleet.store.live["d1"]["t1"] == later
+
+
+@pytest.mark.parametrize("lost_again", [True, False])
+def test_a_task_that_is_put_back_stays_with_its_distributor_when_the_state_is_read_again_before_that(
+    fleet: World, *, lost_again: bool
+) -> None:
+    """Found by simulation: it was placed anew, while its distributor was cut off and still had it."""
+    fleet.submit("alice~1", "t1")
+    fleet.store.live["d1"].clear()
+    fleet.gone("d1")
+    fleet.batches_held = True
+    fleet.own(state_lost=True)
+    fleet.distributor("d2", slots=100)
+    fleet.own(state_lost=lost_again)
+    fleet.release_batches()
+    fleet.advance(1.0)
+    assert fleet.store.where("t1") == ["d1"]
+    assert fleet.assigned("d2") == []
