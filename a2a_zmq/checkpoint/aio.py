@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from hiredis import pack_command
 from langchain_core.runnables import RunnableConfig
@@ -21,13 +21,13 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from a2a_zmq.checkpoint import keys
-from a2a_zmq.checkpoint.address import Address
+from a2a_zmq.checkpoint.address import Address, address_of, fence_of
 from a2a_zmq.checkpoint.base import RETRIES, by_name, by_text
 from a2a_zmq.checkpoint.bridge import BlockingBridge
 from a2a_zmq.checkpoint.calls import Call, Operation, Write
 from a2a_zmq.checkpoint.failures import translated
 from a2a_zmq.checkpoint.lanes import Lanes
-from a2a_zmq.checkpoint.operations import PAGE, outcome
+from a2a_zmq.checkpoint.operations import PAGE, config_of, outcome
 from a2a_zmq.checkpoint.options import Retention
 
 T = TypeVar("T")
@@ -48,6 +48,8 @@ class AsyncRedisSaver(BlockingBridge):
 
     Attributes:
         before_write: awaited before anything of a run is stored, which fails if it does.
+        input_waits: False lets a run's input go to Redis with the checkpoint that LangGraph stores behind it, before
+            any node runs: one round trip for both, which fail together.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class AsyncRedisSaver(BlockingBridge):
         self._owned: Redis | None = None
         self.before_write: Callable[[], Awaitable[None]] | None = None
         self._lanes = Lanes(self._send)
+        self.input_waits = True
+        self._known: tuple[Address, Any] | None = None
 
     @classmethod
     def from_url(
@@ -134,7 +138,13 @@ class AsyncRedisSaver(BlockingBridge):
         except (RedisError, OSError) as error:
             raise translated(error) from error
 
+    def _knows(self, thread_id: str, fence: int, newest: Any) -> None:
+        """Who claimed a thread has read its newest checkpoint with that, and nobody else may write: the first call that
+        asks for it need not ask Redis."""
+        self._known = Address(thread_id, "", "", fence_of(fence)), newest
+
     async def _send(self, writes: Sequence[Write]) -> Sequence[Any]:
+        self._known = None
         if self.before_write is not None:
             await self.before_write()
         replies: Sequence[Any] = await self._call(self._store.commit(writes))
@@ -162,7 +172,12 @@ class AsyncRedisSaver(BlockingBridge):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return await self._run(self._operations.put(config, checkpoint, metadata, new_versions))
+        operation = self._operations.put(config, checkpoint, metadata, new_versions)
+        if not self.input_waits and metadata.get("source") == "input":
+            reply = self._lanes.submit(cast(Write, next(operation)), is_checkpoint=False)
+            reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return config_of(address_of(config), checkpoint)
+        return await self._run(operation)
 
     def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -189,6 +204,9 @@ class AsyncRedisSaver(BlockingBridge):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         await self._lanes.settle(str(config["configurable"]["thread_id"]))
+        known, self._known = self._known, None
+        if known is not None and known[0] == address_of(config):
+            return self._operations.whole(known[0].thread_id, known[1]) if known[1] else None
         return await self._run(self._operations.get(config))
 
     async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:

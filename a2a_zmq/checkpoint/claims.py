@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq.checkpoint.calls import Call, Operation
 from a2a_zmq.checkpoint.layout import text
-from a2a_zmq.checkpoint.lua import Script
+from a2a_zmq.checkpoint.lua import ON_THREAD, Script
+from a2a_zmq.checkpoint.scripts import READING
 
 if TYPE_CHECKING:
     from a2a_zmq.checkpoint.aio import AsyncRedisSaver
@@ -28,21 +29,12 @@ REMEMBERED: Final = 200
 
 # CLAIMS has the fields "run", "attempt", "fence", "until" (ms) and "graph" of the last claim, "order", a counter, and
 # for each run that is remembered ("r RUN") its newest attempt and its place in the order.
-_PRELUDE: Final = r"""
-local _, _, _, _, _, FENCE, CLAIMS = unpack(KEYS)
-local call = redis.call
-local Z = '\0'
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function keep(key, ttl)
-  if ttl > 0 then call('PEXPIRE', key, ttl) else call('PERSIST', key) end
-end
-"""
-
-# ARGV: run, attempt, hold (ms), time to live (ms, 0 for ever), hash of the graph, runs remembered
+# ARGV: run, attempt, hold (ms), time to live (ms, 0 for ever), hash of the graph, runs remembered. The reply is what
+# became of it; and if that is ok, the fence and the thread's newest checkpoint, as READ gives it.
 _CLAIM: Final = Script(
     "claim",
-    _PRELUDE
+    ON_THREAD
+    + READING
     + r"""
 local run, attempt, hold, ttl, graph = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local last = call('HMGET', CLAIMS, 'run', 'attempt', 'fence', 'until', 'graph')
@@ -51,23 +43,23 @@ if seen > attempt then return {'replaced', seen} end
 local ours = last[1] == run
 if ours and last[5] ~= graph and last[5] ~= '' and graph ~= '' then return {'changed', last[5]} end
 if ours and tonumber(last[2]) == attempt then  -- the same claim again: its reply was lost
-  call('HSET', CLAIMS, 'until', now + hold)
-  keep(CLAIMS, ttl)
-  keep(FENCE, ttl)
-  return {'ok', tonumber(last[3])}
+  call('HSET', CLAIMS, 'until', now() + hold)
+  settle_ttl(CLAIMS, ttl)
+  settle_ttl(FENCE, ttl)
+  return {'ok', tonumber(last[3]), read('', '', true)}
 end
 if not ours then
-  local left = tonumber(last[4] or '0') - now
+  local left = tonumber(last[4] or '0') - now()
   if left > 0 then return {'busy', last[1], left} end
   if seen > 0 then return {'overtaken', last[1]} end
 end
 local fence = math.max(tonumber(last[3] or '0'), tonumber(string.match(call('GET', FENCE) or '', '^%d+') or '0')) + 1
 local place = call('HINCRBY', CLAIMS, 'order', 1)
-call('HSET', CLAIMS, 'run', run, 'attempt', attempt, 'fence', fence, 'until', now + hold, 'graph', graph,
+call('HSET', CLAIMS, 'run', run, 'attempt', attempt, 'fence', fence, 'until', now() + hold, 'graph', graph,
   'r' .. Z .. run, attempt .. ' ' .. place)
 call('SET', FENCE, fence)
-keep(CLAIMS, ttl)
-keep(FENCE, ttl)
+settle_ttl(CLAIMS, ttl)
+settle_ttl(FENCE, ttl)
 if place % tonumber(ARGV[6]) == 0 then
   local all = call('HGETALL', CLAIMS)
   for at = 1, #all, 2 do
@@ -77,7 +69,7 @@ if place % tonumber(ARGV[6]) == 0 then
     end
   end
 end
-return {'ok', fence}
+return {'ok', fence, read('', '', true)}
 """,
 )
 
@@ -85,11 +77,11 @@ return {'ok', fence}
 # claim.
 _RENEW: Final = Script(
     "renew",
-    _PRELUDE
+    ON_THREAD
     + r"""
 if call('HGET', CLAIMS, 'fence') ~= ARGV[1] then return 0 end
-call('HSET', CLAIMS, 'until', now + tonumber(ARGV[2]))
-keep(CLAIMS, tonumber(ARGV[3]))
+call('HSET', CLAIMS, 'until', now() + tonumber(ARGV[2]))
+settle_ttl(CLAIMS, tonumber(ARGV[3]))
 return 1
 """,
 )
@@ -126,7 +118,8 @@ class ThreadClaims:
         self.hold_s = hold_s
 
     async def claim(self, thread_id: str, run: str, attempt: int, graph: str = "") -> Claim:
-        """Claim a thread for an attempt of a run; may be repeated.
+        """Claim a thread for an attempt of a run; may be repeated. The thread's newest checkpoint comes with it: the
+        saver need not ask for it again.
 
         Args:
             graph: hash of the graph that is to run, by which a changed one is noticed.
@@ -134,7 +127,10 @@ class ThreadClaims:
         Raises:
             StateError: Redis could not be asked.
         """
-        return await self._saver._run(self._claim(thread_id, run, attempt, graph))
+        claim, newest = await self._saver._run(self._claim(thread_id, run, attempt, graph))
+        if claim.outcome == "ok":
+            self._saver._knows(thread_id, claim.fence, newest)
+        return claim
 
     async def renew(self, thread_id: str, fence: int) -> bool:
         """Hold it for ``hold_s`` from now on; False if somebody else has claimed it since."""
@@ -144,16 +140,16 @@ class ThreadClaims:
         """Others may have the thread; False if somebody has claimed it already."""
         return await self._saver._run(self._renew(thread_id, fence, 0.0))
 
-    def _claim(self, thread_id: str, run: str, attempt: int, graph: str) -> Operation[Claim]:
+    def _claim(self, thread_id: str, run: str, attempt: int, graph: str) -> Operation[tuple[Claim, Any]]:
         ttl, _ = self._saver._store.retention.arguments
         reply: Any = yield self._call(
             thread_id, _CLAIM, run, attempt, round(self.hold_s * 1000), ttl, graph, REMEMBERED
         )
         outcome = text(reply[0])
         if outcome == "ok":
-            return Claim(outcome, fence=int(reply[1]))
+            return Claim(outcome, fence=int(reply[1])), reply[2] if len(reply) > 2 else None
         holder = str(reply[1]) if isinstance(reply[1], int) else text(reply[1])
-        return Claim(outcome, holder=holder, free_in_s=int(reply[2]) / 1000 if outcome == "busy" else 0.0)
+        return Claim(outcome, holder=holder, free_in_s=int(reply[2]) / 1000 if outcome == "busy" else 0.0), None
 
     def _renew(self, thread_id: str, fence: int, hold_s: float) -> Operation[bool]:
         ttl, _ = self._saver._store.retention.arguments

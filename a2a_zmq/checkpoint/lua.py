@@ -12,7 +12,8 @@ of their bytes; the first one says what a member is::
     s ID NAMESPACE              namespace of a subgraph call that started from the root graph's checkpoint ID
     w NAMESPACE ID TASK NUMBER  a pending write
 
-``facts`` holds the counters ``seq`` and ``bytes``, for each checkpoint (``c NAMESPACE ID``) what scripts have to know
+``facts`` holds the counters ``seq`` and ``bytes``, when times to live last began again and how long they were
+(``touched``), for each checkpoint (``c NAMESPACE ID``) what scripts have to know
 of it, the SEQ of each one heard of (``e NAMESPACE ID``), and how many checkpoints use a blob (``b NAMESPACE CHANNEL
 VERSION``).
 """
@@ -60,8 +61,9 @@ ON_THREAD: Final = (
     + ON_REGISTER
     + r"""
 local Z = '\0'
-local seq = tonumber(call('HGET', FACTS, 'seq') or '0')
-local bytes = tonumber(call('HGET', FACTS, 'bytes') or '0')
+local state = call('HMGET', FACTS, 'seq', 'bytes', 'touched')
+local seq, bytes = tonumber(state[1] or '0'), tonumber(state[2] or '0')
+local bytes_before = bytes
 
 local function join(...) return table.concat({...}, Z) end
 local function hex(number) return string.format('%016x', number) end
@@ -76,10 +78,23 @@ local function parts(member)
   for part in string.gmatch(member .. Z, '(.-)%z') do found[#found + 1] = part end
   return found
 end
+local function add(key, field, value)
+  if call('HSETNX', key, field, value) == 0 then return false end
+  bytes = bytes + #field + #value
+  return true
+end
 local function set(key, field, value)
-  local old = call('HSTRLEN', key, field)
-  if call('HSET', key, field, value) == 1 then old = -#field end
-  bytes = bytes - old + #value
+  if add(key, field, value) then return end
+  bytes = bytes - call('HSTRLEN', key, field) + #value
+  call('HSET', key, field, value)
+end
+local function many(key, fields)
+  local found = {}
+  for from = 1, #fields, 1000 do
+    local values = call('HMGET', key, unpack(fields, from, math.min(from + 999, #fields)))
+    for _, value in ipairs(values) do found[#found + 1] = value end
+  end
+  return found
 end
 local function drop(key, field)
   local old = call('HSTRLEN', key, field)
@@ -147,10 +162,25 @@ end
 local function settle_ttl(key, ttl)
   if ttl > 0 then call('PEXPIRE', key, ttl) else call('PERSIST', key) end
 end
+-- Times to live begin again with a write, but not more often than a thousand times in one of them.
+local due_now
+local function due(ttl)
+  if due_now == nil then
+    local at, before = string.match(state[3] or '', '^(%d+) (%d+)$')
+    local age = at and now() - tonumber(at)
+    due_now = not at or tonumber(before) ~= ttl or age < 0 or age * 1000 > ttl
+  end
+  return due_now
+end
+local function resize(thread, grown)
+  if grown ~= 0 then
+    call('HINCRBY', SIZES, '', grown)
+    call('HSET', SIZES, thread, bytes)
+  end
+end
 local function register(thread, ttl)
-  local grown = bytes - tonumber(call('HGET', SIZES, thread) or '0')
-  if grown ~= 0 then call('HINCRBY', SIZES, '', grown) end
-  call('HSET', SIZES, thread, bytes)
+  call('HSETNX', SIZES, thread, 0)
+  resize(thread, bytes - tonumber(call('HGET', SIZES, thread)))
   call('ZADD', THREADS, ttl > 0 and now() + ttl or '+inf', thread)
   if ttl == 0 or call('ZCARD', THREADS) == 1 then
     settle_ttl(THREADS, ttl)
@@ -167,7 +197,7 @@ end
 -- After something was removed: the counters, or nothing at all if nothing is left. Leaves every time to live as it is.
 local function keep_rest(thread)
   if #below('c', 0, 1) == 0 and #below('e', 0, 1) == 0 then return forget_thread(thread) end
-  call('HSET', FACTS, 'bytes', bytes)
+  call('HSET', FACTS, 'bytes', bytes, 'touched', '')  -- what is empty now, and written again, gets a time to live
   local grown = bytes - tonumber(call('HGET', SIZES, thread) or '0')
   if call('HEXISTS', SIZES, thread) == 1 and grown ~= 0 then
     call('HINCRBY', SIZES, '', grown)
@@ -197,7 +227,7 @@ local function refused_by(fence, ttl)
     if mine > known then break end
   end
   if fence ~= recorded then call('SET', FENCE, fence) end
-  settle_ttl(FENCE, ttl)
+  if fence ~= recorded or due(ttl) then settle_ttl(FENCE, ttl) end
   accepted = fence
   return nil
 end

@@ -58,7 +58,7 @@ class Operations:
         if outcome(address, reply) == "missing":  # trimmed or deleted meanwhile, or from another saver: send all
             reply = yield self._put(address, head, blobs, values, list(blobs))
             outcome(address, reply)
-        return _config(address.thread_id, address.namespace, checkpoint["id"])
+        return config_of(address, checkpoint)
 
     def _head(
         self, address: Address, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
@@ -101,7 +101,11 @@ class Operations:
     def get(self, config: RunnableConfig) -> Operation[CheckpointTuple | None]:
         address = address_of(config)
         found = yield from self._read(address, [(address.namespace, address.checkpoint_id)], with_values=True)
-        return self._tuple(address.thread_id, found[0], found[0][4]) if found else None
+        return self.whole(address.thread_id, found[0]) if found else None
+
+    def whole(self, thread_id: str, found: Sequence[Any]) -> CheckpointTuple:
+        """A checkpoint as it was read with its values."""
+        return self._tuple(thread_id, found, found[4])
 
     def _read(self, address: Address, wanted: Iterable[Named], *, with_values: bool) -> Operation[list[list[Any]]]:
         words: list[Word] = [fence_text(address.fence), self.store.retention.arguments[0], int(with_values)]
@@ -301,6 +305,11 @@ def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfi
     return {
         "configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id},
     }
+
+
+def config_of(address: Address, checkpoint: Checkpoint) -> RunnableConfig:
+    """Names a checkpoint that is stored."""
+    return _config(address.thread_id, address.namespace, checkpoint["id"])
 
 
 def outcome(address: Address, reply: Sequence[Any]) -> str:

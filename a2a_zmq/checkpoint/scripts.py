@@ -30,7 +30,8 @@ end
 -- Takes a number in the order for a checkpoint at the first sign of it. Its own record may come after those of
 -- subgraphs that started from it, and must still stand before them: replays look for what was before it.
 local function expect(ns, id)
-  if call('HEXISTS', FACTS, join('c', ns, id)) == 1 or call('HEXISTS', FACTS, join('e', ns, id)) == 1 then return end
+  local known = call('HMGET', FACTS, join('c', ns, id), join('e', ns, id))
+  if known[1] or known[2] then return end
   seq = seq + 1
   call('HSET', FACTS, join('e', ns, id), seq)
   call('ZADD', INDEX, 0, join('e', ns, hex(seq), id))
@@ -91,9 +92,10 @@ local function put_writes(ns, id)
     expect(ns, id)
     for i = 1, #writes, 3 do
       local field = join(ns, id, writes[i + 1])
-      if writes[i] == '1' or call('HEXISTS', WRITES, field) == 0 then
-        set(WRITES, field, writes[i + 2])
+      if add(WRITES, field, writes[i + 2]) then
         call('ZADD', INDEX, 0, 'w' .. Z .. field)
+      elseif writes[i] == '1' then
+        set(WRITES, field, writes[i + 2])
       end
     end
     return {'ok'}
@@ -104,10 +106,16 @@ local function put(ns, id)
   local record, parent, root, run, depth = take(), take(), take(), take(), tonumber(take())
   local around, refs, values = take_many(2), take_many(1), take_many(2)
   return function()
-    local new, missing = {}, {'missing'}
+    local new, old_refs, uses, missing = {}, {}, {}, {'missing'}
     for i = 1, #values, 2 do new[values[i]] = values[i + 1] end
     for _, field in ipairs(refs) do
-      if not new[field] and call('HEXISTS', FACTS, 'b' .. Z .. field) == 0 then missing[#missing + 1] = field end
+      if not new[field] then
+        old_refs[#old_refs + 1] = field
+        uses[#uses + 1] = 'b' .. Z .. field
+      end
+    end
+    for i, used in ipairs(many(FACTS, uses)) do
+      if not used then missing[#missing + 1] = old_refs[i] end
     end
     if #missing > 1 then return missing end
     for i = 1, #around, 2 do expect(around[i], around[i + 1]) end
@@ -142,10 +150,17 @@ while at < #ARGV do
   replies[#replies + 1] = reply
 end
 if changed then
-  call('HSET', FACTS, 'seq', seq, 'bytes', bytes)
-  for _, key in ipairs({FACTS, CHECKPOINTS, BLOBS, WRITES, INDEX}) do settle_ttl(key, ttl) end
-  purge()
-  register(thread, ttl)
+  if due(ttl) then
+    call('HSET', FACTS, 'seq', seq, 'bytes', bytes, 'touched', string.format('%d %d', now(), ttl))
+    for _, key in ipairs({FACTS, CHECKPOINTS, BLOBS, WRITES, INDEX}) do settle_ttl(key, ttl) end
+    purge()
+    register(thread, ttl)
+  else
+    call('HSET', FACTS, 'seq', seq, 'bytes', bytes)
+    settle_ttl(BLOBS, ttl)  -- these two may have been empty, and so without one
+    settle_ttl(WRITES, ttl)
+    resize(thread, bytes - bytes_before)
+  end
 end
 return replies
 """,
@@ -155,42 +170,36 @@ return replies
 # for the latest). A fence is recorded: who reads a thread with one takes it over.
 # The reply: fenced and the recorded fence; or ok, then for each checkpoint that is there its namespace, id, record,
 # names of blobs, blobs (or nothing), and names and values of pending writes in turn.
-READ: Final = Script(
-    "read",
-    ON_THREAD
-    + r"""
-if ARGV[1] ~= '' then
-  local recorded = refused_by(ARGV[1], tonumber(ARGV[2]))
-  if recorded then return {'fenced', recorded} end
-end
-local function many(key, fields)
-  local found = {}
-  for from = 1, #fields, 1000 do
-    local values = call('HMGET', key, unpack(fields, from, math.min(from + 999, #fields)))
-    for _, value in ipairs(values) do found[#found + 1] = value end
-  end
-  return found
-end
-local reply = {'ok'}
-for at = 4, #ARGV, 2 do
-  local ns, id = ARGV[at], ARGV[at + 1]
+READING: Final = r"""
+local function read(ns, id, with_values)
   if id == '' then
     local last = newest(join('c', ns), 0, 1)[1]
     id = last and parts(last)[4] or ''
   end
   local known = fact(ns, id)
-  if known then
-    local names = {}
-    for _, member in ipairs(below(join('w', ns, id), 0, -1)) do names[#names + 1] = string.sub(member, 3) end
-    local writes = {}
-    for i, value in ipairs(many(WRITES, names)) do
-      writes[2 * i - 1] = names[i]
-      writes[2 * i] = value
-    end
-    local values = ARGV[3] == '1' and many(BLOBS, known.refs) or {}
-    reply[#reply + 1] = {ns, id, call('HGET', CHECKPOINTS, join(ns, id)), known.refs, values, writes}
+  if not known then return nil end
+  local names = {}
+  for _, member in ipairs(below(join('w', ns, id), 0, -1)) do names[#names + 1] = string.sub(member, 3) end
+  local writes = {}
+  for i, value in ipairs(many(WRITES, names)) do
+    writes[2 * i - 1] = names[i]
+    writes[2 * i] = value
   end
+  local values = with_values and many(BLOBS, known.refs) or {}
+  return {ns, id, call('HGET', CHECKPOINTS, join(ns, id)), known.refs, values, writes}
 end
+"""
+READ: Final = Script(
+    "read",
+    ON_THREAD
+    + READING
+    + r"""
+if ARGV[1] ~= '' then
+  local recorded = refused_by(ARGV[1], tonumber(ARGV[2]))
+  if recorded then return {'fenced', recorded} end
+end
+local reply = {'ok'}
+for at = 4, #ARGV, 2 do reply[#reply + 1] = read(ARGV[at], ARGV[at + 1], ARGV[3] == '1') end
 return reply
 """,
 )

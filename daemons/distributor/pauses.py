@@ -176,10 +176,10 @@ class Pauses:
             if task is None or task.phase is not WAITING or not isinstance(status, str) or status not in TERMINAL:
                 continue
             if tasks.attempt_of(result) >= task.attempt and tasks.ends(result, task.record):
-                if status != tasks.COMPLETED:  # stored with its payload, for a retry
-                    result = {**result, "payload": task.record.get("payload") or {}}
-                self._outcomes.end(task, status, kept_json(result), dead=tasks.dead_letter(result))
-                self._journal.note(now, task_id, "ended_again", {"attempt": task.attempt})
+                # What did not complete is stored with its payload, for a retry.
+                more = {} if status == tasks.COMPLETED else {"payload": task.record.get("payload") or {}}
+                self._outcomes.end(task, status, kept_json({**result, **more}), dead=tasks.dead_letter(result))
+                self._journal.note(now, task.task_id, "ended_again", {"attempt": task.attempt})
 
 
 def stands(record: Record) -> bool:

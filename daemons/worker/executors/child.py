@@ -240,6 +240,8 @@ class Child:
         except OSError as lost:
             # The worker is gone, or the handler closed what was not its own.
             sys.exit(f"cannot report to the worker: {lost.strerror}")
+        if self._graphs is not None and not interrupted:
+            self._graphs.settle()
         return not interrupted
 
     def _call(self, job: Job) -> Any:

@@ -81,6 +81,7 @@ class GraphRunner:
         self._graphs: dict[str, Graph] = {}
         self._saver: Any = None
         self._claims: Any = None
+        self._giving_back: asyncio.Task[None] | None = None
 
     def load(self, reference: str) -> Graph:
         """Import the graph, and what running it needs.
@@ -114,11 +115,19 @@ class GraphRunner:
             Ended: it waits for somebody, goes on elsewhere, or later.
             InvalidInput, Exception: as handlers do.
         """
+        self.settle()
         run = GraphRun(self._loop, told)
         return self._loop.run_until_complete(self._run(reference, body, context, run, on_run=on_run))
 
+    def settle(self) -> None:
+        """Wait until the last run's thread is given back, which is on its way to Redis when the run is reported."""
+        if self._giving_back is not None:
+            self._loop.run_until_complete(self._giving_back)
+            self._giving_back = None
+
     def close(self) -> None:
         """Give the connections to Redis back."""
+        self.settle()
         if self._saver is not None:
             self._loop.run_until_complete(self._saver.aclose())
         self._loop.close()
@@ -172,7 +181,8 @@ class GraphRunner:
             finally:
                 renewing.cancel()
                 if not again:
-                    await claims.release(request.thread_id, claim.fence)
+                    self._giving_back = asyncio.create_task(_give_back(claims, request.thread_id, claim.fence))
+                    await asyncio.sleep(0)  # so that it is sent
 
     async def _told(self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun) -> Any:
         """Run it, streaming what was asked for."""
@@ -233,6 +243,7 @@ class GraphRunner:
             retention = Retention(keep=self._options["keep"], ttl_s=self._options["ttl_s"])
             url = self._options["url"]
             self._saver = AsyncRedisSaver.from_url(url, retention=retention, single_connection=True)
+            self._saver.input_waits = False
             self._claims = ThreadClaims(self._saver)
         return self._saver, self._claims
 
@@ -243,6 +254,12 @@ async def _renew(claims: Any, thread_id: str, fence: int) -> None:
         await asyncio.sleep(claims.hold_s / 3)
         with suppress(StateError):
             await claims.renew(thread_id, fence)
+
+
+async def _give_back(claims: Any, thread_id: str, fence: int) -> None:
+    """Others may have the thread. If that cannot be said they get it when the claim runs out."""
+    with suppress(StateError):
+        await claims.release(thread_id, fence)
 
 
 def _check_bound(graph: Graph, context: TaskContext) -> None:

@@ -99,3 +99,45 @@ async def test_of_many_runs_only_the_last_ones_are_remembered(open_saver: Any) -
         name = keys.of_kind(saver._store.prefix, keys.encode("t"), "claims")
         assert 200 <= await saver._client.hlen(name) <= 410
         assert (await claims.claim("t", "run-390", 1)).outcome == "overtaken"
+
+
+async def test_a_claim_brings_the_newest_checkpoint_and_the_next_read_is_a_real_one(
+    open_saver: Any, thread: Any
+) -> None:
+    async with open_saver() as saver:
+        await thread(saver, "t").put(checkpoint_id="c1")
+        claims = ThreadClaims(saver)
+        claim = await claims.claim("t", "run", 1)
+        asked: list[object] = []
+        call = saver._call
+
+        async def counted(each: Any) -> Any:
+            asked.append(each)
+            return await call(each)
+
+        saver._call = counted
+        config = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "a2a_fence": claim.fence}}
+        first = await saver.aget_tuple(config)
+        assert first is not None
+        assert (first.checkpoint["id"], asked) == ("c1", [])
+        assert await saver.aget_tuple(config) == first
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [({"thread_id": "u"}, None), ({"checkpoint_ns": "sub"}, None), ({"checkpoint_id": "c1"}, "c1"), ({}, "c3")],
+)
+async def test_what_a_claim_has_read_is_no_answer_to_another_question(
+    open_saver: Any, thread: Any, asked: dict[str, str], wanted: str | None
+) -> None:
+    """Another thread, a subgraph, an older checkpoint; and the newest after something was written."""
+    async with open_saver() as saver:
+        for name in ("c1", "c2"):
+            await thread(saver, "t").put(checkpoint_id=name)
+        claim = await ThreadClaims(saver).claim("t", "run", 1)
+        if not asked:
+            await thread(saver, "t", a2a_fence=claim.fence).put(checkpoint_id="c3")
+        config = {"thread_id": "t", "checkpoint_ns": "", "a2a_fence": claim.fence, **asked}
+        found = await saver.aget_tuple({"configurable": config})
+        assert (found and found.checkpoint["id"]) == wanted

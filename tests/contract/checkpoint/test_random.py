@@ -115,7 +115,8 @@ async def everything(redis: Redis, prefix: str) -> dict[str, Any]:
         name = key.decode().removeprefix(f"{{{prefix}:")
         kind = KINDS[name.rpartition(":")[2]]
         if kind.redis_type == "hash":
-            found[name] = {field: value for field, value in (await redis.hgetall(key)).items() if field != b"copy"}
+            fields = await redis.hgetall(key)
+            found[name] = {each: value for each, value in fields.items() if each not in (b"copy", b"touched")}
         elif kind.redis_type == "zset":
             found[name] = await redis.zrange(key, 0, -1)
         else:
