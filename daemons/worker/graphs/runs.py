@@ -182,7 +182,8 @@ class GraphRunner:
                 renewing.cancel()
                 if not again:
                     self._giving_back = asyncio.create_task(_give_back(claims, request.thread_id, claim.fence))
-                    await asyncio.sleep(0)  # so that it is sent
+                    for _ in range(2):  # so that it is sent: the client begins a task of its own for that
+                        await asyncio.sleep(0)
 
     async def _told(self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun) -> Any:
         """Run it, streaming what was asked for."""
