@@ -1,7 +1,7 @@
-"""What Prometheus says of our metrics: every daemon of a running fleet is scraped, and promtool reads each page.
+"""What Prometheus says of our metrics, configuration and rules: promtool reads them, and the page of every daemon of a
+running fleet; each alert goes through its failure and through a healthy fleet.
 
-Its findings are printed; problems with names, types or help texts make the exit status 1. Without promtool there is
-nothing to do.
+Its findings are printed; problems make the exit status 1. Without promtool there is nothing to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from a2a_zmq import FleetClient
 from daemons.cli.fleet import REDIS
 from daemons.cli.interrupts import private_fleet
 
-CONFIG = Path(__file__).resolve().parent.parent / "config" / "prometheus.yml"
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIG = REPOSITORY / "config" / "prometheus.yml"
 
 
 def promtool(program: str, *arguments: str, text: str = "") -> bool:
@@ -29,7 +30,9 @@ def main() -> int:
     if program is None:
         print("promtool is not installed; nothing is checked")
         return 0
-    good = promtool(program, "check", "config", str(CONFIG))
+    good = promtool(program, "check", "config", str(CONFIG))  # and the rules that it names
+    alerts = [sys.executable, "-m", "tests.monitoring.promtool"]
+    good = subprocess.run(alerts, cwd=REPOSITORY, timeout=240, check=False).returncode == 0 and good
     with private_fleet(workers=1) as fleet, FleetClient(**fleet.client_arguments()) as client:
         assert sum(1 for _ in client.map("noop", ({} for _ in range(100)))) == 100
         for name in fleet.daemons:

@@ -25,7 +25,7 @@ from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
-from daemons.metrics import PrometheusMeter
+from daemons.meter import PrometheusMeter
 from daemons.runtime.contract import (
     BatchApplied,
     Core,

@@ -1,4 +1,4 @@
-"""The HTTP port of a daemon: ``/metrics``, ``/livez``, ``/readyz`` and ``/state``.
+"""The HTTP port of a daemon: ``/metrics``, ``/livez``, ``/readyz``, ``/state``, and pages of its role (``/sd``).
 
 It runs in threads of its own, so it answers (and says so) even if the main loop hangs. What belongs to the
 loop, readiness and state, is asked *on* the loop with a time limit: no other thread ever reads a core.
@@ -12,12 +12,11 @@ import errno
 import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from a2a_zmq.errors import ConfigError
 
@@ -31,6 +30,9 @@ LOOP_TIMEOUT_S: Final = 1.0
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 
+# A page's (there is something to show, a JSON-able document, or else the reason why not).
+Page = Callable[[], tuple[bool, Any]]
+
 
 class HealthServer:
     """Serves one daemon's health until :meth:`stop`."""
@@ -40,18 +42,20 @@ class HealthServer:
         host: str,
         port: int,
         *,
-        exposition: Callable[[], bytes],
+        exposition: Callable[[str], tuple[str, bytes]],
         ready: Callable[[], tuple[bool, str]],
         state: Callable[[], Any],
+        pages: Mapping[str, Page] | None = None,
         live_after_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             port: 0 for any free one, see :attr:`port`.
-            exposition: the metrics in Prometheus' text format; called in a server thread.
+            exposition: (content type, the metrics) for an ``Accept`` header; called in a server thread.
             ready: (able to claim work, why not); called on the loop.
             state: a JSON-able document, for example ``LocalAgentState.model_dump(mode="json")``; called on the loop.
+            pages: further paths; called on the loop. 503 where there is nothing to show.
             live_after_s: age of the last :meth:`beat` at which ``/livez`` answers 503.
 
         Raises:
@@ -60,6 +64,7 @@ class HealthServer:
         self._exposition = exposition
         self._ready = ready
         self._state = state
+        self._pages = dict(pages or {})
         self._live_after_s = live_after_s
         self._clock = clock
         self._beat = clock()
@@ -93,12 +98,16 @@ class HealthServer:
         """The main loop went round (monotonic seconds); call it at least once a second."""
         self._beat = self._clock() if mono is None else mono
 
+    def age_s(self) -> float:
+        """Seconds since the main loop's last round."""
+        return max(0.0, self._clock() - self._beat)
+
     # ------------------------------------------------------------ answers, in server threads
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
+    def answer(self, path: str, accept: str = "") -> tuple[int, str, bytes]:
         """(status, content type, body) of a GET."""
         if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, self._exposition()
+            return 200, *self._exposition(accept)
         if path == "/livez":
             return self._livez()
         if path == "/readyz":
@@ -106,10 +115,15 @@ class HealthServer:
         if path == "/state":
             found, value = self._on_loop(self._state)
             return (200, JSON, orjson.dumps(value)) if found else (503, JSON, orjson.dumps({"error": value}))
-        return 404, TEXT, b"here are /metrics /livez /readyz /state\n"
+        if path in self._pages:
+            found, value = self._on_loop(self._pages[path])
+            shown, value = value if found else (False, value)
+            return (200, JSON, orjson.dumps(value)) if shown else (503, JSON, orjson.dumps({"error": value}))
+        paths = " ".join(["/metrics", "/livez", "/readyz", "/state", *self._pages])
+        return 404, TEXT, f"here are {paths}\n".encode()
 
     def _livez(self) -> tuple[int, str, bytes]:
-        age_s = self._clock() - self._beat
+        age_s = self.age_s()
         if age_s > self._live_after_s:
             return 503, JSON, orjson.dumps({"live": False, "reason": f"the main loop hangs for {age_s:.1f} s"})
         return 200, JSON, orjson.dumps({"live": True})
@@ -183,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        status, content_type, body = self.server.health.answer(self.path.partition("?")[0])
+        accept = ",".join(self.headers.get_all("Accept", []))
+        status, content_type, body = self.server.health.answer(self.path.partition("?")[0], accept)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))

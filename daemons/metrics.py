@@ -1,4 +1,4 @@
-"""Every metric of the suite, each with a sentence, and the meter that counts them.
+"""Every metric of the suite, each with a sentence. Pure; :mod:`daemons.meter` counts them.
 
 :data:`METRICS` is the only place where a metric is defined; a call with another name, or
 other labels, fails a test and is dropped at run time. ``python -m daemons.metrics`` prints the table of
@@ -7,25 +7,9 @@ other labels, fails a test and is dropped at run time. ``python -m daemons.metri
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
-
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from typing import Final, NamedTuple
 
 PREFIX: Final = "a2a_"
-
-# A label value that users choose (a task type) must not make series without a bound: what comes later is "other".
-MAX_SERIES: Final = 256
 
 # Upper bounds in seconds. FAST: one hop or one write, 0.1 ms to a second. TASK: user code, 1 ms to ten minutes.
 # RECOVERY: detecting and repairing, 5 ms to a minute.
@@ -33,19 +17,36 @@ FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
 TASK: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
 RECOVERY: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 
+# Label values that are known beforehand. Their series are zero from the start: of one that begins with its first
+# event, increase() does not see that event, and an alert would miss it.
+FAILURES: Final = ("raised", "timeout", "exited", "killed", "invalid_input", "unknown_task_type", "worker_lost")
+STORE_ERRORS: Final = ("connection", "timeout", "loading", "readonly", "oom", "misconf", "noauth")
+SIGNATURES: Final = ("signature", "identity", "sequence", "skew", "revoked", "token", "malformed", "auth")
+LOSSES: Final = tuple(
+    (role, reason)
+    for role in ("coordinator", "distributor", "worker")
+    for reason in ("exited", "disconnect", "silence")
+)
+REFUSALS: Final = ("BUSY", "UNAVAILABLE", "NOT_LEADER", "DRAINING", "FORBIDDEN", "INVALID_TASK", "UNKNOWN_TASK_TYPE")
+
 
 class Metric(NamedTuple):
-    """One metric. ``name`` is without the prefix; ``buckets`` only for histograms."""
+    """One metric. ``name`` is without the prefix; ``buckets`` only for histograms; ``known``: values of the labels that
+    are zero from the start."""
 
     kind: str  # "counter" | "gauge" | "histogram"
     name: str
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ()
 
 
-def _counter(name: str, labels: tuple[str, ...], text: str) -> Metric:
-    return Metric("counter", name, labels, text)
+def _counter(
+    name: str, labels: tuple[str, ...], text: str, known: tuple[str, ...] | tuple[tuple[str, ...], ...] = ()
+) -> Metric:
+    series = tuple((each,) if isinstance(each, str) else each for each in known)
+    return Metric("counter", name, labels, text, known=series)
 
 
 def _gauge(name: str, labels: tuple[str, ...], text: str) -> Metric:
@@ -66,10 +67,16 @@ METRICS: Final[tuple[Metric, ...]] = (
         FAST,
     ),
     _counter(
-        "signature_failures_total", ("reason",), "Frames refused because their origin or content could not be trusted."
+        "signature_failures_total",
+        ("reason",),
+        "Frames refused because their origin or content could not be trusted.",
+        SIGNATURES,
     ),
     _counter(
-        "routing_errors_total", ("reason",), "Messages that were not allowed, not understood or could not be delivered."
+        "routing_errors_total",
+        ("reason",),
+        "Messages that were not allowed, not understood or could not be delivered.",
+        ("version", "forbidden", "unroutable"),
     ),
     _counter("heartbeats_total", ("direction",), "Heartbeats sent (out) and received (in)."),
     # ---- shared state
@@ -82,18 +89,36 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     _gauge("store_up", (), "1 while Redis can be read and written, else 0."),
     _gauge("leading", (), "1 while this agent owns its shared state (a coordinator: leads), 0 while it stands by."),
+    _counter(
+        "store_errors_total",
+        ("reason",),
+        "Exchanges with Redis that failed: connection, timeout, loading, or what it refuses by (readonly, oom, misconf,"
+        " noauth).",
+        STORE_ERRORS,
+    ),
+    _counter(
+        "state_losses_total",
+        (),
+        "Times that Redis was found wiped, or gone back to an older copy, and the state was built anew from memory.",
+    ),
     _gauge("store_circuit", (), "Circuit to Redis: 0 closed, 1 half-open (the spool is being handed in), 2 open."),
     _gauge(
         "spool_writes", (), "Writes that wait in the local spool for Redis, or for this agent to own its section again."
     ),
     _gauge("spool_bytes", (), "Bytes of these writes."),
+    _gauge("spool_limit_bytes", (), "Bytes that the local spool may hold; above three quarters no new work is taken."),
     _counter(
         "spool_dropped_total",
         (),
         "Spooled records and results that were dropped because another owner had been faster.",
     ),
     _histogram("lease_acquire_seconds", (), "Time from wanting the lease of a section to holding it.", RECOVERY),
-    _counter("lease_failures_total", ("reason",), "Leases that were not obtained or were lost, by reason."),
+    _counter(
+        "lease_failures_total",
+        ("reason",),
+        "Leases that were not obtained or were lost, by reason.",
+        ("held", "state_lost", "unavailable"),
+    ),
     _counter(
         "lease_renewal_failures_total",
         (),
@@ -101,7 +126,28 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     # ---- tasks
     _gauge("tasks", ("status",), "Tasks known to this agent, by status; terminal ones are counted since its start."),
-    _histogram("task_execution_seconds", ("task_type",), "Time that one attempt ran, by task type.", TASK),
+    _gauge("tasks_limit", (), "Unfinished tasks from which on new ones are refused (a coordinator's)."),
+    _gauge(
+        "tasks_without_worker",
+        ("reason",),
+        "Tasks that nobody who is connected can run: no_worker (of their type, with their labels), no_graph (a worker"
+        " with the version of the graph that they began with).",
+    ),
+    _counter(
+        "requests_refused_total",
+        ("code",),
+        "Requests of clients that a coordinator refused, by error code; BUSY: a bound is reached, they try again.",
+        REFUSALS,
+    ),
+    _histogram(
+        "task_execution_seconds", ("task_type",), "Time that an attempt which completed ran, by task type.", TASK
+    ),
+    _histogram(
+        "task_turnaround_seconds",
+        (),
+        "Time from accepting a task to its result at the coordinator; measured on one task of each batch of results.",
+        TASK,
+    ),
     _counter("task_retries_total", (), "Attempts after the first."),
     _counter(
         "task_pauses_total",
@@ -109,7 +155,24 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Attempts of graphs that ended before their task: moved, put_off, or waiting for an answer.",
     ),
     _counter("task_retries_put_off_total", (), "Retries that wait longer because their task type fails too often."),
-    _counter("task_failures_total", ("reason",), "Attempts that failed, by reason."),
+    _counter(
+        "task_failures_total",
+        ("reason",),
+        "Attempts that failed, by reason; at a coordinator tasks that did.",
+        FAILURES,
+    ),
+    _counter(
+        "dead_letters_total",
+        ("reason",),
+        "Tasks that were given up as failed, by what ended their last attempt.",
+        FAILURES,
+    ),
+    _gauge("dead_letters_kept", (), "Dead letters that are in the store, as the leading coordinator counts them."),
+    _counter(
+        "tasks_quarantined_total",
+        (),
+        "Tasks that were set aside because workers died while they ran them, and then a process that ran nothing else.",
+    ),
     _counter(
         "late_results_total", (), "Results of attempts that were no longer current; acknowledged and not recorded."
     ),
@@ -147,7 +210,25 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     _histogram("llm_wait_seconds", ("provider",), "Time that these waited.", TASK),
     # ---- health
-    _gauge("agent_up", ("agent", "role"), "1 while the agent is alive as far as this one knows, else 0."),
+    _gauge(
+        "agent_up",
+        ("agent", "role"),
+        "1 while the agent is alive as far as this one knows, else 0. One that was lost is shown for a day, one that"
+        " left in good order is not.",
+    ),
+    _gauge("ready", (), "1 while /readyz answers 200: this agent can claim work."),
+    _gauge("loop_age_seconds", (), "Time since the last round of this agent's main loop, measured as it is asked."),
+    _gauge(
+        "clock_offset_seconds",
+        ("agent",),
+        "The agent's clock minus ours, by its last heartbeat, which a slow way makes lower; 0 while it is away.",
+    ),
+    _counter(
+        "peer_losses_total",
+        ("role", "reason"),
+        "Agents taken for dead: exited (proved), disconnect (did not come back), silence.",
+        LOSSES,
+    ),
     _histogram(
         "failure_detection_seconds", ("role",), "Time from a peer's last sign of life to taking it for dead.", RECOVERY
     ),
@@ -162,6 +243,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "supervision_fallbacks_total",
         ("reason",),
         "Runs that the plain sequence of steps did because the graph failed or was late.",
+        ("raised", "late", "not_built"),
     ),
     _histogram("policy_seconds", ("policy",), "Time until a policy of the user's answered a question.", TASK),
     _counter(
@@ -173,78 +255,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     _gauge("build_info", ("agent", "role", "version"), "Always 1; its labels say what runs here."),
 )
 
-Children = dict[tuple[str, tuple[tuple[str, str], ...]], Any]
-
-_BY_NAME: Final = {metric.name: metric for metric in METRICS}
-
-
-class PrometheusMeter:
-    """A :class:`daemons.runtime.contract.Meter` over a registry of its own.
-
-    A call costs a dictionary look-up and the increment. It is made by one thread, the event loop's; scraping from
-    another thread is safe. Unknown names and labels are dropped and reported once each to ``on_unknown``.
-    """
-
-    def __init__(self, *, on_unknown: Callable[[str], None] | None = None) -> None:
-        # *_created series would double the number and tell nobody anything.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the function has no annotations
-        self.registry = CollectorRegistry()
-        self._families: dict[str, Any] = {metric.name: _make(metric, self.registry) for metric in METRICS}
-        # Bound series by kind: a call of the wrong kind must not find one.
-        self._counters: Children = {}
-        self._histograms: Children = {}
-        self._gauges: Children = {}
-        self._children = {"counter": self._counters, "histogram": self._histograms, "gauge": self._gauges}
-        self._series: dict[str, int] = dict.fromkeys(_BY_NAME, 0)
-        self._unknown: dict[str, None] = {}
-        self._on_unknown = on_unknown
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry) if gc.isenabled() else None
-        for metric in METRICS:
-            if not metric.labels:  # visible as zero from the start, so that rate() has a first point
-                self._children[metric.kind][metric.name, ()] = self._families[metric.name]
-
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        child = self._counters.get((name, tuple(labels.items()))) or self._child("counter", name, labels)
-        if child is not None:
-            child.inc(amount)
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        child = self._histograms.get((name, tuple(labels.items()))) or self._child("histogram", name, labels)
-        if child is not None:
-            child.observe(value)
-
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        child = self._gauges.get((name, tuple(labels.items()))) or self._child("gauge", name, labels)
-        if child is not None:
-            child.set(value)
-
-    def exposition(self) -> bytes:
-        """All metrics in the text format."""
-        return generate_latest(self.registry)
-
-    def _child(self, kind: str, name: str, labels: dict[str, str]) -> Any:
-        """Bind the series of these labels, once; None (and one report) if there is no such metric."""
-        wrong = complaint(kind, name, set(labels))
-        if wrong:
-            if wrong not in self._unknown and len(self._unknown) < MAX_SERIES:
-                self._unknown[wrong] = None
-                if self._on_unknown is not None:
-                    self._on_unknown(wrong)
-            return None
-        values = {label: str(value) for label, value in labels.items()}
-        if self._series[name] >= MAX_SERIES:
-            values = dict.fromkeys(values, "other")
-            return self._families[name].labels(**values)
-        self._series[name] += 1
-        child = self._families[name].labels(**values)
-        self._children[kind][name, tuple(labels.items())] = child
-        return child
+BY_NAME: Final = {metric.name: metric for metric in METRICS}
 
 
 def complaint(kind: str, name: str, labels: set[str]) -> str:
     """Why a call of ``count``, ``observe`` or ``gauge`` does not fit the list, "" if it does."""
-    metric = _BY_NAME.get(name)
+    metric = BY_NAME.get(name)
     if metric is None:
         return f"no metric {PREFIX}{name}"
     if metric.kind != kind:
@@ -252,15 +268,6 @@ def complaint(kind: str, name: str, labels: set[str]) -> str:
     if labels != set(metric.labels):
         return f"{PREFIX}{name} has the labels {sorted(metric.labels)}, not {sorted(labels)}"
     return ""
-
-
-def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-    name = PREFIX + metric.name
-    if metric.kind == "counter":
-        return Counter(name, metric.help, metric.labels, registry=registry)
-    if metric.kind == "gauge":
-        return Gauge(name, metric.help, metric.labels, registry=registry)
-    return Histogram(name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
 
 
 def reference() -> str:

@@ -22,6 +22,7 @@ from daemons.settings_forms import (
     Labels,
     NamedAddresses,
     Port,
+    ScrapeTarget,
     Secret,
     Texts,
     default_state_dir,
@@ -177,6 +178,10 @@ class DaemonSettings(Settings):
     metrics_port: Port | None = Field(
         None,
         description="its port, 0 for any free one; default coordinator-n 9549+n, distributor-n 9559+n, worker-n 9569+n",
+    )
+    metrics_advertise: ScrapeTarget = Field(
+        "",
+        description="HOST or HOST:PORT by which Prometheus reaches it; default metrics_host, for 0.0.0.0 our host name",
     )
     supervision_interval_ms: int = Field(
         1000,

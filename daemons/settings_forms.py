@@ -27,6 +27,10 @@ UNPREFIXED: Final = frozenset(
     }
 )
 
+# Listening there means: at every address of the host.
+EVERYWHERE: Final = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
+_HAS_PORT: Final = re.compile(r":\d+\Z")
+
 
 def env_name(field_name: str) -> str:
     """The environment variable of a setting."""
@@ -46,6 +50,13 @@ def default_state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
     root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
     return root / "a2a-zmq"
+
+
+def scrape_target(listens: str, port: int, advertise: str, hostname: str) -> str:
+    """``host:port`` by which Prometheus reaches what listens at this address and port."""
+    if advertise:
+        return advertise if _HAS_PORT.search(advertise) else f"{advertise}:{port}"
+    return f"{hostname if listens in EVERYWHERE else listens}:{port}"
 
 
 def _split(value: Any) -> Any:
@@ -82,6 +93,12 @@ def _named_address(value: Any) -> Any:
     return value
 
 
+def _scrape_target(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"(([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?)?", value):
+        raise ValueError("expected HOST or HOST:PORT, an IPv6 address in brackets")
+    return value
+
+
 def _secret(value: Any) -> Any:
     if isinstance(value, str) and len(value.encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes a good one")
@@ -105,6 +122,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Labels = Annotated[dict[str, str], BeforeValidator(_pairs)]
 FilePath = Annotated[Path, BeforeValidator(_home)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+ScrapeTarget = Annotated[str, BeforeValidator(_scrape_target)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 

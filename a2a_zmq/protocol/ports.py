@@ -61,6 +61,10 @@ class PeerSuspect:
     reason: str  # "disconnect" | "silence"
 
 
+# Ends of a session by which nobody is lost: it said good-bye, or somebody shut it out on purpose.
+LEFT = frozenset({"goodbye", "revoked"})
+
+
 @dataclass(slots=True)
 class PeerDown:
     """The peer is taken for dead (or said good-bye).

@@ -13,7 +13,7 @@ handles what.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -21,6 +21,7 @@ from a2a_zmq.interfaces import Section
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from daemons.coordinator import targets
 from daemons.coordinator.assigning import Assigner, Assignment
 from daemons.coordinator.clients import Client
 from daemons.coordinator.commands import Commands
@@ -225,6 +226,12 @@ class CoordinatorCore:
 
     def local_state(self, now: Now) -> LocalAgentState:
         return self.supervision.local_state(now)
+
+    def targets(self, own: Mapping[str, Any], now: Now) -> tuple[bool, Any]:
+        """For ``/sd``: (True, the agents to scrape) or (False, why they are not known); ``own``: our whereabouts."""
+        if now.mono - self.supervision.started(now).mono < targets.LEARNING_S:
+            return False, "just started: the fleet is not known yet"
+        return True, targets.groups(self.agent_id, own, self.desk.ledger.distributors.values(), now.mono)
 
     def ready(self) -> tuple[bool, str]:
         desk = self.desk

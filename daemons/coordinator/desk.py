@@ -99,6 +99,7 @@ class Desk:
 
     def refuse(self, message: Message, code: str, text: str) -> None:
         """Answer with an ERROR; codes that ask for patience say for how long."""
+        self.meter.count("requests_refused_total", code=code)
         payload: dict[str, Any] = {"action": message.action, "code": code, "message": text}
         if code in ("BUSY", "NOT_LEADER", "UNAVAILABLE", "DRAINING"):
             payload["retry_after_s"] = round(self.retry_after_s(), 3)

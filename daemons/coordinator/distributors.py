@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2a_zmq.interfaces import Section
 from daemons.coordinator.lanes import PriorityLanes
+from daemons.runtime.sightings import forgotten
 
 if TYPE_CHECKING:
     from daemons.coordinator.records import Entry
@@ -43,7 +44,9 @@ class Distributor:
         blocked_until: its outbox was full.
         suite: version of the software that it runs, "" if it did not say.
         clock_off_s: its clock minus ours, when its last heartbeat came; a slow way makes it lower.
+        whereabouts: what it said of its metrics' address (``metrics``) and its ``host``.
         changed_at: monotonic time at which it came or went.
+        left: it went in good order.
         lease_seen: monotonic time at which it, away, was last seen to hold its lease.
         given_up: an operator wants its tasks moved elsewhere as soon as it is away.
         moving: tasks that are being moved.
@@ -52,10 +55,10 @@ class Distributor:
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s",
         "coordinators", "draining", "dropped", "follows", "given_up", "held_version", "held_waiting",
-        "host_id", "in_progress", "lease_seen", "live", "moving", "needs_sync", "offers", "pending", "queue",
+        "host_id", "in_progress", "lease_seen", "left", "live", "moving", "needs_sync", "offers", "pending", "queue",
         "reconciled_at", "reconciling", "registered", "registering", "said", "section", "sent", "short_since",
         "slots", "status", "suite", "suspect", "task_types", "told_version", "unheard", "up", "waiting",
-        "workers",
+        "whereabouts", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -97,6 +100,8 @@ class Distributor:
         self.moving: dict[str, Entry] = {}
         self.suite = ""
         self.clock_off_s = 0.0
+        self.whereabouts: dict[str, Any] = {}
+        self.left = False
 
     @property
     def load(self) -> int:
@@ -114,25 +119,36 @@ class Distributor:
 
     def came_up(self, boot_id: str, details: dict[str, Any], now: float) -> None:
         self.up = True
-        self.suspect = self.given_up = False
+        self.suspect = self.given_up = self.left = False
         self.boot_id = boot_id
         self.blocked_until = float("-inf")
         self.changed_at = now
         self.describe(details)
         self.suite = str(details.get("version") or "")[:64]
         self.said = {"obeys": details.get("obeys")}
+        self.whereabouts = {name: details.get(name) for name in ("metrics", "host")}
         workers = details.get("live")
         if not self.workers and isinstance(workers, int) and workers > 0:
             self.slots = workers  # until it says more: one slot each
 
-    def went_down(self, now: float) -> None:
+    def went_down(self, now: float, *, left: bool) -> None:
         self.up = False
+        self.left = left
         self.suspect = False
         self.follows = False
         self.coordinators = []
         self.changed_at = now
         self.needs_sync = True
         self.short_since = None
+
+    def forgotten(self, now: float) -> bool:
+        """It is away and need not be shown: nothing waits for it, and who had to see that it is away has seen it.
+
+        The registry keeps all that ever were, so one that we never met may be gone for years.
+        """
+        if self.up or self.live:
+            return False
+        return not self.boot_id or forgotten(now - self.changed_at, left=self.left)
 
     def describe(self, details: dict[str, Any]) -> bool:
         """Take over ``workers`` and ``task_types`` of an announcement or a ``workers_changed``.

@@ -15,6 +15,7 @@ from daemons.coordinator.core import CoordinatorCore
 from daemons.runtime.launch import Daemon
 from daemons.runtime.policies import PolicyRunner
 from daemons.runtime.serving import serve
+from daemons.runtime.shell import read_clock
 from daemons.runtime.stores import load_all, open_store
 from daemons.settings import CoordinatorSettings
 from daemons.settings_sources import load_or_exit
@@ -37,6 +38,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
         meter=daemon.meter,
     )
     daemon.add_hub(core, settings.hub_address())
+    daemon.pages["/sd"] = lambda: core.targets(daemon.whereabouts(), read_clock())
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)
     if policy is not None:
         policy.attach(daemon)

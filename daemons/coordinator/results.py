@@ -7,11 +7,12 @@ from functools import partial
 from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import COMPLETED
+from a2a_zmq.tasks import COMPLETED, Record
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor, version_of
 from daemons.coordinator.records import public_result
 from daemons.runtime.contract import QueryAnswer
+from daemons.runtime.exemplars import Exemplar
 
 
 class Results:
@@ -31,6 +32,7 @@ class Results:
         finished = desk.finished
         floors = desk.ledger.floors
         unwanted = 0
+        measured = False
         for record in results:
             try:
                 entry = live.get(record["task_id"])
@@ -44,6 +46,9 @@ class Results:
             # What did not complete is stored with its payload, for a retry; clients get it without.
             public = record if record["status"] == COMPLETED else public_result(record)
             desk.finish(entry, kept_json(public), record)
+            if not measured:  # one of a batch: each would cost about as much as all else that is done for it here
+                measured = True
+                desk.meter.observe("task_turnaround_seconds", now.mono - entry.since, _example(record))
         if unwanted:
             # Late, repeated, or of a task that is somebody else's by now: acknowledged by the link, counted, and of
             # no effect.
@@ -84,3 +89,8 @@ class Results:
         if home.describe(message.payload):
             desk.place_held = True
         desk.learn_types(home.task_types)
+
+
+def _example(record: Record) -> Exemplar:
+    metadata = record.get("metadata")
+    return Exemplar(metadata.get("traceparent") if isinstance(metadata, dict) else None, record["task_id"])

@@ -134,12 +134,21 @@ class Supervision:
 
     def report(self, now: Now) -> None:
         desk = self._desk
+        gauge = desk.meter.gauge
         for status, count in self.counts().items():
-            desk.meter.gauge("tasks", count, status=status)
-        desk.meter.gauge("leading", int(desk.leading))
-        desk.meter.gauge("agent_up", 1, agent=desk.agent_id, role="coordinator")
+            gauge("tasks", count, status=status)
+        gauge("tasks_limit", desk.config.max_live_tasks)
+        gauge("tasks_without_worker", desk.ledger.held_count, reason="no_worker")
+        gauge("dead_letters_kept", desk.letters)
+        gauge("leading", int(desk.leading))
+        gauge("agent_up", 1, agent=desk.agent_id, role="coordinator")
         for home in desk.ledger.distributors.values():
-            desk.meter.gauge("agent_up", 1 if home.up else 0, agent=home.agent_id, role="distributor")
+            if home.forgotten(now.mono):
+                desk.meter.forget("agent_up", agent=home.agent_id, role="distributor")
+                desk.meter.forget("clock_offset_seconds", agent=home.agent_id)
+                continue
+            gauge("agent_up", 1 if home.up else 0, agent=home.agent_id, role="distributor")
+            gauge("clock_offset_seconds", home.clock_off_s if home.up else 0, agent=home.agent_id)
         if desk.leading and desk.store_available and now.mono >= self._count_at:
             self._count_at = now.mono + COUNT_LETTERS_S
             desk.ask("count_letters", {"distributor_ids": desk.everywhere()}, self._counted, now)

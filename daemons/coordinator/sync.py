@@ -9,7 +9,7 @@ from functools import partial
 from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.interfaces import INBOX, Loaded, Section
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.protocol.ports import PeerDown, PeerInfo
+from a2a_zmq.protocol.ports import LEFT, PeerDown, PeerInfo
 from daemons.coordinator.assigning import Assignment
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
@@ -185,7 +185,7 @@ class Sync:
         home = desk.ledger.distributors.get(event.agent_id)
         if home is None or not home.up:
             return
-        home.went_down(now.mono)
+        home.went_down(now.mono, left=event.reason in LEFT)
         desk.meter.gauge("agent_up", 0, agent=home.agent_id, role="distributor")
         if event.reason != "goodbye":
             desk.meter.observe("failure_detection_seconds", event.silent_s, role="distributor")

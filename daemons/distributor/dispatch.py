@@ -275,6 +275,10 @@ class Dispatcher:
                 out[lane.task_type] = out.get(lane.task_type, 0) + lane.size
         return out
 
+    def waiting_without_graph(self) -> int:
+        """Of these, runs that began with a version of their graph which no connected worker has."""
+        return sum(lane.size for lane in self._lanes.values() if lane.graph and not lane.workers)
+
     # ------------------------------------------------------------ choice
 
     def fill(self, mono: float) -> dict[str, list[LiveTask]]:

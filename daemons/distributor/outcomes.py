@@ -210,6 +210,7 @@ class Outcomes:
 
     def _convict(self, task: LiveTask, now: Now, *, error: str, kind: str, item: dict[str, Any] | None) -> None:
         """Workers died while they ran it, and now a process that ran nothing else: it gets no further one."""
+        self._memory.meter.count("tasks_quarantined_total")
         given = item or {}
         given = {**given, "detail": {**given.get("detail", {}), "worker_deaths": task.deaths}}
         error = f"{task.deaths} workers died while they ran it, and then a process that ran nothing else: {error}"
@@ -307,6 +308,7 @@ class Outcomes:
         name, fields = "abandoned", {"kind": kind, "attempt": task.attempt}
         if status == FAILED:
             name, fields = "dead_letter", {**fields, "error": error[:200]}
+            memory.meter.count("dead_letters_total", reason=kind)
             memory.dead_letters += 1
             if memory.dead_letters == 1:
                 memory.first_dead_letter = {"task_id": task.task_id, **fields}

@@ -141,11 +141,18 @@ class Outgoing:
                 "task_types": sorted(worker.task_types),
                 "labels": worker.labels,
                 "version": worker.version,
+                **worker.whereabouts,
             }
             for worker in memory.workers.values()
         ]
         gone = [
-            {"id": worker_id, "up": False, "slots": worker.slots, "task_types": sorted(worker.task_types)}
+            {
+                "id": worker_id,
+                "up": False,
+                "slots": worker.slots,
+                "task_types": sorted(worker.task_types),
+                **worker.whereabouts,
+            }
             for worker_id, worker in memory.departed.items()
         ]
         payload = {

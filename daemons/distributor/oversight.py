@@ -19,6 +19,10 @@ from daemons.distributor.memory import DELAYED, ENDED, QUEUED, RESTORED, RUNNING
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log
+from daemons.runtime.sightings import forgotten
+
+# Workers that are gone are shown as down until this many others are gone too, or their time is over (sightings.py).
+MAX_DEPARTED = 64
 
 
 class Oversight:
@@ -238,15 +242,31 @@ class Oversight:
         gauge("tasks", len(memory.waiting), status="waiting")
         for status, total in memory.ended_total.items():
             gauge("tasks", total, status=status)
-        for worker_id in memory.departed:
-            gauge("agent_up", 0, agent=worker_id, role="worker")
+        held = self._dispatcher.waiting_without_graph()
+        gauge("tasks_without_worker", held, reason="no_graph")
+        gauge("tasks_without_worker", sum(self._unserved.values()) - held, reason="no_worker")
+        for worker_id, worker in list(memory.departed.items()):
+            if len(memory.departed) > MAX_DEPARTED or forgotten(now.mono - worker.gone_at, left=worker.left):
+                self._forget(worker_id)
+            else:
+                gauge("agent_up", 0, agent=worker_id, role="worker")
+                gauge("clock_offset_seconds", 0, agent=worker_id)
         for worker in memory.workers.values():
             gauge("agent_up", 0 if worker.suspect else 1, agent=worker.agent_id, role="worker")
+            gauge("clock_offset_seconds", worker.clock_off_s, agent=worker.agent_id)
         for coordinator_id, leads in memory.coordinators.items():
             gauge("agent_up", 0 if leads is None else 1, agent=coordinator_id, role="coordinator")
         gauge("leading", int(memory.owner))
         if memory.owner:
             self._journal.show(now, "status", memory.status().value, urgent=False)
+
+    def _forget(self, worker_id: str) -> None:
+        """Show this worker, which is gone, no more."""
+        memory = self._memory
+        del memory.departed[worker_id]
+        memory.workers_changed = True
+        memory.meter.forget("agent_up", agent=worker_id, role="worker")
+        memory.meter.forget("clock_offset_seconds", agent=worker_id)
 
     def local_state(self, now: Now) -> LocalAgentState:
         """The specification's per-agent state; tasks are a bounded sample of what is running."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from a2a_zmq.clock import Now
+from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.fences import obeyed_above
 from a2a_zmq.protocol.message import Message, MessageType, Role
-from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp
+from a2a_zmq.protocol.ports import LEFT, PeerDown, PeerSuspect, PeerUp
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.losses import DEATHS, TORN
@@ -20,8 +21,6 @@ from daemons.distributor.recovery import Recovery
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Log, Outranked, Send
 
-# Workers that left are shown as down until this many others have left too.
-MAX_DEPARTED = 64
 # Ends of a session after which the worker counts as dead.
 FAILURES = DEATHS | {TORN, "silence"}
 # Our fence rises above the one that a worker obeyed in two round trips to Redis. If it takes longer than this (Redis is
@@ -118,9 +117,8 @@ class Roster:
         del memory.workers[event.agent_id]
         self._dispatcher.worker_changed(memory.workers.values())
         self._dispatcher.unpin(event.agent_id, memory.workers.values())
+        worker.gone_at, worker.left = now.mono, event.reason in LEFT
         memory.departed[event.agent_id] = worker
-        if len(memory.departed) > MAX_DEPARTED:
-            del memory.departed[next(iter(memory.departed))]
         fields = {
             "worker": event.agent_id,
             "reason": event.reason,
@@ -284,6 +282,8 @@ class Roster:
         worker = self._sender(message)
         if worker is None:
             return
+        with contextlib.suppress(ValueError):  # its own affair; nothing depends on it
+            worker.clock_off_s = parse_iso(message.metadata.timestamp) - now.wall
         payload = message.payload
         worker.take_limit(payload)
         running, held = payload.get("running"), payload.get("held")

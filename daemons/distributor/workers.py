@@ -44,21 +44,27 @@ class Worker:
         torn: tasks to blame if it turns out that it was dead as its connection was lost, and whether that was
             the trial of one.
         given: tasks it ever got; evens out the choice between equally loaded workers.
+        whereabouts: what it said of its metrics' address (``metrics``) and its ``host``.
+        clock_off_s: its clock minus ours, when its last heartbeat came; a slow way makes it lower.
+        gone_at, left: since when it is away (monotonic), and whether it left in good order.
     """
 
     __slots__ = (
         "agent_id",
         "blocked_until",
         "cancels",
+        "clock_off_s",
         "draining",
         "ghosts",
         "given",
+        "gone_at",
         "graphs",
         "held",
         "idle_since",
         "in_slots",
         "inventory",
         "labels",
+        "left",
         "limit",
         "number",
         "progress_at",
@@ -73,6 +79,7 @@ class Worker:
         "torn",
         "trial",
         "version",
+        "whereabouts",
     )
 
     def __init__(self, agent_id: str, number: int) -> None:
@@ -101,6 +108,10 @@ class Worker:
         self.trial: LiveTask | None = None
         self.torn: list[tuple[LiveTask, bool]] = []
         self.version = ""
+        self.whereabouts: dict[str, str] = {}
+        self.clock_off_s = 0.0
+        self.gone_at = 0.0
+        self.left = False
 
     def describe(self, details: dict[str, Any]) -> None:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
@@ -122,6 +133,8 @@ class Worker:
         self.draining = details.get("draining") is True
         version = details.get("version")
         self.version = version[:64] if isinstance(version, str) else ""
+        said = {name: details.get(name) for name in ("metrics", "host")}
+        self.whereabouts = {name: text[:256] for name, text in said.items() if isinstance(text, str)}
 
     def take(self, task: LiveTask) -> None:
         """It holds this task from now on."""

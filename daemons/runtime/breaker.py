@@ -32,6 +32,7 @@ class Breaker:
         state: where the circuit is.
         reason: of the last failure, "" while closed.
         failures: since the last success.
+        on_failure: called with the reason of each failure.
     """
 
     def __init__(self, rng: Callable[[], float], changed: Callable[[], None] = lambda: None) -> None:
@@ -43,6 +44,7 @@ class Breaker:
         self.state = Circuit.CLOSED
         self.reason = ""
         self.failures = 0
+        self.on_failure: Callable[[str], None] = lambda _reason: None
         self._rng = rng
         self._changed = changed
 
@@ -59,6 +61,7 @@ class Breaker:
         """
         self.failures += 1
         self.reason = reason
+        self.on_failure(reason)
         if certain or self.state is not Circuit.CLOSED or self.failures >= ACCIDENTS_TO_OPEN:
             self._go(Circuit.OPEN)
 

@@ -2,17 +2,15 @@
 
 A role core is pure: no clock, no randomness of its own, no socket, no Redis. It is driven so:
 
-1. ``handle(event, now)`` once for every event. It changes the core's memory and returns effects that need no
-durability.
+1. ``handle(event, now)`` once for every event. It changes the core's memory; its effects need no durability.
 2. ``settle(now)`` once after all events of a wake-up: batch work that should see all of them (dispatch, placement).
 3. ``cut(now)`` when no batch is in flight: everything that waits to be made durable, as one :class:`Batch`, or None.
    While a batch is in flight the core goes on; what it stages then goes into the next batch.
 4. ``supervise(step, now)`` for each of the five steps of the supervision graph, once a heartbeat interval.
 
 Ordering duties of whoever performs them: a batch's ``writes`` are all applied, in order, before any of its ``after``
-effects is
-performed; messages that the core had handled before the cut are acknowledged only after the batch is applied.
-A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
+effects is performed; messages that the core had handled before the cut are acknowledged only after the batch is
+applied. A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
 from a2a_zmq.streams import Chunk
 from daemons.runtime.consults import Consult, Consulted
+from daemons.runtime.exemplars import Exemplar
 
 # ---------------------------------------------------------------- events
 
@@ -40,8 +39,7 @@ class OwnershipGained:
     The coordinator gets one for every section: ``loaded`` has the inbox first, then each distributor's.
 
     ``state_lost``: Redis was wiped or went back to an older copy. What the core remembers is merged into what was
-    loaded, not the
-    other way round: a live task that is absent from ``loaded`` is staged again (put_tasks), not taken for finished.
+    loaded, not the other way round: a live task that is absent from ``loaded`` is staged again, not taken for finished.
     """
 
     fence: int
@@ -67,10 +65,8 @@ class FenceMoved:
 
 @dataclass(slots=True)
 class StandsBy:
-    """Somebody else holds the lease: we wait for it. Comes again when the holder changes.
-
-    ``holder``: agent id of who acts instead of us (our own where another process of our name is meant).
-    """
+    """Somebody else holds the lease: we wait for it. Comes again when the holder changes. ``holder``: agent id of who
+    acts instead of us (our own where another process of our name is meant)."""
 
     holder: str
 
@@ -98,8 +94,7 @@ class StoreChanged:
 @dataclass(slots=True)
 class Hint:
     """A section of a distributor's shared state is at this version (pub/sub, or read because time passed). A hint,
-    never
-    the truth: it may be late, repeated, or missing."""
+    never the truth: it may be late, repeated, or missing."""
 
     distributor_id: str
     writer: str  # "coordinator" | "distributor"
@@ -243,8 +238,7 @@ class Query:
 
     ``op`` and ``args``: ``results``/``tasks`` (``distributor_ids``, ``task_ids``; value: id → record bytes, merged;
     results with ``letters`` true: dead letters, too, where there is no result any more),
-    ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: list of
-    event bytes),
+    ``load`` (``section``; value: Loaded), ``history`` (``distributor_ids``, ``limit``, ``task_id``; value: events),
     ``ended`` (``distributor_ids``, ``wanted``, ``limit``, ``dead``; value: newest records of ended tasks or dead
     letters, and id → result record by now), ``count_letters`` (``distributor_ids``; value: int),
     ``explain`` (``distributor_ids``, ``task_id``, ``limit``, ``owners``: whose leases; value: see its performer),
@@ -347,13 +341,16 @@ SUPERVISION_STEPS = ("observe", "detect", "recover", "reconcile", "report")
 
 
 class Meter(Protocol):
-    """Where cores and ports count; the names are those of ``daemons.metrics`` without the ``a2a_`` prefix."""
+    """Where cores and ports count; the names are those of ``daemons.metrics`` without the ``a2a_`` prefix. ``forget``:
+    show this series of a gauge no more, for what it was about is gone for good."""
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
 
-    def observe(self, name: str, value: float, **labels: str) -> None: ...
+    def observe(self, name: str, value: float, exemplar: Exemplar | None = None, **labels: str) -> None: ...
 
     def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+    def forget(self, name: str, **labels: str) -> None: ...
 
 
 class NoMeter:
@@ -362,10 +359,13 @@ class NoMeter:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         return
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, exemplar: Exemplar | None = None, **labels: str) -> None:
         return
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
+        return
+
+    def forget(self, name: str, **labels: str) -> None:
         return
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
-from a2a_zmq.protocol.message import MessageType
-from a2a_zmq.protocol.ports import PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
+from a2a_zmq.protocol.message import MessageType, Role
+from a2a_zmq.protocol.ports import LEFT, PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
 from daemons.runtime.consults import Consult
 from daemons.runtime.contract import (
     BatchApplied,
@@ -40,6 +40,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from daemons.runtime.exemplars import exemplar_of
 from daemons.runtime.outputs import Outputs, PendingBatch
 
 # A store that is away is asked again after these bounds (seconds), doubling in between: soon enough to reconcile
@@ -50,6 +51,8 @@ RETRY_MAX_S = 0.5
 MAX_TOLD = 256
 # While nothing may be written, whatever is due for writing stays due; it is looked at this often instead of for ever.
 HELD_BACK_S = 0.05
+# Whose connections end whenever a program does: nobody is missing then.
+_COMING_AND_GOING = frozenset({Role.CLIENT, Role.OPERATOR})
 
 
 class Engine:
@@ -272,7 +275,7 @@ class Engine:
                 self._meter.count("heartbeats_total", direction="in")
             else:
                 sent = parse_iso(message.metadata.timestamp)
-                self._meter.observe("message_latency_seconds", max(0.0, now.wall - sent))
+                self._meter.observe("message_latency_seconds", max(0.0, now.wall - sent), exemplar_of(message))
             self._dispatch(item, now)
             return
         if isinstance(item, (ProbeWanted, WatchWanted)):
@@ -296,6 +299,8 @@ class Engine:
         elif isinstance(item, PeerDown):
             self._port_of.pop(item.agent_id, None)
             self._out.exceptional = True
+            if item.role not in _COMING_AND_GOING and item.reason not in LEFT:
+                self._meter.count("peer_losses_total", role=item.role.value, reason=item.reason)
         self._dispatch(item, now)
 
     def _dispatch(self, event: Event | Undelivered, now: Now) -> None:

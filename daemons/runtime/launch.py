@@ -29,8 +29,8 @@ from a2a_zmq.transport.context import SocketOptions, TransportContext
 from a2a_zmq.transport.dealer import DealerSocket
 from a2a_zmq.transport.router import CurveServer, RouterSocket
 from daemons import logs
-from daemons.health import HealthServer
-from daemons.metrics import PrometheusMeter
+from daemons.health import HealthServer, Page
+from daemons.meter import PrometheusMeter
 from daemons.runtime import keys
 from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.deathwatch import own_life_fd
@@ -46,6 +46,7 @@ from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
 from daemons.settings import DaemonSettings, OwnerSettings
+from daemons.settings_forms import scrape_target
 from daemons.settings_sources import suite_version
 
 EX_OK: Final = 0
@@ -65,6 +66,7 @@ class Daemon:
     Attributes:
         meter, boot, new_id: for the role's core.
         steps: nodes of the user's for its supervision graph.
+        pages: further pages of the health port, by path; to be set before :meth:`assemble`.
         shell: after :meth:`assemble`.
     """
 
@@ -99,6 +101,7 @@ class Daemon:
             grace_s=settings.reconnect_grace_ms / 1000,
         )
         self.health: HealthServer | None = None
+        self.pages: dict[str, Page] = {}
 
     @functools.cached_property
     def _context(self) -> TransportContext:
@@ -152,7 +155,7 @@ class Daemon:
             new_id=self.new_id,
             random_bytes=os.urandom,
             config=self._port_config,
-            announce=lambda now: {**core.announce(now), "version": suite_version()},
+            announce=lambda now: {**core.announce(now), "version": suite_version(), **self.whereabouts()},
             heartbeat=self._counted(core.heartbeat),
             claim=claim,
         )
@@ -262,14 +265,21 @@ class Daemon:
             supervisor=supervisor,
             supervise_every_s=settings.supervision_interval_ms / 1000,
         )
-        self.shell.chores += (self._reload, self._count_refused, lambda: self.standing.look(read_clock().mono))
+        self.shell.chores += (
+            self._reload,
+            self._count_refused,
+            lambda: self.standing.look(read_clock().mono),
+            lambda: self.meter.gauge("ready", int(self.standing.ready(*core.ready())[0])),
+        )
         self.health = HealthServer(
             *settings.metrics_address,
             exposition=self.meter.exposition,
             ready=lambda: self.standing.ready(*core.ready()),
             state=lambda: self._state(core, store),
+            pages=self.pages,
             live_after_s=settings.live_after_ms / 1000,
         )
+        self.meter.measure("loop_age_seconds", self.health.age_s)
         try:
             for index, wire in enumerate(self._wire):
                 self.shell.attach(wire(index))
@@ -283,6 +293,11 @@ class Daemon:
             raise
         self.health.start(self._loop)
         self.shell.on_beat = self.health.beat
+
+    def whereabouts(self) -> dict[str, str]:
+        """Where Prometheus finds our metrics, and on which host: what a hub is told of us."""
+        settings, host, port = self.settings, os.uname().nodename, self.health.port if self.health is not None else 0
+        return {"metrics": scrape_target(settings.metrics_host, port, settings.metrics_advertise, host), "host": host}
 
     def _state(self, core: Core, store: StateStore | None) -> dict[str, Any]:
         found: dict[str, Any] = core.local_state(read_clock()).model_dump(mode="json")

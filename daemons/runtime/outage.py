@@ -28,6 +28,7 @@ class OutageKeeper:
         self._since = 0.0
         self._room = True
         store.changed = self._changed
+        store.breaker.on_failure = lambda reason: meter.count("store_errors_total", reason=reason)
         shell.chores.append(self.measure)
         self.measure()
         if store.rows:
@@ -43,6 +44,7 @@ class OutageKeeper:
         self._meter.gauge("store_circuit", self.breaker.state.value)
         self._meter.gauge("spool_writes", self._store.rows)
         self._meter.gauge("spool_bytes", self._store.size)
+        self._meter.gauge("spool_limit_bytes", self._store.limit)
 
     def _changed(self) -> None:
         store, breaker = self._store, self._store.breaker

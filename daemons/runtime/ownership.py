@@ -175,6 +175,8 @@ class Ownership:
         epoch = found.epoch if found is not None else ""
         if epoch != self._epoch:
             self._epoch, self._obeyed = epoch, 0
+        if self._state_lost:
+            self._meter.count("state_losses_total")
         self._engine.ownership_gained(OwnershipGained(held.fence, epoch, loaded, state_lost=self._state_lost))
         self._state_lost = False
         return True

@@ -113,6 +113,11 @@ class SpoolingStore:
         """Their bytes."""
         return self._spool.size
 
+    @property
+    def limit(self) -> int:
+        """How many there may be."""
+        return self._spool.limit
+
     def state(self) -> dict[str, Any]:
         """For ``/state``."""
         return {

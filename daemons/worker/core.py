@@ -260,7 +260,7 @@ class WorkerCore:
     def _report(self, run: Run, event: RunFinished) -> None:
         self._ended[event.outcome] += 1
         if event.outcome == "completed":
-            self._meter.observe("task_execution_seconds", event.execution_s, task_type=run.task_type)
+            self._meter.observe("task_execution_seconds", event.execution_s, run.exemplar(), task_type=run.task_type)
         elif event.outcome == "failed":
             self._meter.count("task_failures_total", reason=event.error_kind)
         self._uplink.result((event.task_id, event.attempt), reports.encode(event))

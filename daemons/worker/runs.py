@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from daemons.runtime.exemplars import Exemplar
 from daemons.worker.kinds import TaskKind, executor_of
 
 HELD: Final = 0  # in our queue
@@ -65,6 +66,10 @@ class Run:
         self.stop_reason = ""
         self.stop_mono = 0.0
         self.call_id: int | None = None  # a call of the in-process API waits for it
+
+    def exemplar(self) -> Exemplar:
+        """What to look at where its time is worth a look."""
+        return Exemplar(self.metadata.get("traceparent"), self.task_id)
 
 
 def parse(record: dict[str, Any], fence: int, kinds: Mapping[str, TaskKind]) -> Run:

@@ -15,7 +15,8 @@ import pytest
 from a2a_zmq.errors import ConfigError
 from daemons import health
 from daemons.health import HealthServer
-from daemons.metrics import PrometheusMeter
+from daemons.meter import PrometheusMeter
+from daemons.runtime.exemplars import Exemplar
 
 
 class Daemon:
@@ -24,6 +25,7 @@ class Daemon:
     def __init__(self) -> None:
         self.ready: tuple[bool, str] = (True, "")
         self.state: Any = {"agent_id": "worker-1", "status": "idle"}
+        self.page: tuple[bool, Any] = (True, [])
         self.clock = 0.0
         self.meter = PrometheusMeter()
         self.asked_on: list[int] = []
@@ -35,6 +37,7 @@ class Daemon:
             exposition=self.meter.exposition,
             ready=self.on_ready,
             state=lambda: self.state,
+            pages={"/sd": lambda: self.page},
             live_after_s=5.0,
             clock=lambda: self.clock,
         )
@@ -46,11 +49,16 @@ class Daemon:
         return self.ready
 
     def get(self, path: str) -> tuple[int, str]:
+        status, _, body = self.ask(path)
+        return status, body
+
+    def ask(self, path: str, accept: str = "") -> tuple[int, str, str]:
+        """(status, content type, body)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=5)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Accept": accept} if accept else {})
             response = connection.getresponse()
-            return response.status, response.read().decode()
+            return response.status, response.headers["Content-Type"], response.read().decode()
         finally:
             connection.close()
 
@@ -73,6 +81,25 @@ def test_metrics_are_served(daemon: Daemon) -> None:
     status, body = daemon.get("/metrics")
     assert status == 200
     assert "a2a_task_retries_total 3.0" in body
+
+
+def test_metrics_come_with_exemplars_if_the_scraper_asks_for_openmetrics(daemon: Daemon) -> None:
+    daemon.meter.observe("message_latency_seconds", 0.001, Exemplar(None, "task-1"))
+    status, content_type, body = daemon.ask("/metrics", "application/openmetrics-text;version=1.0.0,*/*;q=0.1")
+    assert (status, content_type.partition(";")[0]) == (200, "application/openmetrics-text")
+    assert '# {task_id="task-1"} 0.001' in body
+    assert body.endswith("# EOF\n")
+    status, content_type, body = daemon.ask("/metrics")
+    assert (status, content_type.partition(";")[0]) == (200, "text/plain")
+    assert "task-1" not in body
+
+
+def test_a_page_of_the_role_is_shown_or_says_why_not(daemon: Daemon) -> None:
+    daemon.page = (True, [{"targets": ["127.0.0.1:1"], "labels": {}}])
+    assert daemon.ask("/sd") == (200, "application/json", '[{"targets":["127.0.0.1:1"],"labels":{}}]')
+    daemon.page = (False, "just started")
+    assert daemon.ask("/sd") == (503, "application/json", '{"error":"just started"}')
+    assert "/sd" in daemon.get("/elsewhere")[1]
 
 
 def test_livez_notices_a_loop_that_hangs(daemon: Daemon) -> None:
@@ -163,4 +190,4 @@ def test_an_address_that_cannot_be_bound_is_named(host: str, port: int) -> None:
 
 
 def server(host: str, port: int, ready: Callable[[], tuple[bool, str]] = lambda: (True, "")) -> HealthServer:
-    return HealthServer(host, port, exposition=lambda: b"", ready=ready, state=dict)
+    return HealthServer(host, port, exposition=lambda accept: (accept, b""), ready=ready, state=dict)

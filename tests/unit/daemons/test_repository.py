@@ -55,8 +55,13 @@ def test_version_is_the_distributions(project: dict[str, Any]) -> None:
 
 
 def test_shipped_files_exist(repository: Path, project: dict[str, Any]) -> None:
-    shipped = project["tool"]["setuptools"]["data-files"]["share/a2a-zmq/config"]
+    files = project["tool"]["setuptools"]["data-files"]
+    shipped = [name for names in files.values() for name in names]
     assert {Path(name).name for name in shipped} >= {"supervisord.conf", "coordinator.toml", "worker.toml"}
+    for directory, names in files.items():
+        assert {Path(name).parent for name in names} == {Path(directory).relative_to("share/a2a-zmq")}
+    rules = {str(path.relative_to(repository)) for path in (repository / "config" / "rules").iterdir()}
+    assert set(files["share/a2a-zmq/config/rules"]) == rules, "prometheus.yml reads all of them"
     for name in [*shipped, "a2a_zmq/py.typed", "daemons/py.typed", "LICENSE"]:
         assert (repository / name).is_file(), name
 
@@ -104,7 +109,7 @@ def test_prometheus_accepts_its_configuration(repository: Path) -> None:
 
 def test_documentation_links_lead_somewhere(repository: Path) -> None:
     broken = []
-    for page in [*repository.glob("*.md"), *(repository / "docs").glob("*.md"), *repository.glob("packaging/*.md")]:
+    for page in [*repository.glob("*.md"), *(repository / "docs").rglob("*.md"), *repository.glob("packaging/*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.name} → {target}")

@@ -19,7 +19,7 @@ from daemons.settings import (
     Settings,
     WorkerSettings,
 )
-from daemons.settings_forms import env_name, number_of
+from daemons.settings_forms import env_name, number_of, scrape_target
 from daemons.settings_reference import reference
 from daemons.settings_sources import load, load_or_exit
 
@@ -292,3 +292,27 @@ def test_env_example_is_valid(repository: Path, tmp_path: Path) -> None:
     uncommented = "\n".join(line.removeprefix("#") for line in text.splitlines() if "=" in line)
     (tmp_path / ".env").write_text(uncommented, encoding="utf-8")
     assert load(RedisServerSettings, environ={}, directory=tmp_path).redis_appendfsync == "everysec"
+
+
+@pytest.mark.parametrize(
+    ("listens", "advertise", "target"),
+    [
+        ("127.0.0.1", "", "127.0.0.1:9570"),
+        ("10.0.0.7", "", "10.0.0.7:9570"),
+        ("0.0.0.0", "", "box:9570"),
+        ("0.0.0.0", "w7.example.org", "w7.example.org:9570"),
+        ("127.0.0.1", "proxy:1234", "proxy:1234"),
+        ("0.0.0.0", "[2001:db8::7]", "[2001:db8::7]:9570"),
+        ("0.0.0.0", "[2001:db8::7]:80", "[2001:db8::7]:80"),
+    ],
+)
+def test_where_prometheus_is_told_to_look(listens: str, advertise: str, target: str, tmp_path: Path) -> None:
+    given = {"metrics_host": listens, "metrics_advertise": advertise}
+    settings = load(WorkerSettings, given, environ={}, directory=tmp_path)
+    assert scrape_target(settings.metrics_host, 9570, settings.metrics_advertise, "box") == target
+
+
+@pytest.mark.parametrize("advertise", ["http://w7", "w7:", "w7:x", "2001:db8::7", "w 7", "w7:9570/metrics"])
+def test_what_prometheus_cannot_look_at_is_no_address(advertise: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"metrics-advertise: .* expected HOST"):
+        load(WorkerSettings, {"metrics_advertise": advertise}, environ={}, directory=tmp_path)

@@ -16,6 +16,7 @@ from a2a_zmq.models import AgentStatus, LocalAgentState
 from daemons.coordinator import graph as coordinator_graph
 from daemons.distributor import graph as distributor_graph
 from daemons.runtime.contract import SUPERVISION_STEPS, Effect, Log, NoMeter
+from daemons.runtime.exemplars import Exemplar
 from daemons.runtime.supervision import GIVE_UP_AFTER, RETRY_EVERY, Supervisor, build_graph, run_plain
 from daemons.worker import graph as worker_graph
 
@@ -55,7 +56,7 @@ class Counts(NoMeter):
         assert name == "supervision_fallbacks_total"
         self.fallbacks.append(labels["reason"])
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, exemplar: Exemplar | None = None, **labels: str) -> None:
         self.observed.append(name)
 
 

@@ -17,6 +17,7 @@ from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import Marks, PeerDown, PeerInfo, PeerSuspect, PeerUp, PortEvent, Received, Refusal
 from daemons.runtime.contract import Batch, Effect, OwnershipGained, Send
+from daemons.runtime.exemplars import Exemplar
 
 SECTION = Section("d1", "distributor")
 INBOX_SECTION = Section(INBOX, "coordinator")
@@ -271,8 +272,11 @@ class Counts:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         self.counts[" ".join((name, *labels.values()))] += int(amount)
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, exemplar: Exemplar | None = None, **labels: str) -> None:
         self.observed.setdefault(name, []).append(value)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         self.gauges[name] = value
+
+    def forget(self, name: str, **labels: str) -> None:
+        self.gauges.pop(name, None)

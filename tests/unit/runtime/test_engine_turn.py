@@ -7,8 +7,8 @@ import math
 import pytest
 
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
-from a2a_zmq.protocol.message import MessageType
-from a2a_zmq.protocol.ports import PeerUp, ProbeWanted, Received, Refusal
+from a2a_zmq.protocol.message import MessageType, Role
+from a2a_zmq.protocol.ports import PeerDown, PeerUp, ProbeWanted, Received, Refusal
 from daemons.runtime.contract import (
     Effect,
     LocalAnswer,
@@ -89,6 +89,21 @@ def test_refusals_are_counted_by_reason_and_shown_to_the_core(stage: Stage) -> N
     assert stage.meter.counts["signature_failures_total sequence"] == 1
     assert stage.meter.counts["routing_errors_total forbidden"] == 2
     assert len(stage.core.of(Refusal)) == 3
+
+
+def test_lost_agents_are_counted_and_those_that_leave_are_not(stage: Stage) -> None:
+    for role, reason in (
+        (Role.WORKER, "silence"),
+        (Role.WORKER, "exited"),
+        (Role.WORKER, "goodbye"),
+        (Role.DISTRIBUTOR, "revoked"),
+        (Role.CLIENT, "disconnect"),
+        (Role.OPERATOR, "silence"),
+    ):
+        stage.down.events.append(PeerDown("w", role, reason, 0.8))
+    stage.turn()
+    counted = {name: count for name, count in stage.meter.counts.items() if name.startswith("peer_losses_total")}
+    assert counted == {"peer_losses_total worker silence": 1, "peer_losses_total worker exited": 1}
 
 
 def test_messages_are_counted_and_timed_heartbeats_not_timed(stage: Stage) -> None:

@@ -264,7 +264,7 @@ async def _exposition(settings: WorkerSettings) -> str:
     for _ in range(3):
         assert daemon._counted(core.heartbeat)("d", at(1.0)) == {}
     daemon._context.close()
-    return daemon.meter.exposition().decode()
+    return daemon.meter.exposition()[1].decode()
 
 
 def test_heartbeats_that_ports_send_are_counted(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def test_an_outage_of_any_length_is_ridden_out_and_nobody_else_was_there(away_s:
         await written(world, owner, "late")
         assert owner.core.of(StoreChanged) == [StoreChanged(available=True, reason="connection", spooling=True)]
         assert owner.meter.gauges["store_up"] == 0
+        assert owner.meter.counts["store_errors_total connection"] >= 1
+        assert owner.meter.gauges["spool_limit_bytes"] > 0
         world.redis.give_back()
         await handed_in(world, owner)
         await written(world, owner, "after")

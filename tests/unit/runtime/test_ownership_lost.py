@@ -58,6 +58,7 @@ def test_lost_state_is_told_and_gets_a_new_epoch(how: str) -> None:
         owner.write("t4")
         await asyncio.sleep(0.05)
         assert len(owner.fences) == 2, "the loss is told once"
+        assert owner.meter.counts["state_losses_total"] == 1
 
     play(story)
 

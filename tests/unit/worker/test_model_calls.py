@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq.llm.calls import Call
-from daemons.metrics import PrometheusMeter
+from daemons.meter import PrometheusMeter
 from daemons.worker.model_calls import count_call
 
 SENT: list[Any] = ["fast", "gpt", "ok", 1.5, {"input": 11, "output": 7, "cached": 4}, 0.25, "tokens", False]
