@@ -35,6 +35,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
         new_id=daemon.new_id,
         rng=random.random,
         meter=daemon.meter,
+        tracer=daemon.tracer,
     )
     daemon.add_hub(core, settings.hub_address())
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)

@@ -30,6 +30,7 @@ class Results:
         live = desk.ledger.live
         finished = desk.finished
         floors = desk.ledger.floors
+        spans = desk.spans
         unwanted = 0
         for record in results:
             try:
@@ -44,6 +45,8 @@ class Results:
             # What did not complete is stored with its payload, for a retry; clients get it without.
             public = record if record["status"] == COMPLETED else public_result(record)
             desk.finish(entry, kept_json(public), record)
+            if spans is not None:
+                spans.delivered(record, message.metadata.timestamp, now)
         if unwanted:
             # Late, repeated, or of a task that is somebody else's by now: acknowledged by the link, counted, and of
             # no effect.
