@@ -13,7 +13,17 @@ import pytest
 
 from a2a_zmq import FleetClient, TaskFailed, TaskHandle
 from daemons.cli.fleet import LocalFleet
-from tests.integration.rig import HANDLERS, PATIENCE_S, client_of, log_events, runs, scrape, total, user_fleet, wait_until
+from tests.integration.rig import (
+    HANDLERS,
+    PATIENCE_S,
+    client_of,
+    log_events,
+    runs,
+    scrape,
+    total,
+    user_fleet,
+    wait_until,
+)
 from tests.otlp_receiver import Received, Receiver
 
 CODE = "tests.integration.traced_code"
@@ -200,7 +210,7 @@ def test_a_killed_workers_task_goes_on_in_the_same_trace(
     assert (second.attributes["a2a.outcome"], second.error, second.links) == ("completed", "", (first.span_id,))
     (run,) = [span for span in spans if span.kind == "run"]
     assert (run.parent_id, run.attributes["a2a.attempt"]) == (second.span_id, second.attributes["a2a.attempt"])
-    wait_until(lambda: fleet.get(victim, "/readyz")[0] == 200, "the victim is back")
+    wait_until(lambda: fleet.get(victim, "/readyz")[0] == 200, "the victim is back", GRAPH_S)
 
 
 def test_a_killed_process_is_named_in_both_spans(client: FleetClient, receiver: Receiver, ledger: Path) -> None:
@@ -255,7 +265,8 @@ def test_what_was_exported_is_counted(fleet: LocalFleet, client: FleetClient) ->
     client.submit("noop", {}).result(PATIENCE_S)
     for name in ("coordinator-1", "distributor-1"):
         wait_until(
-            lambda name=name: total(scrape(fleet, name), "a2a_trace_spans_total", outcome="exported") > 0, f"{name} counts"
+            lambda name=name: total(scrape(fleet, name), "a2a_trace_spans_total", outcome="exported") > 0,
+            f"{name} counts",
         )
 
 
