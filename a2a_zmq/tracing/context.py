@@ -44,7 +44,7 @@ class TraceContext(NamedTuple):
     def traceparent(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-{int(self.sampled):02x}"
 
-    def members(self) -> dict[str, str]:
+    def members(self) -> dict[str, Any]:
         """What goes into the metadata of a task."""
         return {TRACEPARENT: self.traceparent, **({TRACESTATE: self.state} if self.state else {})}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_without_a_tracer_a_clients_trace_is_carried_all_the_same(fleet: World) 
 
 
 @pytest.mark.parametrize("member", [{"traceparent": 7}, {"traceparent": "x" * 65}, {"tracestate": "x" * 513}])
-def test_what_is_no_trace_context_is_refused(fleet: World, member: dict[str, object]) -> None:
+def test_what_is_no_trace_context_is_refused(fleet: World, member: dict[str, Any]) -> None:
     answer = fleet.ask("alice~1", "submit_tasks", tasks=[task("t1", **member)])
     (rejected,) = answer["rejected"]
     assert rejected["code"] == "INVALID_TASK"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from daemons import redaction
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     known: set[str] = set()
     monkeypatch.setattr(redaction, "_known", known)
-    return known
 
 
 @pytest.mark.parametrize(

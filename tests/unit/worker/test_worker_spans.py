@@ -43,8 +43,8 @@ def test_a_run_is_a_child_of_its_attempt(traced: Desk, tracer: KeepingTracer) ->
 
 def test_a_failed_run_says_how_and_is_logged_with_its_trace(traced: Desk, tracer: KeepingTracer) -> None:
     traced.assign(("t1", "compute"), metadata=TRACE.members())
-    failure = {"outcome": "failed", "error": "its process was killed by SIGKILL", "error_kind": "killed"}
-    traced.finish("t1", **failure, detail={"signal": "SIGKILL"})
+    error = "its process was killed by SIGKILL"
+    traced.finish("t1", outcome="failed", error=error, error_kind="killed", detail={"signal": "SIGKILL"})
     (run,) = tracer.spans
     assert run.error == "its process was killed by SIGKILL"
     assert (run.attributes["a2a.error_kind"], run.attributes["a2a.signal"]) == ("killed", "SIGKILL")
