@@ -91,7 +91,7 @@ class Exporter:
         self.endpoint = endpoint
         self.resource = dict(resource)
         self._receiver = receiver or OTLPSpanExporter(endpoint=endpoint_url(endpoint))
-        self._clean = clean
+        self.clean = clean
         self._gather_s = gather_s
         self._bound = round(ratio * 2**64)
         known = Resource.create({**resource})
@@ -218,7 +218,7 @@ class Exporter:
             start_time=int(span.start * 1e9),
         )
         if span.error:
-            made.set_status(api.Status(api.StatusCode.ERROR, self._clean(span.error)))
+            made.set_status(api.Status(api.StatusCode.ERROR, self.clean(span.error)))
         made.end(max(int(span.start * 1e9), int(span.end * 1e9)))
 
 

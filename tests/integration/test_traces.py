@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,10 @@ def client(fleet: LocalFleet, receiver: Receiver) -> Iterator[FleetClient]:
         yield client
 
 
-def trace_of(receiver: Receiver, handle: TaskHandle, *kinds: str, timeout_s: float = PATIENCE_S) -> list[Received]:
-    """The spans of a task's one trace, when all of these kinds have come."""
-
-    def all_here() -> bool:
-        return set(kinds) <= {span.kind for span in receiver.of(handle.task_id)}
-
-    wait_until(all_here, f"the spans {kinds} have come", timeout_s)
+def trace_of(receiver: Receiver, handle: TaskHandle, *kinds: str, **counts: int) -> list[Received]:
+    """The spans of a task's one trace, when there is one of each of these kinds, or as many as ``counts`` says."""
+    wanted = Counter({**dict.fromkeys(kinds, 1), **counts})
+    wait_until(lambda: wanted <= Counter(span.kind for span in receiver.of(handle.task_id)), f"{wanted} have come")
     found = receiver.of(handle.task_id)
     assert len({span.trace_id for span in found}) == 1, "one task, one trace"
     assert len({span.span_id for span in found}) == len(found), "each span once"
@@ -203,7 +201,7 @@ def test_a_killed_workers_task_goes_on_in_the_same_trace(
     wait_until(lambda: len(runs(ledger)) == 2, "it runs elsewhere")
     until.touch()
     assert handle.result(PATIENCE_S) == 7
-    spans = trace_of(receiver, handle, *WAY)
+    spans = trace_of(receiver, handle, *WAY, attempt=2)
     first, second = sorted((s for s in spans if s.kind == "attempt"), key=lambda s: s.attributes["a2a.attempt"])
     assert (first.attributes["a2a.worker"], first.attributes["a2a.outcome"]) == (victim, "worker_lost")
     assert "was lost" in first.error
@@ -217,7 +215,7 @@ def test_a_killed_process_is_named_in_both_spans(client: FleetClient, receiver: 
     handle = client.submit("dies", {"ledger": str(ledger)}, max_attempts=2)
     with pytest.raises(TaskFailed):
         handle.result(PATIENCE_S)
-    spans = trace_of(receiver, handle, *WAY)
+    spans = trace_of(receiver, handle, *WAY, attempt=2, run=2)
     attempts = [span for span in spans if span.kind == "attempt"]
     found = [span for span in spans if span.kind == "run"]
     assert len(attempts) == len(found) == 2
@@ -232,9 +230,7 @@ def test_nodes_of_a_graph_and_of_its_subgraph_in_all_attempts(client: FleetClien
     wait_until(lambda: handle.status() == "waiting", "it asks", GRAPH_S)
     handle.resume(40)
     assert handle.result(GRAPH_S)["n"] == 43
-    spans = trace_of(receiver, handle, *WAY, "node")
-    wait_until(lambda: sum(s.kind == "node" for s in receiver.of(handle.task_id)) == 5, "all nodes have come")
-    spans = receiver.of(handle.task_id)
+    spans = trace_of(receiver, handle, *WAY, run=2, attempt=2, node=5, inside=2)
     runs_of = {span.attributes["a2a.attempt"]: span for span in spans if span.kind == "run"}
     assert [runs_of[number].attributes["a2a.outcome"] for number in (1, 2)] == ["waiting", "completed"]
     first, below, deep = (one(spans, f"node {name}") for name in ("first", "below", "deep"))
@@ -253,9 +249,7 @@ def test_a_node_that_fails_says_so_without_secrets(client: FleetClient, receiver
     handle = client.submit_graph("failing", {"n": 1}, max_attempts=1)
     with pytest.raises(TaskFailed):
         handle.result(GRAPH_S)
-    spans = trace_of(receiver, handle, *WAY, "node")
-    wait_until(lambda: sum(s.kind == "node" for s in receiver.of(handle.task_id)) == 2, "both nodes have come")
-    spans = receiver.of(handle.task_id)
+    spans = trace_of(receiver, handle, *WAY, node=2)
     assert one(spans, "node good").error == ""
     for name in ("node bad", "run graph:failing", "attempt graph:failing"):
         assert one(spans, name).error == "ValueError: redis://user:***@host", name

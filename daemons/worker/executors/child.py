@@ -188,9 +188,10 @@ class Child:
     def _open_traces(self, endpoint: str, resource: dict[str, str]) -> None:
         from a2a_zmq.tracing.export import Exporter, quiet
         from a2a_zmq.tracing.runs import Runs
+        from daemons import redaction
 
         quiet()
-        self._runs = Runs(Exporter(endpoint, resource, gather_s=GATHER_SPANS_S))
+        self._runs = Runs(Exporter(endpoint, resource, gather_s=GATHER_SPANS_S, clean=redaction.text))
 
     def _begins(self, job: Job) -> None:
         """Its handler is loaded, with whatever that sets up for itself, and is about to be called."""

@@ -21,6 +21,7 @@ from a2a_zmq.tracing.spans import NODE
 
 # The tag that LangGraph gives the run of a node, before the number of its step.
 STEP_TAG: Final = "graph:step:"
+ERROR_CHARS: Final = 500
 
 
 class NodeSpans(BaseCallbackHandler):
@@ -30,6 +31,7 @@ class NodeSpans(BaseCallbackHandler):
 
     def __init__(self, exporter: Exporter, task: TaskContext) -> None:
         self._tracer = exporter.handlers.get_tracer(SCOPE)
+        self._clean = exporter.clean
         self._task = task
         self._around = api.get_current_span()  # the run of the task
         self._spans: dict[UUID, api.Span] = {}  # run of whatever kind → the span that it belongs to
@@ -81,6 +83,8 @@ class NodeSpans(BaseCallbackHandler):
         if isinstance(error, GraphBubbleUp):  # it asks something, or goes to another graph: that is no error
             span.set_attribute("langgraph.interrupted", True)
         elif error is not None:
-            span.set_status(api.Status(api.StatusCode.ERROR, f"{type(error).__name__}: {error}"[:200]))
+            span.set_status(
+                api.Status(api.StatusCode.ERROR, self._clean(f"{type(error).__name__}: {error}"[:ERROR_CHARS]))
+            )
         span.end()
         current.attach(api.set_span_in_context(parent))
