@@ -20,6 +20,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import INBOX, Loaded, Section
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerInfo, PeerUp, Received
+from a2a_zmq.tracing.spans import Tracer
 from benchmarks.common import Effort
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
@@ -90,10 +91,15 @@ class Agent:
 class Line:
     """The whole way of a task, core by core."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer | None = None) -> None:
         new_id = map(str, itertools.count()).__next__
         self.coordinator = CoordinatorCore(
-            COORDINATOR, config=CoordinatorConfig(), new_id=new_id, rng=lambda: 0.5, meter=PrometheusMeter()
+            COORDINATOR,
+            config=CoordinatorConfig(),
+            new_id=new_id,
+            rng=lambda: 0.5,
+            meter=PrometheusMeter(),
+            tracer=tracer,
         )
         self.distributor = DistributorCore(
             DISTRIBUTOR,
@@ -102,12 +108,18 @@ class Line:
             new_id=new_id,
             rng=lambda: 0.5,
             meter=PrometheusMeter(),
+            tracer=tracer,
         )
         cores: dict[str, Core] = {COORDINATOR: self.coordinator, DISTRIBUTOR: self.distributor}
         for name in WORKERS:
             kinds = {"noop": TaskKind("async", inline=True)}
             cores[name] = WorkerCore(
-                name, DISTRIBUTOR, config=WorkerConfig(slots=2), task_types=kinds, meter=PrometheusMeter()
+                name,
+                DISTRIBUTOR,
+                config=WorkerConfig(slots=2),
+                task_types=kinds,
+                meter=PrometheusMeter(),
+                tracer=tracer,
             )
         self.agents = {name: Agent(core) for name, core in cores.items()}
         self.results = 0
@@ -176,9 +188,9 @@ class Line:
         self._put(send.to, Received(sender, ROLES.get(sender, Role.WORKER), message))
 
 
-def cost_us(batch: int, effort: Effort) -> dict[str, float]:
+def cost_us(batch: int, effort: Effort, tracer: Tracer | None = None) -> dict[str, float]:
     """Microseconds of each core for one task, when tasks come in messages of this size (both workers together)."""
-    line = Line()
+    line = Line(tracer)
     rounds: list[dict[str, float]] = []
     for number in range(effort.rounds + 1):  # the first one warms up
         for agent in line.agents.values():

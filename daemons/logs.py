@@ -1,19 +1,24 @@
 """Structured logs: one JSON line an event on standard error, or a readable one on a terminal.
 
-Who writes (agent, role) is bound once. Secrets are taken out, a warning that repeats is counted instead of written, and
-libraries speak only from warning upward, in the same form. Payloads are never logged; that is for the callers to keep.
+Who writes (agent, role) is bound once; what is written while a task runs says which one that is. Secrets are taken out,
+a warning that repeats is counted instead of written, and libraries and handlers speak only from warning upward, in the
+same form. Payloads are never logged; that is for the callers to keep.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
+
+from a2a_zmq.handlers import current_task
+from a2a_zmq.tracing.context import task_fields
+from daemons import redaction
 
 _had_rich = "rich" in sys.modules
 if not _had_rich:
@@ -34,12 +39,6 @@ WINDOW_S: Final = 10.0
 # Different warnings that are told apart; beyond it the oldest is forgotten (which only means it is written again).
 MAX_KINDS: Final = 256
 
-# Names that hold secrets. Names of public things that contain such a word (key_id, token_errors) are not meant.
-_SECRET_NAME: Final = re.compile(
-    r"(?i)(\A|_)(password|passwd|secret|token|api_key|private_key|secret_key|authorization|credential)s?\Z"
-)
-_URL_PASSWORD: Final = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@")
-
 EventDict = MutableMapping[str, Any]
 
 
@@ -55,8 +54,10 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
     processors: list[Any] = [
         _Speaker(agent_id, role),
+        _of_task,
         structlog.processors.add_log_level,
         _Limiter(time.monotonic),
+        structlog.processors.format_exc_info,
         _redact,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
     ]
@@ -65,7 +66,7 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
         processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
         factory = structlog.WriteLoggerFactory(file=cast(TextIO, _Unbreakable(stream)))
     else:
-        processors += [structlog.processors.format_exc_info, _to_json]
+        processors.append(_to_json)
         factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Unbreakable(stream.buffer)))
     structlog.configure(
         processors=processors,
@@ -106,8 +107,10 @@ class _Logger:
             number = LEVELS["error" if level == "exception" else level]
             if logger.isEnabledFor(number):
                 told = _redact(logger, level, fields)
-                text = " ".join([event, *(f"{name}={value!r}" for name, value in told.items())])
-                logger.log(number, "%s", text, exc_info=level == "exception")
+                text = " ".join([redaction.text(event), *(f"{name}={value!r}" for name, value in told.items())])
+                if level == "exception":  # as logging does it, but without secrets
+                    text += "\n" + redaction.text(traceback.format_exc().rstrip())
+                logger.log(number, "%s", text)
 
         return write
 
@@ -153,12 +156,18 @@ class _Speaker:
         return event
 
 
+def _of_task(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """What is written while a task runs, by its handler or a library that it uses, says which one that is."""
+    task = current_task()
+    if task is not None:
+        for name, value in task_fields(task.task_id, task.attempt, task.metadata).items():
+            event.setdefault(name, value)
+    return event
+
+
 def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
-        if _SECRET_NAME.search(name):
-            event[name] = "***"
-        elif isinstance(value, str) and "@" in value:
-            event[name] = _URL_PASSWORD.sub(r"\1:***@", value)
+        event[name] = redaction.MASK if redaction.named(name, value) else redaction.clean(value)
     return event
 
 

@@ -177,6 +177,12 @@ METRICS: Final[tuple[Metric, ...]] = (
         "late_results_total", (), "Results of attempts that were no longer current; acknowledged and not recorded."
     ),
     _counter("tasks_failed_over_total", (), "Tasks that were taken away from a distributor that stayed away."),
+    # ---- traces
+    _counter(
+        "trace_spans_total",
+        ("outcome",),
+        "Spans by what became of them: exported; failed (the receiver did not take them); dropped (it is too slow).",
+    ),
     # ---- chat models
     _counter(
         "llm_requests_total",

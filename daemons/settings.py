@@ -28,6 +28,7 @@ from daemons.settings_forms import (
     default_state_dir,
     number_of,
 )
+from daemons.settings_traces import TraceSettings
 
 # Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
 # ids without a number get the base. The coordinators' range ends where the distributors' begins.
@@ -169,7 +170,7 @@ class RedisUser(Settings):
         )
 
 
-class DaemonSettings(Settings):
+class DaemonSettings(TraceSettings, Settings):
     """What every agent daemon has besides."""
 
     metrics_host: str = Field(
@@ -361,7 +362,7 @@ class WorkerSettings(DaemonSettings, RedisUser):
         return self.distributor_address or (default,)
 
 
-class ClientSettings(RedisUser):
+class ClientSettings(TraceSettings, RedisUser):
     """Settings of ``a2actl`` and of programs that submit work."""
 
     role = "client"

@@ -41,7 +41,7 @@ class AsyncFleetClient(AsyncFleetRequests):
     Args:
         addresses: one coordinator's address or several (they are tried in turn until one that leads answers).
         key_dir, client_id, token_secret, coordinator_id: who we are and whom we expect; what is not given comes from
-            the environment (:mod:`a2a_zmq.client.environment`).
+            the environment (:mod:`a2a_zmq.client.environment`), as with ``otlp_endpoint`` and ``trace_sample_ratio``.
         request_timeout_s: a request that is not answered within this time fails with FleetUnavailable (or, if the
             coordinator kept answering that it is busy, RequestRefused).
         unavailable_after_s: waiting for a result fails when no coordinator was reachable for this long.
@@ -62,16 +62,19 @@ class AsyncFleetClient(AsyncFleetRequests):
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         unavailable_after_s: float = UNAVAILABLE_AFTER_S,
         opener: Opener | None = None,
+        otlp_endpoint: str | None = None,
+        trace_sample_ratio: float | None = None,
     ) -> None:
         self.settings: ClientSettings = client_settings(
-            addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id
-        )
+            addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id,
+            otlp_endpoint=otlp_endpoint, trace_sample_ratio=trace_sample_ratio,
+        )  # fmt: skip
         if opener is None:
             from a2a_zmq.client.links import link_opener  # needs zmq: only where a real link is wanted
 
             opener = link_opener(self.settings)
         self._opener = opener
-        self._maker = EntryMaker(self.settings.client_id)
+        self._maker = EntryMaker(self.settings)
         self._request_timeout_s = request_timeout_s
         self._unavailable_after_s = unavailable_after_s
         self._connection: Connection | None = None
@@ -102,6 +105,8 @@ class AsyncFleetClient(AsyncFleetRequests):
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+        if self.settings.otlp_endpoint:
+            await asyncio.to_thread(self._maker.close)
 
     # ------------------------------------------------------------ tasks
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
+from a2a_zmq.client.environment import ClientSettings
 from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload
+from a2a_zmq.client.tracing import ClientTraces
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
 # A request that nobody has answered after this long fails with FleetUnavailable.
@@ -42,9 +44,18 @@ class TaskSpec(TaskOptions, total=False):
 class EntryMaker:
     """Makes entries; safe to use from several threads."""
 
-    def __init__(self, identity: str) -> None:
-        self._identity = identity
+    def __init__(self, settings: ClientSettings) -> None:
+        """
+        Raises:
+            ConfigError: traces are wanted, and what they need is not installed.
+        """
+        self._identity = settings.client_id
         self.new_id = make_id_factory(os.urandom)
+        self._traces = ClientTraces(settings.otlp_endpoint, settings.trace_sample_ratio, settings.client_id)
+
+    def close(self) -> None:
+        """Nothing more is made."""
+        self._traces.close()
 
     def one(
         self,
@@ -71,8 +82,7 @@ class EntryMaker:
             chosen = idempotent_task_id(self._identity, idempotency_key)
         else:
             return self.next(form, payload, sink, deadline=deadline)
-        body = form.body(chosen, encode_payload(payload))
-        return Entry(chosen, body, sink, check=True, deadline=deadline)
+        return self._entry(Entry(chosen, b"", sink, check=True, deadline=deadline), form, payload)
 
     def of(self, spec: TaskSpec, sink: Sink, *, deadline: float) -> Entry:
         """Entry of one task of a mixed bulk submission."""
@@ -91,5 +101,13 @@ class EntryMaker:
         self, form: TaskForm, payload: Mapping[str, Any], sink: Sink, *, index: int = 0, deadline: float = math.inf
     ) -> Entry:
         """Entry of a fresh task, one of many of the same form."""
-        task_id = self.new_id()
-        return Entry(task_id, form.body(task_id, encode_payload(payload)), sink, deadline=deadline, index=index)
+        return self._entry(Entry(self.new_id(), b"", sink, deadline=deadline, index=index), form, payload)
+
+    def _entry(self, entry: Entry, form: TaskForm, payload: Mapping[str, Any]) -> Entry:
+        encoded = encode_payload(payload)
+        if self._traces.wanted and (submitted := self._traces.begin(form.task_type, entry.task_id)) is not None:
+            entry.submitted = submitted
+            entry.body = form.body(entry.task_id, encoded, submitted.trace)
+        else:
+            entry.body = form.body(entry.task_id, encoded)
+        return entry

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.streams import Stream
+from a2a_zmq.client.tracing import failed
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Busy, FleetUnavailable, MalformedMessage, Refused, RequestRefused
 from a2a_zmq.protocol.ports import Port
@@ -249,6 +250,8 @@ class Connection:
         if tasks.accepted:
             accepted, tasks.accepted = tasks.accepted, []
             for entry in accepted:
+                if entry.submitted is not None:
+                    entry.submitted.ended()
                 entry.sink.accepted(entry)
         if tasks.asked:
             asked, tasks.asked = tasks.asked, []
@@ -257,6 +260,8 @@ class Connection:
         if tasks.finished:
             finished, tasks.finished = tasks.finished, []
             for entry in finished:
+                if entry.submitted is not None:
+                    failed(entry.submitted, entry.outcome)
                 entry.sink.finished(entry)
         self.core.streams.hand_out()
         if calls.answered:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from a2a_zmq.errors import FleetError
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import Record
+from a2a_zmq.tracing.context import TraceContext
 
 # Phases of an entry, in the order in which they are passed.
 QUEUED: Final = 0  # not sent, or to be sent again
@@ -23,6 +24,19 @@ class Asked(NamedTuple):
 
     attempt: int
     interrupts: list[dict[str, Any]]
+
+
+class Submitted(Protocol):
+    """A submission's span.
+
+    Attributes:
+        trace: what goes with the task.
+    """
+
+    trace: TraceContext
+
+    def ended(self, error: str = "") -> None:
+        """The coordinator has the task, or (``error``) it is not to get it; later calls change nothing."""
 
 
 class Sink(Protocol):
@@ -47,13 +61,15 @@ class Entry:
         check: the coordinator may know this id already.
         deadline: monotonic time until which it must be accepted (inf: for as long as it takes).
         outcome: result record, or the error to raise; None until known.
+        submitted: the span of its submission; None where nothing is traced.
         index: the sink's own number for it.
         trouble: code of the last refusal that asked for patience.
         twins: entries with the same task id that other callers wait for.
     """
 
     __slots__ = (
-        "asked", "body", "check", "deadline", "index", "outcome", "phase", "sink", "task_id", "trouble", "twins",
+        "asked", "body", "check", "deadline", "index", "outcome", "phase", "sink", "submitted", "task_id", "trouble",
+        "twins",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +91,7 @@ class Entry:
         self.phase = QUEUED
         self.outcome: Record | FleetError | None = None
         self.trouble = ""
+        self.submitted: Submitted | None = None
         self.asked: Asked | None = None
         self.twins: list[Entry] | None = None
 

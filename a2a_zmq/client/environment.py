@@ -9,7 +9,9 @@ should find the fleet and its keys the way the daemons and ``a2actl`` do. Argume
   ``$XDG_STATE_HOME/a2a-zmq``, else ``~/.local/state/a2a-zmq``;
 * ``A2A_TOKEN_SECRET``: shared secret of a single-host fleet, used instead of keys;
 * ``A2A_CLIENT_ID``: name of the identity whose keys are used; else ``client``;
-* ``COORDINATOR_ID``: the coordinator's agent id; else ``coordinator-1``.
+* ``COORDINATOR_ID``: the coordinator's agent id; else ``coordinator-1``;
+* ``A2A_OTLP_ENDPOINT``: OTLP receiver of traces; else none are begun here;
+* ``A2A_TRACE_SAMPLE_RATIO``: share of the traces begun here that is reported; else 1.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class ClientSettings:
         coordinator_id: who is expected to answer.
         key_dir: directory of keys, where no secret is given.
         token_secret: shared secret of a single-host fleet, or "".
+        otlp_endpoint: OTLP receiver of the traces that are begun here, "" for none.
+        trace_sample_ratio: share of them that is reported.
     """
 
     addresses: tuple[str, ...]
@@ -47,6 +51,8 @@ class ClientSettings:
     coordinator_id: str
     key_dir: Path
     token_secret: str = ""
+    otlp_endpoint: str = ""
+    trace_sample_ratio: float = 1.0
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -74,6 +80,8 @@ def client_settings(
     client_id: str | None = None,
     token_secret: str | None = None,
     coordinator_id: str | None = None,
+    otlp_endpoint: str | None = None,
+    trace_sample_ratio: float | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ClientSettings:
     """Arguments completed from the environment.
@@ -100,4 +108,18 @@ def client_settings(
         coordinator_id=coordinator_id or env.get("COORDINATOR_ID") or DEFAULT_COORDINATOR_ID,
         key_dir=_home(directory) if directory else default_state_dir(env) / "keys",
         token_secret=secret,
+        otlp_endpoint=env.get("A2A_OTLP_ENDPOINT", "") if otlp_endpoint is None else otlp_endpoint,
+        trace_sample_ratio=_ratio(
+            env.get("A2A_TRACE_SAMPLE_RATIO") or 1.0 if trace_sample_ratio is None else trace_sample_ratio
+        ),
     )
+
+
+def _ratio(value: str | float) -> float:
+    try:
+        ratio = float(value)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 1:
+        raise ConfigError(f"trace_sample_ratio {value!r} is not a number from 0 to 1")
+    return ratio

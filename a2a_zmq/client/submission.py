@@ -12,10 +12,13 @@ from a2a_zmq.errors import ConfigError, FleetError, RequestRefused, TaskCancelle
 from a2a_zmq.ids import valid_task_id
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.tasks import COMPLETED, Record
+from a2a_zmq.tracing.context import TraceContext
 
 MAX_TASK_TYPE_LENGTH = 128
 # The coordinator's bound: priorities are few classes.
 MAX_PRIORITY = 1_000
+# Between a task's metadata and its payload.
+_AFTER_METADATA = b'},"payload":'
 
 
 class InvalidTask(RequestRefused):
@@ -113,11 +116,15 @@ class TaskForm:
             fields = orjson.dumps({"task_type": task_type, "metadata": metadata})
         except TypeError as error:
             raise InvalidTask(f"labels must be texts: {error}") from error
-        self._middle = b'",' + fields[1:-1] + b',"payload":'
+        self._middle = b'",' + fields[1:-2] + _AFTER_METADATA
 
-    def body(self, task_id: str, payload: bytes) -> bytes:
+    def body(self, task_id: str, payload: bytes, trace: TraceContext | None = None) -> bytes:
         """One task of a ``submit_tasks`` message; the id must be a valid one."""
-        return b'{"task_id":"' + task_id.encode() + self._middle + payload + b"}"
+        middle = self._middle
+        if trace is not None:
+            members = orjson.dumps(trace.members())
+            middle = middle[: -len(_AFTER_METADATA)] + b"," + members[1:-1] + _AFTER_METADATA
+        return b'{"task_id":"' + task_id.encode() + middle + payload + b"}"
 
 
 def shown(number: int) -> str:

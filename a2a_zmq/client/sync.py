@@ -46,7 +46,7 @@ class FleetClient(FleetRequests):
     Args:
         addresses: one coordinator's address or several (they are tried in turn until one that leads answers).
         key_dir, client_id, token_secret, coordinator_id: who we are and whom we expect; what is not given comes from
-            the environment (:mod:`a2a_zmq.client.environment`).
+            the environment (:mod:`a2a_zmq.client.environment`), as with ``otlp_endpoint`` and ``trace_sample_ratio``.
         request_timeout_s: a request that is not answered within this time fails with FleetUnavailable (or, if the
             coordinator kept answering that it is busy, RequestRefused).
         unavailable_after_s: waiting for a result fails when no coordinator was reachable for this long.
@@ -67,16 +67,19 @@ class FleetClient(FleetRequests):
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         unavailable_after_s: float = UNAVAILABLE_AFTER_S,
         opener: Opener | None = None,
+        otlp_endpoint: str | None = None,
+        trace_sample_ratio: float | None = None,
     ) -> None:
         self.settings: ClientSettings = client_settings(
-            addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id
-        )
+            addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id,
+            otlp_endpoint=otlp_endpoint, trace_sample_ratio=trace_sample_ratio,
+        )  # fmt: skip
         if opener is None:
             from a2a_zmq.client.links import link_opener  # needs zmq: only where a real link is wanted
 
             opener = link_opener(self.settings)
         link = opener
-        self._maker = EntryMaker(self.settings.client_id)
+        self._maker = EntryMaker(self.settings)
         self._request_timeout_s = request_timeout_s
         self._unavailable_after_s = unavailable_after_s
         addresses_ = list(self.settings.addresses)
@@ -84,6 +87,7 @@ class FleetClient(FleetRequests):
         self._thread = LoopThread(lambda: Connection(ClientCore(new_id, random.random), addresses_, link))
         # A client that is dropped, or a program that ends, without close() still says good-bye, so that the coordinator
         # need not wait for a timeout.
+        weakref.finalize(self, self._maker.close)
         weakref.finalize(self, self._thread.stop)
 
     # ------------------------------------------------------------ life
@@ -99,6 +103,7 @@ class FleetClient(FleetRequests):
     def close(self) -> None:
         """Leave the fleet. Accepted tasks go on; whoever still waits here gets FleetUnavailable."""
         self._thread.stop()
+        self._maker.close()
 
     # ------------------------------------------------------------ tasks
 

@@ -118,6 +118,8 @@ class Invocation:
             request_timeout_s=timeout_s,
             unavailable_after_s=timeout_s,
             opener=LinkOpener(settings.a2a_config(), settings.coordinator_id),
+            otlp_endpoint=settings.otlp_endpoint,
+            trace_sample_ratio=settings.trace_sample_ratio,
         )
 
     def show(self, value: dict[str, Any], human: Callable[[], None]) -> None:

@@ -171,6 +171,8 @@ class Assigner:
             messages = self._messages(home, entries)
             for each in messages:  # a distributor that has read the version of the oldest may have ended that one
                 each.payload["version"] = min(entry.version for entry in each.entries)
+                if desk.spans is not None:
+                    desk.spans.assigned(home.agent_id, each.entries, now)
             desk.out.extend(messages)
 
     def _messages(self, home: Distributor, entries: list[Entry]) -> list[Assignment]:

@@ -21,6 +21,7 @@ from a2a_zmq.interfaces import Section
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator import targets
 from daemons.coordinator.assigning import Assigner, Assignment
 from daemons.coordinator.clients import Client
@@ -75,6 +76,7 @@ class CoordinatorCore:
         new_id: source of unique mutation ids.
         rng: uniform in [0, 1): ties in placement, jitter of retry hints.
         meter: where to count.
+        tracer: where spans go; None if nothing is traced.
     """
 
     def __init__(
@@ -85,10 +87,11 @@ class CoordinatorCore:
         new_id: Callable[[], str],
         rng: Callable[[], float],
         meter: Meter,
+        tracer: Tracer | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.config = config
-        self.desk = desk = Desk(agent_id, config, new_id, rng, meter)
+        self.desk = desk = Desk(agent_id, config, new_id, rng, meter, tracer=tracer)
         self.assigner = Assigner(desk)
         self.sync = Sync(desk)
         self.failover = Failover(desk, self.sync)
@@ -355,11 +358,16 @@ class CoordinatorCore:
     # ------------------------------------------------------------ store and ownership
 
     def _batch_applied(self, event: BatchApplied, now: Now) -> None:
+        spans = self.desk.spans
         for effect in self.desk.staging.waiting():
             if isinstance(effect, Assignment):  # a distributor that has read a later version may have ended its tasks
                 effect.payload["version"] = event.versions[Section(effect.to, "coordinator")]
+                if spans is not None:
+                    spans.assigned(effect.to, effect.entries, now)
         for task_id, result in self.desk.staging.batch_applied(event.versions).items():
             self.desk.recent.put(task_id, result)
+        if spans is not None:
+            spans.durable(self.desk.staging.applied, now)
 
     def _answered(self, event: QueryAnswer, now: Now) -> None:
         self.desk.questions.answered(event, now)

@@ -14,6 +14,7 @@ from a2a_zmq.fences import obeyed_above
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of, dead_letter
+from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator.clients import Client, Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.distributors import Distributor
@@ -22,6 +23,7 @@ from daemons.coordinator.lives import cancelled_record, life_of
 from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
 from daemons.coordinator.records import MOVING, Entry, public_result
+from daemons.coordinator.spans import TaskSpans
 from daemons.coordinator.staging import INBOX_SECTION, Staging
 from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Outranked, Send
 
@@ -34,6 +36,7 @@ class Desk:
 
     Attributes:
         out: effects of the call that is being handled.
+        spans: None where nothing is traced.
         leading_since: monotonic time at which we began to lead; who was away before may have come and gone unseen.
         leading: we own the sections; only then anything is taken or placed.
         leader: who leads, as far as known.
@@ -45,6 +48,7 @@ class Desk:
         restaged: live tasks whose records the store had lost and was given again.
         joined: clients that in this wake-up came to wait for tasks that asked something.
         streamed: tasks whose streams are read by somebody.
+        accept: takes in a new task, to be placed with the next ``settle``.
         stopped: those that in this wake-up ended (with their status) or asked something.
         finished: tasks that ended since this process started, by status; ``late``: results that were not wanted.
     """
@@ -56,11 +60,14 @@ class Desk:
         new_id: Callable[[], str],
         rng: Callable[[], float],
         meter: Meter,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.config = config
         self.rng = rng
         self.meter = meter
+        self.spans = TaskSpans(tracer) if tracer is not None else None
         self.ledger = Ledger()
         self.staging = Staging(new_id)
         self.clients = Clients(config)
@@ -89,6 +96,7 @@ class Desk:
         self.streamed: set[str] = set()
         self.stopped: list[tuple[str, str]] = []
         self._ended: dict[str, list[bytes]] = {}
+        self.accept = self.ledger.accept if self.spans is None else self._accept_traced
 
     # ------------------------------------------------------------ answers
 
@@ -132,6 +140,11 @@ class Desk:
         """Result records by id, wherever they are; with ``letters`` also of dead letters whose results have expired."""
         args = {"distributor_ids": self.everywhere(), "task_ids": task_ids, "letters": letters}
         self.ask("results", args, then, now)
+
+    def _accept_traced(self, entry: Entry) -> None:
+        self.ledger.accept(entry)
+        if self.spans is not None:
+            self.spans.accepted(entry)
 
     def subscribe(self, client: Client, entry: Entry) -> bool:
         """This client gets the task's result too. False if there are too many further subscriptions."""

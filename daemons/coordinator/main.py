@@ -36,6 +36,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
         new_id=daemon.new_id,
         rng=random.random,
         meter=daemon.meter,
+        tracer=daemon.tracer,
     )
     daemon.add_hub(core, settings.hub_address())
     daemon.pages["/sd"] = lambda: core.targets(daemon.whereabouts(), read_clock())

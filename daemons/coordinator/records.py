@@ -14,11 +14,13 @@ from a2a_zmq.ids import TASK_ID, valid_agent_id
 from a2a_zmq.models import Task
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.tasks import Record
+from a2a_zmq.tracing.context import MAX_STATE_CHARS, TRACEPARENT, TRACESTATE
 
 if TYPE_CHECKING:
     from daemons.coordinator.config import CoordinatorConfig
     from daemons.coordinator.distributors import Distributor
     from daemons.coordinator.lanes import Lane
+    from daemons.coordinator.spans import TaskSpans
 
 # Where an entry is. FRESH: accepted in this wake-up, not placed. HELD: in the inbox. PLACED: has a distributor, its
 # write is staged. QUEUED: has a distributor that was not told of it yet. SENT: assigned, or read by the distributor
@@ -142,8 +144,8 @@ class Admission:
     """
 
     __slots__ = (
-        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_owner", "_problem", "_stamp",
-        "_subscriber", "_traceparent", "_type",
+        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_owner", "_problem", "_spans",
+        "_stamp", "_subscriber", "_traceparent", "_type",
     )  # fmt: skip
 
     def __init__(
@@ -156,18 +158,22 @@ class Admission:
         subscriber: str,
         now: Now,
         traceparent: str | None = None,
+        spans: TaskSpans | None = None,
     ) -> None:
         """
         Args:
             known_types: what the fleet's workers ever offered; empty if none did yet, then everything is taken.
+            traceparent: of the message, for tasks that name none.
+            spans: None where nothing is traced.
         """
         self._config = config
         self._needs = needs
         self._known_types = known_types
         self._owner = owner
         self._subscriber = subscriber
-        self._now = now.mono
+        self._now = now
         self._stamp = iso(now.wall)
+        self._spans = spans
         self._traceparent = traceparent
         self._type: str | None = None
         self._metadata: Any = self  # equal to no metadata, so that the first task is prepared
@@ -183,6 +189,8 @@ class Admission:
         task_type = task.get("task_type")
         payload = task.get("payload")
         metadata = task.get("metadata")
+        if self._spans is not None:
+            metadata = self._spans.traced(metadata, self._traceparent)
         if (
             type(task_id) is not str
             or TASK_ID.match(task_id) is None
@@ -210,8 +218,10 @@ class Admission:
         assert isinstance(task_id, str)
         assert self._need is not None
         record = b'{"task_id":"' + task_id.encode() + self._middle + body + b"}"
-        entry = Entry(task_id, record, self._need, self._owner, self._now)
+        entry = Entry(task_id, record, self._need, self._owner, self._now.mono)
         entry.subscriber = self._subscriber
+        if self._spans is not None:
+            self._spans.taken(task_id, metadata, self._now)
         return entry
 
     def _prepare(self, task_type: Any, metadata: Any) -> None:
@@ -230,7 +240,7 @@ class Admission:
         kept = {key: value for key, value in given.items() if key not in RESERVED and value is not None}
         kept["client"] = self._owner
         if self._traceparent is not None:
-            kept.setdefault("traceparent", self._traceparent)
+            kept.setdefault(TRACEPARENT, self._traceparent)
         shared = {
             "task_type": task_type,
             "status": "pending",
@@ -298,7 +308,8 @@ METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "max_attempts": (lambda v: _integer(v) and 1 <= v <= MAX_ATTEMPTS, f"a whole number from 1 to {MAX_ATTEMPTS}"),
     "distributor": (valid_agent_id, "an agent id"),
     "labels": (_labels, f"an object of at most {MAX_LABELS} texts"),
-    "traceparent": (lambda v: isinstance(v, str) and len(v) <= 64, "a W3C trace context"),
+    TRACEPARENT: (lambda v: isinstance(v, str) and len(v) <= 64, "a W3C trace context"),
+    TRACESTATE: (lambda v: isinstance(v, str) and len(v) <= MAX_STATE_CHARS, "a W3C trace state"),
 }
 
 

@@ -31,6 +31,7 @@ class Results:
         live = desk.ledger.live
         finished = desk.finished
         floors = desk.ledger.floors
+        spans = desk.spans
         unwanted = 0
         measured = False
         for record in results:
@@ -49,6 +50,8 @@ class Results:
             if not measured:  # one of a batch: each would cost about as much as all else that is done for it here
                 measured = True
                 desk.meter.observe("task_turnaround_seconds", now.mono - entry.since, _example(record))
+            if spans is not None:
+                spans.delivered(record, message.metadata.timestamp, now)
         if unwanted:
             # Late, repeated, or of a task that is somebody else's by now: acknowledged by the link, counted, and of
             # no effect.

@@ -63,7 +63,7 @@ class Submissions:
             self._check(submission, admission, tasks, now)
             return
         live = desk.ledger.live
-        accept = desk.ledger.accept
+        accept = desk.accept
         take = admission.take
         for task in tasks:
             entry = take(task)
@@ -86,6 +86,7 @@ class Submissions:
             subscriber=subscriber,
             now=now,
             traceparent=traceparent,
+            spans=desk.spans,
         )
 
     def _refusal(self, owner: str, count: int, *, check: bool) -> tuple[str, str] | None:
@@ -175,7 +176,7 @@ class Submissions:
             elif (stored := desk.ended(entry.task_id) or answer.value.get(entry.task_id)) is not None:
                 self._ended(submission, entry.task_id, stored)
             else:
-                desk.ledger.accept(entry)
+                desk.accept(entry)
                 submission.accepted += 1
         self._answer_when_durable(submission)
 
@@ -204,7 +205,8 @@ class Submissions:
         if refusal is None:
             refusal = self._take_local(task, distributor_id, now)
         if refusal is not None:
-            desk.log("warning", "assignment_refused", code=refusal[0], reason=refusal[1])
+            task_id = task.get("task_id") if isinstance(task, dict) else None
+            desk.log("warning", "assignment_refused", task_id=task_id, code=refusal[0], reason=refusal[1])
             desk.out.append(LocalAnswer(call.call_id, False))
             return
         desk.staging.after.append(LocalAnswer(call.call_id, True))
@@ -230,7 +232,7 @@ class Submissions:
                 if home == distributor_id
                 else ("INVALID_TASK", f"task {entry.task_id} is with {home or 'the inbox'}")
             )
-        desk.ledger.accept(entry)
+        desk.accept(entry)
         return None
 
 

@@ -18,6 +18,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
+from a2a_zmq.tracing.spans import Tracer
 from daemons.distributor.auditing import AUDIT, Auditing
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.dispatch import Dispatcher
@@ -31,6 +32,7 @@ from daemons.distributor.oversight import Oversight
 from daemons.distributor.records import Stamps
 from daemons.distributor.recovery import FOUND, Recovery
 from daemons.distributor.roster import Roster
+from daemons.distributor.spans import AttemptSpans
 from daemons.runtime.consults import Consulted
 from daemons.runtime.contract import (
     Batch,
@@ -72,6 +74,7 @@ class DistributorCore:
         new_id: Callable[[], str],
         rng: Callable[[], float],
         meter: Meter,
+        tracer: Tracer | None = None,
     ) -> None:
         """
         Args:
@@ -81,9 +84,11 @@ class DistributorCore:
             new_id: source of mutation ids.
             rng: uniform numbers in [0, 1), for the jitter of retries.
             meter: where to count.
+            tracer: where spans go; None if nothing is traced.
         """
         self.agent_id = agent_id
         memory = self._memory = Memory(agent_id, coordinator_id, config, meter)
+        memory.spans = AttemptSpans(tracer) if tracer is not None else None
         stamps = Stamps()
         journal = self._journal = Journal(memory, stamps, new_id)
         dispatcher = self._dispatcher = Dispatcher(config)
@@ -261,6 +266,8 @@ class DistributorCore:
         if not self._journal.flying:
             return  # of an ownership that ended
         memory.version = event.versions.get(self._journal.section, memory.version)
+        if memory.spans is not None:
+            memory.spans.recorded(self._journal.flying_results, now)
         for task in self._journal.applied(memory.version):
             self._outcomes.stored(task, now)
 

@@ -116,6 +116,8 @@ class Losses:
             detail = {"detail": {"reason": reason, "worker_deaths": deaths}}
             self._outcomes.finish(task, FAILED, now, error=error, kind="worker_lost", failures=failures, item=detail)
             return False
+        if self._memory.spans is not None:
+            self._memory.spans.ended(task, now, "worker_lost", kind="worker_lost", error=error)
         note_attempt(task, self._stamps, now, error=error, kind="worker_lost")
         task.record["retry_count"] = failures
         task.record["error"] = error

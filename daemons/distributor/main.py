@@ -38,6 +38,7 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
         new_id=daemon.new_id,
         rng=random.random,
         meter=daemon.meter,
+        tracer=daemon.tracer,
     )
     for address in settings.spoke_addresses():  # a session with each coordinator: who leads may change at any time
         daemon.add_spoke(core, settings.coordinator_id, [address], core.claim)

@@ -19,7 +19,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orjson import JSONDecodeError, loads
 
@@ -31,6 +31,9 @@ from daemons.distributor.config import SUSPECT_DEATHS, DistributorConfig
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Effect, Meter
 from daemons.runtime.relaying import Relay
+
+if TYPE_CHECKING:
+    from daemons.distributor.spans import AttemptSpans
 
 # A worker is given no more than this at a time, by far.
 MAX_STRAYS: Final = 1_000
@@ -296,6 +299,7 @@ class Memory:
         self.agent_id = agent_id
         self.config = config
         self.meter = meter
+        self.spans: AttemptSpans | None = None  # where something is traced
         self.out: list[Effect] = []
 
         self.live: dict[str, LiveTask] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 from a2a_zmq.clock import Now
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
+from a2a_zmq.tracing.context import task_fields
 from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.consulting import RetryPolicy
 from daemons.distributor.dispatch import Dispatcher
@@ -147,6 +148,8 @@ class Outcomes:
         raw = completed_record(task, agent_id, item, started_at=begun, completed_at=completed_at, held_s=held)
         if self.budgets:
             self.budgets.completed(task.task_type, now.mono)
+        if self._memory.spans is not None:
+            self._memory.spans.finished(task, now, COMPLETED, item=item)
         self.end(task, COMPLETED, raw)
 
     def _abandon(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
@@ -155,7 +158,8 @@ class Outcomes:
         if task.cancelled or item.get("error_kind") == "cancelled":
             self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled", item=item)
         elif item.get("error_kind") == "replaced":
-            self.again(task, now, front=True)  # an earlier owner did not live to store the attempt that replaces it
+            # An earlier owner did not live to store the attempt that replaces it.
+            self.again(task, now, front=True, why="replaced")
         else:
             self._failed(task, {"error_kind": "stopped", **item}, now)
 
@@ -190,6 +194,8 @@ class Outcomes:
         if not retryable or self.exhausted(task, failures):
             self.finish(task, FAILED, now, error=error, kind=kind, failures=failures, item=item)
             return
+        if self._memory.spans is not None:
+            self._memory.spans.ended(task, now, FAILED, kind=kind, error=error, item=item)
         config = self._memory.config
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
         earlier = failed_before(task, KILLED) if kind == KILLED else failures
@@ -216,8 +222,10 @@ class Outcomes:
         error = f"{task.deaths} workers died while they ran it, and then a process that ran nothing else: {error}"
         self.finish(task, FAILED, now, error=error, kind=kind, failures=task.failures + 1, item=given)
 
-    def again(self, task: LiveTask, now: Now, *, front: bool, not_before: float = 0.0) -> None:
+    def again(self, task: LiveTask, now: Now, *, front: bool, not_before: float = 0.0, why: str = "") -> None:
         """Another attempt, uncounted; persisted before it is sent, as every attempt after the first."""
+        if self._memory.spans is not None:
+            self._memory.spans.ended(task, now, why or "handed_back")
         self._retry(task, now, None, task.failures, front=front, not_before=not_before)
 
     def _retry(
@@ -285,6 +293,8 @@ class Outcomes:
     ) -> None:
         """The task ends without a result: ``failed`` (a dead letter) or ``abandoned``."""
         given = item or {}
+        if self._memory.spans is not None:
+            self._memory.spans.finished(task, now, status, kind=kind, error=error, item=item)
         check_move(task.task_id, task.status, status)
         self.end(
             task,
@@ -311,7 +321,7 @@ class Outcomes:
             memory.meter.count("dead_letters_total", reason=kind)
             memory.dead_letters += 1
             if memory.dead_letters == 1:
-                memory.first_dead_letter = {"task_id": task.task_id, **fields}
+                memory.first_dead_letter = {**task_fields(task.task_id, task.attempt, task.metadata), **fields}
         self._journal.note(now, task.task_id, name, fields)
 
     def drop(self, task: LiveTask, now: Now) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState, Task
+from a2a_zmq.tracing.context import task_fields
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import DELAYED, ENDED, QUEUED, RESTORED, RUNNING, STORING, WAITING, LiveTask, Memory
@@ -144,7 +145,8 @@ class Oversight:
             if task.phase is ENDED or (why := self._misplaced(task)) == "":
                 continue
             fields = {"task_id": task.task_id, "phase": task.phase.value, "why": why}
-            memory.out.append(Log("error", "inconsistent_task", fields))
+            told = {**task_fields(task.task_id, task.attempt, task.metadata), **fields}
+            memory.out.append(Log("error", "inconsistent_task", told))
             self._journal.note(now, task.task_id, "inconsistent_task", fields)
             if self._mendable(task, why):
                 self._mend(task, now)

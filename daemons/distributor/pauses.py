@@ -70,7 +70,7 @@ class Pauses:
         """Stopped at the end of a step, because its worker leaves: it goes on elsewhere, before all others."""
         fields = {"worker": task.worker, "attempt": task.attempt}
         self._memory.meter.count("task_pauses_total", reason="moved")
-        self._outcomes.again(task, now, front=True)
+        self._outcomes.again(task, now, front=True, why="moved")
         self._journal.note(now, task.task_id, "moved", fields)
 
     def put_off(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
@@ -86,7 +86,7 @@ class Pauses:
         if kind not in BEGAN:
             unbind(task)
         self._memory.meter.count("task_pauses_total", reason="put_off")
-        self._outcomes.again(task, now, front=False, not_before=now.mono + delay_s)
+        self._outcomes.again(task, now, front=False, not_before=now.mono + delay_s, why="put_off")
         noted = number(before.get("noted"), -math.inf)
         if not 0 <= now.wall - noted < NOTE_EVERY_S:
             noted = now.wall
@@ -102,6 +102,8 @@ class Pauses:
             self._outcomes.fail(task, now, error=error, kind="raised", retryable=False, item=item)
             return
         fields = {"worker": task.worker, "attempt": task.attempt, "questions": len(interrupts)}
+        if self._memory.spans is not None:
+            self._memory.spans.ended(task, now, "waiting")
         self._outcomes.stand_still(task)
         task.metadata["interrupts"], task.metadata["asked"] = interrupts, task.attempt
         self.park(task)

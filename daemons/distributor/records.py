@@ -12,6 +12,7 @@ from a2a_zmq import tasks
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import COMPLETED, IN_PROGRESS, PENDING
+from a2a_zmq.tracing.context import TRACEPARENT, TRACESTATE
 from daemons.distributor.memory import RUNNING, WAITING, LiveTask
 
 # Wall times outside of these are not times (year 1970 to 2100): a peer's nonsense must not raise here.
@@ -158,6 +159,8 @@ def completed_record(
         metadata["resumed"] = task.metadata["resumed"]
     if "retried" in task.metadata:
         metadata["retried"] = task.metadata["retried"]  # tells which of its lives has ended
+    if TRACEPARENT in task.metadata:
+        metadata |= {name: task.metadata[name] for name in (TRACEPARENT, TRACESTATE) if name in task.metadata}
     if "detail" in item:
         metadata["detail"] = item["detail"]
     return kept_json(

@@ -15,6 +15,7 @@ from a2a_zmq.security.identity import Identity, open_identity
 from a2a_zmq.security.keyring import KeyDirectory
 from a2a_zmq.transport.context import address_error
 from a2a_zmq.transport.dealer import ROUTE, DealerSocket
+from daemons import redaction
 from daemons.settings import DaemonSettings
 
 # Whom an agent connects to.
@@ -49,7 +50,9 @@ def own_identity(settings: DaemonSettings, role: Role, log: Any) -> Identity:
         if is_new(settings):
             _check_addresses(settings)
         _make(KeyDirectory(config.key_dir), settings.agent_id, role, log)
-    return open_identity(config, role)
+    identity = open_identity(config, role)
+    redaction.hide([identity.curve_pair().secret.decode()])
+    return identity
 
 
 def make_hub_keys(settings: DaemonSettings, identity: Identity, hub: str, log: Any) -> None:

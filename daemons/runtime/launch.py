@@ -45,6 +45,7 @@ from daemons.runtime.shell import Shell, read_clock
 from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
+from daemons.runtime.tracing import counting, open_exporter
 from daemons.settings import DaemonSettings, OwnerSettings
 from daemons.settings_forms import scrape_target
 from daemons.settings_sources import suite_version
@@ -64,7 +65,7 @@ class Daemon:
     """One agent process (or the in-process form of one). Make it inside its event loop, then :meth:`run` it.
 
     Attributes:
-        meter, boot, new_id: for the role's core.
+        meter, boot, new_id, tracer: for the role's core; no tracer where nothing is traced.
         steps: nodes of the user's for its supervision graph.
         pages: further pages of the health port, by path; to be set before :meth:`assemble`.
         shell: after :meth:`assemble`.
@@ -81,6 +82,7 @@ class Daemon:
         self._identity: Identity | None = None if keys.is_new(settings) else keys.own_identity(settings, role, self.log)
         self.meter.gauge("build_info", 1, agent=settings.agent_id, role=role.value, version=suite_version())
         self.stopped_by = ""
+        self.tracer = open_exporter(settings, role)
         self.shell: Shell
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
         nodes = OwnNodes.load(settings.supervision_nodes)
@@ -271,6 +273,8 @@ class Daemon:
             lambda: self.standing.look(read_clock().mono),
             lambda: self.meter.gauge("ready", int(self.standing.ready(*core.ready())[0])),
         )
+        if self.tracer is not None:
+            self.shell.chores.append(counting(self.tracer, self.meter, self.log))
         self.health = HealthServer(
             *settings.metrics_address,
             exposition=self.meter.exposition,
@@ -363,6 +367,8 @@ class Daemon:
         finally:
             for close in self.on_exit:
                 await close()
+            if self.tracer is not None:
+                await asyncio.to_thread(self.tracer.close)
             self._context.close()
             if self.health is not None:
                 self.health.stop()

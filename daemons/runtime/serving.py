@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 import uvloop
+from pydantic import BaseModel, SecretStr
 
 from a2a_zmq.errors import ConfigError, StoreUnavailable
 from a2a_zmq.protocol.message import Role
-from daemons import logs
+from daemons import logs, redaction
 from daemons.runtime.deathwatch import hold_life_mark
 from daemons.runtime.heap import HeapTrimmer, trim_function
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
@@ -37,6 +38,7 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
         role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
     )
     gc.set_threshold(GC_THRESHOLD, 10, 10)
+    redaction.hide(secrets_of(settings))
     log = logs.get_logger("launch")
     take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
     hide_marks()
@@ -67,7 +69,15 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
         return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
 
 
+def secrets_of(settings: BaseModel) -> Iterator[str]:
+    """The values of all settings that are secret."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            yield value.get_secret_value()
+
+
 def _fail(role: Role, status: int, text: str) -> int:
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"a2a-{role.value}: {text}\n")
+        sys.stderr.write(f"a2a-{role.value}: {redaction.text(text)}\n")
     return status

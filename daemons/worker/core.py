@@ -17,6 +17,7 @@ from a2a_zmq.clock import Now, iso
 from a2a_zmq.models import AgentStatus, LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerUp, Received
+from a2a_zmq.tracing.spans import Tracer
 from daemons.runtime.contract import (
     Batch,
     ChildrenReady,
@@ -48,6 +49,7 @@ from daemons.worker.model_calls import count_call
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.story import Story
+from daemons.worker.tally import Tally
 from daemons.worker.uplink import Uplink
 
 # LocalAgentState is for people: more than this many tasks or events nobody reads.
@@ -67,6 +69,7 @@ class WorkerCore:
         meter: Meter,
         labels: Mapping[str, str] | None = None,
         rng: object = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """
         Args:
@@ -77,6 +80,7 @@ class WorkerCore:
             meter: where to count.
             labels: what tasks may ask for.
             rng: not used; every core may be given one.
+            tracer: where spans go; None if nothing is traced.
         """
         self.agent_id = agent_id
         self.distributor_id = distributor_id
@@ -94,7 +98,7 @@ class WorkerCore:
         self._drain = Drain()
         self._executor_problem = ""
         self._story = Story(agent_id)
-        self._ended = dict.fromkeys(("completed", "failed", "abandoned", "waiting", "moved", "put_off"), 0)
+        self._tally = Tally(meter, tracer)
         self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
         self._actions: dict[str, Callable[[Message, Now], list[Effect]]] = {
             "assign_tasks": self._assign_tasks,
@@ -167,7 +171,9 @@ class WorkerCore:
             try:
                 run = parse(record, fence, self._kinds)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                effects.append(Log("error", "task_malformed", {"why": f"{type(error).__name__}: {error}"}))
+                named = record.get("task_id") if isinstance(record, dict) else None
+                why = f"{type(error).__name__}: {error}"
+                effects.append(Log("error", "task_malformed", {"task_id": named, "why": why}))
                 continue
             if self._drain.reason:
                 self._uplink.hand_back((run.task_id, run.attempt))
@@ -193,7 +199,7 @@ class WorkerCore:
         ended = RunFinished(
             run.task_id, run.attempt, "failed", b"null", error, "unknown_task_type", False, now.wall, 0.0
         )
-        self._report(run, ended)
+        effects += self._report(run, ended)
 
     def _cancel_tasks(self, message: Message, now: Now) -> list[Effect]:
         effects: list[Effect] = []
@@ -206,7 +212,7 @@ class WorkerCore:
                 continue
             if self._board.drop_held(run):
                 ended = RunFinished(run.task_id, run.attempt, "abandoned", b"null", why, why, False, 0.0, 0.0)
-                self._report(run, ended)
+                effects += self._report(run, ended)
             else:
                 self._stop(run, why, now, effects)
         return effects
@@ -253,17 +259,12 @@ class WorkerCore:
             event.outcome, event.error_kind = "moved", "drain"  # its step took too long; that one is run again
         if self._drain.reason and event.started_at == 0.0 and event.outcome == "failed":
             self._uplink.hand_back((run.task_id, run.attempt))
-        else:
-            self._report(run, event)
-        return []
+            return []
+        return self._report(run, event)
 
-    def _report(self, run: Run, event: RunFinished) -> None:
-        self._ended[event.outcome] += 1
-        if event.outcome == "completed":
-            self._meter.observe("task_execution_seconds", event.execution_s, run.exemplar(), task_type=run.task_type)
-        elif event.outcome == "failed":
-            self._meter.count("task_failures_total", reason=event.error_kind)
+    def _report(self, run: Run, event: RunFinished) -> list[Effect]:
         self._uplink.result((event.task_id, event.attempt), reports.encode(event))
+        return self._tally.note(run, event)
 
     # ------------------------------------------------------------ settle
 
@@ -373,7 +374,7 @@ class WorkerCore:
             "held": self._board.waiting,
             "tasks_per_s": round(self._credit.rate, 1),
             "unsent": self._uplink.unsent,
-            "ended": dict(self._ended),
+            "ended": dict(self._tally.ended),
         }
         metadata = {"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)}
         tasks = reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS)

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from a2a_zmq.protocol.message import Role
 from daemons.runtime.launch import Daemon
@@ -19,6 +19,9 @@ from daemons.worker.core import WorkerCore
 from daemons.worker.executors.facade import Executor
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.registry import Registry
+
+if TYPE_CHECKING:
+    from a2a_zmq.tracing.runs import Runs
 
 
 def config_of(settings: WorkerSettings) -> WorkerConfig:
@@ -66,11 +69,22 @@ def models_of(settings: WorkerSettings) -> dict[str, Any] | None:
     }
 
 
+def runs_of(daemon: Daemon) -> Runs | None:
+    """Traces of what handlers do; None, and nothing imported, where nothing is traced."""
+    if daemon.tracer is None:
+        return None
+    from a2a_zmq.tracing.runs import Runs
+
+    return Runs(daemon.tracer)
+
+
 async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon = Daemon(settings, Role.WORKER)
     # Handlers are listed by a child process: user modules are never imported here.
     models = models_of(settings)
-    forks = ForkServer(list(settings.worker_graphs)) if settings.worker_graphs else None
+    forks = (
+        ForkServer(list(settings.worker_graphs), traces=daemon.tracer is not None) if settings.worker_graphs else None
+    )
     registry = await asyncio.to_thread(Registry.load, settings.worker_handlers, settings.worker_graphs, models, forks)
     config = config_of(settings)
     core = WorkerCore(
@@ -80,11 +94,20 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
         task_types=registry.kinds(),
         labels=settings.worker_labels,
         meter=daemon.meter,
+        tracer=daemon.tracer,
     )
     daemon.add_spoke(core, settings.distributor_id, settings.spoke_addresses())
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps))
     checkpoints = checkpoints_of(settings) if settings.worker_graphs else None
-    executor = Executor(registry, config, daemon.shell.events, checkpoints=checkpoints, models=models, forks=forks)
+    executor = Executor(
+        registry,
+        config,
+        daemon.shell.events,
+        checkpoints=checkpoints,
+        models=models,
+        forks=forks,
+        runs=runs_of(daemon),
+    )
     daemon.shell.runner = executor
     executor.keep_warm()
     daemon.on_exit.append(executor.close)

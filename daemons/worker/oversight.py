@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from a2a_zmq.clock import Now
+from a2a_zmq.tracing.context import task_fields
 from daemons.runtime.contract import Effect, Log, Meter
 from daemons.worker.board import Board
 from daemons.worker.config import WorkerConfig
@@ -44,7 +45,7 @@ class Oversight:
         """Runs that their executor did not end although it was told to."""
         since = now.mono - STUCK_FACTOR * (self._config.stop_grace_s + self._config.kill_grace_s)
         return [
-            Log("error", "run_does_not_stop", {"task_id": run.task_id, "attempt": run.attempt})
+            Log("error", "run_does_not_stop", task_fields(run.task_id, run.attempt, run.metadata))
             for run in self._board.all()
             if run.stop_reason and run.stop_mono < since
         ]

@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 
     from a2a_zmq.llm.calls import Call
     from a2a_zmq.streams import Chunk
+    from a2a_zmq.tracing.runs import Entered, Runs
     from daemons.worker.graphs.runs import GraphRun, GraphRunner
 
 READ_BYTES = 256 * 1024
+# This process may be killed at any time: what it did is reported soon.
+GATHER_SPANS_S = 0.1
 # Starts a run's lines on the log pipe; no text of a handler's begins so by accident.
 RUN_MARK = b"\x1e"
 # Begins the references of graphs; those of functions are module:function.
@@ -75,6 +78,8 @@ class Child:
         self._max_bytes = 0
         self._checkpoints: dict[str, Any] = {}
         self._graphs: GraphRunner | None = None
+        self._runs: Runs | None = None  # where traces are reported
+        self._entered: Entered | None = None
         self._closing = False
 
     def run(self) -> None:
@@ -96,6 +101,8 @@ class Child:
                     return  # nobody knows what the interrupt left behind
         if self._graphs is not None:
             self._graphs.close()
+        if self._runs is not None:
+            self._runs.exporter.close()
 
     def _init(self) -> None:
         frames: list[tuple[list[Any], bytes]] = []
@@ -109,6 +116,8 @@ class Child:
         self._checkpoints = options["checkpoints"]
         if options["models"] is not None:
             configure(**options["models"], on_call=self._model_called)
+        if options["traces"] is not None:
+            self._open_traces(*options["traces"])
         sys.path[:] = options["path"]
         if options["pythonpath"] is None:
             os.environ.pop("PYTHONPATH", None)
@@ -174,6 +183,34 @@ class Child:
         with suppress(OSError):  # the worker is gone
             self._send(["model", *call])
 
+    # ------------------------------------------------------------ what handlers trace and log
+
+    def _open_traces(self, endpoint: str, resource: dict[str, str]) -> None:
+        from a2a_zmq.tracing.export import Exporter, quiet
+        from a2a_zmq.tracing.runs import Runs
+        from daemons import redaction
+
+        quiet()
+        self._runs = Runs(Exporter(endpoint, resource, gather_s=GATHER_SPANS_S, clean=redaction.text))
+
+    def _begins(self, job: Job) -> None:
+        """Its handler is loaded, with whatever that sets up for itself, and is about to be called."""
+        if "logging" in sys.modules:
+            from daemons.worker.executors.child_logs import forward
+
+            forward(self._send, lambda: self._current is not None)
+        if self._runs is not None:
+            self._entered = self._runs.enter(job.context.metadata, job.task_id, job.attempt)
+
+    def _left(self) -> None:
+        if self._runs is not None:
+            self._runs.leave(self._entered)
+            self._entered = None
+            counts = self._runs.exporter.counts()
+            if any(counts):
+                with suppress(OSError):  # the worker is gone
+                    self._send(["spans", *counts])
+
     # ------------------------------------------------------------ main thread
 
     def _terminated(self, signum: int, frame: object) -> None:
@@ -231,6 +268,7 @@ class Child:
                 outcome = "failed"
         execution_s = time.monotonic() - begun
         running.set(None)
+        self._left()
         self._stops.pop((job.task_id, job.attempt), None)
         self._drained.discard((job.task_id, job.attempt))
         flush()
@@ -248,6 +286,7 @@ class Child:
         if job.reference.startswith(GRAPH):
             return self._call_graph(job)
         handler = invoke.load(job.reference)
+        self._begins(job)
         positional, named = handler.arguments(orjson.loads(job.body), job.context)
         if handler.is_async:
             return self._call_async(job, handler, positional, named)
@@ -273,7 +312,7 @@ class Child:
         if self._graphs is None:
             from daemons.worker.graphs.runs import GraphRunner
 
-            self._graphs = GraphRunner(self._checkpoints, self._max_bytes)
+            self._graphs = GraphRunner(self._checkpoints, self._max_bytes, self._runs)
         return self._graphs
 
     def _call_graph(self, job: Job) -> Any:
@@ -289,6 +328,8 @@ class Child:
             names = id_text(chunk.prev), id_text(chunk.last)
             self._send(["events", job.task_id, job.attempt, *names], chunk.events)
 
+        self._graph_runner().load(job.reference)
+        self._begins(job)
         return self._graph_runner().call(job.reference, job.body, job.context, running, told)
 
 

@@ -13,11 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq.handlers import TaskContext, running
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.executors import invoke
+
+if TYPE_CHECKING:
+    from a2a_zmq.tracing.runs import Entered, Runs
 
 Report = Callable[[list[Event]], None]
 Key = tuple[str, int]
@@ -120,7 +123,8 @@ class OpenRuns:
 class AsyncRunner:
     """A thread with an event loop of its own for async handlers, and for built-ins that are called in bulk."""
 
-    def __init__(self, max_result_bytes: int, report: Report) -> None:
+    def __init__(self, max_result_bytes: int, report: Report, runs: Runs | None = None) -> None:
+        self._runs = runs
         self._open = OpenRuns(max_result_bytes, report)
         self._inbox: deque[Attempt] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -220,6 +224,8 @@ class AsyncRunner:
         try:
             context.raise_if_cancelled()
             handler = invoke.load(attempt.reference)
+            if self._runs is not None:
+                self._runs.enter(run.metadata, run.task_id, run.attempt)  # this asyncio task is its own context
             positional, named = handler.arguments(run.payload, context)
             value = await handler.call(*positional, **named)
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: they must not end the loop's thread
@@ -252,8 +258,9 @@ class AsyncRunner:
 class ThreadRunner:
     """A bounded pool of threads for sync code that looks at ``ctx.cancelled``."""
 
-    def __init__(self, slots: int, max_result_bytes: int, report: Report) -> None:
+    def __init__(self, slots: int, max_result_bytes: int, report: Report, runs: Runs | None = None) -> None:
         self._slots = slots
+        self._runs = runs
         self._open = OpenRuns(max_result_bytes, report)
         self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -330,10 +337,13 @@ class ThreadRunner:
         if run.timeout_s is not None:
             context.deadline = begun + run.timeout_s
         running.set(context)
+        entered: Entered | None = None
         self._open.report([RunStarted(run.task_id, run.attempt, attempt.started_at)])
         try:
             context.raise_if_cancelled()
             handler = invoke.load(attempt.reference)
+            if self._runs is not None:
+                entered = self._runs.enter(run.metadata, run.task_id, run.attempt)
             positional, named = handler.arguments(run.payload, context)
             value = handler.call(*positional, **named)
         except BaseException as error:  # SystemExit and TaskStopped too
@@ -341,5 +351,7 @@ class ThreadRunner:
         else:
             done = self._open.completed(attempt, value, begun)
         running.set(None)
+        if entered is not None and self._runs is not None:
+            self._runs.leave(entered)
         if done is not None:
             self._open.report([done])

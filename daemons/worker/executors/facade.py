@@ -10,16 +10,21 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq.llm import configure
 from daemons.runtime.contract import Event, ModelCalled, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
 from daemons.worker.executors.forks import ForkServer
+from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.processes import ProcessPool
 from daemons.worker.kinds import PROCESS, executor_of
 from daemons.worker.registry import Registry
+
+if TYPE_CHECKING:
+    from a2a_zmq.tracing.runs import Runs
 
 # How long close() waits for cooperative handlers that were cancelled.
 CLOSE_WAIT_S: Final = 1.0
@@ -38,6 +43,7 @@ class Executor:
         checkpoints: dict[str, Any] | None = None,
         models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
+        runs: Runs | None = None,
     ) -> None:
         """
         Args:
@@ -48,6 +54,7 @@ class Executor:
             checkpoints: where graphs keep theirs (``url``, ``keep``, ``ttl_s``).
             models: arguments of :func:`a2a_zmq.llm.configure` for what is run; None if there are none.
             forks: where child processes come from, where there are graphs.
+            runs: traces of runs, where they are reported.
         """
         self._registry = registry
         self._config = config
@@ -56,9 +63,11 @@ class Executor:
         self._events: deque[Event] = deque()
         self._woken = False
         self._closed = False
-        self._async = AsyncRunner(config.max_result_bytes, self._report)
-        self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report)
-        self._processes = ProcessPool(config, self._report, checkpoints, models, forks)
+        # What we do when a handler's thread calls us is not done on behalf of its task.
+        self._context = copy_context()
+        self._async = AsyncRunner(config.max_result_bytes, self._report, runs)
+        self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report, runs)
+        self._processes = ProcessPool(config, self._report, checkpoints, models, forks, hearing=Hearing(runs))
         if models is not None:  # of handlers that run in this process
             configure(**models, on_call=lambda call: self._report([ModelCalled(call)]))
 
@@ -131,7 +140,7 @@ class Executor:
         if not self._woken and not self._closed:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._hand_over)
+                self._loop.call_soon_threadsafe(self._hand_over, context=self._context)
             except RuntimeError:
                 self._closed = True  # the loop is closed: nobody listens any more
 

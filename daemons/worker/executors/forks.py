@@ -20,18 +20,18 @@ from typing import Any, Final
 import orjson
 
 from daemons.runtime.modules import child_environment
-from daemons.worker.executors.preloaded import MESSAGE_BYTES
+from daemons.worker.executors.preloaded import MESSAGE_BYTES, TRACES
 
 COMMAND: Final = (sys.executable, "-X", "faulthandler", "-m", "daemons.worker.executors.preloaded")
 # A fork takes milliseconds; a server that does not answer for so long is given up.
 ANSWER_S: Final = 10.0
 
 
-def _own(theirs: socket.socket, projects: list[str]) -> None:
+def _own(theirs: socket.socket, arguments: list[str]) -> None:
     with theirs:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own module
-                [*COMMAND, str(theirs.fileno()), str(os.getpid()), *projects],
+                [*COMMAND, str(theirs.fileno()), str(os.getpid()), *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=child_environment(),
@@ -45,16 +45,18 @@ def _own(theirs: socket.socket, projects: list[str]) -> None:
 class ForkServer:
     """Used by one thread at a time."""
 
-    def __init__(self, projects: list[str]) -> None:
+    def __init__(self, projects: list[str], *, traces: bool = False) -> None:
         """
         Args:
             projects: ``langgraph.json`` files, for the variables that their code expects.
+            traces: have imported what reports traces, too.
         """
+        arguments = [TRACES, *projects] if traces else projects
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ready: bool | None = None  # None: it has not said so yet
         # The kernel ends the server with the thread that started it: this one has nothing else to do.
-        threading.Thread(target=_own, args=(theirs, projects), name="a2a-fork-server", daemon=True).start()
+        threading.Thread(target=_own, args=(theirs, arguments), name="a2a-fork-server", daemon=True).start()
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Whether children can be forked, once that is known or the time is over."""

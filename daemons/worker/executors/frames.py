@@ -7,7 +7,8 @@ Worker → child: ``["run", task_id, attempt, task_type, reference, timeout_s, m
 reference]`` (import a handler ahead); ``["init", {...}]`` first. Child → worker: ``["ready"]``; ``["loaded"]``;
 ``["done", task_id, attempt, outcome, error, error_kind, retryable, started_at, execution_s, detail, interrupted]`` +
 result; ``["back", task_id, attempt]`` (revoked); ``["model", …]``, a :class:`a2a_zmq.llm.calls.Call`; ``["events",
-task_id, attempt, prev, last]`` + events that are stored.
+task_id, attempt, prev, last]`` + events that are stored; ``["log", level, logger, text, traceback, held back]``;
+``["spans", exported, failed, dropped]``: what became of spans since this was told last.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ from daemons.worker.executors import child
 
 MESSAGE_BYTES = 1024 * 1024
 DESCRIPTORS = 4
+# Comes before the projects where children report traces.
+TRACES = "--traces"
 MODULES = (
     "uvloop",
     "langgraph.graph",
@@ -40,7 +42,7 @@ MODULES = (
 )
 
 
-def preload(projects: list[str]) -> str:
+def preload(projects: list[str], *, traces: bool = False) -> str:
     """Import what graphs need, with the projects' variables set, as if each child did it. Returns what is wrong."""
     from importlib import import_module
 
@@ -51,7 +53,7 @@ def preload(projects: list[str]) -> str:
         with suppress(ConfigError):  # who lists the project's graphs says so
             for name, value in read_project(Path(file)).env.items():
                 os.environ.setdefault(name, value)
-    for name in MODULES:
+    for name in (*MODULES, "daemons.worker.graphs.nodes") if traces else MODULES:
         import_module(name)
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     gc.collect()
@@ -110,7 +112,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     die_with_parent(int(sys.argv[2]))
     try:
-        problem = preload(sys.argv[3:])
+        problem = preload([each for each in sys.argv[3:] if each != TRACES], traces=TRACES in sys.argv)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     if problem:

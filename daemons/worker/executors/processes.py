@@ -24,11 +24,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from a2a_zmq.llm.calls import Call
-from daemons.runtime.contract import ChildrenReady, Event, ModelCalled, RunFinished, RunStarted, StartRun
+from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
 from daemons.worker.executors.forks import ForkServer
+from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.pool_facts import RunTimes, Starts
 from daemons.worker.executors.pool_thread import PoolThread
 from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail
@@ -50,6 +50,8 @@ class ProcessPool:
         checkpoints: dict[str, Any] | None = None,
         models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
+        *,
+        hearing: Hearing | None = None,
     ) -> None:
         """
         Args:
@@ -57,11 +59,12 @@ class ProcessPool:
             report: called from the pool's thread with what happened.
             checkpoints, models: what the children are told of these.
             forks: where the children come from, if that is not started anew for each.
+            hearing: takes what the children tell besides.
         """
         self._config = config
         self._report = report
-        most = config.max_result_bytes
-        self._options = {"max_result_bytes": most, "checkpoints": checkpoints or {}, "models": models}
+        self._hearing = hearing or Hearing()
+        self._options = self._hearing.options(config, checkpoints, models)
         self._forks = forks
         self._thread = PoolThread(self._next_timer, self._turn, self._broken, self._end)
         self._children: list[ChildProcess] = []
@@ -306,16 +309,13 @@ class ProcessPool:
             child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
-        elif head[0] == "events":
-            self._events.append(endings.told(head, body))
-        elif head[0] == "model":
-            self._events.append(ModelCalled(Call.parse(head[1:])))
-        elif head[0] == "back":
-            # It may have come to the front here while its return was on the way.
+        elif head[0] == "back":  # (it may have come to the front here while its return was on the way)
             job = self._jobs[(str(head[1]), int(str(head[2])))]
             child.jobs.remove(job)
             job.stop_stage = 0
             self._came_back(job)
+        else:
+            self._events += self._hearing.hear(child.jobs[0].run if child.jobs else None, head, body)
 
     def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
         _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head

@@ -15,7 +15,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import uvloop
@@ -23,11 +23,15 @@ import uvloop
 from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from a2a_zmq.streams import Chunk
+from a2a_zmq.tracing.context import sampled_in
 from daemons.worker.executors.invoke import Ended, encode, one_line
 from daemons.worker.graphs import questions
 from daemons.worker.graphs.loading import Graph, load_graph
 from daemons.worker.graphs.payload import GraphRequest
 from daemons.worker.graphs.streaming import stream
+
+if TYPE_CHECKING:
+    from a2a_zmq.tracing.runs import Runs
 
 # While another task has the thread it is looked at again after so long; most turns of a conversation take seconds.
 THREAD_BUSY_S: Final = 0.5
@@ -67,13 +71,15 @@ class GraphRun:
 class GraphRunner:
     """What a child process keeps for its graph runs."""
 
-    def __init__(self, options: dict[str, Any], max_bytes: int) -> None:
+    def __init__(self, options: dict[str, Any], max_bytes: int, runs: Runs | None = None) -> None:
         """
         Args:
             options: of the store of checkpoints and streams (``url``, ``keep``, ``ttl_s``, ``stream_bytes``,
                 ``stream_ttl_s``); empty where there is none.
             max_bytes: for what is reported besides a value, and for an event.
+            runs: traces, where they are reported.
         """
+        self._traces = runs
         self._options = options
         self._max_bytes = max_bytes
         self._loop = uvloop.new_event_loop()
@@ -224,7 +230,7 @@ class GraphRunner:
                 "control": run.control,
                 "version": "v2",
             }
-            config = _config_of(request, context, fence)
+            config = self._traced(_config_of(request, context, fence), context)
             if run.teller is None:
                 return await compiled.ainvoke(given, config, **options)
             return await stream(compiled, given, config, request, run.teller, **options)
@@ -234,6 +240,13 @@ class GraphRunner:
             raise Ended("failed", one_line(error), "raised", retryable=False) from None
         except (EmptyInputError, InvalidUpdateError) as error:
             raise InvalidInput(one_line(error)) from error
+
+    def _traced(self, config: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+        if self._traces is None or sampled_in(context.metadata) is None:
+            return config
+        from daemons.worker.graphs.nodes import NodeSpans
+
+        return {**config, "callbacks": [NodeSpans(self._traces.exporter, context)]}
 
     async def _open_store(self) -> tuple[Any, Any]:
         if self._saver is None:

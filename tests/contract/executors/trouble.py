@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -219,3 +220,15 @@ async def async_in_process(payload: Payload) -> int:
 def nap(payload: Payload) -> float:
     time.sleep(payload["seconds"])
     return time.monotonic()
+
+
+@task("logs")
+def logs(payload: dict[str, object], ctx: TaskContext) -> str:
+    """Logs as often as ``lines`` says; with ``own`` the program has set up logging for itself. Fails at the end."""
+    if payload.get("own"):
+        logging.basicConfig(level=logging.INFO, format="mine: %(message)s", force=True)
+    log = logging.getLogger("mine")
+    log.info("not so important")
+    for number in range(int(str(payload.get("lines", 1)))):
+        log.warning("line %s, password=hunter2", number)
+    raise ValueError("so that the record has the last lines")

@@ -14,6 +14,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
+from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
 from daemons.runtime.consults import Consult, Consulted
@@ -51,7 +52,7 @@ class World:
         consults: what the policy was asked, oldest first; :meth:`advise` answers the last.
     """
 
-    def __init__(self, store: Store | None = None, **limits: Any) -> None:
+    def __init__(self, store: Store | None = None, tracer: Tracer | None = None, **limits: Any) -> None:
         self.store = store or Store()
         self.time = 1_000.0
         self.meter = CountingMeter()
@@ -62,6 +63,7 @@ class World:
             new_id=self._new_id,
             rng=lambda: 0.5,
             meter=self.meter,
+            tracer=tracer,
         )
         self.peers: dict[str, Peer] = {}
         self.busy: set[str] = set()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import structlog
 
+from a2a_zmq.handlers import TaskContext, running
 from daemons import logs
 
 
@@ -89,6 +90,62 @@ def test_secrets_do_not_get_out(stream: io.TextIOWrapper) -> None:
     assert "hunter2" not in json.dumps(line)
     assert (line["key_id"], line["task_id"], line["token_errors"]) == ("k-3", "t-1", 4)
     assert line["url"] == "redis://user:***@host:6379/0"
+
+
+def test_secrets_do_not_get_out_of_nested_values_and_texts_of_exceptions(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", log_format="json", stream=stream)
+    log = logs.get_logger("x")
+    log.info(
+        "asked password=hunter2",
+        headers=[{"Authorization": "Bearer hunter2"}],
+        why=ValueError("redis://u:hunter2@h"),
+        settings={"redis": {"password": "hunter2", "port": 6379}},
+    )
+    try:
+        try:
+            raise ValueError("token=hunter2")
+        except ValueError as error:
+            raise RuntimeError("redis://u:hunter2@h") from error
+    except RuntimeError:
+        log.exception("failed")
+        logging.getLogger("a.library").exception("api_key=%s", "hunter2")
+    told = lines(stream)
+    assert "hunter2" not in json.dumps(told)
+    assert told[0]["settings"] == {"redis": {"password": "***", "port": 6379}}
+    assert told[1]["exception"].endswith("RuntimeError: redis://u:***@h")
+    assert "ValueError: token=***" in told[1]["exception"]
+    assert told[2]["event"] == "api_key=***"
+
+
+def test_secrets_do_not_get_out_on_a_console_either(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", log_format="console", stream=stream)
+    try:
+        raise ValueError("redis://u:hunter2@h")
+    except ValueError:
+        logs.get_logger("x").exception("failed", headers={"cookie": "hunter2"})
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    text = buffer.getvalue().decode()
+    assert "ValueError: redis://u:***@h" in text
+    assert "hunter2" not in text
+
+
+def test_what_is_written_while_a_task_runs_names_it(stream: io.TextIOWrapper) -> None:
+    logs.configure(role="worker", agent_id="w", log_format="json", stream=stream)
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    metadata = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    token = running.set(TaskContext("t-1", 2, metadata=metadata))
+    try:
+        logging.getLogger("mine").warning("half way")
+        logs.get_logger("x").info("of another one", task_id="t-9")
+    finally:
+        running.reset(token)
+    logs.get_logger("x").info("of none")
+    mine, other, none = lines(stream)
+    assert (mine["task_id"], mine["attempt"], mine["trace_id"]) == ("t-1", 2, trace_id)
+    assert other["task_id"] == "t-9"
+    assert not {"task_id", "attempt", "trace_id"} & none.keys()
 
 
 def test_a_repeated_warning_is_counted_not_written(stream: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,10 @@ def make_site() -> Iterator[Callable[..., Site]]:
     """Make a core that owns nothing yet; every one that was made is checked at the end."""
     made: list[Site] = []
 
-    def make(config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0) -> Site:
-        site = Site(config, store, start)
+    def make(
+        config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0, **more: Any
+    ) -> Site:
+        site = Site(config, store, start, **more)
         made.append(site)
         return site
 

@@ -15,6 +15,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
+from a2a_zmq.tracing.spans import Tracer
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
 from daemons.runtime.consults import Consult, Consulted
@@ -54,7 +55,11 @@ class Site:
     """
 
     def __init__(
-        self, config: DistributorConfig | None = None, store: Store | None = None, start: float = 1000.0
+        self,
+        config: DistributorConfig | None = None,
+        store: Store | None = None,
+        start: float = 1000.0,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config = config or DistributorConfig()
         self.store = store or Store()
@@ -77,7 +82,13 @@ class Site:
         self._queue: list[Event | Undelivered] = []
         self._mutations: set[str] = set()
         self.core = DistributorCore(
-            DISTRIBUTOR, COORDINATOR, config=self.config, new_id=self._new_id, rng=lambda: 0.5, meter=self.meter
+            DISTRIBUTOR,
+            COORDINATOR,
+            config=self.config,
+            new_id=self._new_id,
+            rng=lambda: 0.5,
+            meter=self.meter,
+            tracer=tracer,
         )
 
     def _new_id(self) -> str:

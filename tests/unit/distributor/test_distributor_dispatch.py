@@ -29,6 +29,7 @@ def test_a_task_goes_out_at_once_and_its_result_is_recorded_before_it_is_reporte
     assert result["result"] == {"from": "w1"}
     assert result["metadata"] == {
         "attempt": 1, "worker": "w1", "distributor": "site-1", "client": "client-1", "execution_s": 0.25, "held_s": 0.0,
+        "traceparent": "00-abc",
     }  # fmt: skip
     assert result["created_at"] < result["started_at"] < result["completed_at"]
     assert result == site.store.results["a"]

@@ -11,6 +11,7 @@ import pytest
 from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, Received
+from a2a_zmq.tracing.spans import Tracer
 from daemons.runtime.contract import (
     Effect,
     Event,
@@ -40,7 +41,7 @@ KINDS = {
 class Desk:
     """Plays the world around one core; collects what it does."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, tracer: Tracer | None = None, **config: Any) -> None:
         self.core = WorkerCore(
             "worker-1",
             "distributor-1",
@@ -48,6 +49,7 @@ class Desk:
             task_types=KINDS,
             labels={"site": "a"},
             meter=NoMeter(),
+            tracer=tracer,
         )
         self.now = Now(1000.0, 1_700_000_000.0)
         self.effects: list[Effect] = []
