@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -60,6 +61,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from daemons.runtime.reconfigured import Reconfigured, adopt
 
 EX_TEMPFAIL = 75  # sysexits.h: the supervisor starts us again, as a standby
 WELCOME_TYPES = 64  # a welcome is part of an answer of a few kilobytes
@@ -86,7 +88,7 @@ class CoordinatorCore:
         meter: Meter,
     ) -> None:
         self.agent_id = agent_id
-        self.config = config
+        self.config = config = replace(config)  # ours: it may change (see _reconfigured)
         self.desk = desk = Desk(agent_id, config, new_id, rng, meter)
         self.assigner = Assigner(desk)
         self.sync = Sync(desk)
@@ -147,6 +149,7 @@ class CoordinatorCore:
             Hint: self.sync.hinted,
             OwnershipGained: self.sync.gained,
             Consulted: self.assigner.policy.answered,
+            Reconfigured: self._reconfigured,
             OwnershipLost: self._ownership_lost,
             FenceMoved: self._fence_moved,
             StandsBy: self._stands_by,
@@ -353,6 +356,11 @@ class CoordinatorCore:
                 effect.payload["version"] = event.versions[Section(effect.to, "coordinator")]
         for task_id, result in self.desk.staging.batch_applied(event.versions).items():
             self.desk.recent.put(task_id, result)
+
+    def _reconfigured(self, event: Reconfigured, now: Now) -> None:
+        adopt(self.config, event.config)
+        self._max_batch = self.config.batch_room()
+        self.assigner.policy.allow(self.config.policy_timeout_s)
 
     def _answered(self, event: QueryAnswer, now: Now) -> None:
         self.desk.questions.answered(event, now)

@@ -10,8 +10,7 @@ durability.
 4. ``supervise(step, now)`` for each of the five steps of the supervision graph, once a heartbeat interval.
 
 Ordering duties of whoever performs them: a batch's ``writes`` are all applied, in order, before any of its ``after``
-effects is
-performed; messages that the core had handled before the cut are acknowledged only after the batch is applied.
+effects is performed; messages that the core had handled before the cut are acknowledged only when the batch is applied.
 A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
 """
 
@@ -29,6 +28,7 @@ from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
 from a2a_zmq.streams import Chunk
 from daemons.runtime.consults import Consult, Consulted
+from daemons.runtime.reconfigured import Reconfigured
 
 # ---------------------------------------------------------------- events
 
@@ -40,8 +40,8 @@ class OwnershipGained:
     The coordinator gets one for every section: ``loaded`` has the inbox first, then each distributor's.
 
     ``state_lost``: Redis was wiped or went back to an older copy. What the core remembers is merged into what was
-    loaded, not the
-    other way round: a live task that is absent from ``loaded`` is staged again (put_tasks), not taken for finished.
+    loaded, not the other way round: a live task that is absent there is staged again (put_tasks), and not taken for
+    finished.
     """
 
     fence: int
@@ -211,6 +211,7 @@ Event = (
     | Hint
     | QueryAnswer
     | Consulted
+    | Reconfigured
     | RunFinished
     | RunStarted
     | RunEvents

@@ -54,6 +54,13 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
     enabled = partial(may_spool, daemon.identity, settings)
     rests = daemon.identity.role is Role.COORDINATOR  # it is where work comes in
     spooling = SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random, rests=rests)
+
+    def use(new: OwnerSettings) -> None:
+        spool.limit = new.spool_max_mb * 1024 * 1024
+        spooling.refused = ""  # it is tried again with the next write
+        spooling.changed()
+
+    daemon.reloader.use.append(use)
     return spooling, leases
 
 

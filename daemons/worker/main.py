@@ -12,6 +12,7 @@ from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.protocol.message import Role
 from daemons.runtime import permissions
 from daemons.runtime.launch import Daemon
+from daemons.runtime.reconfigured import Reconfigured
 from daemons.runtime.serving import serve
 from daemons.settings import WorkerSettings
 from daemons.settings_sources import command_line
@@ -115,6 +116,16 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     if forks is not None:
         daemon.on_exit.append(partial(asyncio.to_thread, forks.close))
     daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
+
+    def use(new: WorkerSettings) -> None:
+        nonlocal models
+        daemon.shell.event(Reconfigured(config_of(new)))
+        before, models = models, models_of(new)
+        if before != models:
+            executor.use_models(models or {**(before or {}), "providers": {}})
+
+    daemon.reloader.accepts = models_of
+    daemon.reloader.use.append(use)
     return daemon
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import TaskContext, task
+from a2a_zmq.llm import chat_model
 
 Payload = dict[str, Any]
 
@@ -219,3 +221,21 @@ async def async_in_process(payload: Payload) -> int:
 def nap(payload: Payload) -> float:
     time.sleep(payload["seconds"])
     return time.monotonic()
+
+
+def _model() -> str:
+    try:
+        chat_model("nobody")
+    except ConfigError as error:
+        return str(error)
+    raise AssertionError("there is no such provider")
+
+
+@task("model")
+def model(payload: Payload) -> str:
+    return _model()
+
+
+@task("model-async")
+async def model_async(payload: Payload) -> str:
+    return _model()
