@@ -6,8 +6,9 @@ Plain models: nothing here reads an environment or a file. The daemons' settings
 from __future__ import annotations
 
 import re
+import ssl
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -33,6 +34,7 @@ class RedisConfig(BaseModel):
         password, username: credentials (ACL user); an empty password means none.
         use_tls: speak TLS; the server's certificate is checked against ``ca_path`` or the system's authorities.
         ca_path: file with CA certificates in PEM form.
+        cert_path, key_path: our own certificate and its key in PEM form, where the server asks for one.
         socket_timeout_s: longest wait for one answer; short, because a doubtful write is resolved by re-reading.
         connect_timeout_s: longest wait for a connection.
     """
@@ -46,6 +48,8 @@ class RedisConfig(BaseModel):
     use_tls: bool = False
     username: str | None = None
     ca_path: Path | None = None
+    cert_path: Path | None = None
+    key_path: Path | None = None
     socket_timeout_s: float = Field(0.5, gt=0)
     connect_timeout_s: float = Field(1.0, gt=0)
 
@@ -59,6 +63,41 @@ class RedisConfig(BaseModel):
     @classmethod
     def _no_empty_username(cls, value: str | None) -> str | None:
         return value or None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert_path is None) != (self.key_path is None):
+            raise ValueError("cert_path and key_path go together")
+        return self
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """For a new connection; None where TLS is not wanted. Files are read anew, so renewed ones are used.
+
+        Raises:
+            ConfigError: a file cannot be used; the text names it.
+        """
+        if not self.use_tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca_path) if self.ca_path is not None else None)
+        except OSError as error:
+            raise ConfigError(f"CA certificates for Redis, {self.ca_path}: {_why(error)}") from None
+        if self.cert_path is not None and self.key_path is not None:
+            try:
+                # Without a password given OpenSSL would ask for one at the terminal.
+                context.load_cert_chain(self.cert_path, self.key_path, password=_no_password)
+            except (OSError, ValueError) as error:
+                where = f"certificate {self.cert_path} with key {self.key_path}"
+                raise ConfigError(f"our {where} for Redis: {_why(error)}") from None
+        return context
+
+    def tls_options(self) -> dict[str, Any]:
+        """What redis-py's ``from_url`` takes besides :meth:`url`; JSON-able."""
+        if not self.use_tls:
+            return {}
+        files = {"ssl_ca_certs": self.ca_path, "ssl_certfile": self.cert_path, "ssl_keyfile": self.key_path}
+        given = {name: str(path) for name, path in files.items() if path is not None}
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
 
     def url(self, *, mask: bool = False) -> str:
         """The address as redis-py takes it, ``redis[s]://[user][:password]@host:port/db``.
@@ -95,6 +134,16 @@ class RedisConfig(BaseModel):
             )
         except ValueError:
             raise ConfigError("Redis URL: expected redis[s]://[user:password@]host[:port][/db]") from None
+
+
+def _no_password() -> NoReturn:
+    raise ValueError("the key is encrypted, and there is nobody to type its password")
+
+
+def _why(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return str(getattr(error, "strerror", "") or error)
 
 
 class A2AConfig(BaseModel):

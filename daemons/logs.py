@@ -80,6 +80,13 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
     logging.captureWarnings(capture=True)
 
 
+def set_level(level: str) -> None:
+    """Change the least severe level that is written; nothing in a program that has not called :func:`configure`."""
+    if structlog.is_configured():
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
+        logging.getLogger().setLevel(max(LEVELS[level], logging.WARNING))
+
+
 def get_logger(name: str) -> Any:
     """A logger; ``name`` says which part of the daemon speaks.
 

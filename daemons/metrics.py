@@ -258,6 +258,12 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Tasks that were decided on the built-in way because the user's policy was late, raised, invalid, stale (its"
         " choice had gone meanwhile), died, busy (with an earlier question, or its start) or not_asked.",
     ),
+    _gauge("config_last_reload_successful", (), "1 if the settings could be used when they were last read, else 0."),
+    _gauge(
+        "config_last_reload_success_timestamp_seconds",
+        (),
+        "When settings that could be used were last read (Unix time).",
+    ),
     _gauge("build_info", ("agent", "role", "version"), "Always 1; its labels say what runs here."),
 )
 

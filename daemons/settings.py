@@ -8,16 +8,18 @@ environment, ``.env`` of the working directory, TOML file, default (:mod:`daemon
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from a2a_zmq.config import A2AConfig, RedisConfig, is_local, split_address
+from a2a_zmq.config import A2AConfig, is_local, split_address
 from a2a_zmq.llm.providers import Providers
 from daemons.settings_forms import (
     Address,
     AgentIdText,
+    Complaint,
     FilePath,
     Labels,
     NamedAddresses,
@@ -27,7 +29,9 @@ from daemons.settings_forms import (
     Texts,
     default_state_dir,
     number_of,
+    require,
 )
+from daemons.settings_redis import RedisConnection
 from daemons.settings_traces import TraceSettings
 
 # Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
@@ -38,10 +42,14 @@ METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570
 
 
 class Settings(BaseModel):
-    """What every process of the fleet has."""
+    """What every process of the fleet has.
+
+    ``live`` of each class names those of its settings that SIGHUP brings into use; others need a restart.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     role: ClassVar[str] = ""
+    live: ClassVar[tuple[str, ...]] = ()
 
     use_mtls: bool = Field(
         True,
@@ -62,7 +70,9 @@ class Settings(BaseModel):
     )
 
     state_dir: FilePath = Field(
-        default_factory=default_state_dir, description="directory for spools, embedded Redis data and keys"
+        default_factory=default_state_dir,
+        description="directory for spools, embedded Redis data and keys; default /var/lib/a2a-zmq on hosts with "
+        "/etc/a2a-zmq, else ~/.local/state/a2a-zmq",
     )
     key_dir: FilePath | None = Field(None, description="directory with the fleet's keys; default `<state_dir>/keys`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -84,23 +94,23 @@ class Settings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _timings(self) -> Self:
-        if not self.heartbeat_interval_ms * 2 <= self.suspect_after_ms < self.dead_after_ms:
-            raise ValueError(
-                "need 2 x heartbeat_interval_ms <= suspect_after_ms < dead_after_ms, "
-                f"got {self.heartbeat_interval_ms}, {self.suspect_after_ms}, {self.dead_after_ms}"
-            )
-        return self
+    def _relations(self, info: ValidationInfo) -> Self:
+        return require(self, self.complaints(), info)
 
-    @model_validator(mode="after")
-    def _transport(self) -> Self:
+    def complaints(self) -> Iterator[Complaint]:
+        """What does not fit together."""
+        if not self.heartbeat_interval_ms * 2 <= self.suspect_after_ms < self.dead_after_ms:
+            yield Complaint(
+                ("heartbeat_interval_ms", "suspect_after_ms", "dead_after_ms"),
+                "need 2 x heartbeat_interval_ms <= suspect_after_ms < dead_after_ms, "
+                f"got {self.heartbeat_interval_ms}, {self.suspect_after_ms}, {self.dead_after_ms}",
+            )
         if (self.cert_path is None) != (self.key_path is None):
-            raise ValueError("cert_path and key_path go together")
+            yield Complaint(("cert_path", "key_path"), "cert_path and key_path go together")
         if not self.use_mtls:
             far = [text for text in self.addresses() if not is_local(split_address(text)[1])]
             if far:
-                raise ValueError(f"use_mtls=false is refused for {far[0]}: other hosts could reach it")
-        return self
+                yield Complaint(("use_mtls",), f"use_mtls=false is refused for {far[0]}: other hosts could reach it")
 
     def addresses(self) -> tuple[str, ...]:
         """Every A2A address this process binds or connects to."""
@@ -143,36 +153,14 @@ class Settings(BaseModel):
         return ()
 
 
-class RedisUser(Settings):
+class RedisUser(RedisConnection, Settings):
     """What those have that use Redis or Valkey; of workers only those that run graphs do, for checkpoints."""
-
-    redis_host: str = Field("127.0.0.1", description="host name or address of Redis or Valkey")
-    redis_port: int = Field(6379, ge=1, le=65535, description="its TCP port")
-    redis_db: int = Field(0, ge=0, description="database number")
-    redis_username: str | None = Field(None, description="ACL user, if Redis asks for one")
-    redis_password: SecretStr | None = Field(None, description="password, if Redis asks for one")
-    redis_use_tls: bool = Field(False, description="speak TLS to Redis")
-    redis_ca_path: FilePath | None = Field(
-        None, description="CA certificates that Redis' certificate is checked against"
-    )
-    redis_wait_s: float = Field(30.0, gt=0, description="seconds to wait for Redis at start before exit status 75")
-
-    def redis_config(self) -> RedisConfig:
-        """Where Redis is, as the library takes it."""
-        return RedisConfig(
-            host=self.redis_host,
-            port=self.redis_port,
-            db=self.redis_db,
-            username=self.redis_username,
-            password=self.redis_password,
-            use_tls=self.redis_use_tls,
-            ca_path=self.redis_ca_path,
-        )
 
 
 class DaemonSettings(TraceSettings, Settings):
     """What every agent daemon has besides."""
 
+    live: ClassVar[tuple[str, ...]] = ("log_level", "drain_timeout_s")
     metrics_host: str = Field(
         "127.0.0.1", description="address of the HTTP port with /metrics, /livez, /readyz and /state"
     )
@@ -209,6 +197,7 @@ class DaemonSettings(TraceSettings, Settings):
 class OwnerSettings(DaemonSettings, RedisUser):
     """Coordinator and distributor: they own a section of the shared state."""
 
+    live: ClassVar[tuple[str, ...]] = ("spool_max_mb", "policy_timeout_ms")
     bind: Address | None = Field(
         None,
         description="address to listen on; default coordinator-n tcp://127.0.0.1:5549+n, distributor-n tcp://127.0.0.1:5559+n",
@@ -230,20 +219,21 @@ class OwnerSettings(DaemonSettings, RedisUser):
         description="milliseconds that a policy gets for a batch of tasks before these go the built-in way",
     )
 
-    @model_validator(mode="after")
-    def _lease(self) -> Self:
+    def complaints(self) -> Iterator[Complaint]:
+        yield from super().complaints()
         if self.lease_ttl_ms <= 3 * self.heartbeat_interval_ms:
-            raise ValueError(
+            yield Complaint(
+                ("lease_ttl_ms", "heartbeat_interval_ms"),
                 f"lease_ttl_ms ({self.lease_ttl_ms}) must be more than "
-                f"3 x heartbeat_interval_ms ({self.heartbeat_interval_ms})"
+                f"3 x heartbeat_interval_ms ({self.heartbeat_interval_ms})",
             )
-        return self
 
 
 class CoordinatorSettings(OwnerSettings):
     """Settings of ``a2a-coordinator``."""
 
     role = "coordinator"
+    live: ClassVar[tuple[str, ...]] = ("max_live_tasks", "distributor_failover_s")
     coordinator_id: AgentIdText = Field("coordinator-1", description="id of this coordinator")
 
     max_live_tasks: int = Field(
@@ -263,6 +253,7 @@ class DistributorSettings(OwnerSettings):
     """Settings of ``a2a-distributor``."""
 
     role = "distributor"
+    live: ClassVar[tuple[str, ...]] = ("max_attempts", "retry_budget_percent", "retry_budget_per_s")
     distributor_id: AgentIdText = Field("distributor-1", description="id of this distributor")
     coordinator_id: AgentIdText = Field("coordinator-1", description="id of the coordinator it reports to")
     coordinator_address: NamedAddresses = Field(
@@ -288,12 +279,14 @@ class DistributorSettings(OwnerSettings):
         "built in if empty",
     )
 
-    @model_validator(mode="after")
-    def _coordinators(self) -> Self:
+    def complaints(self) -> Iterator[Complaint]:
+        yield from super().complaints()
         names = [split_address(text)[0] or self.coordinator_id for text in self.coordinator_address]
         if len(set(names)) < len(names):
-            raise ValueError("coordinator_address: each of several coordinators needs its name, as NAME@ADDRESS")
-        return self
+            yield Complaint(
+                ("coordinator_address",),
+                "coordinator_address: each of several coordinators needs its name, as NAME@ADDRESS",
+            )
 
     def hub_address(self) -> str:
         return self.bind or f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}"
@@ -306,6 +299,7 @@ class WorkerSettings(DaemonSettings, RedisUser):
     """Settings of ``a2a-worker``."""
 
     role = "worker"
+    live: ClassVar[tuple[str, ...]] = ("worker_max_held", "worker_async_slots", "llm_providers")
     worker_id: AgentIdText = Field("worker-1", description="id of this worker")
     distributor_id: AgentIdText = Field("distributor-1", description="id of the distributor it works for")
     distributor_address: NamedAddresses | None = Field(
@@ -350,12 +344,14 @@ class WorkerSettings(DaemonSettings, RedisUser):
     )
     worker_labels: Labels = Field({}, description="labels that tasks may ask for, as name=value, comma-separated")
 
-    @model_validator(mode="after")
-    def _one_distributor(self) -> Self:
+    def complaints(self) -> Iterator[Complaint]:
+        yield from super().complaints()
         for name, address in map(split_address, self.distributor_address or ()):
             if name not in (None, self.distributor_id):
-                raise ValueError(f"distributor_address: {address} is {name}'s, not {self.distributor_id}'s")
-        return self
+                yield Complaint(
+                    ("distributor_address", "distributor_id"),
+                    f"distributor_address: {address} is {name}'s, not {self.distributor_id}'s",
+                )
 
     def spoke_addresses(self) -> tuple[str, ...]:
         default = f"tcp://127.0.0.1:{DISTRIBUTOR_PORT + number_of(self.distributor_id) - 1}"
@@ -399,3 +395,8 @@ MODELS: Final[tuple[type[Settings], ...]] = (
     ClientSettings,
     RedisServerSettings,
 )
+
+
+def live_settings(model: type[Settings]) -> frozenset[str]:
+    """Which of its settings SIGHUP brings into use."""
+    return frozenset(name for kind in model.__mro__ for name in vars(kind).get("live", ()))

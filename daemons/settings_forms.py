@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic.fields import FieldInfo
 
 from a2a_zmq.config import MIN_SECRET_BYTES, check_address, split_address
@@ -114,16 +115,65 @@ def _home(value: Any) -> Any:
         raise ValueError(f"no such home directory: {value}") from error
 
 
-AgentIdText = Annotated[str, BeforeValidator(_agent_id)]
+class Complaint(NamedTuple):
+    """A relation between settings that does not hold."""
+
+    settings: tuple[str, ...]
+    text: str
+
+
+T = TypeVar("T")
+
+
+# Context of a validation that leaves relations alone: who checks a file wants to hear of all of them.
+NO_RELATIONS: Final = "no relations"
+
+
+def require(settings: T, complaints: Iterable[Complaint], info: ValidationInfo) -> T:
+    """The settings themselves.
+
+    Raises:
+        ValueError: the first complaint.
+    """
+    if info.context != NO_RELATIONS:
+        for complaint in complaints:
+            raise ValueError(complaint.text)
+    return settings
+
+
+# In a TOML file lists may also be one text with commas; what follows is how schemas say that.
+_ID_SCHEMA: Final = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(~[A-Za-z0-9]{1,16})?$")]
+_LIST_SCHEMA: Final = str | list[str]
+
+AgentIdText = Annotated[str, BeforeValidator(_agent_id, json_schema_input_type=_ID_SCHEMA)]
 Address = Annotated[str, BeforeValidator(_address)]
 NamedAddress = Annotated[str, BeforeValidator(_named_address)]
-NamedAddresses = Annotated[tuple[NamedAddress, ...], BeforeValidator(_split), Field(min_length=1)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Labels = Annotated[dict[str, str], BeforeValidator(_pairs)]
+NamedAddresses = Annotated[
+    tuple[NamedAddress, ...], BeforeValidator(_split, json_schema_input_type=_LIST_SCHEMA), Field(min_length=1)
+]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split, json_schema_input_type=_LIST_SCHEMA)]
+Labels = Annotated[dict[str, str], BeforeValidator(_pairs, json_schema_input_type=str | dict[str, str])]
 FilePath = Annotated[Path, BeforeValidator(_home)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 ScrapeTarget = Annotated[str, BeforeValidator(_scrape_target)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+# The unit that the end of a name says.
+_UNITS: Final = {
+    "_per_s": "a second",
+    "_percent": "percent",
+    "_bytes": "bytes",
+    "_ms": "milliseconds",
+    "_mb": "MB",
+    "_kb": "KiB",
+    "_s": "seconds",
+}
+
+
+def unit_of(name: str) -> str:
+    """The unit of a setting, "" if it has none."""
+    return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
 
 
 def is_secret(field: FieldInfo) -> bool:

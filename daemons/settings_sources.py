@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,7 +31,7 @@ S = TypeVar("S", bound=Settings)
 Sourced = dict[str, tuple[Any, str]]  # setting → (value, where it was read, as the user knows it)
 
 # Every variable any process of the suite reads: one environment may serve them all, so another role's is no error.
-_KNOWN_VARIABLES: Final = frozenset(env_name(name) for model in MODELS for name in model.model_fields)
+KNOWN_VARIABLES: Final = frozenset(env_name(name) for model in MODELS for name in model.model_fields)
 
 
 def suite_version() -> str:
@@ -77,16 +79,56 @@ def load(
         raise ConfigError(_explain(error, sourced)) from None
 
 
-def load_or_exit(model: type[S], argv: Sequence[str] | None = None) -> S:
-    """Settings from the command line and all other sources; a wrong one ends the process: one line, status 78, or 2
-    where the command line itself is not understood."""
-    parser = _parser(model)
-    given = vars(parser.parse_args(argv))
+@dataclass(frozen=True)
+class Sources(Generic[S]):
+    """Where the settings of a process come from; they can be read again while it runs.
+
+    Attributes:
+        flags, spelled, config: as of :func:`load`.
+        directory: where ``.env`` is: the working directory at the start.
+    """
+
+    model: type[S]
+    flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    spelled: Mapping[str, str] | None = None
+    config: Path | None = None
+    directory: Path = dataclasses.field(default_factory=Path.cwd)
+
+    def load(self) -> S:
+        """
+        Raises:
+            ConfigError: as of :func:`load`.
+        """
+        return load(self.model, self.flags, spelled=self.spelled, config=self.config, directory=self.directory)
+
+    def load_or_exit(self) -> S:
+        """A wrong setting ends the process: one line, status 78."""
+        try:
+            return self.load()
+        except ConfigError as error:
+            _parser(self.model).fail(EX_CONFIG, str(error))
+
+
+def command_line(model: type[S], argv: Sequence[str] | None = None) -> Sources[S]:
+    """The sources that a program's command line names; one that is not understood ends the process: status 2."""
+    return _sources(model, vars(_parser(model).parse_args(argv)))
+
+
+def parse_flags(model: type[S], argv: Sequence[str]) -> tuple[Sources[S], list[str]]:
+    """The same of another program's command line, and flags that that one would not understand."""
+    known, unknown = _parser(model).parse_known_args(argv)
+    return _sources(model, vars(known)), [each for each in unknown if each.startswith("-")]
+
+
+def _sources(model: type[S], given: dict[str, Any]) -> Sources[S]:
     config = given.pop("config")
-    try:
-        return load(model, given, spelled=given.pop(_SPELLED, None), config=config)
-    except ConfigError as error:
-        parser.fail(EX_CONFIG, str(error))
+    spelled = given.pop(_SPELLED, None)
+    return Sources(model, given, spelled, config.absolute() if config is not None else None)
+
+
+def load_or_exit(model: type[S], argv: Sequence[str] | None = None) -> S:
+    """Settings from the command line and all other sources, or the end of the process."""
+    return command_line(model, argv).load_or_exit()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -149,8 +191,8 @@ def _from_toml(model: type[Settings], path: Path) -> Sourced:
 
 def _from_environment(model: type[Settings], environ: Mapping[str, str], where: str) -> Sourced:
     for variable in environ:
-        if variable.startswith("A2A_") and variable not in _KNOWN_VARIABLES:
-            raise ConfigError(f"unknown variable {variable}{where}{_similar(variable, _KNOWN_VARIABLES)}")
+        if variable.startswith("A2A_") and variable not in KNOWN_VARIABLES:
+            raise ConfigError(f"unknown variable {variable}{where}{_similar(variable, KNOWN_VARIABLES)}")
     found: Sourced = {}
     for name in model.model_fields:
         value = environ.get(env_name(name), "")

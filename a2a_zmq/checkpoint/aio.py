@@ -83,6 +83,7 @@ class AsyncRedisSaver(BlockingBridge):
         serde: SerializerProtocol | None = None,
         prefix: str = keys.DEFAULT_PREFIX,
         single_connection: bool = False,
+        connection: Mapping[str, Any] | None = None,
     ) -> Self:
         """Over connections of its own to a single server: ``redis://``, ``rediss://`` or ``unix://``.
 
@@ -91,6 +92,7 @@ class AsyncRedisSaver(BlockingBridge):
             retention: how much stays.
             serde, prefix: as of the class.
             single_connection: one call after the other, which is quicker where one graph runs at a time.
+            connection: further arguments of redis-py's connections (``ssl_ca_certs`` …).
         """
         client = Redis.from_url(
             url,
@@ -100,6 +102,7 @@ class AsyncRedisSaver(BlockingBridge):
             socket_connect_timeout=timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
+            **(connection or {}),
         )
         saver = cls(client, retention=retention, serde=serde, prefix=prefix)
         saver._owned = client

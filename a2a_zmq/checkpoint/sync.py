@@ -62,14 +62,20 @@ class RedisSaver(SaverBase):
         retention: Retention = Retention(),  # noqa: B008
         serde: SerializerProtocol | None = None,
         prefix: str = keys.DEFAULT_PREFIX,
+        connection: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Over connections of its own to a single server: ``redis://``, ``rediss://`` or ``unix://``."""
+        """Over connections of its own to a single server: ``redis://``, ``rediss://`` or ``unix://``.
+
+        Args:
+            connection: further arguments of redis-py's connections (``ssl_ca_certs`` …).
+        """
         client = Redis.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
+            **(connection or {}),
         )
         saver = cls(client, retention=retention, serde=serde, prefix=prefix)
         saver._owned = client

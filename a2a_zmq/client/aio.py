@@ -126,8 +126,8 @@ class AsyncFleetClient(AsyncFleetRequests):
             payload: JSON object for the handler.
             idempotency_key: the same key of the same client id is the same task, however often it is submitted.
             task_id: id to use instead of a fresh one; an id that is known already is the same task.
-            options: ``priority`` (higher first), ``timeout_s`` (of one attempt), ``max_attempts`` (3), ``distributor``
-                (run it there only), ``labels`` (that a worker must have).
+            options: ``priority`` (higher first), ``timeout_s`` (of one attempt), ``max_attempts`` (as its distributor
+                is set, 3), ``distributor`` (run it there only), ``labels`` (that a worker must have).
 
         Raises:
             RequestRefused: an argument is wrong, or the coordinator does not take the task.

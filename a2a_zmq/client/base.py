@@ -27,7 +27,7 @@ class TaskOptions(TypedDict, total=False):
 
     priority: int
     timeout_s: float | None
-    max_attempts: int
+    max_attempts: int | None
     distributor: str | None
     labels: Mapping[str, str] | None
 

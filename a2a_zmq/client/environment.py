@@ -8,6 +8,8 @@ should find the fleet and its keys the way the daemons and ``a2actl`` do. Argume
 * ``A2A_STATE_DIR``: the fleet's files on this host; else ``/var/lib/a2a-zmq`` if ``/etc/a2a-zmq`` is there, else
   ``$XDG_STATE_HOME/a2a-zmq``, else ``~/.local/state/a2a-zmq``;
 * ``A2A_TOKEN_SECRET``: shared secret of a single-host fleet, used instead of keys;
+* ``A2A_CERT_PATH`` with ``A2A_KEY_PATH``: ``peers.json`` and our own ``NAME.key``, used before both;
+* ``A2A_USE_MTLS``: ``false`` for a fleet whose connections are not encrypted;
 * ``A2A_CLIENT_ID``: name of the identity whose keys are used; else ``client``;
 * ``COORDINATOR_ID``: the coordinator's agent id; else ``coordinator-1``;
 * ``A2A_OTLP_ENDPOINT``: OTLP receiver of traces; else none are begun here;
@@ -44,6 +46,8 @@ class ClientSettings:
         token_secret: shared secret of a single-host fleet, or "".
         otlp_endpoint: OTLP receiver of the traces that are begun here, "" for none.
         trace_sample_ratio: share of them that is reported.
+        use_mtls: connections are encrypted.
+        cert_path, key_path: key files that are used instead of the others.
     """
 
     addresses: tuple[str, ...]
@@ -53,6 +57,9 @@ class ClientSettings:
     token_secret: str = ""
     otlp_endpoint: str = ""
     trace_sample_ratio: float = 1.0
+    use_mtls: bool = True
+    cert_path: Path | None = None
+    key_path: Path | None = None
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -102,17 +109,33 @@ def client_settings(
     if secret is None:
         # Keys that the caller names are not overruled by a secret that happens to be in the environment.
         secret = "" if key_dir else env.get("A2A_TOKEN_SECRET", "")
+    files = (None, None) if key_dir or token_secret else (env.get("A2A_CERT_PATH"), env.get("A2A_KEY_PATH"))
+    if bool(files[0]) != bool(files[1]):
+        raise ConfigError("A2A_CERT_PATH and A2A_KEY_PATH go together")
     return ClientSettings(
         addresses=tuple(address_list(where if isinstance(where, str) else list(where))),
         client_id=name,
         coordinator_id=coordinator_id or env.get("COORDINATOR_ID") or DEFAULT_COORDINATOR_ID,
         key_dir=_home(directory) if directory else default_state_dir(env) / "keys",
-        token_secret=secret,
+        token_secret="" if files[1] else secret,
+        use_mtls=_truth("A2A_USE_MTLS", env.get("A2A_USE_MTLS", "")),
+        cert_path=_home(files[0]) if files[0] else None,
+        key_path=_home(files[1]) if files[1] else None,
         otlp_endpoint=env.get("A2A_OTLP_ENDPOINT", "") if otlp_endpoint is None else otlp_endpoint,
         trace_sample_ratio=_ratio(
             env.get("A2A_TRACE_SAMPLE_RATIO") or 1.0 if trace_sample_ratio is None else trace_sample_ratio
         ),
     )
+
+
+def _truth(name: str, text: str) -> bool:
+    """What a variable says; true if it is empty."""
+    word = text.strip().lower()
+    if word in ("", "true", "1", "yes", "on", "t", "y"):
+        return True
+    if word in ("false", "0", "no", "off", "f", "n"):
+        return False
+    raise ConfigError(f"{name}: {text!r} is neither true nor false")
 
 
 def _ratio(value: str | float) -> float:

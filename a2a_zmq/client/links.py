@@ -112,8 +112,11 @@ def link_opener(settings: ClientSettings) -> LinkOpener:
     try:
         config = A2AConfig(
             agent_id=settings.client_id,
+            use_mtls=settings.use_mtls,
+            cert_path=settings.cert_path,
+            key_path=settings.key_path,
             token_secret=SecretStr(secret) if secret else None,
-            key_dir=None if secret else settings.key_dir,
+            key_dir=None if secret or settings.key_path else settings.key_dir,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

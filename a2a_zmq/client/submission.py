@@ -72,7 +72,7 @@ class TaskForm:
         task_type: name of the handler.
         priority: higher first.
         timeout_s: time limit of one attempt, or None.
-        max_attempts: how often it is tried before it counts as failed.
+        max_attempts: how often it is tried before it counts as failed; None: as its distributor is set, 3 times.
         distributor: run it there only.
         labels: labels that a worker must have.
 
@@ -88,7 +88,7 @@ class TaskForm:
         *,
         priority: int = 0,
         timeout_s: float | None = None,
-        max_attempts: int = 3,
+        max_attempts: int | None = None,
         distributor: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> None:
@@ -100,11 +100,13 @@ class TaskForm:
             raise InvalidTask(f"priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {shown(priority)}")
         if timeout_s is not None and not 0 < timeout_s < float("inf"):
             raise InvalidTask("timeout_s must be a positive number of seconds")
-        if not isinstance(max_attempts, int) or max_attempts < 1:
+        if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
             raise InvalidTask("max_attempts must be at least 1")
         if labels is not None and not isinstance(labels, Mapping):
             raise InvalidTask(f"labels must be a dict of texts, not {type(labels).__name__}")
-        metadata: dict[str, Any] = {"priority": priority, "max_attempts": max_attempts}
+        metadata: dict[str, Any] = {"priority": priority}
+        if max_attempts is not None:
+            metadata["max_attempts"] = max_attempts
         if timeout_s is not None:
             metadata["timeout_s"] = timeout_s
         if distributor is not None:

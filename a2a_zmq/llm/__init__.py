@@ -17,7 +17,7 @@ from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from langchain_core.language_models import BaseChatModel
@@ -33,7 +33,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.lock = allocate_lock()
-        self.told: tuple[dict[str, Any], str, str | None, Callable[[Call], None] | None] | None = None
+        self.told: tuple[dict[str, Any], str, Mapping[str, Any] | None, Callable[[Call], None] | None] | None = None
         self.models: Models | None = None
 
 
@@ -66,17 +66,23 @@ def configure(
     providers: dict[str, Any],
     redis_url: str = "",
     *,
-    ca_path: str | None = None,
+    connection: Mapping[str, Any] | None = None,
     on_call: Callable[[Call], None] | None = None,
 ) -> None:
-    """Tell this process its providers; workers do so for what they run. Models that were made before stay as they are.
+    """Tell this process its providers; workers do so for what they run, and again when their settings change.
+
+    Models that were made before keep what they are. Where budgets are kept in the same place, they follow the budgets,
+    waits and retries that their provider has now.
 
     Args:
         providers: name → table, as in the settings.
         redis_url: where budgets are kept; without it providers may have none.
-        ca_path: CA certificates for it.
+        connection: further arguments of redis-py's connections to it (``ssl_ca_certs`` …).
         on_call: gets each call that has ended, in any thread.
     """
     with _process.lock:
-        _process.told = (providers, redis_url, ca_path, on_call)
-        _process.models = None
+        before, _process.told = _process.told, (providers, redis_url, connection, on_call)
+        if _process.models is not None and before is not None and before[1:] == _process.told[1:]:
+            _process.models.change(providers)
+        else:
+            _process.models = None

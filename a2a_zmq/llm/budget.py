@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
@@ -36,9 +37,13 @@ log = logging.getLogger(__name__)
 class Connection:
     """A process' way to the budgets; opened when it is first needed."""
 
-    def __init__(self, url: str, ca_path: str | None = None, lease_s: float = LEASE_S) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, lease_s: float = LEASE_S) -> None:
+        """
+        Args:
+            options: further arguments of redis-py's connections.
+        """
         self._url = url
-        self._options: dict[str, Any] = {"ssl_ca_certs": ca_path} if ca_path else {}
+        self._options = dict(options or {})
         self._lease_s = lease_s
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="a2a-llm")
         self._client: redis.Redis | None = None
@@ -118,11 +123,19 @@ class Budget:
         Raises:
             ConfigError: it has a budget, and there is no Redis.
         """
-        if connection is None and provider.bounded:
-            raise ConfigError(f"llm_providers.{name}: its budget needs Redis, and none is configured here")
         self.name = name
-        self._provider = provider
         self._connection = connection
+        self.change(provider)
+
+    def change(self, provider: Provider) -> None:
+        """Other bounds from the next call on.
+
+        Raises:
+            ConfigError: it has a budget, and there is no Redis.
+        """
+        if self._connection is None and provider.bounded:
+            raise ConfigError(f"llm_providers.{self.name}: its budget needs Redis, and none is configured here")
+        self._provider = provider
 
     def ask(self, call: str, tokens: int) -> Future[Answer]:
         """May this call begin? Whoever is granted that settles it; so does whoever does not want to wait any more."""

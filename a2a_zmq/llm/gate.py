@@ -51,6 +51,15 @@ class Gate:
         self._budget = budget
         self._on_call = on_call
 
+    def change(self, provider: Provider) -> None:
+        """Other limits for calls that begin from now on.
+
+        Raises:
+            ConfigError: it has a budget, and there is no Redis.
+        """
+        self._budget.change(provider)
+        self._provider = provider
+
     @property
     def inside(self) -> bool:
         """This code is part of a request that came through already."""
@@ -61,13 +70,13 @@ class Gate:
     def generate(
         self, send: Callable[[], T], messages: Any, options: Mapping[str, Any], read: Callable[[Usage, T], None]
     ) -> T:
-        until = self._until()
-        for tries in range(self._provider.retries + 1):
+        until, retries = self._until(), self._provider.retries
+        for tries in range(retries + 1):
             permit = self._enter(Usage(messages, options, self._provider.expected_output_tokens), until)
             try:
                 answer = self._step(send)
             except BaseException as error:
-                _sleep(self._failed(permit, error, tries, until))
+                _sleep(self._failed(permit, error, tries, until, last=tries >= retries))
             else:
                 read(permit.usage, answer)
                 self._ended(permit)
@@ -81,8 +90,8 @@ class Gate:
         options: Mapping[str, Any],
         read: Callable[[Usage, T], None],
     ) -> Iterator[T]:
-        until = self._until()
-        for tries in range(self._provider.retries + 1):
+        until, retries = self._until(), self._provider.retries
+        for tries in range(retries + 1):
             permit = self._enter(Usage(messages, options, self._provider.expected_output_tokens), until)
             seen = False
             try:
@@ -96,7 +105,7 @@ class Gate:
                 self._ended(permit)
                 raise
             except BaseException as error:
-                _sleep(self._failed(permit, error, self._provider.retries if seen else tries, until))
+                _sleep(self._failed(permit, error, tries, until, last=seen or tries >= retries))
             else:
                 self._ended(permit)
                 return
@@ -128,13 +137,13 @@ class Gate:
         options: Mapping[str, Any],
         read: Callable[[Usage, T], None],
     ) -> T:
-        until = self._until()
-        for tries in range(self._provider.retries + 1):
+        until, retries = self._until(), self._provider.retries
+        for tries in range(retries + 1):
             permit = await self._aenter(Usage(messages, options, self._provider.expected_output_tokens), until)
             try:
                 answer = await self._astep(send)
             except BaseException as error:
-                await asyncio.sleep(self._failed(permit, error, tries, until))
+                await asyncio.sleep(self._failed(permit, error, tries, until, last=tries >= retries))
             else:
                 read(permit.usage, answer)
                 self._ended(permit)
@@ -148,8 +157,8 @@ class Gate:
         options: Mapping[str, Any],
         read: Callable[[Usage, T], None],
     ) -> AsyncIterator[T]:
-        until = self._until()
-        for tries in range(self._provider.retries + 1):
+        until, retries = self._until(), self._provider.retries
+        for tries in range(retries + 1):
             permit = await self._aenter(Usage(messages, options, self._provider.expected_output_tokens), until)
             chunks = send()
             seen = False
@@ -163,7 +172,7 @@ class Gate:
                 await chunks.aclose()  # type: ignore[attr-defined]  # generators are what models give
                 raise
             except BaseException as error:
-                await asyncio.sleep(self._failed(permit, error, self._provider.retries if seen else tries, until))
+                await asyncio.sleep(self._failed(permit, error, tries, until, last=seen or tries >= retries))
             else:
                 self._ended(permit)
                 return
@@ -212,8 +221,11 @@ class Gate:
         self._budget.settle(permit.call, permit.usage.total)
         self._tell(permit, calls.OK, permit.usage.counted)
 
-    def _failed(self, permit: Permit, error: BaseException, tries: int, until: float) -> float:
+    def _failed(self, permit: Permit, error: BaseException, tries: int, until: float, *, last: bool) -> float:
         """Seconds until the next try.
+
+        Args:
+            last: there is no other one.
 
         Raises:
             BaseException: the error itself, if there is none; ModelBusy, if the provider asks for more patience than
@@ -224,7 +236,7 @@ class Gate:
         self._budget.settle(permit.call, 0 if failure.unbilled else -1)
         self._budget.pause(failure.pause_s)
         self._tell(permit, failure.reason, {}, throttled=failure.pause_s > 0)
-        if not failure.again or tries >= self._provider.retries:
+        if not failure.again or last:
             raise error
         if max(failure.pause_s, failure.sleep_s) > until - time.monotonic():
             raise ModelBusy(self._budget.name, "paused", max(failure.pause_s, failure.sleep_s)) from error

@@ -35,7 +35,7 @@ class Models:
         self,
         providers: Mapping[str, Any],
         redis_url: str = "",
-        ca_path: str | None = None,
+        connection: Mapping[str, Any] | None = None,
         on_call: Callable[[Call], None] | None = None,
     ) -> None:
         """
@@ -43,7 +43,7 @@ class Models:
             ConfigError: something in the providers is wrong.
         """
         self._providers = read_providers(providers)
-        self._connection = Connection(redis_url, ca_path) if redis_url else None
+        self._connection = Connection(redis_url, connection) if redis_url else None
         self._on_call = on_call
         self._gates: dict[str, Gate] = {}
         self._made: dict[str, BaseChatModel] = {}
@@ -67,6 +67,22 @@ class Models:
             if not options:
                 self._made[name] = model
             return model
+
+    def change(self, providers: Mapping[str, Any]) -> None:
+        """Other providers from now on. Models that were made stay; their budgets, waits and retries are those that the
+        provider of their name has now.
+
+        Raises:
+            ConfigError: something in the providers is wrong; nothing is changed.
+        """
+        new = read_providers(providers)
+        with self._lock:
+            for name, gate in self._gates.items():
+                if name in new:
+                    gate.change(new[name])
+            same = [name for name in self._made if name in new and new[name].makes_what(self._providers[name])]
+            self._made = {name: self._made[name] for name in same}
+            self._providers = new
 
     def close(self) -> None:
         if self._connection is not None:
@@ -93,12 +109,18 @@ def from_environment() -> Models:
         "username": env.get("A2A_REDIS_USERNAME"),
         "password": env.get("REDIS_PASSWORD"),
         "use_tls": env.get("REDIS_USE_TLS") or False,
+        "ca_path": env.get("A2A_REDIS_CA_PATH") or None,
+        "cert_path": env.get("A2A_REDIS_CERT_PATH") or None,
+        "key_path": env.get("A2A_REDIS_KEY_PATH") or None,
     }
     try:
         redis = RedisConfig.model_validate(given)
     except ValueError:
-        raise ConfigError("REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_USE_TLS: one of them has a wrong form") from None
-    return Models(read_providers(file), redis.url(), env.get("A2A_REDIS_CA_PATH"))
+        raise ConfigError(
+            "REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_USE_TLS, A2A_REDIS_CERT_PATH with A2A_REDIS_KEY_PATH: "
+            "one of them has a wrong form"
+        ) from None
+    return Models(read_providers(file), redis.url(), redis.tls_options())
 
 
 def _make(name: str, provider: Provider, options: Mapping[str, Any]) -> BaseChatModel:

@@ -13,6 +13,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.llm.keys import PROVIDER_NAME
 
+# What has no part in making a model.
+_LIMITS = (
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrency",
+    "expected_output_tokens",
+    "max_wait_s",
+    "retries",
+)
+
 
 class Provider(BaseModel):
     """One provider: a model, where it is, and what the fleet may ask of it.
@@ -53,6 +63,11 @@ class Provider(BaseModel):
         if self.api_key_env and self.api_key_file:
             raise ValueError("api_key_env and api_key_file: one of them")
         return self
+
+    def makes_what(self, other: Provider) -> bool:
+        """Whether a model of the other one is as ours would be: only budgets, waits and retries may differ."""
+        limits = {name: getattr(self, name) for name in _LIMITS}
+        return other.model_copy(update=limits) == self
 
     @property
     def bounded(self) -> bool:
@@ -100,7 +115,8 @@ def _tables(value: Any) -> Any:
         raise ValueError(f"{value}: not valid TOML: {error}") from None
 
 
-Providers = Annotated[dict[Annotated[str, AfterValidator(_name)], Provider], BeforeValidator(_tables)]
+_Tables = dict[Annotated[str, AfterValidator(_name)], Provider]
+Providers = Annotated[_Tables, BeforeValidator(_tables, json_schema_input_type=str | _Tables)]
 _adapter: TypeAdapter[dict[str, Provider]] = TypeAdapter(Providers)
 
 

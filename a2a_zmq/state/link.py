@@ -20,6 +20,14 @@ from a2a_zmq.state.wire import Command, Wire, first_error, open_wire, pack, to_s
 _BYTES_PER_S: Final = 10_000_000
 
 
+def _named(command: Command) -> str:
+    """A command and its first key; Redis itself does not say which key somebody may not use."""
+    key = command[3:4] if command[0] == "EVAL" else command[1:2]
+    return " ".join(
+        part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in (command[0], *key)
+    )
+
+
 class Link:
     """Exchanges with one server over one connection, opened when first needed and again after an error."""
 
@@ -75,6 +83,9 @@ class Link:
                 raise
             if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):
                 wire.close()  # a replica now: the name may lead to the new primary already
+            for index, reply in enumerate(replies):
+                if isinstance(reply, Exception) and str(reply).startswith("NOPERM"):
+                    replies[index] = type(reply)(f"{reply} ({_named(commands[index])})")
             return replies
 
     async def ask(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:

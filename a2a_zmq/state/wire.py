@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import hiredis
 
 from a2a_zmq.config import RedisConfig
-from a2a_zmq.errors import StateError, StoreUnavailable
+from a2a_zmq.errors import ConfigError, StateError, StoreUnavailable
 
 Command = tuple[Any, ...]
 
@@ -182,12 +181,14 @@ async def open_wire(config: RedisConfig, name: str) -> Wire:
     wire = Wire()
     try:
         async with asyncio.timeout(config.connect_timeout_s):
-            await loop.create_connection(lambda: wire, config.host, config.port, ssl=_tls(config))
+            await loop.create_connection(lambda: wire, config.host, config.port, ssl=config.tls_context())
             commands = _greeting(config, name)
             replies = await wire.exchange(pack(commands), len(commands), config.connect_timeout_s) if commands else []
     except OSError as error:  # a refused certificate and a timeout are such, too
         wire.close()
         raise to_state_error(error) from error
+    except ConfigError as error:  # a file that was there at the start; it may come back
+        raise StoreUnavailable("connection", str(error)) from error
     except BaseException:
         wire.close()
         raise
@@ -196,12 +197,6 @@ async def open_wire(config: RedisConfig, name: str) -> Wire:
         wire.close()
         raise to_state_error(error_reply) from error_reply
     return wire
-
-
-def _tls(config: RedisConfig) -> ssl.SSLContext | None:
-    if not config.use_tls:
-        return None
-    return ssl.create_default_context(cafile=str(config.ca_path) if config.ca_path is not None else None)
 
 
 def _greeting(config: RedisConfig, name: str) -> list[Command]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from daemons.cli import fleet_commands, key_commands, lab_commands, task_commands
+from daemons.cli import config_commands, fleet_commands, key_commands, lab_commands, task_commands
 from daemons.cli.invocation import (
     EX_CONFIG,
     EX_FAILED,
@@ -53,6 +53,7 @@ app = typer.Typer(
 task_commands.register(app)
 fleet_commands.register(app)
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(config_commands.app, name="config")
 lab_commands.register(app)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2a_zmq.config import RedisConfig
+from a2a_zmq.errors import ConfigError, StateError
 from daemons.cli.findings import Check
 from daemons.cli.invocation import Invocation
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import redis
 
 CONNECT_TIMEOUT_S = 1.0
+RULES = "give it these rules (`ACL SETUSER`); `a2actl config acl` prints all that are needed"
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 PINGS = 20
 # Each write to the state costs one round trip, so this is on the way of every task.
@@ -28,31 +31,69 @@ def redis_checks(run: Invocation) -> list[Check]:
     """Reachable from here, and does it keep what it is told?"""
     import redis
     from redis.backoff import NoBackoff
+    from redis.exceptions import NoPermissionError
     from redis.retry import Retry
 
     config = run.settings.redis_config()
+    where = config.url(mask=True)
+    try:
+        config.tls_context()
+    except ConfigError as error:
+        return [Check("redis", False, f"{where}: {error}", "correct A2A_REDIS_CA_PATH, _CERT_PATH and _KEY_PATH")]
     connection = redis.Redis.from_url(
         config.url(),
         socket_timeout=CONNECT_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
-        **({"ssl_ca_certs": str(config.ca_path)} if config.ca_path else {}),
+        **config.tls_options(),
     )
-    where = config.url(mask=True)
     try:
         setting = _configured(connection)
-        found = [_settings(where, connection.info, setting), _latency(connection)]
+        found = [_settings(where, connection.info, setting), _latency(connection), _permissions(config)]
         pid = int(connection.info("server").get("process_id") or 0)
         if config.host in LOCAL_HOSTS and writes_to_removed(pid, setting("dir"), setting("appenddirname")):
             return [_removed(where, pid, setting("dir")), *found[1:]]
         return found
     except redis.AuthenticationError as error:
-        return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD")]
+        return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD and A2A_REDIS_USERNAME")]
+    except NoPermissionError as error:
+        return [Check("redis", False, f"{where}: {error}", RULES), _permissions(config)]
     except redis.RedisError as error:
-        fix = "start a2a-redis or your own Redis, or correct REDIS_HOST and REDIS_PORT"
-        return [Check("redis", False, f"{where}: {error}", fix)]
+        return [Check("redis", False, f"{where}: {error}", _fix(str(error), config))]
     finally:
         connection.close()
+
+
+def _fix(error: str, config: RedisConfig) -> str:
+    """What would mend a connection that does not come about."""
+    if "CERTIFICATE_VERIFY_FAILED" in error:
+        return "A2A_REDIS_CA_PATH names the authority of its certificate, and REDIS_HOST has to be a name in that one"
+    if config.use_tls and ("WRONG_VERSION_NUMBER" in error or "RECORD_LAYER_FAILURE" in error):
+        return "no TLS is spoken on that port: correct REDIS_PORT, or REDIS_USE_TLS=false"
+    hung_up = any(word in error.upper() for word in ("ALERT", "EOF OCCURRED", "RESET BY PEER", "CLOSED"))
+    if config.use_tls and hung_up:
+        return (
+            "it wants a certificate of ours, by an authority that it knows: A2A_REDIS_CERT_PATH and A2A_REDIS_KEY_PATH"
+        )
+    if hung_up:
+        return "if it speaks TLS on that port: REDIS_USE_TLS=true"
+    return "start a2a-redis or your own Redis, or correct REDIS_HOST and REDIS_PORT"
+
+
+def _permissions(config: RedisConfig) -> Check:
+    """May our user do what the fleet has to do?"""
+    import asyncio
+
+    from daemons.runtime import permissions
+
+    user = config.username or "default"
+    try:
+        lacks = asyncio.run(permissions.missing(config, permissions.ALL))
+    except StateError as error:
+        return Check("redis permissions", False, f"{user}: {error}", "see the line above")
+    if lacks:
+        return Check("redis permissions", False, f"the ACL user {user!r} lacks {' '.join(lacks)}", RULES)
+    return Check("redis permissions", True, f"the user {user!r} may do all that the fleet needs")
 
 
 def writes_to_removed(pid: int, directory: str | None, name: str | None) -> bool:

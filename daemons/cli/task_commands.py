@@ -39,7 +39,10 @@ def submit(
     ] = None,
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds that one attempt may take.")] = None,
-    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts before it counts as failed.")] = 3,
+    max_attempts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attempts before it counts as failed; by default as distributors are set: 3."),
+    ] = None,
     task_id: Annotated[str | None, typer.Option(help="Use this id; a known id is the same task.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key is the same task.")] = None,
     distributor: Annotated[str | None, typer.Option(help="Run it there only.")] = None,

@@ -59,6 +59,10 @@ class PlacementPolicy:
         self._open: Question | None = None
         self.wanted = False
 
+    def allow(self, timeout_s: float) -> None:
+        """It gets so long from now on."""
+        self._adviser.allow(timeout_s)
+
     def asks(self, now: float) -> bool:
         """Whether tasks for which there is a choice wait for the policy now."""
         if not self._adviser or self._adviser.rests(now):

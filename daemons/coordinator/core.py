@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -62,6 +63,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from daemons.runtime.reconfigured import Reconfigured, adopt
 
 EX_TEMPFAIL = 75  # sysexits.h: the supervisor starts us again, as a standby
 WELCOME_TYPES = 64  # a welcome is part of an answer of a few kilobytes
@@ -90,7 +92,7 @@ class CoordinatorCore:
         tracer: Tracer | None = None,
     ) -> None:
         self.agent_id = agent_id
-        self.config = config
+        self.config = config = replace(config)  # ours: it may change (see _reconfigured)
         self.desk = desk = Desk(agent_id, config, new_id, rng, meter, tracer=tracer)
         self.assigner = Assigner(desk)
         self.sync = Sync(desk)
@@ -151,6 +153,7 @@ class CoordinatorCore:
             Hint: self.sync.hinted,
             OwnershipGained: self.sync.gained,
             Consulted: self.assigner.policy.answered,
+            Reconfigured: self._reconfigured,
             OwnershipLost: self._ownership_lost,
             FenceMoved: self._fence_moved,
             StandsBy: self._stands_by,
@@ -368,6 +371,11 @@ class CoordinatorCore:
             self.desk.recent.put(task_id, result)
         if spans is not None:
             spans.durable(self.desk.staging.applied, now)
+
+    def _reconfigured(self, event: Reconfigured, now: Now) -> None:
+        adopt(self.config, event.config)
+        self._max_batch = self.config.batch_room()
+        self.assigner.policy.allow(self.config.policy_timeout_s)
 
     def _answered(self, event: QueryAnswer, now: Now) -> None:
         self.desk.questions.answered(event, now)

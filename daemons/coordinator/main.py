@@ -14,11 +14,21 @@ from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
 from daemons.runtime.launch import Daemon
 from daemons.runtime.policies import PolicyRunner
+from daemons.runtime.reconfigured import Reconfigured
 from daemons.runtime.serving import serve
 from daemons.runtime.shell import read_clock
 from daemons.runtime.stores import load_all, open_store
 from daemons.settings import CoordinatorSettings
-from daemons.settings_sources import load_or_exit
+from daemons.settings_sources import command_line
+
+
+def config_of(settings: CoordinatorSettings, *, has_policy: bool) -> CoordinatorConfig:
+    return CoordinatorConfig(
+        max_live_tasks=settings.max_live_tasks,
+        max_payload_bytes=settings.max_payload_bytes,
+        distributor_failover_s=settings.distributor_failover_s,
+        policy_timeout_s=settings.policy_timeout_ms / 1000 if has_policy else 0.0,
+    )
 
 
 async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
@@ -27,12 +37,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     store, leases = await open_store(daemon, settings)
     core = CoordinatorCore(
         settings.coordinator_id,
-        config=CoordinatorConfig(
-            max_live_tasks=settings.max_live_tasks,
-            max_payload_bytes=settings.max_payload_bytes,
-            distributor_failover_s=settings.distributor_failover_s,
-            policy_timeout_s=settings.policy_timeout_ms / 1000 if policy is not None else 0.0,
-        ),
+        config=config_of(settings, has_policy=policy is not None),
         new_id=daemon.new_id,
         rng=random.random,
         meter=daemon.meter,
@@ -41,6 +46,11 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
     daemon.add_hub(core, settings.hub_address())
     daemon.pages["/sd"] = lambda: core.targets(daemon.whereabouts(), read_clock())
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)
+
+    def use(new: CoordinatorSettings) -> None:
+        daemon.shell.event(Reconfigured(config_of(new, has_policy=policy is not None)))
+
+    daemon.reloader.use.append(use)
     if policy is not None:
         policy.attach(daemon)
 
@@ -54,7 +64,7 @@ async def open_coordinator(settings: CoordinatorSettings) -> Daemon:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return serve(load_or_exit(CoordinatorSettings, argv), Role.COORDINATOR, open_coordinator)
+    return serve(command_line(CoordinatorSettings, argv), Role.COORDINATOR, open_coordinator)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ class RetryBudgets:
     """The budgets of those task types that have retried lately; the others' are full."""
 
     def __init__(self, config: DistributorConfig) -> None:
-        per_s = config.retry_budget_per_s
-        self._policy = BudgetPolicy(
-            most=per_s * config.retry_budget_burst_s,
-            per_s=per_s,
-            per_success=config.retry_budget_share,
-            longest_s=config.retry_put_off_s,
-        )
+        self._policy = _policy_of(config)
         self._budgets: dict[str, Budget] = {}
+
+    def allow(self, config: DistributorConfig) -> None:
+        """Other budgets from now on; what was spent stays spent."""
+        self._policy = _policy_of(config)
 
     def charge(self, task_type: str, mono: float) -> float:
         """An attempt is to be repeated: seconds that this is put off, 0 within the budget."""
@@ -62,3 +60,12 @@ class RetryBudgets:
     def __bool__(self) -> bool:
         """Whether any type has retried lately."""
         return bool(self._budgets)
+
+
+def _policy_of(config: DistributorConfig) -> BudgetPolicy:
+    return BudgetPolicy(
+        most=config.retry_budget_per_s * config.retry_budget_burst_s,
+        per_s=config.retry_budget_per_s,
+        per_success=config.retry_budget_share,
+        longest_s=config.retry_put_off_s,
+    )

@@ -9,7 +9,7 @@ from typing import Final
 SUSPECT_DEATHS: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DistributorConfig:
     """What an operator or a test may want otherwise; the defaults suit one site with tens of workers.
 

@@ -79,6 +79,10 @@ class RetryPolicy:
         self._pending: list[Retry] = []
         self._open: list[Retry] = []
 
+    def allow(self, timeout_s: float) -> None:
+        """It gets so long from now on."""
+        self._adviser.allow(timeout_s)
+
     def consider(self, task: LiveTask, due: float, earliest: float, now: Now) -> float:
         """The next attempt of this task is to go out at ``due``: when it does if the policy has something to say."""
         adviser, memory = self._adviser, self._memory

@@ -12,6 +12,7 @@ The way of a task::
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -54,6 +55,7 @@ from daemons.runtime.contract import (
     StoreChanged,
     Undelivered,
 )
+from daemons.runtime.reconfigured import Reconfigured, adopt
 
 # What is said wrongly is answered only where somebody waits for an answer.
 _ANSWERED = frozenset({MessageType.REQUEST})
@@ -87,6 +89,7 @@ class DistributorCore:
             tracer: where spans go; None if nothing is traced.
         """
         self.agent_id = agent_id
+        config = replace(config)  # ours: it may change (see _reconfigured)
         memory = self._memory = Memory(agent_id, coordinator_id, config, meter)
         memory.spans = AttemptSpans(tracer) if tracer is not None else None
         stamps = Stamps()
@@ -118,6 +121,7 @@ class DistributorCore:
             DrainRequested: self._drain_requested,
             LocalCall: self._local_call,
             Consulted: outcomes.policy.answered,
+            Reconfigured: self._reconfigured,
         }
         self._actions: dict[tuple[Role, str], Callable[[Message, Now], None]] = {
             (Role.COORDINATOR, "assign_tasks"): self._intake.assign,
@@ -299,6 +303,12 @@ class DistributorCore:
         self._intake.cancel_read(now)
         name = "store_back" if event.available else "store_away"
         self._journal.note(now, "", name, {"reason": event.reason, "unrecorded": self._journal.unrecorded()})
+
+    def _reconfigured(self, event: Reconfigured, now: Now) -> None:
+        config = self._memory.config
+        adopt(config, event.config)
+        self._outcomes.budgets.allow(config)
+        self._outcomes.policy.allow(config.policy_timeout_s)
 
     def _query_answer(self, event: QueryAnswer, now: Now) -> None:
         if event.tag == AUDIT:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Become the server; returns only after ``--print-config`` or an error."""
     given = list(sys.argv[1:] if argv is None else argv)
     only_print = _PRINT in given
-    settings = _settings([_long_form(text) for text in given if text != _PRINT])
+    settings = _settings([long_form(text) for text in given if text != _PRINT])
     try:
         config = server_config(settings)
         config.check()
@@ -69,6 +69,8 @@ def server_config(settings: RedisServerSettings) -> ServerConfig:
     """
     if settings.redis_use_tls:
         raise ConfigError("REDIS_USE_TLS: the embedded server speaks no TLS; run a server of your own for that")
+    if settings.redis_username:
+        raise ConfigError("redis_username: the embedded server has the default user only; run one of your own for ACLs")
     password = settings.redis_password
     return ServerConfig(
         directory=settings.state_dir.absolute() / "redis",
@@ -94,7 +96,8 @@ def _become(server: ServerBinary, config: ServerConfig, prepared: Prepared) -> N
         raise ConfigError(f"{server.path}: cannot be run: {error.strerror}") from None
 
 
-def _long_form(text: str) -> str:
+def long_form(text: str) -> str:
+    """A flag under its setting's name."""
     name, equals, value = text.partition("=")
     return _SHORT.get(name, name) + equals + value
 

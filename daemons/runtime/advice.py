@@ -52,6 +52,11 @@ class Adviser:
         self._rest_until = -math.inf
         self._logged_at = -math.inf
 
+    def allow(self, timeout_s: float) -> None:
+        """Wait so long from now on, for the answer to an open question too."""
+        self._timeout_s = timeout_s
+        self.wait_s = timeout_s + GRACE_S
+
     def __bool__(self) -> bool:
         """Whether there is a policy."""
         return self._timeout_s > 0

@@ -19,6 +19,8 @@ def redis_settings(config: RedisConfig | None) -> dict[str, Any]:
         "redis_password": config.password,
         "redis_use_tls": config.use_tls,
         "redis_ca_path": config.ca_path,
+        "redis_cert_path": config.cert_path,
+        "redis_key_path": config.key_path,
     }
 
 

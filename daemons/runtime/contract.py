@@ -9,8 +9,8 @@ A role core is pure: no clock, no randomness of its own, no socket, no Redis. It
 4. ``supervise(step, now)`` for each of the five steps of the supervision graph, once a heartbeat interval.
 
 Ordering duties of whoever performs them: a batch's ``writes`` are all applied, in order, before any of its ``after``
-effects is performed; messages that the core had handled before the cut are acknowledged only after the batch is
-applied. A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
+effects is performed; messages that the core had handled before the cut are acknowledged only when the batch is applied.
+A batch whose store is unavailable is retried unchanged (same mutation ids); it is never dropped.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refu
 from a2a_zmq.streams import Chunk
 from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.exemplars import Exemplar
+from daemons.runtime.reconfigured import Reconfigured
 
 # ---------------------------------------------------------------- events
 
@@ -206,6 +207,7 @@ Event = (
     | Hint
     | QueryAnswer
     | Consulted
+    | Reconfigured
     | RunFinished
     | RunStarted
     | RunEvents

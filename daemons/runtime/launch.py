@@ -40,6 +40,7 @@ from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.own_nodes import OwnNodes
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
+from daemons.runtime.reload import Reloader
 from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell, read_clock
 from daemons.runtime.spooling import SpoolingStore
@@ -66,6 +67,7 @@ class Daemon:
 
     Attributes:
         meter, boot, new_id, tracer: for the role's core; no tracer where nothing is traced.
+        reloader: has the settings in use; ``settings`` are those of the start.
         steps: nodes of the user's for its supervision graph.
         pages: further pages of the health port, by path; to be set before :meth:`assemble`.
         shell: after :meth:`assemble`.
@@ -78,6 +80,7 @@ class Daemon:
         self.new_id = make_id_factory(os.urandom)
         self.log = logs.get_logger("launch")
         self.meter = PrometheusMeter(on_unknown=lambda what: self.log.error("bad_metric", what=what))
+        self.reloader = Reloader(settings, self.meter, self.log, lambda: read_clock().wall)
         self._role = role
         self._identity: Identity | None = None if keys.is_new(settings) else keys.own_identity(settings, role, self.log)
         self.meter.gauge("build_info", 1, agent=settings.agent_id, role=role.value, version=suite_version())
@@ -379,9 +382,10 @@ class Daemon:
             self._leave_now(EX_OK)
             return
         self.stopped_by = why
-        self.shell.event(DrainRequested(why, self.settings.drain_timeout_s))
+        timeout_s = self.reloader.settings.drain_timeout_s
+        self.shell.event(DrainRequested(why, timeout_s))
         # A core that cannot come to an end (Redis away, a run that resists) does not keep the host from going down.
-        self._loop.call_later(self.settings.drain_timeout_s + 2.0, self.drain, "drain timeout")
+        self._loop.call_later(timeout_s + 2.0, self.drain, "drain timeout")
 
     def leave(self, status: int, why: str) -> None:
         """End with this status without draining: another process is to take our place."""
@@ -398,7 +402,11 @@ class Daemon:
             self.shell.exit_status.set_result(status)
 
     def on_signals(self) -> None:
-        """SIGTERM and SIGINT drain, SIGHUP reloads keys."""
+        """SIGTERM and SIGINT drain, SIGHUP reloads keys and settings."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain, number.name)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _hang_up(self) -> None:
+        self._reload()
+        self.reloader.run()

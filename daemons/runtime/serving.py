@@ -20,7 +20,7 @@ from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
 from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.spool import SpoolBroken
 from daemons.settings import DaemonSettings, RedisUser
-from daemons.settings_sources import EX_CONFIG
+from daemons.settings_sources import EX_CONFIG, Sources
 
 EX_SOFTWARE: Final = 70
 EX_IOERR: Final = 74
@@ -32,8 +32,9 @@ GC_THRESHOLD: Final = 25_000
 S = TypeVar("S", bound=DaemonSettings)
 
 
-def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
+def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
     """Run a daemon process to its end; returns its exit status, with one clear line where it could not run."""
+    settings = sources.load_or_exit()
     logs.configure(
         role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
     )
@@ -47,6 +48,7 @@ def serve(settings: S, role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]
 
     async def main() -> int:
         daemon = await open_daemon(settings)
+        daemon.reloader.read = sources.load
         daemon.on_signals()
         if (trim := trim_function()) is not None:
             daemon.shell.chores.append(HeapTrimmer(trim).look)

@@ -16,7 +16,7 @@ from a2a_zmq.state.leases import RedisLeases
 from a2a_zmq.state.redis_store import RedisStore
 from a2a_zmq.state.section import RetentionPolicy
 from a2a_zmq.state.takeover import take_section
-from daemons.runtime import keys
+from daemons.runtime import keys, permissions
 from daemons.runtime.breaker import Breaker
 from daemons.runtime.launch import Daemon
 from daemons.runtime.shell import read_clock
@@ -29,16 +29,18 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
     """Store and leases, once Redis answers.
 
     Raises:
-        StoreUnavailable: it does not answer in time, or refuses us.
+        StoreUnavailable: it does not answer in time, or refuses us, or something that we need.
         SpoolBroken: what an earlier process kept cannot be read.
-        ConfigError: our keys are not acceptable, or cannot be made.
+        ConfigError: our keys are not acceptable, or cannot be made; a file for TLS cannot be used.
     """
     keys.make_directory(settings)
     config = settings.redis_config()
     policy = RetentionPolicy(result_ttl_s=float(settings.result_ttl_s))
     store = RedisStore(config, name=settings.agent_id, policy=policy)
     try:
+        config.tls_context()  # a file that is missing is not worth waiting
         await wait_for_store(store, settings.redis_wait_s, daemon.log)
+        await permissions.require(config, permissions.STATE)
         _ = daemon.identity  # a new agent's keys are made now that its other settings have proved good
     except BaseException:
         await store.close()
@@ -51,7 +53,15 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
         daemon.log.error("spool_damaged", set_aside=str(spool.damaged))
     enabled = partial(may_spool, daemon.identity, settings)
     rests = daemon.identity.role is Role.COORDINATOR  # it is where work comes in
-    return SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random, rests=rests), leases
+    spooling = SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random, rests=rests)
+
+    def use(new: OwnerSettings) -> None:
+        spool.limit = new.spool_max_mb * 1024 * 1024
+        spooling.refused = ""  # it is tried again with the next write
+        spooling.changed()
+
+    daemon.reloader.use.append(use)
+    return spooling, leases
 
 
 def may_spool(identity: Identity, settings: OwnerSettings) -> bool:

@@ -33,6 +33,10 @@ class Board:
         """All runs that have not ended."""
         return len(self.runs) + len(self.replaced)
 
+    def allow(self, async_slots: int) -> None:
+        """So many async runs at a time from now on; what runs goes on."""
+        self._queues.allow("async", async_slots)
+
     @property
     def waiting(self) -> int:
         """Runs that have not begun."""

@@ -11,7 +11,8 @@ attempts of a worker that dies are repeated elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.models import AgentStatus, LocalAgentState
@@ -38,6 +39,7 @@ from daemons.runtime.contract import (
     StopRun,
     Undelivered,
 )
+from daemons.runtime.reconfigured import Reconfigured, adopt
 from daemons.runtime.relaying import Relay
 from daemons.worker import reports
 from daemons.worker.board import Board
@@ -51,9 +53,6 @@ from daemons.worker.runs import Run, parse
 from daemons.worker.story import Story
 from daemons.worker.tally import Tally
 from daemons.worker.uplink import Uplink
-
-# LocalAgentState is for people: more than this many tasks or events nobody reads.
-SHOWN_TASKS: Final = 100
 
 
 class WorkerCore:
@@ -84,7 +83,7 @@ class WorkerCore:
         """
         self.agent_id = agent_id
         self.distributor_id = distributor_id
-        self._config = config
+        self._config = config = replace(config)  # ours: it may change
         named = task_types if isinstance(task_types, Mapping) else {name: TaskKind("async") for name in task_types}
         self._kinds = dict(named)
         self._labels = dict(labels or {})
@@ -138,6 +137,10 @@ class WorkerCore:
             return self._begin_drain(event.reason, event.deadline_s, now)
         elif isinstance(event, LocalCall):
             return self._local_call(event, now)
+        elif isinstance(event, Reconfigured):
+            adopt(self._config, event.config)
+            self._board.allow(self._config.async_slots)
+            self._credit.allow(self._config.max_limit)
         return []
 
     def executor_health(self, problem: str) -> None:
@@ -195,11 +198,7 @@ class WorkerCore:
         if run.kind:
             self._board.add(run)
             return
-        error = f"worker {self.agent_id} has no handler of task type {run.task_type!r}"
-        ended = RunFinished(
-            run.task_id, run.attempt, "failed", b"null", error, "unknown_task_type", False, now.wall, 0.0
-        )
-        effects += self._report(run, ended)
+        effects += self._report(run, reports.no_handler(run, self.agent_id, now.wall))
 
     def _cancel_tasks(self, message: Message, now: Now) -> list[Effect]:
         effects: list[Effect] = []
@@ -377,7 +376,7 @@ class WorkerCore:
             "ended": dict(self._tally.ended),
         }
         metadata = {"role": "worker", "distributor": self.distributor_id, "task_types": sorted(self._kinds)}
-        tasks = reports.shown(self._board.runs.values(), now.wall, SHOWN_TASKS)
+        tasks = reports.shown(self._board.runs.values(), now.wall)
         return self._story.state(now, self._status(), tasks, facts, metadata)
 
     def _status(self) -> AgentStatus:

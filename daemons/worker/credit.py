@@ -48,6 +48,10 @@ class Credit:
         self._last = -math.inf
         self.slots_ready: int | None = None
 
+    def allow(self, cap: int) -> None:
+        """Unfinished tasks that may be here at most, from now on."""
+        self._cap = max(cap, self._slots + 1)
+
     def finished(self, *, slotted: bool) -> None:
         """One more run has ended; one that took a slot?"""
         self._finished += 1

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.protocol.message import Role
+from daemons.runtime import permissions
 from daemons.runtime.launch import Daemon
+from daemons.runtime.reconfigured import Reconfigured
 from daemons.runtime.serving import serve
 from daemons.settings import WorkerSettings
-from daemons.settings_sources import load_or_exit
+from daemons.settings_sources import command_line
 from daemons.worker import graph
 from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
@@ -41,7 +44,7 @@ def checkpoints_of(settings: WorkerSettings) -> dict[str, Any]:
     redis = settings.redis_config()
     return {
         "url": redis.url(),
-        "ca_path": str(redis.ca_path) if redis.ca_path else None,
+        "connection": redis.tls_options(),
         "keep": settings.checkpoint_keep,
         "ttl_s": settings.checkpoint_ttl_s,
         "stream_bytes": settings.stream_max_kb * 1024,
@@ -65,7 +68,7 @@ def models_of(settings: WorkerSettings) -> dict[str, Any] | None:
     return {
         "providers": {name: each.model_dump(mode="json", exclude_defaults=True) for name, each in providers.items()},
         "redis_url": redis.url(),
-        "ca_path": str(redis.ca_path) if redis.ca_path else None,
+        "connection": redis.tls_options(),
     }
 
 
@@ -78,10 +81,32 @@ def runs_of(daemon: Daemon) -> Runs | None:
     return Runs(daemon.tracer)
 
 
+async def check_redis(settings: WorkerSettings, log: Any) -> None:
+    """See that Redis lets graphs and budgets do what they need. If it is away it may be back when they need it.
+
+    Raises:
+        StoreUnavailable: it does not let us.
+        ConfigError: a file for TLS cannot be used.
+    """
+    bounded = any(provider.bounded for provider in settings.llm_providers.values())
+    needs = (permissions.GRAPHS if settings.worker_graphs else ()) + (permissions.MODELS if bounded else ())
+    if not needs:
+        return
+    redis = settings.redis_config()
+    redis.tls_context()
+    try:
+        await permissions.require(redis, needs)
+    except StoreUnavailable as error:
+        if error.fatal:
+            raise
+        log.warning("redis_away", why=str(error))
+
+
 async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon = Daemon(settings, Role.WORKER)
     # Handlers are listed by a child process: user modules are never imported here.
     models = models_of(settings)
+    await check_redis(settings, daemon.log)
     forks = (
         ForkServer(list(settings.worker_graphs), traces=daemon.tracer is not None) if settings.worker_graphs else None
     )
@@ -114,11 +139,21 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     if forks is not None:
         daemon.on_exit.append(partial(asyncio.to_thread, forks.close))
     daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
+
+    def use(new: WorkerSettings) -> None:
+        nonlocal models
+        daemon.shell.event(Reconfigured(config_of(new)))
+        before, models = models, models_of(new)
+        if before != models:
+            executor.use_models(models or {**(before or {}), "providers": {}})
+
+    daemon.reloader.accepts = models_of
+    daemon.reloader.use.append(use)
     return daemon
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return serve(load_or_exit(WorkerSettings, argv), Role.WORKER, open_worker)
+    return serve(command_line(WorkerSettings, argv), Role.WORKER, open_worker)
 
 
 if __name__ == "__main__":

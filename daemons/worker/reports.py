@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -18,6 +18,8 @@ from daemons.runtime.contract import RunEvents, RunFinished, Send
 from daemons.worker.outgoing import Entry
 from daemons.worker.runs import RUNNING, Run
 
+# LocalAgentState is for people: more than this many tasks nobody reads.
+SHOWN_TASKS: Final = 100
 # The part of a time that stays the same for a second; formatting it anew for every result would cost more than the
 # result.
 _second: list[tuple[int, str]] = [(-1, "")]
@@ -91,6 +93,12 @@ def results(to: str, batch: list[Entry], credit: dict[str, int]) -> SendResults:
     return SendResults(to, MessageType.EVENT, payload, entries=batch)
 
 
+def no_handler(run: Run, agent_id: str, wall: float) -> RunFinished:
+    """The end of a run that cannot begin here."""
+    error = f"worker {agent_id} has no handler of task type {run.task_type!r}"
+    return RunFinished(run.task_id, run.attempt, "failed", b"null", error, "unknown_task_type", False, wall, 0.0)
+
+
 def refusal(to: str, message: Message, code: str, text: str) -> Send:
     """The ERROR answer to a request."""
     payload = {"action": message.action, "code": code, "message": text}
@@ -129,7 +137,7 @@ def local_failure(error: str) -> dict[str, Any]:
     return {"status": "failed", "result": None, "error": error}
 
 
-def shown(runs: Iterable[Run], wall: float, at_most: int) -> list[Task]:
+def shown(runs: Iterable[Run], wall: float, at_most: int = SHOWN_TASKS) -> list[Task]:
     """Some runs as the specification's tasks, without payloads."""
     now = datetime.fromtimestamp(wall, UTC)
     tasks: list[Task] = []

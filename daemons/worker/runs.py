@@ -112,6 +112,9 @@ class Queues:
         self._forgotten = 0  # runs in the queues that are not wanted any more
         self.held = 0
 
+    def allow(self, kind: str, capacity: int) -> None:
+        self._capacity[kind] = capacity
+
     def room(self, kind: str) -> int:
         return self._capacity[kind] - self._handed[kind]
 

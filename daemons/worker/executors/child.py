@@ -147,6 +147,9 @@ class Child:
             self._order.append((head[1], 0))
             self._wake()
             return
+        if head[0] == "models":
+            configure(**head[1], on_call=self._model_called)
+            return
         key = (head[1], head[2])
         if head[0] == "run":
             self._waiting[key] = Job(head, body)

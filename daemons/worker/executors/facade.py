@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq.llm import configure
+from a2a_zmq.llm.calls import Call
 from daemons.runtime.contract import Event, ModelCalled, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
@@ -69,7 +70,7 @@ class Executor:
         self._threads = ThreadRunner(config.thread_slots, config.max_result_bytes, self._report, runs)
         self._processes = ProcessPool(config, self._report, checkpoints, models, forks, hearing=Hearing(runs))
         if models is not None:  # of handlers that run in this process
-            configure(**models, on_call=lambda call: self._report([ModelCalled(call)]))
+            configure(**models, on_call=self._model_called)
 
     def start(self, run: StartRun) -> None:
         """Run this attempt; what becomes of it is delivered."""
@@ -110,6 +111,11 @@ class Executor:
         kinds = self._registry.kinds().values()
         self._processes.keep_warm([kind.reference for kind in kinds if kind.executor == PROCESS])
 
+    def use_models(self, models: dict[str, Any]) -> None:
+        """Chat models of all that is run, from now on."""
+        configure(**models, on_call=self._model_called)
+        self._processes.use_models(models)
+
     def problem(self) -> str:
         """Why runs cannot be relied on to run, "" if they can; for ``WorkerCore.executor_health``."""
         return self._processes.problem() or self._async.problem() or self._threads.problem()
@@ -133,6 +139,9 @@ class Executor:
         self._threads.close(CLOSE_WAIT_S)
 
     # ------------------------------------------------------------ from any thread
+
+    def _model_called(self, call: Call) -> None:
+        self._report([ModelCalled(call)])
 
     def _report(self, events: list[Event]) -> None:
         self._events.extend(events)

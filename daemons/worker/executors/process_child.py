@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -379,3 +379,9 @@ def exit_report(code: int, lines: list[str]) -> tuple[str, str, dict[str, Any]]:
     detail["signal"] = name
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""
     return f"its process was killed by {name}{hint}", "killed", detail
+
+
+def tell_all(children: Iterable[ChildProcess], head: list[Any]) -> None:
+    """Send all of them the same frame."""
+    for child in children:
+        child.send(head)

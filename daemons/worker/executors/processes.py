@@ -31,7 +31,7 @@ from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.pool_facts import RunTimes, Starts
 from daemons.worker.executors.pool_thread import PoolThread
-from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail
+from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail, tell_all
 from daemons.worker.executors.spares import Spares
 
 # A task that waits behind another this long while a child is free is taken back.
@@ -94,6 +94,11 @@ class ProcessPool:
         """Have a spare child from now on, with these handlers imported, also while nothing runs."""
         self._thread.post(lambda: self._spares.keep_warm(references))
 
+    def use_models(self, models: dict[str, Any]) -> None:
+        """Have children, those that are there and later ones, use these chat models from now on."""
+        self._options["models"] = models
+        self._thread.post(lambda: tell_all(self._children, ["models", models]))
+
     def problem(self) -> str:
         """Why no child can be started, "" if they can."""
         return self._starts.problem
@@ -134,7 +139,8 @@ class ProcessPool:
     def _end(self) -> None:
         for child in list(self._children):
             child.kill()
-            self._bury(child)
+            child.bury()
+        self._children.clear()
         self._jobs.clear()
         self._pending.clear()
         self._events = []
@@ -328,10 +334,8 @@ class ProcessPool:
         del self._jobs[(run.task_id, run.attempt)]
         if outcome == "completed":
             self._times.ended(run.task_type, execution_s)
-        else:
-            lines = child.lines_of(run.task_id, run.attempt)
-            if lines:
-                detail["log"] = tail([*detail.get("log", []), *lines])
+        elif lines := child.lines_of(run.task_id, run.attempt):
+            detail["log"] = tail([*detail.get("log", []), *lines])
         told = str(outcome), body, str(error), str(kind), bool(retryable), started_at, execution_s, detail
         self._events.append(RunFinished(run.task_id, run.attempt, *told))
         child.idle_since = self._used_at = time.monotonic()
@@ -347,7 +351,8 @@ class ProcessPool:
         """The child has ended, or its socket has: everything it still wrote was read before."""
         if child not in self._children:
             return
-        code = self._bury(child)
+        self._children.remove(child)
+        code = child.bury()
         if not child.ready:
             error, _, detail = exit_report(code, child.lines_of("", 0))
             self._start_failed(time.monotonic(), f"child process did not start: {error}", detail)
@@ -379,10 +384,6 @@ class ProcessPool:
         self._used_at = time.monotonic()
         self._spares.lost()
         self._events.append(endings.taken_along(job.run, report, job.stop_reason, self._used_at - job.given_at))
-
-    def _bury(self, child: ChildProcess) -> int:
-        self._children.remove(child)
-        return child.bury()
 
     def _start_failed(self, now: float, error: str, detail: dict[str, object]) -> None:
         if not self._starts.problem and (not self._pending or self._room() <= 0):

@@ -74,8 +74,8 @@ class GraphRunner:
     def __init__(self, options: dict[str, Any], max_bytes: int, runs: Runs | None = None) -> None:
         """
         Args:
-            options: of the store of checkpoints and streams (``url``, ``keep``, ``ttl_s``, ``stream_bytes``,
-                ``stream_ttl_s``); empty where there is none.
+            options: of the store of checkpoints and streams (``url``, ``connection``, ``keep``, ``ttl_s``,
+                ``stream_bytes``, ``stream_ttl_s``); empty where there is none.
             max_bytes: for what is reported besides a value, and for an event.
             runs: traces, where they are reported.
         """
@@ -255,8 +255,12 @@ class GraphRunner:
             from a2a_zmq.checkpoint import AsyncRedisSaver, Retention, ThreadClaims
 
             retention = Retention(keep=self._options["keep"], ttl_s=self._options["ttl_s"])
-            url = self._options["url"]
-            self._saver = AsyncRedisSaver.from_url(url, retention=retention, single_connection=True)
+            self._saver = AsyncRedisSaver.from_url(
+                self._options["url"],
+                retention=retention,
+                single_connection=True,
+                connection=self._options.get("connection"),
+            )
             self._saver.input_waits = False
             self._claims = ThreadClaims(self._saver)
         return self._saver, self._claims

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from a2a_zmq import llm
 from daemons.worker.builtin.python_source_stats import analyse_file
 
 # ------------------------------------------------------------ what works
@@ -222,3 +223,17 @@ def test_children_that_cannot_start_fail_their_runs_and_show_it(make_rig: Callab
 def test_a_task_that_is_to_run_apart_gets_a_process_whatever_its_handler_says(rig: Any, name: str) -> None:
     assert rig.value(name) == os.getpid()
     assert rig.value(name, metadata={"apart": True}) in rig.executor.child_pids()
+
+
+@pytest.mark.parametrize("name", ["model", "model-async"])
+def test_chat_models_that_change_are_known_to_whatever_runs_next(
+    rig: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm, "_process", llm._Process())
+    models = {"providers": {"fast": {"model": "m"}}, "redis_url": "", "connection": {}}
+    rig.executor.use_models(models)
+    assert "known: fast" in rig.value(name, task_id="one")
+    children = rig.executor.child_pids()
+    rig.executor.use_models({**models, "providers": {"slow": {"model": "m"}}})
+    assert "known: slow" in rig.value(name, task_id="two")
+    assert rig.executor.child_pids() == children, "no child was started anew for it"

@@ -83,7 +83,7 @@ def test_what_one_fork_was_told_of_chat_models_no_other_one_knows(server: ForkSe
     (tmp_path / "modelled.py").write_text("from a2a_zmq.llm import chat_model\nchat_model('slow')\n")
     file = tmp_path / "langgraph.json"
     file.write_bytes(orjson.dumps({"graphs": {"modelled": "./modelled.py:graph"}}))
-    models = {"providers": {"fast": {"model": "openai:gpt"}}, "redis_url": "", "ca_path": None}
+    models = {"providers": {"fast": {"model": "openai:gpt"}}, "redis_url": "", "connection": {}}
     told: list[list[str]] = []
     for forks in (None, server):
         assert forks is None or forks.wait_ready(START_S)

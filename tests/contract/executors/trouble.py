@@ -15,7 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import TaskContext, task
+from a2a_zmq.llm import chat_model
 
 Payload = dict[str, Any]
 
@@ -232,3 +234,21 @@ def logs(payload: dict[str, object], ctx: TaskContext) -> str:
     for number in range(int(str(payload.get("lines", 1)))):
         log.warning("line %s, password=hunter2", number)
     raise ValueError("so that the record has the last lines")
+
+
+def _model() -> str:
+    try:
+        chat_model("nobody")
+    except ConfigError as error:
+        return str(error)
+    raise AssertionError("there is no such provider")
+
+
+@task("model")
+def model(payload: Payload) -> str:
+    return _model()
+
+
+@task("model-async")
+async def model_async(payload: Payload) -> str:
+    return _model()

@@ -50,7 +50,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "failover",
         "history",
     }
-    for command in commands | {"keys", "doctor", "demo", "bench", "--json", "--address"}:
+    for command in commands | {"keys", "config", "doctor", "demo", "bench", "--json", "--address"}:
         assert command in text
 
 

@@ -34,7 +34,7 @@ def fleet(arguments: dict[str, Any]) -> Iterator[FleetClient]:
 def test_submit_and_result(fleet: FleetClient, coordinator: Any) -> None:
     handle = fleet.submit("noop", {"a": [1, "ä", None]}, priority=2, timeout_s=3)
     assert handle.task_id in coordinator.tasks
-    assert coordinator.tasks[handle.task_id]["metadata"] == {"priority": 2, "max_attempts": 3, "timeout_s": 3}
+    assert coordinator.tasks[handle.task_id]["metadata"] == {"priority": 2, "timeout_s": 3}
     assert handle.result(timeout=5) == {"a": [1, "ä", None]}
     assert handle.done()
     assert handle.record is not None

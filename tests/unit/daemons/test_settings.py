@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,29 +45,80 @@ def test_flags_go_before_environment_before_env_file_before_toml_before_default(
     assert settings.heartbeat_interval_ms == 200
 
 
-def test_the_specifications_environment_names_are_read(tmp_path: Path) -> None:
-    environ = {
-        "REDIS_HOST": "redis.example",
-        "REDIS_PORT": "6380",
-        "REDIS_DB": "2",
-        "REDIS_PASSWORD": "hunter2",
-        "REDIS_USE_TLS": "true",
-        "DISTRIBUTOR_ID": "gpu-7",
-        "COORDINATOR_ID": "coordinator-2",
-        "A2A_USE_MTLS": "true",
-        "A2A_CERT_PATH": "/keys/peers.json",
-        "A2A_KEY_PATH": "/keys/gpu-7.key",
-        "A2A_TOKEN_SECRET": "0123456789abcdef",
-    }
-    settings = load(DistributorSettings, environ=environ, directory=tmp_path)
+# What the specification's .env has, by its headings.
+SPECIFIED = {
+    "REDIS_HOST": "redis.example",
+    "REDIS_PORT": "6380",
+    "REDIS_DB": "2",
+    "REDIS_PASSWORD": "hunter2",
+    "REDIS_USE_TLS": "true",
+    "COORDINATOR_ID": "coordinator-2",
+    "DISTRIBUTOR_ID": "gpu-7",
+    "WORKER_ID": "gpu-7-1",
+    "A2A_USE_MTLS": "false",
+    "A2A_CERT_PATH": "/keys/peers.json",
+    "A2A_KEY_PATH": "/keys/gpu-7.key",
+    "A2A_TOKEN_SECRET": "0123456789abcdef",
+}
+
+
+def env_file(directory: Path, values: dict[str, str]) -> None:
+    (directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_each_name_of_the_specifications_env_file_is_honoured(tmp_path: Path, name: str) -> None:
+    pair = {"A2A_CERT_PATH", "A2A_KEY_PATH"}  # these two go together
+    given = pair if name in pair else {name}
+    setting = name.removeprefix("A2A_").lower()
+    readers = 0
+    for model in MODELS:
+        (tmp_path / ".env").unlink(missing_ok=True)
+        before = load(model, environ={}, directory=tmp_path)
+        env_file(tmp_path, {each: SPECIFIED[each] for each in given})
+        after = load(model, environ={}, directory=tmp_path)
+        changed = {
+            each for each in model.model_fields if each != "state_dir" and getattr(before, each) != getattr(after, each)
+        }
+        assert changed == (
+            {each.removeprefix("A2A_").lower() for each in given} if setting in model.model_fields else set()
+        )
+        readers += setting in model.model_fields
+    assert readers
+
+
+def test_the_specifications_env_file_configures_redis_and_messages(tmp_path: Path) -> None:
+    env_file(tmp_path, SPECIFIED)
+    settings = load(DistributorSettings, environ={}, directory=tmp_path)
     redis, a2a = settings.redis_config(), settings.a2a_config()
     assert redis.url() == "rediss://:hunter2@redis.example:6380/2"
     assert (settings.agent_id, settings.coordinator_id) == ("gpu-7", "coordinator-2")
     assert (a2a.agent_id, a2a.cert_path, a2a.key_path) == ("gpu-7", Path("/keys/peers.json"), Path("/keys/gpu-7.key"))
-    assert a2a.use_mtls
+    assert not a2a.use_mtls
     assert a2a.token_secret is not None
     assert "hunter2" not in repr(settings)
     assert "0123456789abcdef" not in repr(settings)
+
+
+def test_the_specifications_env_file_as_it_stands_there_is_valid(tmp_path: Path) -> None:
+    given = {
+        "REDIS_HOST": "localhost",
+        "REDIS_PORT": "6379",
+        "REDIS_DB": "0",
+        "REDIS_PASSWORD": "",
+        "REDIS_USE_TLS": "false",
+        "COORDINATOR_ID": "coordinator-1",
+        "DISTRIBUTOR_ID": "distributor-1",
+        "WORKER_ID": "worker-1",
+        "A2A_USE_MTLS": "false",
+        "A2A_CERT_PATH": "/path/to/cert.pem",
+        "A2A_KEY_PATH": "/path/to/key.pem",
+        "A2A_TOKEN_SECRET": "your-secret-token",
+    }
+    assert set(given) == set(SPECIFIED)
+    env_file(tmp_path, given)
+    for model in MODELS:
+        load(model, environ={}, directory=tmp_path)
 
 
 def test_an_empty_variable_is_one_that_is_not_set(tmp_path: Path) -> None:
@@ -90,6 +140,9 @@ def test_an_empty_variable_is_one_that_is_not_set(tmp_path: Path) -> None:
         (WorkerSettings, {"A2A_HEARTBEAT_INTERVAL_MS": "400"}, ["heartbeat_interval_ms", "400, 500, 800"]),
         (WorkerSettings, {"A2A_DEAD_AFTER_MS": "500"}, ["suspect_after_ms < dead_after_ms"]),
         (WorkerSettings, {"A2A_KEY_PATH": "/k"}, ["cert_path and key_path go together"]),
+        (WorkerSettings, {"A2A_REDIS_KEY_PATH": "/k"}, ["redis_cert_path and redis_key_path go together"]),
+        (WorkerSettings, {"A2A_REDIS_CA_PATH": "/c"}, ["redis_ca_path is for TLS", "nothing is encrypted"]),
+        (WorkerSettings, {"A2A_REDIS_USERNAME": "a2a"}, ["redis_username needs redis_password"]),
         (CoordinatorSettings, {"A2A_LEASE_TTL_MS": "600"}, ["lease_ttl_ms (600)", "heartbeat_interval_ms (200)"]),
         (CoordinatorSettings, {"A2A_USE_MTLS": "no", "A2A_BIND": "tcp://*:5550"}, ["use_mtls=false", "tcp://*:5550"]),
         (CoordinatorSettings, {"A2A_LOG_FORMAT": "xml"}, ["A2A_LOG_FORMAT", "'json'"]),
@@ -258,23 +311,6 @@ def test_any_text_is_a_value_or_a_one_line_error(values: dict[str, str]) -> None
     except ConfigError as error:
         message = str(error)
     assert "\n" not in message
-
-
-@pytest.mark.parametrize("model", [CoordinatorSettings, DistributorSettings, WorkerSettings])
-def test_shipped_toml_files_show_every_setting_and_its_default(
-    model: type[Settings], repository: Path, tmp_path: Path
-) -> None:
-    path = repository / "config" / f"{model.role}.toml"
-    load(model, config=path, environ={}, directory=tmp_path)
-    shown = "\n".join(line[1:] for line in path.read_text(encoding="utf-8").splitlines() if line[:2].strip("#"))
-    values = tomllib.loads("\n".join(line for line in shown.splitlines() if " = " in line and not line.startswith(" ")))
-    assert set(values) == set(model.model_fields)
-    for name, field in model.model_fields.items():
-        if field.default is not None and field.default_factory is None and field.default not in ((), {}):
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
-            assert values[name] == default, name
-        description = field.description or ""
-        assert f"# {description[:1].upper()}{description[1:]}.\n#{name} = " in path.read_text(encoding="utf-8"), name
 
 
 def test_reference_in_the_documentation_is_up_to_date(repository: Path) -> None:

@@ -107,3 +107,11 @@ def test_all_keys_of_a_provider_are_in_one_slot_and_in_the_documentation(reposit
     text = (repository / "docs" / "state.md").read_text(encoding="utf-8")
     for kind in keys.KEY_CLASSES:
         assert f"`{kind.pattern.replace('TAG', '{llm:PROVIDER}')}` | {kind.redis_type} |" in text
+
+
+def test_only_limits_may_differ_for_a_model_to_stay() -> None:
+    provider = Provider(model="m", requests_per_minute=3, base_url="http://here")
+    for limit in ("requests_per_minute", "tokens_per_minute", "concurrency", "expected_output_tokens", "retries"):
+        assert provider.model_copy(update={limit: 7}).makes_what(provider), limit
+    for other in ({"model": "n"}, {"base_url": "http://there"}, {"options": {"temperature": 0}}, {"api_key_env": "K"}):
+        assert not provider.model_copy(update=other).makes_what(provider), other

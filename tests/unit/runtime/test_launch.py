@@ -255,6 +255,27 @@ def test_sighup_reads_keys_again(host: Host, wait_until: WaitUntil) -> None:
     assert process.wait(10) == EX_OK
 
 
+def test_sighup_changes_how_much_is_logged(host: Host, wait_until: WaitUntil) -> None:
+    KeyDirectory(host.keys).init({"worker-1": Role.WORKER, "distributor-1": Role.DISTRIBUTOR})
+    file = host.home / "worker.toml"
+    file.write_text("")
+    process = host.start("worker", "--config", "worker.toml")
+    wait_until(lambda: '"event":"started"' in host.said, "the worker has started", timeout_s=15.0)
+
+    def hang_up(text: str, until: str, times: int) -> None:
+        file.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: host.said.count(until) == times, f"{until} stands in the log {times} times")
+
+    hang_up('log_level = "error"\n', '"event":"settings_reloaded"', 1)
+    hang_up('log_level = "error"\nworker_slots = 0\n', '"event":"settings_not_reloaded"', 1)
+    hang_up('log_level = "info"\nworker_slots = 7\n', '"event":"settings_reloaded"', 2)
+    hang_up('log_level = "info"\nworker_slots = 7\n', '"event":"settings_kept"', 2)
+    assert "worker_slots in" in host.said
+    process.terminate()
+    assert process.wait(10) == EX_OK
+
+
 # ---------------------------------------------------------------- metrics
 
 
