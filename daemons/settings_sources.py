@@ -80,7 +80,7 @@ def load(
 def load_or_exit(model: type[S], argv: Sequence[str] | None = None) -> S:
     """Settings from the command line and all other sources; a wrong one ends the process: one line, status 78, or 2
     where the command line itself is not understood."""
-    parser = _parser(model)
+    parser = command_line(model)
     given = vars(parser.parse_args(argv))
     config = given.pop("config")
     try:
@@ -114,7 +114,8 @@ class _Setting(argparse.Action):
         setattr(namespace, _SPELLED, {**spelled, self.dest: option_string})
 
 
-def _parser(model: type[Settings]) -> _Parser:
+def command_line(model: type[Settings]) -> _Parser:
+    """The parser of a daemon's command line."""
     parser = _Parser(
         prog=f"a2a-{model.role}",
         description=f"The a2a-zmq {model.role}. Precedence: flags, environment, .env, TOML file, default.",

@@ -17,7 +17,7 @@ from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.clock import parse_iso
 from daemons.cli.fleet import LocalFleet, wait_until
 from daemons.cli.interrupts import private_fleet
-from daemons.cli.output import print_table
+from daemons.cli.output import print_words
 
 PARTS = ("idle", "latency", "throughput", "depth", "kill")
 SHALLOW = 1_000
@@ -251,4 +251,6 @@ def print_report(report: dict[str, Any]) -> None:
         rows.append(("killed worker's tasks run elsewhere, ms", text))
     machine = report["machine"]
     title = f"{report['fleet']['workers']} workers, {machine['cpus']} processors, Python {machine['python']}"
-    print_table(("measurement", "value"), rows, title=title)
+    print_words(title, indent="  ")
+    for name, value in rows:
+        print_words(f"{name}: {value}", indent="  ")

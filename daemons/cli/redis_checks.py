@@ -20,6 +20,25 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 PINGS = 20
 # Each write to the state costs one round trip, so this is on the way of every task.
 SLOW_PING_S = 0.02
+LEAST_VERSION = (7, 0)
+# One of each kind of command that the state, its scripts, and the hints are made of.
+NEEDED = (
+    ("GET", "lease:{shared:coordinator}"),
+    ("SET", "lease:{shared:coordinator}", "x"),
+    ("HSET", "tasks:{shared:coordinator}", "x", "x"),
+    ("HSCAN", "tasks:{shared:coordinator}", "0"),
+    ("UNLINK", "dead:{shared:coordinator}"),
+    ("PEXPIRE", "results:{shared:coordinator}:0", "1"),
+    ("ZADD", "dead:{shared:coordinator}", "1", "x"),
+    ("XADD", "history:{shared:coordinator}", "*", "x", "x"),
+    ("EVAL", "return 1", "0"),
+    ("WATCH", "shared:coordinator"),
+    ("MULTI",),
+    ("SCAN", "0"),
+    ("INFO",),
+    ("PUBLISH", "events:{shared:coordinator}", "x"),
+    ("SUBSCRIBE", "events:{shared:coordinator}"),
+)
 # Redis refuses writes at its limit; from here on somebody should look.
 FULL_PART = 0.9
 
@@ -41,13 +60,16 @@ def redis_checks(run: Invocation) -> list[Check]:
     where = config.url(mask=True)
     try:
         setting = _configured(connection)
-        found = [_settings(where, connection.info, setting), _latency(connection)]
+        found = [_settings(where, connection.info, setting), _latency(connection), _access(connection, where, setting)]
         pid = int(connection.info("server").get("process_id") or 0)
         if config.host in LOCAL_HOSTS and writes_to_removed(pid, setting("dir"), setting("appenddirname")):
             return [_removed(where, pid, setting("dir")), *found[1:]]
         return found
-    except redis.AuthenticationError as error:
-        return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD")]
+    except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+        return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD (and A2A_REDIS_USERNAME)")]
+    except redis.exceptions.NoPermissionError as error:
+        fix = "let it PING and INFO, or let the doctor act as a user who may (A2A_REDIS_USERNAME)"
+        return [Check("redis", True, f"{where}: not looked at: {error}", fix)]
     except redis.RedisError as error:
         fix = "start a2a-redis or your own Redis, or correct REDIS_HOST and REDIS_PORT"
         return [Check("redis", False, f"{where}: {error}", fix)]
@@ -95,6 +117,35 @@ def _configured(connection: redis.Redis) -> Callable[[str], str | None]:
     return get
 
 
+def _access(connection: redis.Redis, where: str, setting: Callable[[str], str | None]) -> Check:
+    """Who we are there, whether that is enough, and whether everybody else is let in as well."""
+    import redis
+
+    name = "redis access"
+    try:
+        user = str(connection.acl_whoami())
+        refused = [command[0] for command in NEEDED if _refusal(connection, user, command)]
+        default: Any = connection.acl_getuser("default")
+        open_to_all = "nopass" in default.get("flags", ())
+    except redis.ResponseError as error:
+        return Check(name, True, f"its access rules are not shown to us: {error}")
+    if refused:
+        fix = f"`ACL SETUSER {user} ~* &* +@all -@dangerous +info +scan`, or let the fleet use another user"
+        return Check(name, False, f"{where}: user {user} may not {', '.join(dict.fromkeys(refused))}", fix)
+    bound = (setting("bind") or "").split()
+    far = [address for address in bound if address.lstrip("-") not in LOCAL_HOSTS] if bound else ["all addresses"]
+    if open_to_all and far and setting("protected-mode") == "no":
+        fix = "`requirepass` (and REDIS_PASSWORD), or `bind 127.0.0.1`: who can write there can forge tasks and results"
+        return Check(name, False, f"{where}: listens on {', '.join(far)}, and asks nobody for a password", fix)
+    return Check(name, True, f"user {user} may do what the fleet needs")
+
+
+def _refusal(connection: redis.Redis, user: str, command: tuple[str, ...]) -> bool:
+    """Would the server refuse it? (``ACL DRYRUN`` says OK, or why not.)"""
+    answer: Any = connection.execute_command("ACL", "DRYRUN", user, *command)  # type: ignore[no-untyped-call]  # has none
+    return answer not in (b"OK", "OK")
+
+
 def _latency(connection: redis.Redis) -> Check:
     took: list[float] = []
     for _ in range(PINGS):
@@ -105,6 +156,12 @@ def _latency(connection: redis.Redis) -> Check:
     text = f"PING takes {middle * 1000:.2f} ms (median of {PINGS}), at most {max(took) * 1000:.2f} ms"
     fix = "run Redis nearer to the coordinator and the distributors; look for slow commands (SLOWLOG GET) and swapping"
     return Check("redis latency", middle < SLOW_PING_S, text, fix if middle >= SLOW_PING_S else "")
+
+
+def _number(version: Any) -> tuple[int, ...]:
+    """A version to compare. (Valkey tells which Redis it is like.)"""
+    parts = str(version or "").split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else (0, 0)
 
 
 def _settings(where: str, info: Callable[[], Any], setting: Callable[[str], str | None]) -> Check:
@@ -122,6 +179,11 @@ def _settings(where: str, info: Callable[[], Any], setting: Callable[[str], str 
             False,
             f"{where}: evicts keys ({policy})",
             "`maxmemory-policy noeviction`: state must not be evicted",
+        )
+    if _number(found.get("redis_version")) < LEAST_VERSION:
+        needed = ".".join(map(str, LEAST_VERSION))
+        return Check(
+            "redis", False, f"{where}: {version} is too old", f"install Redis {needed}, or Valkey, or newer ones"
         )
     sync = setting("appendfsync") or "?"
     for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):

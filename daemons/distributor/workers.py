@@ -6,6 +6,8 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from a2a_zmq.tasks import COMPLETED, FAILED
+
 if TYPE_CHECKING:
     from daemons.distributor.memory import LiveTask
 
@@ -44,13 +46,17 @@ class Worker:
         torn: tasks to blame if it turns out that it was dead as its connection was lost, and whether that was
             the trial of one.
         given: tasks it ever got; evens out the choice between equally loaded workers.
+        done, failed: runs that it reported, by how they ended; they took ``run_s`` seconds in all, and ``stay_s`` from
+            their dispatch to their report.
     """
 
     __slots__ = (
         "agent_id",
         "blocked_until",
         "cancels",
+        "done",
         "draining",
+        "failed",
         "ghosts",
         "given",
         "graphs",
@@ -63,11 +69,13 @@ class Worker:
         "number",
         "progress_at",
         "restarted",
+        "run_s",
         "running",
         "slot_limit",
         "slot_types",
         "slots",
         "slots_ready",
+        "stay_s",
         "suspect",
         "task_types",
         "torn",
@@ -97,7 +105,8 @@ class Worker:
         self.inventory: Any = None
         self.restarted = False
         self.cancels: dict[tuple[str, int], bool] = {}
-        self.given = 0
+        self.given = self.done = self.failed = 0
+        self.run_s = self.stay_s = 0.0
         self.trial: LiveTask | None = None
         self.torn: list[tuple[LiveTask, bool]] = []
         self.version = ""
@@ -128,6 +137,18 @@ class Worker:
         if task.task_id not in self.held:
             self._slot(task)
         self.held[task.task_id] = task
+
+    def ran(self, outcome: Any, took: Any, stay_s: float) -> None:
+        """A run ended here, and was worth a report."""
+        if outcome == COMPLETED:
+            self.done += 1
+        elif outcome == FAILED:
+            self.failed += 1
+        else:  # stopped, moved, put off, or waiting for an answer: says nothing of how long such runs take
+            return
+        self.stay_s += stay_s
+        if isinstance(took, (int, float)):
+            self.run_s += took
 
     def drop(self, task: LiveTask) -> None:
         """It does not hold this task any more, if it did."""
