@@ -41,8 +41,9 @@ def status_lines(fleet: Json, width: int | None) -> list[Line]:
         if not one.get("up") and one.get("away_s") is not None:
             lines += wrap([Cell(_away(one), STYLES["down"])], width)
     counts = fleet.get("tasks") or {}
-    listed = SEPARATOR.join(f"{number:,} {name}" for name, number in counts.items()) or "none yet"
-    lines += wrap([Cell(f"tasks: {listed} (ended ones since this coordinator's start)")], width)
+    listed = _listed([Cell(f"{number:,} {name}") for name, number in counts.items()]) or [Cell("none yet")]
+    told = Cell(" (ended ones since this coordinator's start)")
+    lines += wrap([Cell("tasks: "), *listed, told], width, whole=True)
     if letters := coordinator.get("dead_letters"):
         lines += wrap([Cell(f"dead letters: {letters:,}", STYLES["waiting"]), Cell(" (a2actl tasks --dead)")], width)
     return lines
@@ -108,7 +109,7 @@ SORTS: Final[dict[str, Callable[[Json], Any]]] = {
     "load": lambda row: -(row["queued"] or 0) - (row["held"] or 0) - (row["running"] or 0),
     "latency": lambda row: -(row["stay_s"] or row["run_s"] or 0),
 }
-HELP: Final = "q quit  s sort  r reverse  p pause  ↑↓ scroll"
+HELP: Final = "q quit  s sort: {}  r reverse  p pause  ↑↓ scroll"
 
 
 @dataclass
@@ -141,7 +142,7 @@ def top_lines(picture: Json, view: View, width: int | None, height: int | None) 
     shown = body[view.first : view.first + room]
     hidden = len(body) - len(shown)
     more = f"  {view.first + 1}-{view.first + len(shown)} of {len(body)} lines" if hidden else ""
-    foot = Cell(cut(f"{HELP}{more}", width or 200), "dim")
+    foot = Cell(cut(f"{HELP.format(view.sort)}{more}", width or 200), "dim")
     blank: list[Line] = [[] for _ in range(room - len(shown))]
     return [*lines, [], *head, *shown, *blank, [foot]]
 
@@ -170,17 +171,22 @@ def _top_head(picture: Json, view: View, width: int | None) -> list[Line]:
         Cell(f" over {picture['interval_s']:.1f} s" if picture["interval_s"] else "", "dim"),
     ]
     lines += wrap(speed, width)
-    counts = [Cell("tasks: " + SEPARATOR.join(f"{count:,} {name}" for name, count in tasks.items()))]
+    counts = [Cell(f"{count:,} {name}") for name, count in tasks.items()]
     if coordinator["inbox"]:
-        counts.append(Cell(f", {coordinator['inbox']:,} in the inbox", STYLES["waiting"]))
+        counts.append(Cell(f"{coordinator['inbox']:,} in the inbox", STYLES["waiting"]))
     if coordinator["dead_letters"]:
-        counts.append(Cell(f", {coordinator['dead_letters']:,} dead letters", STYLES["waiting"]))
-    lines += wrap(counts, width)
+        counts.append(Cell(f"{coordinator['dead_letters']:,} dead letters", STYLES["waiting"]))
+    lines += wrap([Cell("tasks: "), *_listed(counts)], width, whole=True)
     if view.paused:
         lines += [[Cell("paused (p goes on)", STYLES["paused"])]]
     if view.note:
         lines += wrap([Cell(view.note, STYLES["down"])], width)
     return lines
+
+
+def _listed(cells: Sequence[Cell]) -> list[Cell]:
+    """With commas between them, which lines end and never begin with."""
+    return [*(Cell(f"{cell.text}{SEPARATOR}", cell.style) for cell in cells[:-1]), *cells[-1:]]
 
 
 def _rate(value: float | None) -> str:
@@ -191,7 +197,7 @@ def _rate(value: float | None) -> str:
 
 def _top_row(row: Json) -> list[Any]:
     worker = row["role"] == "worker"
-    slots = f"{row['in_slots']}/{row['slots']}" if row["in_slots"] is not None and row["slots"] else row["slots"]
+    slots = f"{row['slots_taken']}/{row['slots']}" if row["slots_taken"] is not None and row["slots"] else row["slots"]
     failing = Cell(_rate(row["failed_per_s"]), STYLES["failed"] if row["failed_per_s"] else "")
     return [
         ("  " if worker else "") + str(row["id"]),

@@ -66,12 +66,13 @@ def seconds(text: str | None, option: str) -> float | None:
 def fetch(
     client: FleetClient, status: str | None, task_type: str | None, *, dead: bool, limit: int, wanted: TaskFilter
 ) -> TaskPage:
-    """One page, or with ``all`` what has not ended and what has, together."""
+    """One page, or with ``all`` the newest of what has not ended and what has, together."""
     if status != ALL:
         return client.tasks(status=status, task_type=task_type, dead=dead, limit=limit, **wanted)
     names: list[str | None] = [None, *(name for name in TRANSITIONS if name in TERMINAL)]
-    pages = [client.tasks(status=name, task_type=task_type, limit=limit, **wanted) for name in names]
-    found = [record for page in pages for record in page.tasks]
+    asked: TaskFilter = {**wanted, "newest": True}
+    pages = [client.tasks(status=name, task_type=task_type, limit=limit, **asked) for name in names]
+    found = sorted((record for page in pages for record in page.tasks), key=SORTS["newest"], reverse=True)
     total = sum(page.total for page in pages)
     return TaskPage(found[:limit], max(total, len(found)), pages[-1].since, any(page.partial for page in pages))
 
@@ -83,7 +84,7 @@ def ordered(page: TaskPage, sort: str | None) -> TaskPage:
     return page._replace(tasks=sorted(page.tasks, key=SORTS[sort], reverse=sort == "newest"))
 
 
-def print_tasks(page: TaskPage, *, status: str | None, dead: bool) -> None:
+def print_tasks(page: TaskPage, *, status: str | None, dead: bool, limit: int = PAGE) -> None:
     """The table for a terminal, and a line that says what its numbers mean."""
     wall = time.time()
     if not page.tasks:
@@ -92,18 +93,18 @@ def print_tasks(page: TaskPage, *, status: str | None, dead: bool) -> None:
         output.print_table(LETTER_COLUMNS, [_letter(record, wall) for record in page.tasks])
     else:
         output.print_table(TASK_COLUMNS, [_task(record, wall) for record in page.tasks])
-    for line in _meaning(page, status=status, dead=dead):
+    for line in _meaning(page, status=status, dead=dead, limit=limit):
         output.print_words(line)
 
 
-def _meaning(page: TaskPage, *, status: str | None, dead: bool) -> Sequence[str]:
+def _meaning(page: TaskPage, *, status: str | None, dead: bool, limit: int) -> Sequence[str]:
     lines = []
     if page.since and status != ALL:
         since = f"since the coordinator was started ({output.local_time(page.since)})"
         lines.append(f"the newest {len(page.tasks):,} that are kept; {page.total:,} {status} {since}")
     elif page.tasks:
         lines.append(f"{len(page.tasks):,} of {page.total:,}{' or more' if page.partial else ''}")
-    if page.partial:
+    if page.partial and len(page.tasks) < limit:
         lines.append("not every task was looked at: name a type, an owner or a distributor to see others")
     if dead and page.tasks:
         lines.append(

@@ -169,8 +169,8 @@ def control_page() -> str:
     page.section(
         "description",
         "Submits work to a fleet, looks at it, and operates it. Answers are tables on a terminal, lines of any length "
-        "in a pipe, and with --json one JSON object on a line, which a2actl schema COMMAND describes. What fails is one "
-        "line on standard error.",
+        "in a pipe, and one JSON object on a line with --json, which a2actl schema COMMAND describes. What fails is "
+        "one line on standard error.",
     )
     page.section("global options", "They may stand anywhere on the line.")
     page.items(global_options())

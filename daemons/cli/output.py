@@ -29,8 +29,10 @@ def is_dumb() -> bool:
 
 
 def width() -> int | None:
-    """Columns of the terminal on standard output; None if that is none: the lines of a pipe are as long as they are."""
-    return size()[0] if sys.stdout.isatty() else None
+    """Columns for a line on standard output, where that is a terminal: all but the last, at which some terminals wrap.
+    None if it is none: the lines of a pipe are as long as they are.
+    """
+    return size()[0] - 1 if sys.stdout.isatty() else None
 
 
 def size() -> tuple[int, int]:

@@ -91,6 +91,7 @@ def _site_row(site: Json, workers: list[_Worker], seconds: float) -> Json:
     known = seconds > 0 and bool(runs)
     totals = {name: sum(each[name] for each in runs) for name in ("done", "failed", "run_s", "stay_s")}
     live = [worker for worker in workers if worker.up]
+    running = sum(_number(worker.load.get("running")) for worker in live)
     return {
         "id": site.get("id"),
         "role": "distributor",
@@ -99,8 +100,8 @@ def _site_row(site: Json, workers: list[_Worker], seconds: float) -> Json:
         "queued": _number(site.get("pending")),
         "waiting": _number(site.get("waiting")),
         "held": sum(_number(worker.load.get("held")) for worker in live),
-        "running": _number(site.get("in_progress")),
-        "in_slots": sum(_number(worker.load.get("in_slots")) for worker in live),
+        "running": running if any(worker.load for worker in live) else _number(site.get("in_progress")),
+        "slots_taken": sum(worker.slots_taken() or 0 for worker in live),
         "slots": site.get("slots") if site.get("up") else 0,
         **_speeds(totals if known else None, seconds),
     }
@@ -131,6 +132,10 @@ class _Worker:
             return "suspect"
         return "busy" if self.load.get("running") else "idle" if self.load else "up"
 
+    def slots_taken(self) -> int | None:
+        """Its slots that are in use: of the tasks that it holds, those that take one may be more."""
+        return min(_number(self.load.get("in_slots")), _number(self.entry.get("slots"))) if self.load else None
+
     def row(self, seconds: float) -> Json:
         return {
             "id": self.entry.get("id"),
@@ -141,7 +146,7 @@ class _Worker:
             "waiting": None,
             "held": self.load.get("held"),
             "running": self.load.get("running"),
-            "in_slots": self.load.get("in_slots"),
+            "slots_taken": self.slots_taken(),
             "slots": self.entry.get("slots"),
             **_speeds(self.grown if seconds > 0 else None, seconds),
         }

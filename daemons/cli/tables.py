@@ -213,9 +213,12 @@ def _facts(texts: list[tuple[str, Cell]], width: int) -> list[Line]:
     return [*lines, line] if line else lines
 
 
-def wrap(parts: Sequence[Cell], width: int | None, *, indent: str = INDENT) -> list[Line]:
+def wrap(parts: Sequence[Cell], width: int | None, *, indent: str = INDENT, whole: bool = False) -> list[Line]:
     """Words to lines, of which all but the first are indented; words are never broken, nor are spaces within a part
     that has none.
+
+    Args:
+        whole: the parts are not broken, either.
     """
     if width is None:
         return [list(parts)]
@@ -223,7 +226,7 @@ def wrap(parts: Sequence[Cell], width: int | None, *, indent: str = INDENT) -> l
     line: Line = []
     used = 0
     for part in parts:
-        for word in _words(part.text):
+        for word in [part.text] if whole else _words(part.text):
             size = width_of(word)
             if used and used + width_of(word.rstrip()) > width and word.strip():
                 lines.append(_trimmed(line))

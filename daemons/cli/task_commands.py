@@ -228,7 +228,7 @@ def tasks(
     page = listing.ordered(page, sort.value if sort is not None else None)
     since = {"since": page.since} if page.since else {}
     shown = {"tasks": page.tasks, "total": page.total, "partial": page.partial, **since}
-    run.show(shown, lambda: listing.print_tasks(page, status=status, dead=dead))
+    run.show(shown, lambda: listing.print_tasks(page, status=status, dead=dead, limit=limit))
 
 
 def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:

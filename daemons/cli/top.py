@@ -99,7 +99,7 @@ def _watch(client: FleetClient, first: Sample, view: View, interval_s: float) ->
                     found = picture(*sampler.samples)
                 view.note = _note(sampler)
                 columns, lines = output.size()
-                screen.show(top_lines(found, view, columns, lines))
+                screen.show(top_lines(found, view, columns - 1, lines))
                 until = time.monotonic() + 1.0
                 before = sampler.samples, sampler.error
                 while time.monotonic() < until and (sampler.samples, sampler.error) == before:

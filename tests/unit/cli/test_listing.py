@@ -96,13 +96,20 @@ class Pages:
     """A client with one task of each status."""
 
     def tasks(self, *, status: str | None, task_type: str | None, limit: int, **wanted: Any) -> TaskPage:
-        assert wanted == {"owner": "reports"}
-        return TaskPage([record(status or "live")], 5, "2026-01-02T03:04:05Z" if status else "", status == "failed")
+        assert wanted == {"owner": "reports", "newest": True}
+        times = {"completed": 9.0, "abandoned": 5.0}
+        created = iso(times.get(status or "live", 7.0))
+        return TaskPage(
+            [record(status or "live", created_at=created)],
+            5,
+            "2026-01-02T03:04:05Z" if status else "",
+            status == "failed",
+        )
 
 
 def test_all_statuses_are_several_questions(capsys: pytest.CaptureFixture[str]) -> None:
     wanted: TaskFilter = {"owner": "reports"}
     page = listing.fetch(cast(FleetClient, Pages()), "all", None, dead=False, limit=3, wanted=wanted)
-    assert [each["task_id"] for each in page.tasks] == ["live", "completed", "failed"]
+    assert [each["task_id"] for each in page.tasks] == ["completed", "live", "failed"]
     assert (page.total, page.partial) == (20, True)
     assert "3 of 20 or more" in shown(capsys, page, status="all")

@@ -30,7 +30,7 @@ def test_counts_become_rates_and_means() -> None:
     whole, w1, w2 = found["agents"]
     assert (w1["done_per_s"], w1["run_s"], w1["stay_s"]) == (20.0, pytest.approx(0.05), pytest.approx(0.1))
     assert (w2["done_per_s"], w2["failed_per_s"], w2["run_s"]) == (0.0, 1.0, 0.0)
-    assert (whole["done_per_s"], whole["failed_per_s"], whole["running"], whole["held"]) == (20.0, 1.0, 16, 10)
+    assert (whole["done_per_s"], whole["failed_per_s"], whole["running"], whole["held"]) == (20.0, 1.0, 4, 10)
 
 
 def test_the_first_look_has_counts_and_no_rates() -> None:
