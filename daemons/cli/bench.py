@@ -18,6 +18,7 @@ from a2a_zmq.clock import parse_iso
 from daemons.cli.fleet import LocalFleet, wait_until
 from daemons.cli.interrupts import private_fleet
 from daemons.cli.output import print_words
+from daemons.cli.progress import Busy
 
 PARTS = ("idle", "latency", "throughput", "depth", "kill")
 SHALLOW = 1_000
@@ -70,7 +71,8 @@ def run_bench(parts: tuple[str, ...], sizes: Sizes, *, quiet: bool) -> dict[str,
         for part in PARTS:
             if part in parts:
                 say(f"measuring: {part} …")
-                report |= measures[part]()
+                with Busy(f"measuring: {part}", enabled=not quiet):
+                    report |= measures[part]()
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -67,16 +68,26 @@ def headline(coordinator: Json, store: str) -> list[Cell]:
 
 def _status_rows(sites: Sequence[Json]) -> list[list[Any]]:
     rows: list[list[Any]] = []
-    for one in sites:
+    for one in sorted(sites, key=_by_name):
         state = styled(one.get("status") if one.get("up") else "down")
-        counts = [one.get("pending"), one.get("in_progress"), one.get("waiting"), one.get("slots", "")]
+        counts = [_count(one.get(name)) for name in ("pending", "in_progress", "waiting", "slots")]
         rows.append([one.get("id"), state, *counts, one.get("suite"), ""])
-        for worker in one.get("workers") or ():
+        for worker in sorted(one.get("workers") or (), key=_by_name):
             labels = ",".join(f"{name}={text}" for name, text in (worker.get("labels") or {}).items())
             up = styled("up" if worker.get("up") else "down")
             row = [f"  {worker.get('id')}", up, "", "", "", worker.get("slots"), worker.get("version"), labels]
             rows.append(row)
     return rows
+
+
+def _by_name(agent: Json) -> list[Any]:
+    """worker-2 comes before worker-10."""
+    parts = re.split(r"(\d+)", str(agent.get("id")))
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""
 
 
 def _away(one: Json) -> str:
@@ -104,7 +115,7 @@ TOP_COLUMNS: Final = (
 )
 # By what agents may be ordered: what is highest first, but for names.
 SORTS: Final[dict[str, Callable[[Json], Any]]] = {
-    "agent": lambda row: str(row["id"]),
+    "agent": _by_name,
     "rate": lambda row: -(row["done_per_s"] or 0) - (row["failed_per_s"] or 0),
     "load": lambda row: -(row["queued"] or 0) - (row["held"] or 0) - (row["running"] or 0),
     "latency": lambda row: -(row["stay_s"] or row["run_s"] or 0),
@@ -204,9 +215,9 @@ def _top_row(row: Json) -> list[Any]:
         styled(row["state"]),
         _rate(row["done_per_s"]),
         failing,
-        "" if row["queued"] is None else f"{row['queued']:,}",
-        "" if row["held"] is None else f"{row['held']:,}",
-        "" if row["running"] is None else f"{row['running']:,}",
+        _count(row["queued"]),
+        _count(row["held"]),
+        _count(row["running"]),
         slots,
         milliseconds(row["run_s"]),
         milliseconds(row["stay_s"]),

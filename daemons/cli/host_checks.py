@@ -126,7 +126,7 @@ def running(proc: Path = PROC) -> Iterator[Running]:
 
 def role_of(arguments: list[bytes]) -> str:
     """The role that a command line starts (as a script, or with ``-m``), "" if it starts none."""
-    texts = [each.decode(errors="replace") for each in arguments[:4]]
+    texts = [each.decode(errors="replace") for each in arguments[:6]]
     for role in ROLES:
         script = any(text.rpartition("/")[2] == f"a2a-{role}" for text in texts[:2])
         if script or ("-m", f"daemons.{role}.main") in pairwise(texts):

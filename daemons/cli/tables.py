@@ -98,7 +98,7 @@ def lay_out(columns: Sequence[Column], rows: Iterable[Sequence[Any]], width: int
     while (found := _fitted(columns, natural, shown, width)) is None:
         spare = max(shown, key=lambda number: columns[number].spare)
         if not columns[spare].spare:
-            return _stacked(columns, cells, shown, below, width)
+            return _stacked(columns, cells, below, width)
         shown.remove(spare)
     return _lines(columns, cells, found, below, width)
 
@@ -179,12 +179,11 @@ def _line(columns: Sequence[Column], row: dict[int, Cell], widths: dict[int, int
     return line
 
 
-def _stacked(
-    columns: Sequence[Column], cells: list[list[Cell]], inside: list[int], below: list[int], width: int
-) -> list[Line]:
+def _stacked(columns: Sequence[Column], cells: list[list[Cell]], below: list[int], width: int) -> list[Line]:
     """No table fits: the key first, whole (a terminal wraps a line that is longer than it, and copies it as one), the
     rest below it with its names.
     """
+    inside = [number for number in range(len(columns)) if number not in below]
     key = next((number for number in inside if columns[number].key), inside[0])
     lines: list[Line] = []
     for row in cells:

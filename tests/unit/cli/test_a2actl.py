@@ -49,6 +49,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "drain",
         "failover",
         "history",
+        "top",
+        "completion",
+        "schema",
     }
     for command in commands | {"keys", "doctor", "demo", "bench", "--json", "--address"}:
         assert command in text
@@ -82,6 +85,12 @@ def test_help_loads_nothing_that_is_slow() -> None:
         (["submit", "noop", "--file", "-", "--payload", "{}"], 2, "--file"),
         (["submit", "noop", "--file", "missing.jsonl", "--address", "tcp://127.0.0.1:1"], 78, "missing.jsonl"),
         (["tasks", "--status", "lost"], 2, "no status"),
+        (["tasks", "--older", "soon"], 2, "no time span"),
+        (["tasks", "--dead", "--status", "all"], 2, "--dead"),
+        (["tasks", "--limit", "5000"], 2, "--limit"),
+        (["top", "--sort", "colour"], 2, "--sort"),
+        (["top", "--interval", "0"], 2, "--interval"),
+        (["completion", "tcsh"], 2, "tcsh"),
         (["bench", "--only", "everything"], 2, "no part"),
         (["--address", "localhost", "status"], 78, "localhost"),
         (["status", "--config", "missing.toml"], 78, "missing.toml"),

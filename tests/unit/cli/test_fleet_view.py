@@ -89,6 +89,12 @@ def test_every_order_can_be_asked_for_and_keeps_workers_with_their_distributor()
     assert order("latency") == ["d1", "w-a", "w-b", "d2", "w-c"]
 
 
+def test_names_with_numbers_are_in_the_order_of_their_numbers() -> None:
+    shown = fleet(site("d-1", *(worker(f"w-{number}") for number in (10, 2, 1))))
+    for lines in (status_lines(shown, 80), top_lines(picture(None, Sample(shown, 1.0)), View(), 80, None)):
+        assert [line.split()[0] for line in texts(lines) if line.startswith("  w-")] == ["w-1", "w-2", "w-10"]
+
+
 def test_trouble_is_said_above_the_table() -> None:
     found = picture(None, Sample(FLEETS["plain"], 1.0))
     lines = texts(top_lines(found, View(note="no news for 5 s: nothing answers", paused=True), 80, 24))
