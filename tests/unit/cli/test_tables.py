@@ -55,7 +55,7 @@ def test_an_id_that_is_wider_than_the_terminal_stands_alone_and_whole() -> None:
     lines = laid(80, (long, "noop", 1, "w", "why"))
     assert long in lines
     assert_fits(lines, 80)
-    assert "    type noop  tries 1" in lines
+    assert "    type noop  tries 1  where w" in lines
 
 
 def test_what_a_terminal_would_obey_is_shown_and_not_sent() -> None:
