@@ -167,6 +167,7 @@ def print_report(report: dict[str, Any]) -> None:
         title="Standard library, totals",
         right="files,lines,code lines,functions,classes,complexity,unparsable",
     )
+    print()
     print_table(
         (
             Column("file", key=True),
@@ -180,6 +181,7 @@ def print_report(report: dict[str, Any]) -> None:
         ],
         title="The most complex files",
     )
+    print()
     print_table(
         ("worker", "files", "share"),
         [(name, count, f"{count / report['files']:.1%}") for name, count in report["workers"].items()],

@@ -20,7 +20,7 @@ def _of(*pairs: tuple[str, str]) -> tuple[Example, ...]:
 EXAMPLES: Final[dict[str, tuple[Example, ...]]] = {
     "submit": _of(
         ("a2actl submit noop", "one task; prints its id"),
-        ("""a2actl submit compute --payload '{"operation": "sum", "numbers": [1, 2]}' --wait""", "and its result"),
+        ("""a2actl submit compute --payload '{"operation":"sum","numbers":[1,2]}' --wait""", "and its result"),
         ("a2actl submit --file tasks.jsonl --wait --json", "many tasks, one JSON object a line"),
         ("""a2actl submit graph:research --payload '{"input": {}}' --stream""", "a graph, live"),
     ),

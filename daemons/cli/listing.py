@@ -138,7 +138,7 @@ def _letter(record: Record, wall: float) -> list[Any]:
         told.get("attempt", ""),
         ", ".join(workers_of(record)),
         exit_of(told.get("detail")),
-        output.age(record.get("completed_at"), wall),
+        f"{output.age(record.get('completed_at'), wall)} ago" if record.get("completed_at") else "",
         Cell(output.short(record.get("error"), ERROR_CHARS), output.STYLES["failed"]),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -70,6 +71,18 @@ def test_help_loads_nothing_that_is_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert "LOADED []" in done.stdout
+
+
+def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemons.cli.main", "submit", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"updates, custom, messages, values" in b" ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(
