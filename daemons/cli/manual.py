@@ -111,7 +111,7 @@ def _entries(group: Any, context: Any, prefix: str) -> Iterator[Entry]:
             continue
         arguments = [_metavar(param) for param in command.params if param.param_type_name == "argument"]
         usage = " ".join([PROGRAM, path, *(["[OPTIONS]"] if len(command.params) > len(arguments) else []), *arguments])
-        yield Entry(path, usage, _paragraphs(command.help), _options(command), EXAMPLES[path])
+        yield Entry(path, usage, _paragraphs(command.help), _options(command), EXAMPLES.get(path, ()))
 
 
 def _paragraphs(text: str | None) -> list[str]:
@@ -220,17 +220,13 @@ def daemon_page(model: type[Settings]) -> str:
 
 def markdown() -> str:
     """What docs/cli.md has of options, exit statuses and commands."""
-    parts = [
-        "## Options of every command\n",
-        "They may stand anywhere on the line.\n",
-        _table("option", global_options()),
-    ]
-    parts += ["## Exit status\n", _table("status", EXIT_STATUS)]
+    head = "## Options of every command\n\nThey may stand anywhere on the line.\n"
+    parts = [head, _table("option", global_options()), "## Exit status\n", _table("status", EXIT_STATUS)]
     for entry in commands():
         parts += [f"## {entry.path}\n", "```text", entry.usage, "```\n", *(f"{each}\n" for each in entry.paragraphs)]
         if entry.options:
             parts.append(_table("option", entry.options))
-        width = max(len(example.line) for example in entry.examples)
+        width = max((len(example.line) for example in entry.examples), default=0)
         parts += ["```text", *(f"{each.line:<{width}}    # {each.purpose}" for each in entry.examples), "```\n"]
     return "\n".join(parts)
 
