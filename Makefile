@@ -7,10 +7,12 @@ STAMP := $(VENV)/.installed
 PYTHON_BIN := $(BIN)/python
 # PYTHON=/path/to/python3 chooses the interpreter; by default the first from 3.11 on that can make an environment.
 SEEDS ?= 1000
+# Where built man pages and completions go; packages take them from there.
+MANDIR ?= build/man
 # Test files that run at a time.
 PROCESSES ?= 2
 
-.PHONY: help venv demo test check lint format bench simulate mutants chaos chaos-report soak clean
+.PHONY: help venv demo test check lint format man bench simulate mutants chaos chaos-report soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +26,7 @@ help:
 	@echo "make chaos     ten minutes of kills, freezes, partitions and Redis outages under load, each promise measured"
 	@echo "make soak      half an hour at half of the highest rate: memory of each daemon and of Redis, every key's retention"
 	@echo "make format    format the code and fix what can be fixed"
+	@echo "make man       man pages and shell completions of a2actl and the daemons, below MANDIR=$(MANDIR)"
 	@echo "make venv      only make $(VENV)"
 	@echo "make clean     remove $(VENV) and what tools left"
 	@echo
@@ -52,6 +55,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+man: $(STAMP)
+	$(PYTHON_BIN) -m daemons.cli.manual $(MANDIR)
 
 bench: $(STAMP)
 	$(PYTHON_BIN) -m benchmarks.micro $(ARGS)

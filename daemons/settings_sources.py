@@ -106,17 +106,17 @@ class Sources(Generic[S]):
         try:
             return self.load()
         except ConfigError as error:
-            _parser(self.model).fail(EX_CONFIG, str(error))
+            parser_of(self.model).fail(EX_CONFIG, str(error))
 
 
 def command_line(model: type[S], argv: Sequence[str] | None = None) -> Sources[S]:
     """The sources that a program's command line names; one that is not understood ends the process: status 2."""
-    return _sources(model, vars(_parser(model).parse_args(argv)))
+    return _sources(model, vars(parser_of(model).parse_args(argv)))
 
 
 def parse_flags(model: type[S], argv: Sequence[str]) -> tuple[Sources[S], list[str]]:
     """The same of another program's command line, and flags that that one would not understand."""
-    known, unknown = _parser(model).parse_known_args(argv)
+    known, unknown = parser_of(model).parse_known_args(argv)
     return _sources(model, vars(known)), [each for each in unknown if each.startswith("-")]
 
 
@@ -156,7 +156,8 @@ class _Setting(argparse.Action):
         setattr(namespace, _SPELLED, {**spelled, self.dest: option_string})
 
 
-def _parser(model: type[Settings]) -> _Parser:
+def parser_of(model: type[Settings]) -> _Parser:
+    """The parser of a daemon's command line."""
     parser = _Parser(
         prog=f"a2a-{model.role}",
         description=f"The a2a-zmq {model.role}. Precedence: flags, environment, .env, TOML file, default.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from a2a_zmq.client import requests
 from a2a_zmq.client.entries import Asked
-from a2a_zmq.client.requests import UNSET, Ask, HistoryEvent, TaskPage
+from a2a_zmq.client.requests import UNSET, Ask, HistoryEvent, TaskFilter, TaskPage
 from a2a_zmq.tasks import Record
 
 
@@ -23,15 +23,23 @@ class FleetRequests(ABC):
         """The task's full record, live or finished; None if the fleet does not know it."""
         return requests.record_of(self._ask(requests.get(task_id)))
 
-    def status(self) -> dict[str, Any]:
-        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``."""
-        return requests.without_action(self._ask(requests.status()))
+    def status(self, *, load: bool = False) -> dict[str, Any]:
+        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``; with ``load`` also
+        what each worker does (``load``: ``running``, ``held``, and counters, of which two answers tell the rates)."""
+        return requests.without_action(self._ask(requests.status(load=load)))
 
     def tasks(
-        self, *, status: str | None = None, task_type: str | None = None, dead: bool = False, limit: int = 100
+        self,
+        *,
+        status: str | None = None,
+        task_type: str | None = None,
+        dead: bool = False,
+        limit: int = 100,
+        **wanted: Unpack[TaskFilter],
     ) -> TaskPage:
-        """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
-        return requests.page_of(self._ask(requests.tasks(status, task_type, limit, dead=dead)))
+        """Tasks of the fleet, without payloads and results: unfinished ones, or with the ``status`` of ended ones the
+        newest of these; ``dead`` lists the dead letters. Further conditions: :class:`TaskFilter`."""
+        return requests.page_of(self._ask(requests.tasks(status, task_type, limit, dead=dead, wanted=wanted)))
 
     def explain(self, task_id: str) -> dict[str, Any] | None:
         """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in
@@ -101,15 +109,23 @@ class AsyncFleetRequests(ABC):
         """The task's full record, live or finished; None if the fleet does not know it."""
         return requests.record_of(await self._ask(requests.get(task_id)))
 
-    async def status(self) -> dict[str, Any]:
-        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``."""
-        return requests.without_action(await self._ask(requests.status()))
+    async def status(self, *, load: bool = False) -> dict[str, Any]:
+        """The fleet: ``coordinator``, ``distributors``, ``tasks`` (number by status), ``store``; with ``load`` also
+        what each worker does (``load``: ``running``, ``held``, and counters, of which two answers tell the rates)."""
+        return requests.without_action(await self._ask(requests.status(load=load)))
 
     async def tasks(
-        self, *, status: str | None = None, task_type: str | None = None, dead: bool = False, limit: int = 100
+        self,
+        *,
+        status: str | None = None,
+        task_type: str | None = None,
+        dead: bool = False,
+        limit: int = 100,
+        **wanted: Unpack[TaskFilter],
     ) -> TaskPage:
-        """Tasks of the fleet, without payloads and results; ``dead`` lists the dead letters."""
-        return requests.page_of(await self._ask(requests.tasks(status, task_type, limit, dead=dead)))
+        """Tasks of the fleet, without payloads and results: unfinished ones, or with the ``status`` of ended ones the
+        newest of these; ``dead`` lists the dead letters. Further conditions: :class:`TaskFilter`."""
+        return requests.page_of(await self._ask(requests.tasks(status, task_type, limit, dead=dead, wanted=wanted)))
 
     async def explain(self, task_id: str) -> dict[str, Any] | None:
         """Where a task stands and why, how it got there, and who holds what; None if it is unknown. Its members are in

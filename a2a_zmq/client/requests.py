@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 import orjson
 
@@ -19,12 +19,33 @@ class TaskPage(NamedTuple):
     """Some tasks of a list: records without payload and result, and how many tasks match in all.
 
     ``since`` is "" unless ``total`` counts only what ended since then (ISO 8601), when the coordinator was started; the
-    list may have more, from before.
+    list may have more, from before. ``partial``: not every task was looked at, so more may match.
     """
 
     tasks: list[Record]
     total: int
     since: str = ""
+    partial: bool = False
+
+
+class TaskFilter(TypedDict, total=False):
+    """Which tasks a list is to have, besides their status and type.
+
+    Attributes:
+        distributor, worker: where they are, or ended.
+        owner: identity of the client that submitted them.
+        text: in their id, type, error or question; case does not count.
+        older_s, newer_s: submitted at least, or at most, so many seconds ago.
+        newest: of unfinished tasks the newest, not the oldest.
+    """
+
+    distributor: str
+    worker: str
+    owner: str
+    text: str
+    older_s: float
+    newer_s: float
+    newest: bool
 
 
 class HistoryEvent(NamedTuple):
@@ -52,12 +73,14 @@ def explain(task_id: str) -> Ask:
     return Ask("explain", {"task_id": checked_task_id(task_id)})
 
 
-def status() -> Ask:
-    return Ask("fleet_status", {})
+def status(*, load: bool) -> Ask:
+    return Ask("fleet_status", {"load": True} if load else {})
 
 
-def tasks(status_: str | None, task_type: str | None, limit: int, *, dead: bool) -> Ask:
-    payload: dict[str, Any] = {"limit": limit}
+def tasks(
+    status_: str | None, task_type: str | None, limit: int, *, dead: bool, wanted: TaskFilter | None = None
+) -> Ask:
+    payload: dict[str, Any] = {"limit": limit, **(wanted or {})}
     if status_ is not None:
         if status_ not in TRANSITIONS:
             raise InvalidTask(f"status must be one of {', '.join(TRANSITIONS)}, not {status_!r}")
@@ -145,7 +168,8 @@ def record_of(answer: dict[str, Any]) -> Record | None:
 
 def page_of(answer: dict[str, Any]) -> TaskPage:
     found = list(answer.get("tasks") or ())
-    return TaskPage(found, int(answer.get("total", len(found))), str(answer.get("since") or ""))
+    total, since = int(answer.get("total", len(found))), str(answer.get("since") or "")
+    return TaskPage(found, total, since, answer.get("partial") is True)
 
 
 def events_of(answer: dict[str, Any]) -> list[HistoryEvent]:

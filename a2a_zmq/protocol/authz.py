@@ -42,6 +42,7 @@ REQUESTS: dict[tuple[Role, Role], tuple[str, ...]] = {
         "resync",
         "drain",
         "explain",
+        "load",
         "audit",
     ),
     (Role.DISTRIBUTOR, Role.WORKER): ("assign_tasks", "cancel_tasks", "drain"),

@@ -17,7 +17,8 @@ from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.clock import parse_iso
 from daemons.cli.fleet import LocalFleet, wait_until
 from daemons.cli.interrupts import private_fleet
-from daemons.cli.output import print_table
+from daemons.cli.output import print_words
+from daemons.cli.progress import Busy
 
 PARTS = ("idle", "latency", "throughput", "depth", "kill")
 SHALLOW = 1_000
@@ -70,7 +71,8 @@ def run_bench(parts: tuple[str, ...], sizes: Sizes, *, quiet: bool) -> dict[str,
         for part in PARTS:
             if part in parts:
                 say(f"measuring: {part} …")
-                report |= measures[part]()
+                with Busy(f"measuring: {part}", enabled=not quiet):
+                    report |= measures[part]()
     return report
 
 
@@ -251,4 +253,6 @@ def print_report(report: dict[str, Any]) -> None:
         rows.append(("killed worker's tasks run elsewhere, ms", text))
     machine = report["machine"]
     title = f"{report['fleet']['workers']} workers, {machine['cpus']} processors, Python {machine['python']}"
-    print_table(("measurement", "value"), rows, title=title)
+    print_words(title, indent="  ")
+    for name, value in rows:
+        print_words(f"{name}: {value}", indent="  ")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import shutil
 import socket
 import sqlite3
-import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,99 +13,46 @@ from typing import Any
 from a2a_zmq.clock import parse_iso
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import A2AError, ConfigError
+from daemons.cli import host_checks
 from daemons.cli.findings import Check
 from daemons.cli.invocation import Invocation
+from daemons.cli.key_checks import key_checks
 from daemons.cli.redis_checks import redis_checks
 from daemons.cli.state_checks import not_checked, state_check
 
-# What PROTOCOL asks of unit files: silent connections must not be able to fill the table.
-WANTED_FILES = 65_536
-# Three descriptors a peer, and a reserve: enough for the largest fleet that one host runs.
-ENOUGH_FILES = 4_096
-MIN_FREE_BYTES = 256 * 1024 * 1024
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 3.0
 # Times of different hosts' records are compared by people, so a second is enough.
 MAX_CLOCK_OFF_S = 1.0
 
 
-def run_checks(run: Invocation, *, repair: bool = False) -> list[Check]:
+def run_checks(run: Invocation, *, repair: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Check]:
     """All checks; later ones are left out where an earlier one explains them.
 
     Args:
         repair: let the coordinator mend what is wrong with the state.
+        say: is told what is being looked at.
     """
-    checks = [_python(), _files()]
+    checks = [host_checks.installation(), host_checks.open_files(), host_checks.processes()]
+    checks += host_checks.daemons_here()
     try:
         settings = run.settings
     except ConfigError as error:
         return [*checks, Check("settings", False, str(error), "correct or remove that setting")]
     checks.append(Check("settings", True, f"acting as {settings.client_id}, state in {settings.state_dir}"))
-    checks.append(_state_dir(settings))
-    keys = _keys(run)
+    checks.append(host_checks.state_directory(settings))
+    keys = key_checks(run)
     ports = [_port(text) for text in settings.coordinator_address]
-    checks += [keys, *ports]
-    if keys.ok and any(port.ok for port in ports):
+    checks += [*keys, *ports]
+    if keys[0].ok and any(port.ok for port in ports):
+        say("asking the coordinator, which compares the whole state")
         checks += _fleet(run, repair=repair)
     else:
         checks.append(not_checked("no coordinator is in reach"))
+    say("looking at Redis")
     checks += redis_checks(run)
     checks += _spools(settings.state_dir / "spool")
     return checks
-
-
-def _python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
-    missing = []
-    for name in ("zmq", "redis", "orjson", "langgraph", "cryptography", "prometheus_client"):
-        from importlib.util import find_spec
-
-        if find_spec(name) is None:
-            missing.append(name)
-    if missing:
-        return Check("installation", False, f"not installed: {', '.join(missing)}", "pip install a2a-zmq")
-    from daemons.settings_sources import suite_version
-
-    return Check("installation", True, f"a2a-zmq {suite_version()}, Python {found}")
-
-
-def _files() -> Check:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= WANTED_FILES:
-        return Check("open files", True, f"limit {soft}, may be raised to {hard}")
-    if hard >= ENOUGH_FILES:
-        return Check("open files", True, f"limit {hard}, {WANTED_FILES} is recommended where other hosts can connect")
-    fix = f"LimitNOFILE={WANTED_FILES} in the unit, or `ulimit -Hn {WANTED_FILES}` before starting"
-    return Check("open files", False, f"at most {hard} descriptors a process", fix)
-
-
-def _state_dir(settings: Any) -> Check:
-    directory = settings.state_dir
-    existing = directory
-    while not existing.exists():
-        existing = existing.parent
-    if not os.access(existing, os.W_OK):
-        return Check(
-            "state directory", False, f"{directory} cannot be written", "set A2A_STATE_DIR, or run as its owner"
-        )
-    free = shutil.disk_usage(existing).free
-    if free < MIN_FREE_BYTES:
-        return Check("state directory", False, f"{free >> 20} MB free on {existing}", "make room on that file system")
-    return Check("state directory", True, f"{directory}, {free >> 20} MB free")
-
-
-def _keys(run: Invocation) -> Check:
-    from a2a_zmq.client.links import LinkOpener
-
-    settings = run.settings
-    try:
-        LinkOpener(settings.a2a_config(), settings.coordinator_id).close()
-    except ConfigError as error:
-        return Check(
-            "keys", False, str(error), "`a2actl keys init` on the issuing host, `a2actl keys export` for others"
-        )
-    source = "shared secret" if settings.token_secret is not None else str(settings.keys)
-    return Check("keys", True, f"{settings.client_id} in {source}")
 
 
 def _port(text: str) -> Check:

@@ -19,7 +19,8 @@ from a2a_zmq.tasks import COMPLETED
 from daemons.cli.fleet import LocalFleet
 from daemons.cli.interrupts import private_fleet
 from daemons.cli.output import print_table, short
-from daemons.cli.submitting import progress
+from daemons.cli.progress import Progress
+from daemons.cli.tables import Column
 from daemons.worker.builtin.python_source_stats import python_source_stats
 
 TASK_TYPE = "python_source_stats"
@@ -82,7 +83,7 @@ def _analyse(
     records: list[dict[str, Any]] = []
     murder: tuple[int, float] | None = None
     payloads = ({"path": path} for path in files)
-    with progress("analysing", len(files), enabled=not quiet) as advance:
+    with Progress("analysing", len(files), enabled=not quiet) as advance:
         for record in client.map(TASK_TYPE, payloads, as_completed=True, in_flight=IN_FLIGHT, records=True):
             records.append(record)
             advance()
@@ -107,7 +108,7 @@ def _verify(files: list[str], records: list[dict[str, Any]], *, quiet: bool) -> 
         if path in from_fleet:
             differences.append(path)
         from_fleet[path] = record["result"]
-    with progress("verifying in one process", len(files), enabled=not quiet) as advance:
+    with Progress("verifying in one process", len(files), enabled=not quiet) as advance:
         for path in files:
             here = orjson.loads(orjson.dumps(python_source_stats({"path": path})))
             if from_fleet.pop(path, None) != here:
@@ -166,15 +167,21 @@ def print_report(report: dict[str, Any]) -> None:
         title="Standard library, totals",
         right="files,lines,code lines,functions,classes,complexity,unparsable",
     )
+    print()
     print_table(
-        ("file", "complexity", "most complex function", "its own"),
+        (
+            Column("file", key=True),
+            Column("complexity", right=True),
+            Column("most complex function", least=21),
+            Column("its own", right=True, spare=1),
+        ),
         [
             (row["path"], row["complexity"], short(row["most_complex"], 50), row["max_complexity"])
             for row in report["most_complex"]
         ],
         title="The most complex files",
-        right="complexity,its own",
     )
+    print()
     print_table(
         ("worker", "files", "share"),
         [(name, count, f"{count / report['files']:.1%}") for name, count in report["workers"].items()],

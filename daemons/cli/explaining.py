@@ -6,7 +6,8 @@ from typing import Any
 
 from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, IN_PROGRESS, WAITING, Record
 from daemons.cli.listing import exit_of
-from daemons.cli.output import local_time, seconds_between, short
+from daemons.cli.output import local_time, print_words, seconds_between, short
+from daemons.cli.tables import Cell
 from daemons.cli.waiting import how_to_answer, question
 
 Json = dict[str, Any]
@@ -36,6 +37,14 @@ def explanation(found: Json) -> list[str]:
     if events:
         lines.extend(["", "History:", *(_event(event) for event in reversed(events))])
     return lines
+
+
+def print_lines(lines: list[str]) -> None:
+    """The same on a terminal, wrapped below itself; headings stand out."""
+    for line in lines:
+        own = len(line) - len(line.lstrip(" -|"))
+        style = "bold" if line.endswith(":") and not line.startswith(" ") and line.count(" ") < 6 else ""
+        print_words(Cell(line, style), indent=" " * (own + 2))
 
 
 def _wishes(metadata: Json) -> str:

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 
 class Check(NamedTuple):
-    """One check: what was looked at, what was found, and what would mend it; ``findings`` are details of the state."""
+    """One check: what was looked at, what was found, and what would mend it; ``findings`` are details of the state.
+
+    With ``ok`` and a ``fix`` it is a note: it works, and could be better.
+    """
 
     name: str
     ok: bool

@@ -1,68 +1,77 @@
-"""Commands about the fleet: status, drain, failover, doctor."""
+"""Commands about the fleet: status, top, drain, failover, doctor."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from daemons.cli.invocation import CommandFailed, invocation
+from daemons.cli.commands import command
+from daemons.cli.invocation import CommandFailed, Invocation, invocation
+
+# A shell that completes does not wait for longer.
+TAB_TIMEOUT_S = 1.0
+
+
+class Order(StrEnum):
+    """By what ``top`` orders agents."""
+
+    AGENT = "agent"
+    RATE = "rate"
+    LOAD = "load"
+    LATENCY = "latency"
+
+
+def _agents(incomplete: str) -> list[str]:
+    """For a shell's TAB: those that are connected."""
+    try:
+        fleet = Invocation(json=True, timeout_s=TAB_TIMEOUT_S).ask(lambda client: client.status())
+    except Exception:  # no fleet, no keys: nothing to offer
+        return []
+    sites = [one for one in fleet.get("distributors") or () if one.get("up")]
+    workers = [worker for one in sites for worker in one.get("workers") or () if worker.get("up")]
+    names = [fleet["coordinator"]["id"], *(str(each.get("id")) for each in [*sites, *workers])]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (status, drain, failover, doctor):
-        app.command()(command)
+    for each in (status, top, drain, failover, doctor):
+        command(app, each.__name__)(each)
 
 
 def status(ctx: typer.Context) -> None:
     """The fleet at a glance: coordinator, distributors, workers, tasks, store."""
+    from daemons.cli import output
+    from daemons.cli.fleet_view import status_lines
+
     run = invocation(ctx)
-    with run.client() as client:
-        fleet = client.status()
-    run.show(fleet, lambda: _print_status(fleet))
+    fleet = run.ask(lambda client: client.status())
+    run.show(fleet, lambda: output.print_lines(status_lines(fleet, output.width())))
 
 
-def _print_status(fleet: dict[str, Any]) -> None:
-    from daemons.cli.output import print_table
+def top(
+    ctx: typer.Context,
+    *,
+    interval: Annotated[
+        float, typer.Option(min=0.2, max=3600, metavar="SECONDS", help="Seconds between two looks.")
+    ] = 2.0,
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Print so many measurements and end; where there is no terminal: one."),
+    ] = None,
+    sort: Annotated[
+        Order, typer.Option(metavar="ORDER", help="Order of the agents: agent, rate, load or latency.")
+    ] = Order.AGENT,
+) -> None:
+    """The fleet at work, live: rates, queues, slots and latency of each agent.
 
-    coordinator = fleet.get("coordinator") or {}
-    store = fleet.get("store") or {}
-    leads = "leads" if coordinator.get("leading", True) else f"stands by for {coordinator.get('leader') or 'nobody'}"
-    print(
-        f"coordinator {coordinator.get('id', '?')} {leads}, up {float(coordinator.get('uptime_s') or 0):.0f} s, "
-        f"store {'available' if store.get('available', True) else 'away: ' + str(store.get('reason'))}"
-        f"{', on the local spool' if store.get('spooling') else ''}"
-    )
-    if standbys := fleet.get("standbys"):
-        print("standing by: " + ", ".join(str(one.get("id")) for one in standbys))
-    rows: list[tuple[Any, ...]] = []
-    for one in fleet.get("distributors") or ():
-        state = one.get("status") if one.get("up") else "down"
-        rows.append((one.get("id"), state, one.get("pending"), one.get("in_progress"), one.get("slots", ""), ""))
-        for worker in one.get("workers") or ():
-            labels = ",".join(f"{k}={v}" for k, v in (worker.get("labels") or {}).items())
-            rows.append(
-                (f"  {worker.get('id')}", "up" if worker.get("up") else "down", "", "", worker.get("slots"), labels)
-            )
-    print_table(("agent", "state", "pending", "running", "slots", "labels"), rows, right="pending,running,slots")
-    for one in fleet.get("distributors") or ():
-        if not one.get("up") and one.get("away_s") is not None:
-            print(_away(one))
-    counts = fleet.get("tasks") or {}
-    listed = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
-    print(f"tasks: {listed} (ended ones since this coordinator's start)")
-    letters = (fleet.get("coordinator") or {}).get("dead_letters")
-    if letters:
-        print(f"dead letters: {letters} (a2actl tasks --dead)")
+    DONE/S and FAIL/S are runs that ended, a second; QUEUE waits for a worker, HELD is at one, RUN of these run; SLOTS
+    are taken/all; RUN TIME and STAY are means of the runs that ended meanwhile: at work, and from dispatch to report.
+    """
+    from daemons.cli import top as show
 
-
-def _away(one: dict[str, Any]) -> str:
-    """Since when a distributor is away, and when its tasks go to others."""
-    due_s = one.get("failover_in_s")
-    moves = f"; {one['moving']} tasks are being moved" if one.get("moving") else ""
-    if not moves and due_s is not None:
-        moves = f"; its tasks go to others that can run them in {due_s:.0f} s"
-    return f"{one.get('id')} has been away for {one['away_s']:.0f} s{moves}"
+    show.top(invocation(ctx), interval_s=interval, count=count, sort=sort.value)
 
 
 def failover(
@@ -70,21 +79,31 @@ def failover(
 ) -> None:
     """Give the tasks of a distributor that does not come back to others, now."""
     run = invocation(ctx)
-    with run.client() as client:
-        answer = client.failover(distributor_id)
+    answer = run.ask(lambda client: client.failover(distributor_id), f"taking the tasks of {distributor_id}")
     run.show(answer, lambda: print(answer.get("message")))
 
 
 def drain(
-    ctx: typer.Context, agent_id: Annotated[str, typer.Argument(metavar="AGENT", help="A distributor or worker.")]
+    ctx: typer.Context,
+    agent_id: Annotated[
+        str,
+        typer.Argument(metavar="AGENT", help="A worker, a distributor or the coordinator.", autocompletion=_agents),
+    ],
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when it has left (for at most --timeout s).")] = False,
 ) -> None:
     """Let an agent finish what it runs, take nothing new, and leave."""
+    from daemons.cli import draining
+
     run = invocation(ctx)
-    with run.client() as client:
-        answer = client.drain(agent_id)
-    run.show(answer, lambda: print(answer.get("message") or f"{agent_id} drains") if answer.get("draining") else None)
+    answer = run.ask(lambda client: client.drain(agent_id))
     if not answer.get("draining"):
+        run.show(answer, lambda: None)
         raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
+    if wait:
+        answer["left"] = draining.wait_left(run, agent_id)
+    word = f"{agent_id} has left" if wait else str(answer.get("message") or f"{agent_id} drains")
+    run.show(answer, lambda: print(word))
 
 
 def doctor(
@@ -95,21 +114,15 @@ def doctor(
     ] = False,
 ) -> None:
     """Look for what is wrong on this host, between it and the fleet, and in the fleet's state; say how to mend it."""
-    from daemons.cli import state_checks
+    from daemons.cli import diagnosis
     from daemons.cli.checks import run_checks
+    from daemons.cli.progress import Busy
 
     run = invocation(ctx)
-    checks = run_checks(run, repair=repair)
+    with Busy("looking at this host", enabled=not run.json) as busy:
+        checks = run_checks(run, repair=repair, say=busy.say)
     bad = [check for check in checks if not check.ok]
-
-    def lines() -> None:
-        for check in checks:
-            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
-            for line in state_checks.lines(check):
-                print(f"      {line}")
-            if not check.ok:
-                print(f"      fix: {check.fix}")
-
-    run.show({"ok": not bad, "checks": [check._asdict() for check in checks]}, lines)
+    shown: dict[str, Any] = {"ok": not bad, "checks": [check._asdict() for check in checks]}
+    run.show(shown, lambda: diagnosis.print_checks(checks))
     if bad:
         raise CommandFailed(f"{len(bad)} of {len(checks)} checks failed: {', '.join(check.name for check in bad)}")

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from daemons.cli.fleet import LocalFleet
+from daemons.cli.progress import Busy
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -30,12 +31,14 @@ def private_fleet(made: LocalFleet | None = None, **options: Any) -> Iterator[Lo
         return
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        fleet.start()
+        with Busy("starting a fleet"):
+            fleet.start()
         yield fleet
     finally:
         # An impatient second Ctrl-C must not leave daemons or files behind; stopping is bounded in time.
         for number in before:
             signal.signal(number, signal.SIG_IGN)
-        fleet.stop()
+        with Busy("stopping the fleet"):
+            fleet.stop()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import typer
@@ -28,6 +28,9 @@ CLIENT = "client"
 DEFAULT_TIMEOUT_S = 30.0
 # How often it is looked whether daemons that are just starting have made the fleet's keys.
 KEYS_POLL_S = 0.1
+
+
+T = TypeVar("T")
 
 
 class CommandFailed(Exception):
@@ -121,6 +124,17 @@ class Invocation:
             otlp_endpoint=settings.otlp_endpoint,
             trace_sample_ratio=settings.trace_sample_ratio,
         )
+
+    def ask(self, question: Callable[[FleetClient], T], doing: str = "asking the fleet") -> T:
+        """One request, with a client of its own; where it takes long, a terminal shows what is done.
+
+        Raises:
+            FleetError: no coordinator in reach, or it refused.
+        """
+        from daemons.cli.progress import Busy
+
+        with Busy(doing, enabled=not self.json), self.client() as client:
+            return question(client)
 
     def show(self, value: dict[str, Any], human: Callable[[], None]) -> None:
         """The command's answer: one JSON object on a line, or what ``human`` prints."""

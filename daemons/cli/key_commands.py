@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemons.cli.commands import command
 from daemons.cli.invocation import OPERATOR, CommandFailed, Invocation, invocation
 
 if TYPE_CHECKING:
@@ -27,7 +28,17 @@ DEFAULT_AGENTS = {
     "client": "client",
     "operator": "operator",
 }
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Agent id.")]
+
+
+def _names(incomplete: str) -> list[str]:
+    """For a shell's TAB: those that have keys here."""
+    try:
+        return [one.name for one in _directory(Invocation()).list() if one.name.startswith(incomplete)]
+    except Exception:  # no keys, no rights: nothing to offer
+        return []
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Agent id.", autocompletion=_names)]
 
 
 def _directory(run: Invocation) -> KeyDirectory:
@@ -44,7 +55,7 @@ def _role_of(name: str) -> str:
     return role
 
 
-@app.command()
+@command(app, "keys init")
 def init(
     ctx: typer.Context,
     agents: Annotated[
@@ -72,7 +83,7 @@ def _checked_roles(wanted: dict[str, str]) -> None:
             raise typer.BadParameter(f"{role!r} (of {name}) is no role; there are {', '.join(Role)}")
 
 
-@app.command()
+@command(app, "keys add")
 def add(
     ctx: typer.Context,
     name: Name,
@@ -86,7 +97,7 @@ def add(
     run.show({"added": name, "role": wanted[name]}, lambda: print(f"{name}: keys made"))
 
 
-@app.command()
+@command(app, "keys rotate")
 def rotate(ctx: typer.Context, name: Name) -> None:
     """Make a new key for an agent; its last one stays valid until the next rotation."""
     run = invocation(ctx)
@@ -94,7 +105,7 @@ def rotate(ctx: typer.Context, name: Name) -> None:
     run.show({"agent": name, "key_id": key_id}, lambda: print(f"{name}: key {key_id} is the newest"))
 
 
-@app.command()
+@command(app, "keys revoke")
 def revoke(
     ctx: typer.Context,
     name: Name,
@@ -112,7 +123,7 @@ def revoke(
     run.show({"revoked": name}, lambda: print(f"{name}: revoked"))
 
 
-@app.command()
+@command(app, "keys export")
 def export(
     ctx: typer.Context,
     name: Name,
@@ -124,10 +135,11 @@ def export(
     run.show({"agent": name, "directory": str(target)}, lambda: print(f"{target}: keys of {name}"))
 
 
-@app.command(name="list")
+@command(app, "keys list")
 def list_keys(ctx: typer.Context) -> None:
     """Who is in the fleet."""
-    from daemons.cli.output import print_table
+    from daemons.cli.output import print_table, styled
+    from daemons.cli.tables import Column
 
     run = invocation(ctx)
     directory = _directory(run)
@@ -148,11 +160,12 @@ def list_keys(ctx: typer.Context) -> None:
             (
                 one.name,
                 one.role.value,
-                "revoked" if one.revoked else ", ".join(one.key_ids),
+                styled("revoked") if one.revoked else ", ".join(one.key_ids),
                 "yes" if one.secret_here else "",
             )
             for one in found
         ]
-        print_table(("agent", "role", "keys", "secret here"), rows, title=str(directory.path))
+        columns = (Column("agent", key=True), Column("role"), Column("keys"), Column("secret here", spare=1))
+        print_table(columns, rows, title=str(directory.path))
 
     run.show({"key_dir": str(directory.path), "agents": shown}, table)

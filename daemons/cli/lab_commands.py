@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from daemons.cli.commands import command
 from daemons.cli.invocation import CommandFailed, invocation
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, bench, chaos, soak):
-        app.command()(command)
+    for each in (demo, bench, chaos, soak):
+        command(app, each.__name__)(each)
 
 
 def demo(
@@ -20,8 +21,8 @@ def demo(
     kill_worker: Annotated[
         bool, typer.Option("--kill-worker", help="Kill a worker half-way (SIGKILL) and let the supervisor restart it.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the private fleet.")] = 2,
-    limit: Annotated[int | None, typer.Option(min=1, help="Analyse only so many files.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Workers of the private fleet.")] = 2,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Analyse only so many files.")] = None,
 ) -> None:
     """Analyse Python's standard library on a private fleet, and verify the outcome in one process."""
     from daemons.cli import demo as show
@@ -37,17 +38,20 @@ def bench(
     ctx: typer.Context,
     *,
     only: Annotated[
-        str | None, typer.Option(help="Parts, comma-separated: idle, latency, throughput, depth, kill.")
+        str | None,
+        typer.Option(metavar="PARTS", help="Parts, comma-separated: idle, latency, throughput, depth, kill."),
     ] = None,
-    tasks: Annotated[int, typer.Option(min=100, help="No-op tasks of one throughput run.")] = 50_000,
-    samples: Annotated[int, typer.Option(min=10, help="Single tasks timed for the round trip.")] = 500,
+    tasks: Annotated[int, typer.Option(min=100, metavar="N", help="No-op tasks of one throughput run.")] = 50_000,
+    samples: Annotated[int, typer.Option(min=10, metavar="N", help="Single tasks timed for the round trip.")] = 500,
     waiting: Annotated[
-        int, typer.Option(min=2000, help="Waiting tasks of the deep queue (the shallow: 1,000).")
+        int, typer.Option(min=2000, metavar="N", help="Waiting tasks of the deep queue (the shallow: 1,000).")
     ] = 100_000,
-    kills: Annotated[int, typer.Option(min=1, help="Workers killed.")] = 10,
-    idle_s: Annotated[float, typer.Option(min=0.5, help="Seconds over which idle cost is measured.")] = 5.0,
-    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of the private fleet.")] = 2,
-    repeat: Annotated[int, typer.Option(min=1, help="Runs of which the median is reported.")] = 3,
+    kills: Annotated[int, typer.Option(min=1, metavar="N", help="Workers killed.")] = 10,
+    idle_s: Annotated[
+        float, typer.Option(min=0.5, metavar="SECONDS", help="Seconds over which idle cost is measured.")
+    ] = 5.0,
+    workers: Annotated[int, typer.Option(min=2, max=64, metavar="N", help="Workers of the private fleet.")] = 2,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of which the median is reported.")] = 3,
 ) -> None:
     """Measure a private fleet on this machine: throughput, latency, memory, idle cost, recovery."""
     from daemons.cli import bench as lab
@@ -67,17 +71,29 @@ def bench(
 def chaos(
     ctx: typer.Context,
     *,
-    duration: Annotated[float, typer.Option(min=1, help="Seconds in which faults are begun.")] = 60.0,
-    seed: Annotated[int | None, typer.Option(help="Of the plan of faults; a random one by default.")] = None,
+    duration: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Seconds in which faults are begun.")
+    ] = 60.0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the plan of faults; a random one by default.")
+    ] = None,
     faults: Annotated[
         str | None,
-        typer.Option(help="Kinds of faults, comma-separated, NAME or NAME=COUNT; all by default. Counts end the run."),
+        typer.Option(
+            metavar="FAULTS",
+            help="Kinds of faults, comma-separated, NAME or NAME=COUNT; all by default. Counts end the run.",
+        ),
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, max=5000, help="Tasks a second of the load.")] = 100.0,
-    workers: Annotated[int, typer.Option(min=2, max=64, help="Workers of the private fleet.")] = 3,
-    distributors: Annotated[int, typer.Option(min=1, max=16, help="Distributors of the private fleet.")] = 1,
+    rate: Annotated[float, typer.Option(min=1, max=5000, metavar="N", help="Tasks a second of the load.")] = 100.0,
+    workers: Annotated[int, typer.Option(min=2, max=64, metavar="N", help="Workers of the private fleet.")] = 3,
+    distributors: Annotated[
+        int, typer.Option(min=1, max=16, metavar="N", help="Distributors of the private fleet.")
+    ] = 1,
     slack: Annotated[
-        float, typer.Option(min=1, help="Let times be so many times as long as promised: for a machine that is busy.")
+        float,
+        typer.Option(
+            min=1, metavar="FACTOR", help="Let times be so many times as long as promised: for a machine that is busy."
+        ),
     ] = 1.0,
     fleet: Annotated[
         bool,
@@ -85,7 +101,9 @@ def chaos(
     ] = False,
     yes_break_it: Annotated[bool, typer.Option("--yes-break-it", help="With --fleet: it is meant.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Each kind once, then end.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the report to this file, as Markdown.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report to this file, as Markdown.")
+    ] = None,
 ) -> None:
     """Break a fleet under load, and check every promise: nothing lost, nothing recorded twice, back in time.
 
@@ -123,10 +141,14 @@ def chaos(
 def soak(
     ctx: typer.Context,
     *,
-    duration: Annotated[float, typer.Option(min=10, help="Seconds.")] = 1800.0,
-    share: Annotated[float, typer.Option(min=0.01, max=1, help="Of the highest rate, which is measured first.")] = 0.5,
-    rate: Annotated[float | None, typer.Option(min=1, help="Tasks a second, instead of that share.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of the private fleet.")] = 2,
+    duration: Annotated[float, typer.Option(min=10, metavar="SECONDS", help="Seconds.")] = 1800.0,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, metavar="PART", help="Of the highest rate, which is measured first.")
+    ] = 0.5,
+    rate: Annotated[
+        float | None, typer.Option(min=1, metavar="N", help="Tasks a second, instead of that share.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Workers of the private fleet.")] = 2,
 ) -> None:
     """Load a private fleet for long: memory of each daemon must stay flat, and no key in Redis may stay for ever."""
     from daemons.cli.chaos import run as lab

@@ -5,6 +5,7 @@ Commands live in modules by group. They import what they need when they run, so 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]  # as its own option does
 
-from daemons.cli import config_commands, fleet_commands, key_commands, lab_commands, task_commands
+from daemons.cli import config_commands, fleet_commands, key_commands, lab_commands, task_commands, tool_commands
 from daemons.cli.invocation import (
     EX_CONFIG,
     EX_FAILED,
@@ -55,6 +57,7 @@ fleet_commands.register(app)
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(config_commands.app, name="config")
 lab_commands.register(app)
+tool_commands.register(app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -71,18 +74,23 @@ def options(
     *,
     address: Annotated[
         str | None,
-        typer.Option(help="Coordinator, [NAME@]tcp://HOST:PORT, commas between several (A2A_COORDINATOR_ADDRESS)."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Coordinator, [NAME@]tcp://HOST:PORT, commas between several (A2A_COORDINATOR_ADDRESS).",
+        ),
     ] = None,
-    key_dir: Annotated[Path | None, typer.Option(help="Directory of keys (A2A_KEY_DIR).")] = None,
+    key_dir: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Directory of keys (A2A_KEY_DIR).")] = None,
     client_id: Annotated[
         str | None,
-        typer.Option(help="Identity to act as (A2A_CLIENT_ID); default operator where its keys are at hand."),
+        typer.Option(
+            metavar="NAME", help="Identity to act as (A2A_CLIENT_ID); default operator where its keys are at hand."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0.01, help="Seconds to wait for the fleet and for results.")
+        float | None, typer.Option(min=0.01, metavar="SECONDS", help="Seconds to wait for the fleet and for results.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -138,10 +146,20 @@ def status_of(error: Exception) -> tuple[int, str]:
     raise error
 
 
+def root() -> Any:
+    """The whole command as click sees it."""
+    completion_init()  # a shell that completes calls this program, with what it wants in a variable
+    return typer.main.get_command(app)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and lets no error through as a traceback."""
-    command: Any = typer.main.get_command(app)
+    command = root()
     given = hoist(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # Texts come from everywhere: a letter that the terminal's encoding lacks must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         outcome = command.main(args=given, prog_name="a2actl", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

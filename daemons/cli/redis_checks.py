@@ -23,6 +23,7 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 PINGS = 20
 # Each write to the state costs one round trip, so this is on the way of every task.
 SLOW_PING_S = 0.02
+LEAST_VERSION = (7, 0)
 # Redis refuses writes at its limit; from here on somebody should look.
 FULL_PART = 0.9
 
@@ -31,7 +32,7 @@ def redis_checks(run: Invocation) -> list[Check]:
     """Reachable from here, and does it keep what it is told?"""
     import redis
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoPermissionError
+    from redis.exceptions import AuthorizationError, NoPermissionError
     from redis.retry import Retry
 
     config = run.settings.redis_config()
@@ -50,11 +51,12 @@ def redis_checks(run: Invocation) -> list[Check]:
     try:
         setting = _configured(connection)
         found = [_settings(where, connection.info, setting), _latency(connection), _permissions(config)]
+        found.append(_access(connection, where, setting))
         pid = int(connection.info("server").get("process_id") or 0)
         if config.host in LOCAL_HOSTS and writes_to_removed(pid, setting("dir"), setting("appenddirname")):
             return [_removed(where, pid, setting("dir")), *found[1:]]
         return found
-    except redis.AuthenticationError as error:
+    except (redis.AuthenticationError, AuthorizationError) as error:
         return [Check("redis", False, f"{where}: {error}", "correct REDIS_PASSWORD and A2A_REDIS_USERNAME")]
     except NoPermissionError as error:
         return [Check("redis", False, f"{where}: {error}", RULES), _permissions(config)]
@@ -136,6 +138,24 @@ def _configured(connection: redis.Redis) -> Callable[[str], str | None]:
     return get
 
 
+def _access(connection: redis.Redis, where: str, setting: Callable[[str], str | None]) -> Check:
+    """Is everybody else let in as well?"""
+    import redis
+
+    name = "redis access"
+    try:
+        default: Any = connection.acl_getuser("default")
+        open_to_all = "nopass" in default.get("flags", ())
+    except redis.ResponseError as error:
+        return Check(name, True, f"its access rules are not shown to us: {error}")
+    bound = (setting("bind") or "").split()
+    far = [address for address in bound if address.lstrip("-") not in LOCAL_HOSTS] if bound else ["all addresses"]
+    if open_to_all and far and setting("protected-mode") == "no":
+        fix = "`requirepass` (and REDIS_PASSWORD), or `bind 127.0.0.1`: who can write there can forge tasks and results"
+        return Check(name, False, f"{where}: listens on {', '.join(far)}, and asks nobody for a password", fix)
+    return Check(name, True, "not everybody who reaches it is let in")
+
+
 def _latency(connection: redis.Redis) -> Check:
     took: list[float] = []
     for _ in range(PINGS):
@@ -146,6 +166,12 @@ def _latency(connection: redis.Redis) -> Check:
     text = f"PING takes {middle * 1000:.2f} ms (median of {PINGS}), at most {max(took) * 1000:.2f} ms"
     fix = "run Redis nearer to the coordinator and the distributors; look for slow commands (SLOWLOG GET) and swapping"
     return Check("redis latency", middle < SLOW_PING_S, text, fix if middle >= SLOW_PING_S else "")
+
+
+def _number(version: Any) -> tuple[int, ...]:
+    """A version to compare. (Valkey tells which Redis it is like.)"""
+    parts = str(version or "").split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else (0, 0)
 
 
 def _settings(where: str, info: Callable[[], Any], setting: Callable[[str], str | None]) -> Check:
@@ -163,6 +189,11 @@ def _settings(where: str, info: Callable[[], Any], setting: Callable[[str], str 
             False,
             f"{where}: evicts keys ({policy})",
             "`maxmemory-policy noeviction`: state must not be evicted",
+        )
+    if _number(found.get("redis_version")) < LEAST_VERSION:
+        needed = ".".join(map(str, LEAST_VERSION))
+        return Check(
+            "redis", False, f"{where}: {version} is too old", f"install Redis {needed}, or Valkey, or newer ones"
         )
     sync = setting("appendfsync") or "?"
     for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):

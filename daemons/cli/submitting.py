@@ -18,6 +18,7 @@ from a2a_zmq.errors import ConfigError, FleetError, FleetUnavailable, TaskTimeou
 from a2a_zmq.tasks import COMPLETED, WAITING
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
+from daemons.cli.progress import Busy, Progress
 from daemons.cli.waiting import question, standing
 
 # Members of a line of --file, with the type that each must have.
@@ -100,7 +101,7 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
     began = time.monotonic()
     pinned: set[str] = set()
     with run.client() as client:
-        handles = _submit(client, _noting(specs, pinned))
+        handles = _submit(run, client, _noting(specs, pinned))
         accepted_s = time.monotonic() - began
         _warn_of_strangers(client, pinned)
         if not wait:
@@ -141,12 +142,21 @@ def _failure(bad: list[dict[str, Any]], submitted: int) -> CommandFailed:
     return CommandFailed(f"{len(bad)} of {submitted} tasks did not complete")
 
 
-def _submit(client: FleetClient, specs: Iterable[dict[str, Any]]) -> list[TaskHandle]:
+def _submit(run: Invocation, client: FleetClient, specs: Iterable[dict[str, Any]]) -> list[TaskHandle]:
     try:
-        return client.submit_tasks(cast("Iterable[TaskSpec]", specs))
+        with Busy("submitting", enabled=not run.json) as busy:
+            return client.submit_tasks(cast("Iterable[TaskSpec]", _counted(specs, busy)))
     except KeyboardInterrupt:
         text = "interrupted while submitting; what was accepted until then goes on (a2actl tasks lists it)"
         raise CommandFailed(text, EX_INTERRUPTED) from None
+
+
+def _counted(specs: Iterable[dict[str, Any]], busy: Busy) -> Iterator[dict[str, Any]]:
+    """The same tasks; who waits sees how many it were."""
+    for number, spec in enumerate(specs):
+        if number and not number % 1_000:
+            busy.say(f"submitting: {number:,} tasks")
+        yield spec
 
 
 def _noting(specs: Iterable[dict[str, Any]], pinned: set[str]) -> Iterator[dict[str, Any]]:
@@ -176,7 +186,10 @@ def _warn_of_strangers(client: FleetClient, pinned: set[str]) -> None:
 
 def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
     until = None if run.timeout_s is None else time.monotonic() + run.timeout_s
-    with progress("waiting", len(handles), enabled=len(handles) > 1 and not run.json) as advance:
+    shown: Progress | Busy = Progress("waiting", len(handles), enabled=not run.json)
+    if len(handles) == 1:
+        shown = Busy(f"waiting for {handles[0].task_id}", enabled=not run.json)
+    with shown:
         for handle in handles:
             try:
                 handle.result(None if until is None else max(0.0, until - time.monotonic()))
@@ -188,7 +201,8 @@ def _wait(run: Invocation, handles: list[TaskHandle]) -> None:
                 # What failed, or waits for an answer, is said of each task below.
                 if handle.record is None and not isinstance(error, TaskWaiting):
                     raise
-            advance()
+            if isinstance(shown, Progress):
+                shown.advance()
 
 
 def _summary(handle: TaskHandle) -> dict[str, Any]:
@@ -217,31 +231,3 @@ def _show_results(results: list[dict[str, Any]], submitted: int, elapsed_s: floa
         print(f"{row['task_id']}  {row['status']}  {short(value, 200)}")
     if submitted > SHOWN_IDS:
         print(f"… {submitted} tasks in {elapsed_s:.2f} s")
-
-
-class progress:  # noqa: N801 - used like a function: `with progress(…) as advance`
-    """A progress bar on standard error, if that is a terminal; ``advance(n=1)`` moves it."""
-
-    def __init__(self, what: str, total: int, *, enabled: bool = True) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        if enabled and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(what, total=total)
-
-    def __enter__(self) -> Any:
-        if self._bar is not None:
-            self._bar.start()
-        return self._advance
-
-    def _advance(self, count: int = 1) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, advance=count)
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

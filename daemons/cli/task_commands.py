@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from a2a_zmq.tasks import TRANSITIONS
+from daemons.cli.commands import command
 from daemons.cli.invocation import CommandFailed, Invocation, invocation
 
+if TYPE_CHECKING:
+    from a2a_zmq.client.requests import TaskFilter
+
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.")]
-TypeOption = Annotated[str | None, typer.Option("--type", help="Only this task type.")]
+
+
+class Sort(StrEnum):
+    """Orders of ``tasks``."""
+
+    OLDEST = "oldest"
+    NEWEST = "newest"
+    TYPE = "type"
+    STATUS = "status"
+    WORKER = "worker"
+    OWNER = "owner"
+    TRIES = "tries"
+
+
+def _statuses(incomplete: str) -> list[str]:
+    """For a shell's TAB."""
+    return [name for name in (*TRANSITIONS, "all") if name.startswith(incomplete)]
+
+
+TypeOption = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this task type.")]
 TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, stream, result, resume, task, tasks, explain, cancel, retry, history):
-        app.command()(command)
+    for each in (submit, stream, result, resume, task, tasks, explain, cancel, retry, history):
+        command(app, each.__name__)(each)
 
 
 def submit(
@@ -26,26 +50,33 @@ def submit(
     task_type: Annotated[
         str | None, typer.Argument(metavar="TYPE", help="Task type, for example noop or compute.")
     ] = None,
-    payload: Annotated[str | None, typer.Option(help="Payload, a JSON object.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Submit the same task so many times.")] = None,
+    payload: Annotated[str | None, typer.Option(metavar="JSON", help="Payload, a JSON object.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Submit the same task so many times.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help='Tasks, one JSON object a line ("-": standard input): payload, and any option of submit.'),
+        typer.Option(
+            metavar="FILE",
+            help='Tasks, one JSON object a line ("-": standard input): payload, and any option of submit.',
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show live what a graph tells, then its result.")] = False,
     stream_mode: Annotated[
         str | None, typer.Option(metavar="MODE,…", help="What it is to tell: updates, custom, messages, values …")
     ] = None,
-    priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
-    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds that one attempt may take.")] = None,
+    priority: Annotated[int, typer.Option(metavar="N", help="Higher runs first.")] = 0,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0.001, metavar="SECONDS", help="Seconds that one attempt may take.")
+    ] = None,
     max_attempts: Annotated[
         int | None,
-        typer.Option(min=1, help="Attempts before it counts as failed; by default as distributors are set: 3."),
+        typer.Option(
+            min=1, metavar="N", help="Attempts before it counts as failed; by default as distributors are set: 3."
+        ),
     ] = None,
-    task_id: Annotated[str | None, typer.Option(help="Use this id; a known id is the same task.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key is the same task.")] = None,
-    distributor: Annotated[str | None, typer.Option(help="Run it there only.")] = None,
+    task_id: Annotated[str | None, typer.Option(metavar="ID", help="Use this id; a known id is the same task.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(metavar="KEY", help="The same key is the same task.")] = None,
+    distributor: Annotated[str | None, typer.Option(metavar="ID", help="Run it there only.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Label that a worker must have.")
     ] = None,
@@ -141,50 +172,85 @@ def task(ctx: typer.Context, task_id: TaskIdArgument) -> None:
     from daemons.cli.waiting import print_value
 
     run = invocation(ctx)
-    with run.client() as client:
-        record = _known(client.get(task_id), task_id)
+    record = _known(run.ask(lambda client: client.get(task_id)), task_id)
     run.show({"task": record}, lambda: print_value(record))
 
 
 def tasks(
     ctx: typer.Context,
+    *,
     status: Annotated[
-        str | None, typer.Option(help="pending, in_progress, waiting, completed, failed or abandoned.")
+        str | None,
+        typer.Option(
+            metavar="STATUS",
+            help="pending, in_progress, waiting, completed, failed, abandoned, or all.",
+            autocompletion=_statuses,
+        ),
     ] = None,
     task_type: TypeOption = None,
+    distributor: Annotated[str | None, typer.Option(metavar="ID", help="Only there.")] = None,
+    worker: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only where this worker has the last attempt.")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(metavar="CLIENT", help="Only of this client identity.")] = None,
+    older: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="Submitted longer ago than that: 90s, 10m, 2h, 7d.")
+    ] = None,
+    newer: Annotated[str | None, typer.Option(metavar="SPAN", help="Submitted since then.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only with this in their id, type, error or question; case does not count."),
+    ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="Dead letters: tasks that were given up.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    sort: Annotated[
+        Sort | None,
+        typer.Option(
+            metavar="ORDER",
+            help="Order: oldest, newest (these choose which are listed, too), type, status, worker, owner or tries.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="At most so many.")] = 50,
 ) -> None:
     """List tasks: unfinished ones, or with their --status (or --dead) the newest of those that ended."""
     from daemons.cli import listing
 
-    if status is not None and status not in TRANSITIONS:
-        raise typer.BadParameter(f"{status!r} is no status; there are {', '.join(TRANSITIONS)}")
+    if status is not None and status not in (*TRANSITIONS, listing.ALL):
+        raise typer.BadParameter(f"{status!r} is no status; there are {', '.join(TRANSITIONS)}, {listing.ALL}")
+    if dead and status == listing.ALL:
+        raise typer.BadParameter("--dead lists what was given up: leave --status all out")
+    given = {
+        "distributor": distributor,
+        "worker": worker,
+        "owner": owner,
+        "text": text,
+        "older_s": listing.seconds(older, "--older"),
+        "newer_s": listing.seconds(newer, "--newer"),
+        "newest": True if sort == Sort.NEWEST else None,
+    }
+    wanted = cast("TaskFilter", {name: value for name, value in given.items() if value is not None})
     run = invocation(ctx)
-    with run.client() as client:
-        page = client.tasks(status=status, task_type=task_type, dead=dead, limit=limit)
+    page = run.ask(lambda client: listing.fetch(client, status, task_type, dead=dead, limit=limit, wanted=wanted))
+    page = listing.ordered(page, sort.value if sort is not None else None)
     since = {"since": page.since} if page.since else {}
-    shown = {"tasks": page.tasks, "total": page.total, **since}
-    run.show(shown, lambda: listing.print_tasks(page, status=status, dead=dead))
+    shown = {"tasks": page.tasks, "total": page.total, "partial": page.partial, **since}
+    run.show(shown, lambda: listing.print_tasks(page, status=status, dead=dead, limit=limit))
 
 
 def explain(ctx: typer.Context, task_id: TaskIdArgument) -> None:
     """Where a task stands and why, who holds it, and how it got there."""
-    from daemons.cli.explaining import explanation
+    from daemons.cli import explaining
 
     run = invocation(ctx)
-    with run.client() as client:
-        found = _known(client.explain(task_id), task_id)
-    lines = explanation(found)
+    found = _known(run.ask(lambda client: client.explain(task_id)), task_id)
+    lines = explaining.explanation(found)
     status = (found.get("task") or {}).get("status")
-    run.show({"task_id": task_id, "status": status, **found, "lines": lines}, lambda: print("\n".join(lines)))
+    run.show({"task_id": task_id, "status": status, **found, "lines": lines}, lambda: explaining.print_lines(lines))
 
 
 def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
     """Cancel tasks; running ones are stopped. Fails if an id is unknown."""
     run = invocation(ctx)
-    with run.client() as client:
-        outcome = client.cancel(*task_ids)
+    outcome = run.ask(lambda client: client.cancel(*task_ids))
     words = {"cancelled": "cancelled", "requested": "being stopped", "terminal": "had ended", "unknown": "unknown"}
     _show_outcome(run, outcome, words)
     if outcome.get("unknown"):
@@ -203,15 +269,14 @@ def retry(
     if task_type is not None and not dead:
         raise typer.BadParameter("--type goes with --dead")
     run = invocation(ctx)
-    with run.client() as client:
-        if dead:
-            from daemons.cli import listing
+    if dead:
+        from daemons.cli import listing
 
-            outcome = listing.retry_dead(client, task_type)
-            if not any(outcome.values()):
-                typer.echo("there are no dead letters" + (f" of type {task_type}" if task_type else ""), err=True)
-        else:
-            outcome = client.retry(*(task_ids or ()))
+        outcome = run.ask(lambda client: listing.retry_dead(client, task_type), "sending dead letters around again")
+        if not any(outcome.values()):
+            typer.echo("there are no dead letters" + (f" of type {task_type}" if task_type else ""), err=True)
+    else:
+        outcome = run.ask(lambda client: client.retry(*(task_ids or ())))
     _show_outcome(run, {**outcome, "refused": []}, {"retried": "runs again"}, shown=outcome)
     if outcome.get("refused"):
         raise CommandFailed("; ".join(f"{one} not retried: {why}" for one, why in outcome["refused"]))
@@ -231,24 +296,28 @@ def _show_outcome(
 def history(
     ctx: typer.Context,
     task_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only of this task.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
 ) -> None:
     """The audit history, newest first."""
-    from daemons.cli.output import local_time, print_table, short
+    from daemons.cli import output
+    from daemons.cli.tables import Column
 
     run = invocation(ctx)
-    with run.client() as client:
-        events = client.history(task_id, limit=limit)
+    events = run.ask(lambda client: client.history(task_id, limit=limit))
 
     def table() -> None:
-        if not events and task_id is not None:
-            typer.echo(f"the history has nothing about {task_id}")
+        if not events:
+            print("the history is empty" if task_id is None else f"the history has nothing about {task_id}")
             return
-        rows = [
-            (local_time(e.time), e.task_id, e.name, ", ".join(f"{k}={short(v, 100)}" for k, v in e.detail.items()))
-            for e in events
-        ]
-        print_table(("time", "task", "event", "detail"), rows)
+        columns = (Column("time"), Column("task", key=True), Column("event"), Column("detail", least=40, below=True))
+        rows = [(output.local_time(e.time), e.task_id, e.name.replace("_", " "), _detail(e.detail)) for e in events]
+        output.print_table(columns, rows)
 
     shown = [{"time": e.time, "task_id": e.task_id, "event": e.name, "detail": e.detail} for e in events]
     run.show({"events": shown}, table)
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    from daemons.cli.output import short
+
+    return ", ".join(f"{name} {short(value, 100)}" for name, value in detail.items() if value not in ("", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import orjson
@@ -12,6 +13,8 @@ from a2a_zmq.client.requests import UNSET
 from a2a_zmq.errors import TaskWaiting
 from daemons.cli.invocation import DEFAULT_TIMEOUT_S, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
+from daemons.cli.progress import Busy
+from daemons.cli.tables import printable_line
 
 QUESTION_CHARS = 200
 
@@ -78,7 +81,8 @@ def show_result(run: Invocation, handle: TaskHandle) -> None:
     error = None
     value = None
     try:
-        value = handle.result(run.timeout_s or DEFAULT_TIMEOUT_S)
+        with Busy(f"waiting for {handle.task_id}", enabled=not run.json):
+            value = handle.result(run.timeout_s or DEFAULT_TIMEOUT_S)
     except TaskWaiting as waiting:
         if run.json:
             head = {"task_id": handle.task_id, "status": "waiting", "result": None, "error": None}
@@ -101,5 +105,7 @@ def show_result(run: Invocation, handle: TaskHandle) -> None:
 
 
 def print_value(value: Any) -> None:
-    """A result, for a terminal."""
+    """A result: JSON, or a text as it is. On a terminal without what that would obey."""
+    if isinstance(value, str) and sys.stdout.isatty():
+        value = "\n".join(printable_line(line) for line in value.splitlines())
     print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else value)

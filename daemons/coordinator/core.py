@@ -34,6 +34,7 @@ from daemons.coordinator.explaining import Explaining
 from daemons.coordinator.failover import Failover
 from daemons.coordinator.leaving import Leaving
 from daemons.coordinator.lists import Lists
+from daemons.coordinator.loads import Loads
 from daemons.coordinator.local_calls import LocalCalls
 from daemons.coordinator.queries import Queries
 from daemons.coordinator.results import Results
@@ -103,7 +104,7 @@ class CoordinatorCore:
         self._max_batch = config.batch_room()
         submissions = Submissions(desk)
         results = Results(desk)
-        queries, lists = Queries(desk, self.supervision), Lists(desk, self.supervision)
+        queries, lists = Queries(desk), Lists(desk, self.supervision)
         explaining, commands = Explaining(desk, self.failover), Commands(desk)
         self.leaving = Leaving(desk, commands)
         self.waits = Waits(desk)
@@ -117,7 +118,7 @@ class CoordinatorCore:
             "get_task": queries.get,
             "explain": explaining.explain,
             "list_tasks": lists.list_tasks,
-            "fleet_status": queries.fleet_status,
+            "fleet_status": Loads(desk, self.supervision).fleet_status,
             "history": queries.history,
             "cancel_tasks": commands.cancel,
             "resume_task": self.waits.resume,
@@ -134,6 +135,7 @@ class CoordinatorCore:
             "task_events": self.streams.told,
             "resume_tasks": self.waits.told,
             "explain": explaining.told,
+            "load": explaining.told,
             "workers_changed": results.workers_changed,
             "heartbeat": self.sync.beat,
             "audit": self.supervision.reconciler.said,
@@ -286,7 +288,7 @@ class CoordinatorCore:
     def _from_distributor(self, home: Distributor, message: Message, action: str, now: Now) -> None:
         desk = self.desk
         home.suspect = False  # it was only slow; after a broken connection nothing comes before a new session
-        if message.type is MessageType.ERROR and action != "explain":
+        if message.type is MessageType.ERROR and action not in ("explain", "load"):
             # It did not do what we asked: whatever it was, comparing what it holds with the store sets it right.
             home.needs_sync = True
             code, text = message.payload.get("code"), message.payload.get("message")

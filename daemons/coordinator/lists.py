@@ -11,10 +11,11 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import PENDING, TERMINAL, WAITING, Record, attempt_of, dead_letter
+from a2a_zmq.tasks import WAITING, Record, attempt_of, dead_letter
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
-from daemons.coordinator.records import SENT, Entry, owner_of
+from daemons.coordinator.filters import Filter
+from daemons.coordinator.records import SENT, Entry
 from daemons.coordinator.supervision import Supervision
 from daemons.runtime.contract import QueryAnswer
 
@@ -25,27 +26,20 @@ ANSWER_BYTES: Final = 512 * 1024
 class Listing:
     """One ``list_tasks`` on its way to its answer."""
 
-    __slots__ = ("chosen", "client", "dead", "limit", "message", "status", "task_type", "total")
+    __slots__ = ("chosen", "filter", "limit", "message", "partial", "total")
 
-    def __init__(self, client: Client, message: Message, limit: int) -> None:
-        self.client = client
+    def __init__(self, wanted: Filter, message: Message, limit: int) -> None:
+        self.filter = wanted
         self.message = message
         self.limit = limit
-        self.status = message.payload.get("status")
-        self.task_type = message.payload.get("task_type")
-        self.dead = message.payload.get("dead") is True
         self.chosen: list[Entry] = []
         self.total = 0
+        self.partial = False  # more may match than were looked at
 
-    def wants(self, entry: Entry) -> bool:
-        return self.task_type in (None, entry.need.task_type) and self.client.may_see(entry.owner)
-
-    def wants_ended(self, record: Record) -> bool:
-        return (
-            self.status in (None, record.get("status"))
-            and self.task_type in (None, record.get("task_type"))
-            and self.client.may_see(owner_of(record))
-        )
+    def counts_all(self) -> bool:
+        """The fleet's own counts are the answer's total."""
+        wanted = self.filter
+        return wanted.client.operator and wanted.task_type is None and not wanted.narrow
 
 
 class Lists:
@@ -58,20 +52,16 @@ class Lists:
     def list_tasks(self, client: Client, message: Message, now: Now) -> None:
         """Tasks without payload and result: live ones, or (with their status, or ``dead``) the newest ended ones.
 
-        Looks at a bounded number of the oldest live tasks, so ``total`` with a status is what the distributors' last
-        heartbeats say, and a filter that matches only young tasks of a long backlog may show fewer than there are.
+        Looks at a bounded number of live tasks, the oldest unless ``newest`` is asked for; ``total`` with a status is
+        what the distributors' last heartbeats say; where more may match than were looked at, the answer is ``partial``.
         """
         desk = self._desk
-        listing = Listing(client, message, limit_of(message.payload.get("limit"), desk.config.list_limit))
-        if listing.dead or (isinstance(listing.status, str) and listing.status in TERMINAL):
+        wanted = Filter(client, message.payload, now)
+        listing = Listing(wanted, message, limit_of(message.payload.get("limit"), desk.config.list_limit))
+        if wanted.ended:
             self._ask_ended(listing, now)
             return
-        # With a status the candidates' true status must be read first, so more of them are taken.
-        count = listing.limit if listing.status is None else desk.config.list_limit
-        candidates = islice(self._candidates(listing), desk.config.list_scan)
-        found = [each for each in candidates if listing.wants(each)]
-        listing.chosen = found[:count]
-        listing.total = self._total(listing, len(found))
+        self._choose(listing)
         sent = [entry for entry in listing.chosen if entry.state == SENT and entry.home is not None]
         homes = sorted({entry.home.agent_id for entry in sent if entry.home is not None})
         if sent and desk.questions.room():
@@ -80,22 +70,40 @@ class Lists:
         else:
             self._listed(listing, QueryAnswer("", {}), now)
 
-    def _candidates(self, listing: Listing) -> Iterable[Entry]:
+    def _choose(self, listing: Listing) -> None:
+        """Live tasks whose records are worth a look: as many as are wanted, or where only their records can tell as
+        many as may be read at a time (and as many more, of those whose ids or types have the text).
+        """
+        config, wanted, live = self._desk.config, listing.filter, self._desk.ledger.live
+        count = config.list_limit if wanted.deep else listing.limit
+        found, taken = 0, {True: 0, False: 0}
+        for entry in islice(self._candidates(wanted), config.list_scan):
+            if wanted.may_be(entry):
+                found += 1
+                named = wanted.names(entry)
+                if taken[named] < count:
+                    taken[named] += 1
+                    listing.chosen.append(entry)
+                else:
+                    listing.partial = wanted.deep
+        listing.partial |= len(live) > config.list_scan and (wanted.deep or not listing.counts_all())
+        listing.total = self._total(listing, found)
+
+    def _candidates(self, wanted: Filter) -> Iterable[Entry]:
         ledger = self._desk.ledger
-        if listing.status != WAITING:
-            return ledger.live.values()
+        if wanted.status != WAITING:
+            return reversed(ledger.live.values()) if wanted.newest else ledger.live.values()
         return (ledger.live[task_id] for task_id, wait in ledger.waits.items() if wait.open)
 
     def _total(self, listing: Listing, found: int) -> int:
         """How many match as far as memory knows; 0 where only the records that are read next can tell."""
-        ledger = self._desk.ledger
-        client, status = listing.client, listing.status
-        if status is not None:
-            counted = listing.task_type is None and client.operator
-            return self._supervision.counts().get(status, 0) if counted else 0
-        if listing.task_type is not None:
+        ledger, wanted = self._desk.ledger, listing.filter
+        if wanted.deep:
+            counted = wanted.status is not None and listing.counts_all()
+            return self._supervision.counts().get(str(wanted.status), 0) if counted else 0
+        if wanted.narrow or wanted.task_type is not None:
             return found
-        return len(ledger.live) if client.operator else ledger.owners.get(client.identity, 0)
+        return len(ledger.live) if wanted.client.operator else ledger.owners.get(wanted.client.identity, 0)
 
     def _listed(self, listing: Listing, answer: QueryAnswer, now: Now) -> None:
         records = answer.value if answer.error is None else {}
@@ -103,11 +111,13 @@ class Lists:
         matching = 0
         for entry in listing.chosen:
             record = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
-            if record and listing.status in (None, record.get("status", PENDING)):
+            if record and listing.filter.is_live(record):
                 matching += 1
                 if len(rows) < listing.limit:
                     rows.append(row(record))
-        payload = {"tasks": fitting(rows), "total": max(listing.total, matching)}
+        payload: dict[str, Any] = {"tasks": fitting(rows), "total": max(listing.total, matching)}
+        if listing.partial:
+            payload["partial"] = True
         self._desk.out.append(self._desk.reply(listing.message, payload))
 
     # ------------------------------------------------------------ ended tasks
@@ -119,9 +129,9 @@ class Lists:
             return
         args = {
             "distributor_ids": desk.everywhere(),
-            "wanted": listing.wants_ended,
+            "wanted": listing.filter.is_ended,
             "limit": listing.limit,
-            "dead": listing.dead,
+            "dead": listing.filter.dead,
         }
         desk.ask("ended", args, partial(self._list_ended, listing), now)
 
@@ -142,11 +152,11 @@ class Lists:
             if record is not None:
                 rows.append(row(record))
         payload: dict[str, Any] = {"tasks": fitting(rows), "total": len(rows)}
-        if listing.client.operator and listing.task_type is None:
-            if not listing.dead:
-                payload["total"] = desk.finished[str(listing.status)]
+        if listing.counts_all():
+            if not listing.filter.dead:
+                payload["total"] = desk.finished[str(listing.filter.status)]
                 payload["since"] = iso(self._supervision.started(now).wall)
-            elif listing.status is None:
+            elif listing.filter.status is None:
                 payload["total"] = max(len(rows), desk.letters)
         desk.out.append(desk.reply(listing.message, payload))
 
@@ -154,12 +164,12 @@ class Lists:
         """The record that counts if there are two of one task (it was retried); None if that is not to be listed."""
         if attempt_of(later) <= attempt_of(record):
             return record
-        if listing.dead and not dead_letter(later):
+        if listing.filter.dead and not dead_letter(later):
             # It ended well, and whoever was to take its letter away did not come to it.
             place = (record.get("metadata") or {}).get("distributor")
             self._desk.drop_letter(record["task_id"], str(place))
             return None
-        return later if listing.wants_ended(later) else None
+        return later if listing.filter.is_ended(later) else None
 
 
 def row(record: Record) -> Record:

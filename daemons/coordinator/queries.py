@@ -1,4 +1,4 @@
-"""Answers about tasks and the fleet: from memory where it knows, from the store where it does not."""
+"""Answers about tasks: from memory where it knows, from the store where it does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.lists import fitting, limit_of
 from daemons.coordinator.records import SENT, Entry, owner_of, public_result
-from daemons.coordinator.supervision import Supervision
 from daemons.runtime.contract import QueryAnswer
 
 
@@ -40,12 +39,8 @@ class Watch:
 class Queries:
     """See the module's text. Nothing here changes a task."""
 
-    def __init__(self, desk: Desk, supervision: Supervision) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._supervision = supervision
-
-    def fleet_status(self, client: Client, message: Message, now: Now) -> None:
-        self._desk.out.append(self._desk.reply(message, self._supervision.fleet_status(now)))
 
     # ------------------------------------------------------------ watch_tasks
 

@@ -26,6 +26,7 @@ from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.explaining import Explaining
 from daemons.distributor.intake import Intake
 from daemons.distributor.journal import Journal
+from daemons.distributor.loads import Loads
 from daemons.distributor.memory import Memory
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
@@ -131,6 +132,7 @@ class DistributorCore:
             (Role.COORDINATOR, "end_waiting"): self._intake.end_waiting,
             (Role.COORDINATOR, "resync"): self._resync,
             (Role.COORDINATOR, "explain"): explaining.explain,
+            (Role.COORDINATOR, "load"): Loads(memory).told,
             (Role.COORDINATOR, "drain"): self._drain,
             (Role.COORDINATOR, "audit"): self._auditing.asked,
             (Role.COORDINATOR, "heartbeat"): self._coordinator_beat,

@@ -101,6 +101,7 @@ class Outcomes:
             memory.meter.count("late_results_total")
             return
         outcome = item.get("outcome")
+        worker.ran(outcome, item.get("execution_s"), now.mono - task.dispatched_at)
         if outcome == COMPLETED:
             self._complete(task, item, now)
         elif outcome == ABANDONED or task.cancelled:

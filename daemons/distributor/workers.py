@@ -6,6 +6,8 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from a2a_zmq.tasks import COMPLETED, FAILED
+
 if TYPE_CHECKING:
     from daemons.distributor.memory import LiveTask
 
@@ -47,6 +49,8 @@ class Worker:
         whereabouts: what it said of its metrics' address (``metrics``) and its ``host``.
         clock_off_s: its clock minus ours, when its last heartbeat came; a slow way makes it lower.
         gone_at, left: since when it is away (monotonic), and whether it left in good order.
+        done, failed: runs that it reported, by how they ended; they took ``run_s`` seconds in all, and ``stay_s`` from
+            their dispatch to their report.
     """
 
     __slots__ = (
@@ -54,7 +58,9 @@ class Worker:
         "blocked_until",
         "cancels",
         "clock_off_s",
+        "done",
         "draining",
+        "failed",
         "ghosts",
         "given",
         "gone_at",
@@ -69,11 +75,13 @@ class Worker:
         "number",
         "progress_at",
         "restarted",
+        "run_s",
         "running",
         "slot_limit",
         "slot_types",
         "slots",
         "slots_ready",
+        "stay_s",
         "suspect",
         "task_types",
         "torn",
@@ -104,7 +112,8 @@ class Worker:
         self.inventory: Any = None
         self.restarted = False
         self.cancels: dict[tuple[str, int], bool] = {}
-        self.given = 0
+        self.given = self.done = self.failed = 0
+        self.run_s = self.stay_s = 0.0
         self.trial: LiveTask | None = None
         self.torn: list[tuple[LiveTask, bool]] = []
         self.version = ""
@@ -141,6 +150,18 @@ class Worker:
         if task.task_id not in self.held:
             self._slot(task)
         self.held[task.task_id] = task
+
+    def ran(self, outcome: Any, took: Any, stay_s: float) -> None:
+        """A run ended here, and was worth a report."""
+        if outcome == COMPLETED:
+            self.done += 1
+        elif outcome == FAILED:
+            self.failed += 1
+        else:  # stopped, moved, put off, or waiting for an answer: says nothing of how long such runs take
+            return
+        self.stay_s += stay_s
+        if isinstance(took, (int, float)):
+            self.run_s += took
 
     def drop(self, task: LiveTask) -> None:
         """It does not hold this task any more, if it did."""

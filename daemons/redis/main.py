@@ -30,7 +30,7 @@ _SHORT: Final = {
     "--maxmemory": "--redis-maxmemory-mb",
 }
 _PRINT: Final = "--print-config"
-_MORE_HELP: Final = f"""
+MORE_HELP: Final = f"""
 short names:
   {"  ".join(f"{short} = {long}" for short, long in _SHORT.items())}
   {_PRINT}  print the server program and its configuration file, start nothing
@@ -107,7 +107,7 @@ def _settings(argv: list[str]) -> RedisServerSettings:
         return load_or_exit(RedisServerSettings, argv)
     except SystemExit:
         if {"-h", "--help"}.intersection(argv):
-            print(_MORE_HELP, end="")
+            print(MORE_HELP, end="")
         raise
 
 

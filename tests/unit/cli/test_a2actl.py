@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -49,6 +50,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "drain",
         "failover",
         "history",
+        "top",
+        "completion",
+        "schema",
     }
     for command in commands | {"keys", "config", "doctor", "demo", "bench", "--json", "--address"}:
         assert command in text
@@ -69,6 +73,18 @@ def test_help_loads_nothing_that_is_slow() -> None:
     assert "LOADED []" in done.stdout
 
 
+def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemons.cli.main", "submit", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"updates, custom, messages, values" in b" ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("line", "status", "words"),
     [
@@ -82,6 +98,12 @@ def test_help_loads_nothing_that_is_slow() -> None:
         (["submit", "noop", "--file", "-", "--payload", "{}"], 2, "--file"),
         (["submit", "noop", "--file", "missing.jsonl", "--address", "tcp://127.0.0.1:1"], 78, "missing.jsonl"),
         (["tasks", "--status", "lost"], 2, "no status"),
+        (["tasks", "--older", "soon"], 2, "no time span"),
+        (["tasks", "--dead", "--status", "all"], 2, "--dead"),
+        (["tasks", "--limit", "5000"], 2, "--limit"),
+        (["top", "--sort", "colour"], 2, "--sort"),
+        (["top", "--interval", "0"], 2, "--interval"),
+        (["completion", "tcsh"], 2, "tcsh"),
         (["bench", "--only", "everything"], 2, "no part"),
         (["--address", "localhost", "status"], 78, "localhost"),
         (["status", "--config", "missing.toml"], 78, "missing.toml"),

@@ -15,14 +15,16 @@ import pytest
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.interfaces import Section, SectionWrite
-from daemons.cli import checks, demo, fleet_commands
+from daemons.cli import checks, demo
 from daemons.cli.explaining import explanation
 from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
+from daemons.cli.fleet_view import status_lines
 from daemons.cli.invocation import CommandFailed
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
 from daemons.cli.submitting import read_tasks
 from daemons.runtime.spool import Kept, SqliteSpool
 from daemons.worker.builtin.python_source_stats import python_source_stats
+from tests.unit.cli.screens import texts
 
 WaitUntil = Callable[..., None]
 
@@ -214,11 +216,9 @@ def test_a_fleet_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, m
         ({}, "down"),  # as told by an older coordinator
     ],
 )
-def test_status_says_since_when_a_distributor_is_away(
-    capsys: pytest.CaptureFixture[str], more: dict[str, Any], shown: str
-) -> None:
-    fleet_commands._print_status({"distributors": [{"id": "d1", "up": False, "pending": 5, "in_progress": 0, **more}]})
-    assert shown in capsys.readouterr().out
+def test_status_says_since_when_a_distributor_is_away(more: dict[str, Any], shown: str) -> None:
+    lines = status_lines({"distributors": [{"id": "d1", "up": False, "pending": 5, "in_progress": 0, **more}]}, None)
+    assert shown in "\n".join(texts(lines)) + "\n"
 
 
 def test_doctor_names_spools_that_hold_something_or_were_set_aside(tmp_path: Path) -> None:

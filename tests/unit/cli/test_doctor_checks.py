@@ -74,6 +74,7 @@ def test_versions_that_differ_are_named() -> None:
         ({}, {"maxmemory-policy": "allkeys-lru"}, "evicts keys"),
         ({"aof_last_write_status": "err"}, {}, "append-only file could not be written"),
         ({"used_memory": 95 << 20, "maxmemory": 100 << 20}, {}, "95 MiB used of 100"),
+        ({"redis_version": "6.2.14"}, {}, "redis 6.2.14 is too old"),
     ],
 )
 def test_a_redis_that_may_lose_or_refuse_is_named(info: dict[str, Any], settings: dict[str, str], says: str) -> None:
