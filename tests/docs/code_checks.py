@@ -80,7 +80,9 @@ def call_complaints(node: ast.Call) -> Iterator[str]:
             yield f"{kind.__name__}.{function.attr}: {error}"
         if "options" in signature.parameters:
             known = {*signature.parameters, *TaskOptions.__annotations__}
-            yield from (f"{kind.__name__}.{function.attr} has no option {name}" for name in keywords if name not in known)
+            yield from (
+                f"{kind.__name__}.{function.attr} has no option {name}" for name in keywords if name not in known
+            )
 
 
 def toml_complaints(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A host of its own for what pages tell their reader to do: a home directory, and a network with the default ports free.
+"""A host of its own for what pages tell their reader to do: a home directory, and a network with its ports free.
 
 The network is a namespace, so nothing of this meets a fleet of the developer's, or another test. Every process that is
 left in it at the end is killed.
@@ -33,11 +33,16 @@ signal.pause()
 ANSWERS = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)"
 
 
-def namespace_of(pid: int | str) -> str:
+def namespace_of(process: Path) -> str:
+    """The network of a process, by its directory in ``/proc``; "" if it is gone, or somebody else's."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/net")
+        return str((process / "ns" / "net").readlink())
     except OSError:
         return ""
+
+
+def processes_in(namespace: str) -> list[int]:
+    return [int(each.name) for each in Path("/proc").glob("[0-9]*") if namespace_of(each) == namespace]
 
 
 class Host:
@@ -55,7 +60,10 @@ class Host:
 
     def __enter__(self) -> Self:
         apart = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
-        if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        if (
+            shutil.which("unshare") is None
+            or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode
+        ):
             pytest.skip("no network namespace can be made here (unshare --net)")
         self._holder = subprocess.Popen(
             [*apart, sys.executable, "-c", LOOPBACK_UP], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
@@ -71,10 +79,10 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._holder is not None
-        mine = namespace_of(self._holder.pid)
+        mine = namespace_of(Path("/proc") / str(self._holder.pid))
         for terminal in self._terminals:
             terminal.close()
-        while left := [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and namespace_of(pid) == mine]:
+        while left := processes_in(mine):
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
             self._holder.wait()

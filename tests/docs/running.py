@@ -11,19 +11,19 @@ import pytest
 from tests.docs.host import PATIENCE_S, Host, Terminal
 from tests.docs.snippets import Snippet, exchanges, looks_like, snippets_of
 
-# What a shell has when its user has worked through the tutorial's first two sections.
-PREPARED = """
-cd ~/a2a-zmq
-. .venv/bin/activate
-cd ~/fleet
-"""
+# What a reader of a guide has done, who has worked through the tutorial's first two sections.
+ENVIRONMENT = "cd ~/a2a-zmq; . .venv/bin/activate; cd ~/fleet"
+IN_THE_CLONE = "cd ~/a2a-zmq"
 
 
-def run_page(page: Path, host: Host, *, prepared: bool = False) -> None:
-    """Run the blocks of a page in order; each is run, a file, or marked as not run with a reason."""
+def run_page(page: Path, host: Host, before: str = ":") -> None:
+    """Run the blocks of a page in order; each is run, a file, or marked as not run with a reason.
+
+    Args:
+        before: what its reader has done.
+    """
     terminal = host.terminal()
-    if prepared:
-        terminal.run(PREPARED)
+    terminal.run(before)
     staying: list[Terminal] = []
     try:
         for snippet in snippets_of(page):
@@ -50,16 +50,19 @@ def run_block(snippet: Snippet, terminal: Terminal) -> None:
                 pytest.fail(f"{snippet.where}: {command}shows\n{shown}and printed\n{printed}")
     elif snippet.language == "python":
         printed = terminal.run(f"python - <<'END OF SNIPPET'\n{snippet.text}END OF SNIPPET\n")
-        assert promised(snippet.text), f"{snippet.where} prints nothing that it says"
-        assert [line for line in printed.splitlines() if line in promised(snippet.text)] == promised(snippet.text)
+        values = promised(snippet.text)
+        assert values, f"{snippet.where} does not say what it prints"
+        assert [line for line in printed.splitlines() if line in values] == values, (
+            f"{snippet.where} printed\n{printed}"
+        )
     else:
         # Settings are checked by test_snippets.
         assert snippet.language in ("text", "toml", "mermaid", ""), f"{snippet.where} is neither run nor a file"
 
 
 def promised(block: str) -> list[str]:
-    """What comments behind ``print`` say that is printed."""
-    return re.findall(r"^ *print\(.*\)  # (.+)$", block, re.MULTILINE)
+    """What comments behind ``print`` say that is printed; those of more than a word explain something."""
+    return re.findall(r"^ *print\(.*\)  # (\S+)$", block, re.MULTILINE)
 
 
 def stay(snippet: Snippet, host: Host, directory: Path) -> Terminal:

@@ -17,22 +17,38 @@ from typing import Any
 import typer
 
 from daemons.cli.main import app
+from daemons.redis.main import _PRINT as PRINT_CONFIG
 from daemons.settings import MODELS
 from daemons.settings_forms import env_name
 from daemons.settings_sources import _parser
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 DAEMONS = {f"a2a-{model.role}": model for model in MODELS}
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What an operator's host has, and a machine that only runs the tests need not.
-ELSEWHERE = frozenset(
-    "apt apt-get curl docker dpkg dpkg-reconfigure git gpg ip jq journalctl lintian loginctl nc nft openssl prometheus promtool "
-    "promtool redis-cli rsync scp ssh sudo supervisorctl supervisord sysctl systemctl systemd-analyze systemd-run "
-    "timedatectl ufw uvicorn valkey-cli grafana-server otelcol nfpm podman python pip".split()
-)
-WORDS = frozenset("if then else elif fi while until do done for in { } ! case esac time".split())
-BUILTINS = frozenset(". [ [[ alias cd echo eval exec exit export false kill printf pwd read set source test trap true type ulimit umask unset wait".split())
+ELSEWHERE = words("""
+    apt apt-get curl docker dpkg dpkg-reconfigure git gpg grafana-server ip journalctl jq lintian loginctl nc
+    nfpm nft openssl otelcol pip podman prometheus promtool python redis-cli rsync scp ssh sudo supervisorctl
+    supervisord sysctl systemctl systemd-analyze systemd-run timedatectl ufw uvicorn valkey-cli
+""")
+WORDS = words("""
+    ! case do done elif else esac fi for if in then time until while { }
+""")
+BUILTINS = words("""
+    . [ [[ alias cd echo eval exec exit export false kill printf pwd read set source test trap true type
+    ulimit umask unset wait
+""")
+# Flags that are no settings.
+OWN_FLAGS = {"a2a-redis": (PRINT_CONFIG,)}
 SEPARATORS = frozenset({";", "&&", "||", "|", "&", "\n", "(", ")", ";;", "|&"})
-SUPERVISOR = frozenset("add avail clear fg pid remove reload reread restart shutdown signal start status stop tail update version".split())
+SUPERVISOR = words("""
+    add avail clear fg pid reload remove reread restart shutdown signal start status stop tail update version
+""")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=")
 HEREDOC = re.compile(r"<<-?\s*'?\"?(\w+)'?\"?[^\n]*\n.*?^\s*\1$", re.DOTALL | re.MULTILINE)
 
@@ -57,32 +73,39 @@ def commands_of(text: str) -> Iterator[list[str]]:
     text = re.sub(r"\$\(((?:[^()]|\([^()]*\))*)\)", keep, text)
     for part in inner:
         yield from commands_of(part)
+    pending = ""
     for line in text.splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()<>")
+        lexer = shlex.shlex(pending + line, posix=True, punctuation_chars=";&|()<>")
         lexer.whitespace_split = True
         lexer.commenters = "#"
+        try:
+            found = [*lexer]
+        except ValueError:  # a quotation goes on in the next line
+            pending += line + "\n"
+            continue
+        pending = ""
         command: list[str] = []
-        words = iter([*lexer, "\n"])
-        for word in words:
+        tokens = iter([*found, "\n"])
+        for word in tokens:
             if word in SEPARATORS:
                 if command:
                     yield command
                 command = []
             elif set(word) <= set("<>&"):
-                next(words)  # the file
+                next(tokens)  # the file
             elif not (word in WORDS and not command):
                 command.append(word)
 
 
 def check(command: list[str]) -> Iterator[str]:
     """Complaints about one simple command."""
-    words = list(command)
-    while words and (found := ASSIGNMENT.match(words[0])):
+    rest = list(command)
+    while rest and (found := ASSIGNMENT.match(rest[0])):
         yield from check_variable(found[1])
-        words.pop(0)
-    if not words:
+        rest.pop(0)
+    if not rest:
         return
-    program, arguments = words[0], words[1:]
+    program, arguments = rest[0], rest[1:]
     if program == "export":
         for word in arguments:
             if found := ASSIGNMENT.match(word):
@@ -95,8 +118,10 @@ def check(command: list[str]) -> Iterator[str]:
         known = daemon_flags(program)
         yield from (f"{program} has no {flag}" for flag in flags_of(arguments) if flag not in known)
     elif program == "make":
-        known = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-        yield from (f"make has no target {word}" for word in arguments if "=" not in word and word not in known)
+        targets = set(
+            re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        )
+        yield from (f"make has no target {word}" for word in arguments if "=" not in word and word not in targets)
     elif program == "supervisorctl":
         yield from check_supervisorctl(arguments)
     elif program == "python" and arguments[:1] == ["-m"]:
@@ -125,7 +150,7 @@ def check_variable(name: str) -> Iterator[str]:
 @cache
 def daemon_flags(program: str) -> frozenset[str]:
     parser: argparse.ArgumentParser = _parser(DAEMONS[program])
-    return frozenset(parser._option_string_actions)
+    return frozenset({*parser._option_string_actions, *OWN_FLAGS.get(program, ())})
 
 
 def check_a2actl(arguments: list[str]) -> Iterator[str]:
@@ -170,7 +195,9 @@ def check_supervisorctl(arguments: list[str]) -> Iterator[str]:
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
     parser.read(REPOSITORY / "config" / "supervisord.conf")
     for name in words[1:]:
-        if re.fullmatch(r"(redis|coordinator|(distributor|worker)-[12])", name) and not parser.has_section(f"program:{name}"):
+        if re.fullmatch(r"(redis|coordinator|(distributor|worker)-[12])", name) and not parser.has_section(
+            f"program:{name}"
+        ):
             yield f"config/supervisord.conf has no program {name}"
 
 

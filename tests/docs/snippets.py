@@ -14,7 +14,8 @@ from pathlib import Path
 
 FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 MARK = re.compile(r"<!-- (file|stays|not run|unchecked): (.+?) -->\n\s*\Z")
-LANGUAGES = frozenset({"sh", "console", "python", "toml", "json", "text", ""})
+# Shell is "sh", or "console" with what it prints, so that none is left out by another name.
+LANGUAGES = frozenset({"sh", "console", "python", "toml", "json", "yaml", "ini", "mermaid", "promql", "text", ""})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.host import Host
-from tests.docs.running import run_page
+from tests.docs.running import ENVIRONMENT, run_page
 
 GUIDES = sorted((Path(__file__).resolve().parent.parent.parent / "docs" / "howto").glob("*.md"))
 # As in the tutorial's second section.
@@ -33,4 +33,4 @@ def host(repository: Path) -> Iterator[Host]:
 @pytest.mark.timeout(240)  # a worker, and often a graph, is started by most of them
 @pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
 def test_the_guide(guide: Path, host: Host) -> None:
-    run_page(guide, host, prepared=True)
+    run_page(guide, host, ENVIRONMENT)

@@ -30,7 +30,7 @@ SECTIONS: dict[str, Pair] = {
 def messages(repository: Path) -> dict[str, str]:
     """Sections of docs/messages.md by title."""
     text = (repository / "docs" / "messages.md").read_text(encoding="utf-8")
-    return {title: body for title, body in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)}
+    return dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
 
 
 def test_each_pair_that_may_speak_has_a_section(messages: dict[str, str]) -> None:
@@ -84,5 +84,29 @@ def test_the_diagram_of_a_tasks_life_has_the_moves_of_the_code(repository: Path)
 def test_each_page_is_in_the_index(repository: Path) -> None:
     docs = repository / "docs"
     index = (docs / "README.md").read_text(encoding="utf-8")
-    pages = {str(page.relative_to(docs)) for page in [*docs.glob("*.md"), *(docs / "howto").glob("*.md")]} - {"README.md"}
+    pages = {str(page.relative_to(docs)) for page in [*docs.glob("*.md"), *(docs / "howto").glob("*.md")]} - {
+        "README.md"
+    }
     assert {page for page in pages if f"({page})" not in index and f"({page}#" not in index} == set()
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page, as GitHub and most others make them from its headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_to_pages_and_headings_that_exist(repository: Path) -> None:
+    folders = (repository, repository / "examples", repository / "packaging")
+    pages = [*(page for folder in folders for page in folder.glob("*.md")), *(repository / "docs").rglob("*.md")]
+    broken = []
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", text):
+            if "://" in target:
+                continue
+            other = page.parent / target if target else page
+            if not other.exists() or (anchor and anchor not in headings(other)):
+                broken.append(f"{page.relative_to(repository)} → {target}#{anchor}")
+    assert broken == []

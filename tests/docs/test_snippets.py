@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,18 @@ def test_the_snippets_of(page: Path) -> None:
     assert [f"{each.where}: {text}" for each in snippets for text in wrong(each, own)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(REPOSITORY)) for page in PAGES])
+def test_the_commands_in_the_text_of(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    spans = re.findall(r"`((?:a2actl|a2a-(?!zmq)\w+|make|python -m|supervisorctl) [^`]+)`", text)
+    assert [f"{span}: {wrong}" for span in spans for wrong in complaints_of(span)] == []
+
+
 def test_every_fence_is_understood() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         fences = sum(1 for line in text.splitlines() if line.strip().startswith("```"))
+        assert {each.language for each in snippets_of(page)} <= LANGUAGES, page.name
         assert fences == 2 * len(snippets_of(page)), page.name
 
 
@@ -48,7 +57,12 @@ def test_marks_are_where_a_snippet_follows() -> None:
     """A mark with a blank line, or a word, between it and its snippet would say nothing."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        marks = text.count("<!-- file:") + text.count("<!-- stays:") + text.count("<!-- not run:") + text.count("<!-- unchecked:")
+        marks = (
+            text.count("<!-- file:")
+            + text.count("<!-- stays:")
+            + text.count("<!-- not run:")
+            + text.count("<!-- unchecked:")
+        )
         assert marks == sum(1 for each in snippets_of(page) if each.mark), page.name
 
 
