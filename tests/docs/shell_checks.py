@@ -20,7 +20,7 @@ from daemons.cli.main import app
 from daemons.redis.main import _PRINT as PRINT_CONFIG
 from daemons.settings import MODELS
 from daemons.settings_forms import env_name
-from daemons.settings_sources import _parser
+from daemons.settings_sources import parser_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 DAEMONS = {f"a2a-{model.role}": model for model in MODELS}
@@ -149,7 +149,7 @@ def check_variable(name: str) -> Iterator[str]:
 
 @cache
 def daemon_flags(program: str) -> frozenset[str]:
-    parser: argparse.ArgumentParser = _parser(DAEMONS[program])
+    parser: argparse.ArgumentParser = parser_of(DAEMONS[program])
     return frozenset({*parser._option_string_actions, *OWN_FLAGS.get(program, ())})
 
 
