@@ -4,6 +4,7 @@ When the store is wiped or goes back to an older copy, a task whose record or re
 the coordinator and of its distributor. A memory ends when its process dies, or another process of its name takes over.
 
 - A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
+- A record in the spool of a process that was replaced is set aside: it brings nothing back.
 - A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends
   before its result is recorded: a report that is still on its way may end the task without a result in the store.
 - A task that the coordinator's memory has lost is new to it when its client submits it again. What it had sent before
@@ -18,7 +19,7 @@ the coordinator and of its distributor. A memory ends when its process dies, or 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from a2a_zmq.interfaces import INBOX, Section
 from a2a_zmq.state import keys
@@ -39,6 +40,13 @@ def remembers(agent: Agent, task_id: str) -> bool:
     if isinstance(core, DistributorCore):
         return task_id in core._memory.live or core._journal.holds_result(task_id)
     return False
+
+
+def counts(agent: Agent, task_id: str) -> bool:
+    """Whether this process knows how often it was tried. A result on its way to the store may have been recorded before
+    the loss: when that is confirmed the process forgets the task, and rightly."""
+    core = agent.core
+    return isinstance(core, DistributorCore) and (task_id in core._memory.live or task_id in core._journal.results)
 
 
 class Loss:
@@ -77,7 +85,7 @@ class Loss:
         witness.lost_state({task_id for records in results for task_id in records}, fences)
         for task_id in sorted(task_id for task_id, kept in had.items() if has.get(task_id) != kept):
             holders = [each for each in fleet.agents.values() if remembers(each, task_id)]
-            self._counters[task_id] = {each.pid for each in holders if isinstance(each.core, DistributorCore)}
+            self._counters[task_id] = {each.pid for each in holders if counts(each, task_id)}
             if task_id not in has or has[task_id].record != had[task_id].record:  # else it is only elsewhere
                 disks = {each.place for each in fleet.agents.values() if task_id in each.disk.tasks()}
                 self._holders[task_id] = {each.pid for each in holders} | disks
@@ -88,14 +96,20 @@ class Loss:
 
     def died(self, pid: int) -> None:
         """A process is gone with what it remembered."""
+        self._gone(pid)
+
+    def _gone(self, holder: int | str) -> None:
+        remembered: dict[str, set[Any]]
         for remembered in (self._holders, self._tellers, self._counters, self._placers):
-            for task_id in [each for each, pids in remembered.items() if pid in pids]:
-                remembered[task_id].discard(pid)
+            for task_id in [each for each, holders in remembered.items() if holder in holders]:
+                remembered[task_id].discard(holder)
                 self._look_at(task_id)
 
     def replaced(self, agent: Agent) -> None:
-        """Another process of its name has its lease now."""
-        self.died(agent.pid)
+        """Another process of its name has its lease now: what it remembers is nothing any more, and what is in its
+        spool is set aside."""
+        self._gone(agent.pid)
+        self._gone(agent.place)
         if self.lost and agent.alive and agent.core is not None:
             self._fleet.witness.unordered.add(agent.name)
 
