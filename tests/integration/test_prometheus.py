@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,58 +31,63 @@ def listed(fleet: LocalFleet) -> dict[str, dict[str, Any]]:
     return {group["labels"]["agent_id"]: group for group in groups}
 
 
-def test_the_coordinator_lists_who_is_there(no_orphans: Path) -> None:
+@pytest.fixture(scope="module")
+def listing(no_orphans: Path) -> Iterator[LocalFleet]:
+    """A fleet whose coordinator knows everybody, and says so."""
     with user_fleet(workers=2, env={"A2A_WORKER_SLOTS": "1"}) as fleet:
         wait_until(lambda: set(listed(fleet)) == set(AGENTS), "all agents are listed", PATIENCE_S)
-        for name, group in listed(fleet).items():
-            assert group["targets"] == [f"127.0.0.1:{fleet.daemons[name].metrics_port}"]
-            assert group["labels"]["agent_role"] == AGENTS[name]
-        assert len({group["labels"]["agent_host"] for group in listed(fleet).values()}) == 1
-        assert fleet.get("worker-1", "/sd")[0] == 404
+        yield fleet
 
-        fleet.kill("worker-2", restart=False)
-        wait_until(
-            lambda: 'agent="worker-2",role="worker"} 0.0' in fleet.get("distributor-1", "/metrics")[1], "it is lost"
-        )
-        assert "worker-2" in listed(fleet), "who was lost stays, so that its alert does"
+
+def test_the_coordinator_lists_who_is_there(listing: LocalFleet) -> None:
+    found = listed(listing)
+    for name, group in found.items():
+        assert group["targets"] == [f"127.0.0.1:{listing.daemons[name].metrics_port}"]
+        assert group["labels"]["agent_role"] == AGENTS[name]
+    assert len({group["labels"]["agent_host"] for group in found.values()}) == 1
+    assert listing.get("worker-1", "/sd")[0] == 404, "a worker knows nobody"
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus (Debian package) is not installed")
-def test_prometheus_scrapes_the_fleet_with_our_configuration(no_orphans: Path, tmp_path: Path) -> None:
+def test_prometheus_finds_the_fleet_and_notices_a_dead_worker(listing: LocalFleet, tmp_path: Path) -> None:
+    with prometheus(listing, tmp_path) as port:
+        everybody = dict.fromkeys(AGENTS, "1")
+        wait_until(lambda: up(port) == everybody, "Prometheus sees all agents up", PATIENCE_S, pause_s=0.2)
+        roles = {each["metric"]["agent_id"]: each["metric"]["agent_role"] for each in ask(port, "up")}
+        assert roles == AGENTS
+        # The rules are read, and look at what is there.
+        assert ask(port, 'count(a2a_leading{agent_role="coordinator"} == 1)')[0]["value"][1] == "1"
+        rules = get(port, "/api/v1/rules")["data"]["groups"]
+        assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok", "unknown"}
+        assert len(rules) == 5
+        wait_until(lambda: alerting(port) == set(), "nothing is wrong", PATIENCE_S, pause_s=0.2)
+        listing.kill("worker-2", restart=False)
+        expected = {("A2aScrapeFails", "worker-2"), ("A2aWorkerDown", "worker-2")}
+        what = "the alerts of a dead worker are on their way"
+        wait_until(lambda: alerting(port) == expected, what, PATIENCE_S, pause_s=0.2)
+        assert "worker-2" in listed(listing), "who was lost stays, so that its alert does"
+
+
+@contextlib.contextmanager
+def prometheus(fleet: LocalFleet, directory: Path) -> Iterator[int]:
+    """The program with our configuration, but for this fleet's ports and in a hurry; gives its own port."""
     (port,) = free_ports(1)
-    with user_fleet(workers=2, env={"A2A_WORKER_SLOTS": "1"}) as fleet:
-        config = shutil.copytree(REPOSITORY / "config", tmp_path / "config") / "prometheus.yml"
-        address = f"127.0.0.1:{fleet.daemons['coordinator-1'].metrics_port}"
-        text = config.read_text(encoding="utf-8")
-        changed = text.replace("127.0.0.1:9550", address).replace("interval: 5s", "interval: 1s")
-        config.write_text(changed.replace("refresh_interval: 15s", "refresh_interval: 1s"), encoding="utf-8")
-        program = subprocess.Popen(
-            [
-                "prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=warn",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=(log := (tmp_path / "log").open("wb")),
-        )  # fmt: skip
+    config = shutil.copytree(REPOSITORY / "config", directory / "config") / "prometheus.yml"
+    address = f"127.0.0.1:{fleet.daemons['coordinator-1'].metrics_port}"
+    text = config.read_text(encoding="utf-8").replace("127.0.0.1:9550", address)
+    config.write_text(re.sub(r"(interval): \d+s", r"\1: 1s", text), encoding="utf-8")
+    command = [
+        "prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage", "--log.level=warn",
+    ]  # fmt: skip
+    with (directory / "log").open("wb") as log:
+        program = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            wait_until(
-                lambda: up(port) == dict.fromkeys(AGENTS, "1"),
-                "Prometheus sees all agents up",
-                PATIENCE_S,
-                pause_s=0.2,
-            )
-            roles = {each["metric"]["agent_id"]: each["metric"]["agent_role"] for each in ask(port, "up")}
-            assert roles == AGENTS
-            # The rules are read, and look at what is there.
-            assert value(port, 'count(a2a_leading{agent_role="coordinator"} == 1)') == "1"
-            rules = get(port, "/api/v1/rules")["data"]["groups"]
-            assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok", "unknown"}
-            assert len(rules) == 5
+            yield port
         finally:
             program.terminate()
             program.wait(10)
-            log.close()
 
 
 def get(port: int, path: str) -> Any:
@@ -96,9 +104,11 @@ def ask(port: int, expr: str) -> list[dict[str, Any]]:
     return found
 
 
-def value(port: int, expr: str) -> str | None:
-    found = ask(port, expr)
-    return found[0]["value"][1] if found else None
+def alerting(port: int) -> set[tuple[str, str]]:
+    """Alerts about dead agents, and about whom; before they fire they are pending for their time."""
+    wanted = "A2a(NothingScraped|ScrapeFails|NoLeader|TwoLeaders|(Coordinator|Distributor|Worker|Redis)Down|Partition)"
+    found = [each["metric"] for each in ask(port, f'ALERTS{{alertname=~"{wanted}"}}')]
+    return {(each["alertname"], each.get("agent") or each.get("agent_id", "")) for each in found}
 
 
 def up(port: int) -> dict[str, str]:
