@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from a2a_zmq.handlers import current_task
+from daemons.runtime.contract import Event
 from tests.contract.executors.conftest import Rig
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -51,7 +52,12 @@ def test_what_the_worker_does_with_a_result_is_not_done_in_the_name_of_its_task(
     rig = make_rig()
     named: list[object] = []
     deliver = rig.executor._deliver
-    rig.executor._deliver = lambda events: (named.append(current_task()), deliver(events))[1]
+
+    def look(events: list[Event]) -> None:
+        named.append(current_task())
+        deliver(events)
+
+    rig.executor._deliver = look
     for task_type in ("pid-async", "pid-thread", "echo"):
         rig.value(task_type)
     assert named
