@@ -10,7 +10,7 @@ from typing import Any, Required, TypedDict, cast
 from a2a_zmq.client.entries import Entry, Sink
 from a2a_zmq.client.environment import ClientSettings
 from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload
-from a2a_zmq.client.tracing import ClientTraces
+from a2a_zmq.client.tracing import API, MODULES, ClientTraces
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
 # A request that nobody has answered after this long fails with FleetUnavailable.
@@ -82,7 +82,8 @@ class EntryMaker:
             chosen = idempotent_task_id(self._identity, idempotency_key)
         else:
             return self.next(form, payload, sink, deadline=deadline)
-        return self._entry(Entry(chosen, b"", sink, check=True, deadline=deadline), form, payload)
+        entry = Entry(chosen, form.body(chosen, encode_payload(payload)), sink, check=True, deadline=deadline)
+        return self._traced(entry, form) if self._traces.reports or API in MODULES else entry
 
     def of(self, spec: TaskSpec, sink: Sink, *, deadline: float) -> Entry:
         """Entry of one task of a mixed bulk submission."""
@@ -101,13 +102,14 @@ class EntryMaker:
         self, form: TaskForm, payload: Mapping[str, Any], sink: Sink, *, index: int = 0, deadline: float = math.inf
     ) -> Entry:
         """Entry of a fresh task, one of many of the same form."""
-        return self._entry(Entry(self.new_id(), b"", sink, deadline=deadline, index=index), form, payload)
+        task_id = self.new_id()
+        entry = Entry(task_id, form.body(task_id, encode_payload(payload)), sink, deadline=deadline, index=index)
+        # That is all that a task costs here that nobody traces.
+        return self._traced(entry, form) if self._traces.reports or API in MODULES else entry
 
-    def _entry(self, entry: Entry, form: TaskForm, payload: Mapping[str, Any]) -> Entry:
-        encoded = encode_payload(payload)
-        if self._traces.wanted and (submitted := self._traces.begin(form.task_type, entry.task_id)) is not None:
+    def _traced(self, entry: Entry, form: TaskForm) -> Entry:
+        submitted = self._traces.begin(form.task_type, entry.task_id)
+        if submitted is not None:
             entry.submitted = submitted
-            entry.body = form.body(entry.task_id, encoded, submitted.trace)
-        else:
-            entry.body = form.body(entry.task_id, encoded)
+            entry.body = form.traced(entry.task_id, entry.body, submitted.trace)
         return entry

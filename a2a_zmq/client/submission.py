@@ -120,13 +120,14 @@ class TaskForm:
             raise InvalidTask(f"labels must be texts: {error}") from error
         self._middle = b'",' + fields[1:-2] + _AFTER_METADATA
 
-    def body(self, task_id: str, payload: bytes, trace: TraceContext | None = None) -> bytes:
+    def body(self, task_id: str, payload: bytes) -> bytes:
         """One task of a ``submit_tasks`` message; the id must be a valid one."""
-        middle = self._middle
-        if trace is not None:
-            members = orjson.dumps(trace.members())
-            middle = middle[: -len(_AFTER_METADATA)] + b"," + members[1:-1] + _AFTER_METADATA
-        return b'{"task_id":"' + task_id.encode() + middle + payload + b"}"
+        return b'{"task_id":"' + task_id.encode() + self._middle + payload + b"}"
+
+    def traced(self, task_id: str, body: bytes, trace: TraceContext) -> bytes:
+        """The same task with its trace."""
+        end = len(b'{"task_id":"') + len(task_id.encode()) + len(self._middle) - len(_AFTER_METADATA)
+        return body[:end] + b"," + orjson.dumps(trace.members())[1:-1] + body[end:]
 
 
 def shown(number: int) -> str:

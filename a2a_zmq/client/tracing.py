@@ -15,7 +15,9 @@ from a2a_zmq.tracing.context import MAX_STATE_CHARS, TraceContext
 from a2a_zmq.tracing.spans import PRODUCER, SUBMIT, Span
 
 CLOSE_WAIT_S = 1.0
-_API = "opentelemetry.trace"
+# What a program that has traces has imported.
+API = "opentelemetry.trace"
+MODULES = sys.modules
 
 
 class _Theirs:
@@ -34,7 +36,7 @@ class _Theirs:
         if span is None:
             return
         if error:
-            api = sys.modules[_API]
+            api = MODULES[API]
             span.set_status(api.Status(api.StatusCode.ERROR, error))
         span.end()
 
@@ -76,11 +78,15 @@ class ClientTraces:
         ratio: share of the traces begun here that is reported.
         client_id: who we are.
 
+    Attributes:
+        reports: there is an endpoint.
+
     Raises:
         ConfigError: there is an endpoint and the packages are not installed.
     """
 
     def __init__(self, endpoint: str, ratio: float, client_id: str) -> None:
+        self.reports = bool(endpoint)
         self._exporter: Any = None
         if endpoint:
             from a2a_zmq.tracing.export import Exporter
@@ -88,14 +94,9 @@ class ClientTraces:
             resource = {"service.name": "a2a-client", "service.instance.id": client_id}
             self._exporter = Exporter(endpoint, resource, ratio=ratio)
 
-    @property
-    def wanted(self) -> bool:
-        """Whether a submission has a trace, as far as known without looking closely."""
-        return self._exporter is not None or _API in sys.modules
-
     def begin(self, task_type: str, task_id: str) -> Submitted | None:
         """A submission begins in the caller's context; None if it has no trace."""
-        api = sys.modules.get(_API)
+        api = MODULES.get(API)
         if api is not None:
             theirs = self._begin_theirs(api, task_type, task_id)
             if theirs is not None:
