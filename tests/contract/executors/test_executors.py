@@ -14,6 +14,7 @@ import pytest
 
 from a2a_zmq import llm
 from daemons.worker.builtin.python_source_stats import analyse_file
+from tests.contract.executors.conftest import START_S
 
 # ------------------------------------------------------------ what works
 
@@ -231,9 +232,16 @@ def test_chat_models_that_change_are_known_to_whatever_runs_next(
 ) -> None:
     monkeypatch.setattr(llm, "_process", llm._Process())
     models = {"providers": {"fast": {"model": "m"}}, "redis_url": "", "connection": {}}
+
+    def known(task_id: str) -> str:
+        rig.start(name, task_id=task_id)
+        rig.wait(lambda: task_id in rig.finished, "it has looked", timeout_s=START_S)  # LangChain is loaded for it
+        (outcome,) = rig.finished[task_id]
+        return str(outcome.result)
+
     rig.executor.use_models(models)
-    assert "known: fast" in rig.value(name, task_id="one")
+    assert "known: fast" in known("one")
     children = rig.executor.child_pids()
     rig.executor.use_models({**models, "providers": {"slow": {"model": "m"}}})
-    assert "known: slow" in rig.value(name, task_id="two")
+    assert "known: slow" in known("two")
     assert rig.executor.child_pids() == children, "no child was started anew for it"

@@ -43,5 +43,5 @@ def test_a_model_that_was_made_follows_its_providers_new_limits(
 def test_providers_that_are_wrong_change_nothing(server: OpenAIServer, provider: str, one_url: str) -> None:
     with models_of(server, provider, one_url, requests_per_minute=100) as models:
         with pytest.raises(ConfigError, match="modle"):
-            models.change({provider: {"modle": "x"}})
+            models.change({provider: {"model": "m", "modle": "x"}})
         assert models.get(provider, {}).invoke("hi").content is not None

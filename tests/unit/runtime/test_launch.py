@@ -70,15 +70,18 @@ def redis_of_sorts(answer: bytes = b"") -> Iterator[int]:
     """A port where something like a Redis gives this answer to every command, or is content with all of them."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
 
+        def talk(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                while said := connection.recv(4096):
+                    for command in said.split(b"*")[1:]:
+                        good = b"+PONG\r\n" if b"PING" in command else b"+OK\r\n"
+                        connection.sendall(answer or good)
+
         def serve() -> None:
             with suppress(OSError):
                 while True:
                     connection, _ = server.accept()
-                    with connection:
-                        while said := connection.recv(4096):
-                            for command in said.split(b"*")[1:]:
-                                good = b"+PONG\r\n" if b"PING" in command else b"+OK\r\n"
-                                connection.sendall(answer or good)
+                    threading.Thread(target=talk, args=(connection,), daemon=True).start()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
