@@ -1,7 +1,7 @@
 """A host of its own for what pages tell their reader to do: a home directory, and a network with its ports free.
 
-The network is a namespace, so nothing of this meets a fleet of the developer's, or another test. Every process that is
-left in it at the end is killed.
+The network is a namespace, so nothing of this meets a fleet of the developer's, or another test. Whatever is left in it
+is killed, however the test ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,27 +21,8 @@ from typing import Self
 import pytest
 
 PATIENCE_S = 120.0  # a host that is busy with other things must not fail a page
-LOOPBACK_UP = """
-import fcntl, signal, socket, struct
-with socket.socket() as any_socket:
-    flags = struct.pack("16sh14x", b"lo", 0x41)  # IFF_UP | IFF_RUNNING
-    fcntl.ioctl(any_socket, 0x8914, flags)  # SIOCSIFFLAGS
-print("up", flush=True)
-signal.pause()
-"""
+HOLDER = Path(__file__).with_name("namespace.py")
 ANSWERS = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)"
-
-
-def namespace_of(process: Path) -> str:
-    """The network of a process, by its directory in ``/proc``; "" if it is gone, or somebody else's."""
-    try:
-        return str((process / "ns" / "net").readlink())
-    except OSError:
-        return ""
-
-
-def processes_in(namespace: str) -> list[int]:
-    return [int(each.name) for each in Path("/proc").glob("[0-9]*") if namespace_of(each) == namespace]
 
 
 class Host:
@@ -66,7 +46,7 @@ class Host:
         ):
             pytest.skip("no network namespace can be made here (unshare --net)")
         self._holder = subprocess.Popen(
-            [*apart, sys.executable, "-c", LOOPBACK_UP], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            [*apart, sys.executable, str(HOLDER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "up\n"
@@ -78,17 +58,10 @@ class Host:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._holder is not None
-        mine = namespace_of(Path("/proc") / str(self._holder.pid))
         for terminal in self._terminals:
             terminal.close()
-        while left := processes_in(mine):
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-            self._holder.wait()
-            time.sleep(0.01)
-        assert self._holder.stdout is not None
-        self._holder.stdout.close()
+        assert self._holder is not None
+        self._holder.communicate()  # it kills what is left
         shutil.rmtree(self.home, ignore_errors=True)
 
     def clone(self, repository: Path) -> None:

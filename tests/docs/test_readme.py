@@ -16,7 +16,7 @@ from tests.docs.snippets import snippets_of
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
 
 
-@pytest.mark.timeout(240)  # a fleet, ten thousand tasks, and a worker of one's own
+@pytest.mark.timeout(400)  # a fleet, ten thousand tasks, and a worker of one's own
 def test_five_minutes(repository: Path) -> None:
     with Host() as host:
         host.clone(repository)

@@ -10,7 +10,7 @@ from tests.docs.host import Host
 from tests.docs.running import run_page
 
 
-@pytest.mark.timeout(240)  # it waits for steps of graphs and starts a fleet three times
+@pytest.mark.timeout(400)  # it waits for steps of graphs and starts a fleet three times, on hosts that are busy
 def test_the_tutorial(repository: Path) -> None:
     with Host() as host:
         host.clone(repository)
