@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemons.cli.commands import command
 from daemons.cli.invocation import EX_CONFIG, CommandFailed, invocation
 
 if TYPE_CHECKING:
@@ -16,13 +17,12 @@ app = typer.Typer(
     help="Check settings, and show what there is to set.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    epilog="Example: a2actl config check /etc/a2a-zmq && systemctl reload 'a2a-worker@*'",
 )
 
 Role = Annotated[str, typer.Argument(metavar="ROLE", help="coordinator, distributor, worker, client or redis.")]
 
 
-@app.command()
+@command(app, "config check")
 def check(
     ctx: typer.Context,
     file: Annotated[
@@ -62,7 +62,7 @@ def _count(number: int, what: str) -> str:
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
-@app.command()
+@command(app, "config show-defaults")
 def show_defaults(role: Role) -> None:
     """Print the annotated TOML file of a role: every setting with its meaning, form, bounds and default."""
     from daemons.settings_files import annotated
@@ -70,7 +70,7 @@ def show_defaults(role: Role) -> None:
     print(annotated(_model(role)), end="")
 
 
-@app.command()
+@command(app, "config schema")
 def schema(role: Role) -> None:
     """Print the JSON schema of a role's TOML file, with which editors complete and check it."""
     from daemons.settings_files import schema_text
@@ -78,7 +78,7 @@ def schema(role: Role) -> None:
     print(schema_text(_model(role)), end="")
 
 
-@app.command()
+@command(app, "config acl")
 def acl(
     role: Annotated[
         str, typer.Argument(metavar="[ROLE]", help="coordinator, distributor, worker or client; all by default.")

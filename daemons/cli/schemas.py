@@ -323,6 +323,26 @@ class DoctorOutput(Output):
     checks: list[CheckResult] = Field(description="all that was looked at")
 
 
+class SettingFinding(Output):
+    """A mistake in settings; what is empty is left out."""
+
+    level: str = Field(description="error (the program would end) or warning")
+    source: str = Field(description="a file, environment, or command line")
+    line: int | None = Field(None, description="of the file")
+    setting: str | None = Field(None, description="as it is written there")
+    problem: str = Field(description="in words")
+    allowed: str | None = Field(None, description="what it may be")
+    suggestion: str | None = Field(None, description="what was probably meant, or what to do")
+
+
+class ConfigCheckOutput(Output):
+    """``a2actl config check``."""
+
+    ok: bool = Field(description="there is no error")
+    programs: list[str] = Field(description="whose settings were looked at")
+    findings: list[SettingFinding] = Field(description="errors first")
+
+
 class DrainOutput(Output):
     """``a2actl drain``."""
 
@@ -364,6 +384,7 @@ OUTPUTS: Final[dict[str, type[Output]]] = {
     "explain": ExplainOutput,
     "history": HistoryOutput,
     "doctor": DoctorOutput,
+    "config check": ConfigCheckOutput,
     "keys list": KeysListOutput,
     "submit": SubmitOutput,
     "result": ResultOutput,
