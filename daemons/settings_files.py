@@ -29,8 +29,8 @@ GROUPS: Final[dict[str, str]] = {
     "Time: silence, leases, supervision": "heartbeat_interval_ms suspect_after_ms dead_after_ms reconnect_grace_ms"
     " lease_ttl_ms adoption_grace_ms supervision_interval_ms supervision_nodes",
     "Keys and authentication": "use_mtls key_dir cert_path key_path token_secret",
-    "Files, health, logs, traces": "state_dir metrics_host metrics_port metrics_advertise live_after_ms log_level log_format"
-    " otlp_endpoint trace_sample_ratio",
+    "Files, health, logs, traces": "state_dir metrics_host metrics_port metrics_advertise live_after_ms log_level"
+    " log_format otlp_endpoint trace_sample_ratio",
 }
 # Every program takes all settings that several have, so that one file may serve them; these do nothing in this one.
 UNUSED: Final[dict[str, frozenset[str]]] = {

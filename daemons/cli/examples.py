@@ -87,7 +87,7 @@ EXAMPLES: Final[dict[str, tuple[Example, ...]]] = {
     "config check": _of(
         ("a2actl config check", "what is in /etc/a2a-zmq, or in ./config"),
         ("a2actl config check worker.toml --json", "one file, for a program"),
-        ("a2actl config check /etc/a2a-zmq && systemctl reload 'a2a-worker@*'", "before they read it again"),
+        ("a2actl config check /etc/a2a-zmq", "before a reload or a restart"),
     ),
     "config show-defaults": _of(("a2actl config show-defaults worker > worker.toml", "a file to begin with")),
     "config schema": _of(("a2actl config schema worker > worker.json", "for an editor")),
