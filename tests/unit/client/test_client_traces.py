@@ -77,7 +77,7 @@ def submitted(coordinator: FleetInAThread, task_id: str) -> TraceContext | None:
 
 def test_without_anything_a_task_has_no_trace(coordinator: FleetInAThread, connect: Callable[..., FleetClient]) -> None:
     handle = connect().submit("noop", {})
-    assert coordinator.tasks[handle.task_id]["metadata"] == {"priority": 0, "max_attempts": 3}
+    assert coordinator.tasks[handle.task_id]["metadata"] == {"priority": 0}
 
 
 @pytest.mark.parametrize("flags", [1, 0])
