@@ -80,7 +80,7 @@ def load(
 def load_or_exit(model: type[S], argv: Sequence[str] | None = None) -> S:
     """Settings from the command line and all other sources; a wrong one ends the process: one line, status 78, or 2
     where the command line itself is not understood."""
-    parser = command_line(model)
+    parser = parser_of(model)
     given = vars(parser.parse_args(argv))
     config = given.pop("config")
     try:
@@ -114,7 +114,7 @@ class _Setting(argparse.Action):
         setattr(namespace, _SPELLED, {**spelled, self.dest: option_string})
 
 
-def command_line(model: type[Settings]) -> _Parser:
+def parser_of(model: type[Settings]) -> _Parser:
     """The parser of a daemon's command line."""
     parser = _Parser(
         prog=f"a2a-{model.role}",

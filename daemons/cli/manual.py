@@ -20,7 +20,7 @@ from daemons.cli.main import root
 from daemons.cli.tool_commands import completion_script
 from daemons.redis.main import MORE_HELP
 from daemons.settings import MODELS, ClientSettings, Settings
-from daemons.settings_sources import command_line, suite_version
+from daemons.settings_sources import parser_of, suite_version
 
 PROGRAM: Final = "a2actl"
 ABOUT: Final = "operate a fleet of a2a-zmq daemons"
@@ -139,7 +139,7 @@ def _metavar(param: Any) -> str:
 def flags(model: type[Settings]) -> list[tuple[str, str]]:
     """What a daemon takes on its command line."""
     found = []
-    for action in command_line(model)._actions:
+    for action in parser_of(model)._actions:
         takes = f" {action.metavar}" if action.metavar else ""
         found.append((", ".join(action.option_strings) + takes, (action.help or "").replace("%%", "%")))
     return found
