@@ -53,7 +53,9 @@ class Sampler(threading.Thread):
 def top(run: Invocation, *, interval_s: float, count: int | None, sort: str) -> None:
     """Show it until somebody has seen enough."""
     live = sys.stdout.isatty() and not output.is_dumb() and not run.json and count is None
-    with run.client() as client:
+    with Busy("asking the fleet", enabled=not run.json):
+        client = run.client()
+    with client:
         with Busy("asking the fleet", enabled=not run.json):
             first = _sample(client)
         if live:
