@@ -246,7 +246,9 @@ class Oversight:
             gauge("tasks", total, status=status)
         held = self._dispatcher.waiting_without_graph()
         gauge("tasks_without_worker", held, reason="no_graph")
-        gauge("tasks_without_worker", sum(self._unserved.values()) - held, reason="no_worker")
+        gauge(
+            "tasks_without_worker", sum(self._dispatcher.waiting_without_worker().values()) - held, reason="no_worker"
+        )
         for worker_id, worker in list(memory.departed.items()):
             if len(memory.departed) > MAX_DEPARTED or forgotten(now.mono - worker.gone_at, left=worker.left):
                 self._forget(worker_id)

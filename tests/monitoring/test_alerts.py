@@ -113,6 +113,7 @@ def test_each_failure_leads_to_an_alert_and_each_alert_to_a_failure() -> None:
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and "A2a" in line]
     named = {name for row in rows for name in re.findall(r"\bA2a\w+", "|".join(row))}
     assert named == {alert.name for alert in alerts()}
+    assert f" {len(named)} alerts," in text
     failures = "\n".join(row[1] for row in rows)
     for name in (*SPECIFIED, *(f"`{kind.name}`" for kind in KINDS)):
         assert name in failures, f"{name} leads to no alert"
