@@ -29,6 +29,8 @@ class TaskStatus(StrEnum):
 
 
 class AgentStatus(StrEnum):
+    """What an agent says of itself."""
+
     IDLE = "idle"
     BUSY = "busy"
     ERROR = "error"

@@ -148,6 +148,7 @@ class AsyncTaskHandle:
         return str(record.get("status", "pending"))
 
     async def cancel(self) -> dict[str, list[Any]]:
+        """Cancel the task."""
         return await self._client.cancel(self.task_id)
 
     def __repr__(self) -> str:
@@ -197,6 +198,9 @@ class TaskHandle:
     """A task that the fleet has accepted.
 
     Valid through lost connections and replaced coordinators, and usable from any thread.
+
+    Attributes:
+        task_id: what the fleet calls it; ``attach`` gives a handle of it to another program.
     """
 
     __slots__ = ("_asked", "_fleet", "_gate", "_outcome", "_waiters", "task_id")
@@ -291,6 +295,7 @@ class TaskHandle:
         return str(record.get("status", "pending"))
 
     def cancel(self) -> dict[str, list[Any]]:
+        """Cancel the task."""
         return self._fleet.cancel(self.task_id)
 
     def waiter(self) -> threading.Event:

@@ -8,6 +8,8 @@ from typing import Any
 
 
 class MessageType(StrEnum):
+    """What a message is for."""
+
     REQUEST = "request"
     RESPONSE = "response"
     HEARTBEAT = "heartbeat"

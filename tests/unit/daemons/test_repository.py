@@ -100,12 +100,3 @@ def test_prometheus_accepts_its_configuration(repository: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_documentation_links_lead_somewhere(repository: Path) -> None:
-    broken = []
-    for page in [*repository.glob("*.md"), *(repository / "docs").glob("*.md"), *repository.glob("packaging/*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if "://" not in target and not (page.parent / target).exists():
-                broken.append(f"{page.name} → {target}")
-    assert broken == []
