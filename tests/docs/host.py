@@ -40,10 +40,10 @@ class Host:
 
     def __enter__(self) -> Self:
         apart = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
-        if (
-            shutil.which("unshare") is None
-            or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode
-        ):
+        for program in ("unshare", "nsenter", "bash", "curl"):
+            if shutil.which(program) is None:
+                pytest.skip(f"{program} is not installed")
+        if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
             pytest.skip("no network namespace can be made here (unshare --net)")
         self._holder = subprocess.Popen(
             [*apart, sys.executable, str(HOLDER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

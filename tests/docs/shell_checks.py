@@ -33,7 +33,7 @@ def words(text: str) -> frozenset[str]:
 # What an operator's host has, and a machine that only runs the tests need not.
 ELSEWHERE = words("""
     apt apt-get curl docker dpkg dpkg-reconfigure git gpg grafana-server ip journalctl jq lintian loginctl nc
-    nfpm nft openssl otelcol pip podman prometheus promtool python redis-cli rsync scp ssh sudo supervisorctl
+    nfpm nft openssl otelcol pip podman prometheus promtool py-spy python redis-cli rsync scp ssh sudo supervisorctl
     supervisord sysctl systemctl systemd-analyze systemd-run timedatectl ufw uvicorn valkey-cli
 """)
 WORDS = words("""

@@ -20,8 +20,12 @@ cd ~/fleet
 supervisord -c supervisord.conf
 a2actl --timeout 60 status
 """
-# The guide before may have left the fleet in the middle of something: a change of leaders, say.
-UNTIL_WELL = f"{ENVIRONMENT}; until a2actl doctor > ~/doctor.txt; do sleep 0.5; done"
+# The guide before may have restarted some of it a moment ago.
+UNTIL_READY = """
+for port in 9550 9560 9570 9571; do
+    until curl -sf 127.0.0.1:$port/readyz; do sleep 0.2; done
+done
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,4 +39,4 @@ def host(repository: Path) -> Iterator[Host]:
 @pytest.mark.timeout(400)  # a worker, and often a graph, is started by most of them
 @pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
 def test_the_guide(guide: Path, host: Host) -> None:
-    run_page(guide, host, UNTIL_WELL)
+    run_page(guide, host, ENVIRONMENT + UNTIL_READY)
