@@ -80,6 +80,7 @@ class Daemon:
         self.meter.gauge("build_info", 1, agent=settings.agent_id, role=role.value, version=suite_version())
         self.stopped_by = ""
         self.shell: Shell
+        self.ready: Callable[[], tuple[bool, str]]  # and why not; like shell after assemble()
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
         nodes = OwnNodes.load(settings.supervision_nodes)
         self.steps = nodes.steps if nodes is not None else None
@@ -263,10 +264,11 @@ class Daemon:
             supervise_every_s=settings.supervision_interval_ms / 1000,
         )
         self.shell.chores += (self._reload, self._count_refused, lambda: self.standing.look(read_clock().mono))
+        self.ready = lambda: self.standing.ready(*core.ready())
         self.health = HealthServer(
             *settings.metrics_address,
             exposition=self.meter.exposition,
-            ready=lambda: self.standing.ready(*core.ready()),
+            ready=self.ready,
             state=lambda: self._state(core, store),
             live_after_s=settings.live_after_ms / 1000,
         )
