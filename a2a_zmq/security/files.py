@@ -146,6 +146,9 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"key directory {directory}: cannot lock: {error.strerror}") from None
     try:
+        if os.geteuid() == 0:  # it may be the first here; the directory's owner needs the lock, too
+            owner = directory.stat()
+            os.fchown(handle, owner.st_uid, owner.st_gid)
         give_up = time.monotonic() + LOCK_WAIT_S
         while True:
             try:

@@ -87,6 +87,7 @@ class Daemon:
         self.stopped_by = ""
         self.tracer = open_exporter(settings, role)
         self.shell: Shell
+        self.ready: Callable[[], tuple[bool, str]]  # and why not; like shell after assemble()
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
         nodes = OwnNodes.load(settings.supervision_nodes)
         self.steps = nodes.steps if nodes is not None else None
@@ -270,18 +271,19 @@ class Daemon:
             supervisor=supervisor,
             supervise_every_s=settings.supervision_interval_ms / 1000,
         )
+        self.ready = lambda: self.standing.ready(*core.ready())
         self.shell.chores += (
             self._reload,
             self._count_refused,
             lambda: self.standing.look(read_clock().mono),
-            lambda: self.meter.gauge("ready", int(self.standing.ready(*core.ready())[0])),
+            lambda: self.meter.gauge("ready", int(self.ready()[0])),
         )
         if self.tracer is not None:
             self.shell.chores.append(counting(self.tracer, self.meter, self.log))
         self.health = HealthServer(
             *settings.metrics_address,
             exposition=self.meter.exposition,
-            ready=lambda: self.standing.ready(*core.ready()),
+            ready=self.ready,
             state=lambda: self._state(core, store),
             pages=self.pages,
             live_after_s=settings.live_after_ms / 1000,

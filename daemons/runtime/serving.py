@@ -19,6 +19,7 @@ from daemons.runtime.heap import HeapTrimmer, trim_function
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
 from daemons.runtime.orphans import hide_marks, take_over
 from daemons.runtime.spool import SpoolBroken
+from daemons.runtime.systemd import Notifier
 from daemons.settings import DaemonSettings, RedisUser
 from daemons.settings_sources import EX_CONFIG, Sources
 
@@ -43,6 +44,7 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
     log = logs.get_logger("launch")
     take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
     hide_marks()
+    notifier = Notifier.of_environment()
     if why := hold_life_mark():
         log.debug("no_life_mark", why=why)
 
@@ -52,6 +54,8 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
         daemon.on_signals()
         if (trim := trim_function()) is not None:
             daemon.shell.chores.append(HeapTrimmer(trim).look)
+        if notifier is not None:
+            notifier.follow(daemon.shell, ready=daemon.ready, leaving=lambda: daemon.stopped_by or daemon.left_because)
         return await daemon.run()
 
     try:
@@ -69,6 +73,9 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
     except Exception as error:
         log.exception("crashed")
         return _fail(role, EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}")
+    finally:
+        if notifier is not None:
+            notifier.close()
 
 
 def secrets_of(settings: BaseModel) -> Iterator[str]:

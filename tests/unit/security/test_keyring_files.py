@@ -15,6 +15,7 @@ import pytest
 from a2a_zmq import config
 from a2a_zmq.errors import ConfigError, Refused
 from a2a_zmq.protocol.message import Role
+from a2a_zmq.security.files import locked
 from a2a_zmq.security.keyring import KeyDirectory, Keyring
 
 NOW = 1_764_325_800.0
@@ -280,3 +281,14 @@ def test_strangers_are_revoked_and_nobody_in_particular_is_not(keys: KeyDirector
     assert not hub.revoked("", "")
     assert hub.pair_keys("stranger") == []
     assert hub.allow("any", b"x" * 40) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_the_lock_that_root_makes_belongs_to_the_directorys_owner(tmp_path: Path) -> None:
+    directory = tmp_path / "keys"
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 12345, 12346)
+    with locked(directory):
+        pass
+    found = (directory / ".lock").stat()
+    assert (found.st_uid, found.st_gid) == (12345, 12346)
