@@ -41,6 +41,8 @@ MAX_KINDS: Final = 256
 
 EventDict = MutableMapping[str, Any]
 
+_configured: list[bool] = []  # whether this process's logs were set up here
+
 
 def configure(*, role: str, agent_id: str, level: str = "info", log_format: str = "auto", stream: Any = None) -> None:
     """Set up the logs of this process.
@@ -50,6 +52,7 @@ def configure(*, role: str, agent_id: str, level: str = "info", log_format: str 
         log_format: ``json``, ``console``, or ``auto`` (console if the stream is a terminal).
         stream: text stream with a ``buffer``; standard error by default.
     """
+    _configured[:] = [True]
     stream = sys.stderr if stream is None else stream
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
     processors: list[Any] = [
@@ -107,7 +110,10 @@ class _Logger:
         if level not in LEVELS and level != "exception":
             raise AttributeError(level)
         if structlog.is_configured():
-            return cast(Callable[..., None], getattr(structlog.get_logger(part=self._part), level))
+            theirs = cast(Callable[..., None], getattr(structlog.get_logger(part=self._part), level))
+            if _configured:
+                return theirs  # it is ours, with our processors
+            return lambda event, **fields: theirs(redaction.text(event), **_redact(None, level, fields))
         logger = logging.getLogger(f"a2a_zmq.{self._part}")
 
         def write(event: str, **fields: Any) -> None:

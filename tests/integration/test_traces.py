@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from a2a_zmq import FleetClient, TaskFailed, TaskHandle
+from a2a_zmq import FleetClient, TaskFailed, TaskHandle, TaskWaiting
 from daemons.cli.fleet import LocalFleet
 from tests.integration.rig import (
     HANDLERS,
@@ -211,6 +211,22 @@ def test_a_killed_workers_task_goes_on_in_the_same_trace(
     wait_until(lambda: fleet.get(victim, "/readyz")[0] == 200, "the victim is back", GRAPH_S)
 
 
+def test_what_ran_while_its_distributor_was_killed_is_one_attempt_in_one_trace(
+    fleet: LocalFleet, client: FleetClient, receiver: Receiver, ledger: Path, tmp_path: Path
+) -> None:
+    until = tmp_path / "until"
+    handle = client.submit("held", {"n": 7, "ledger": str(ledger), "until": str(until)})
+    wait_until(lambda: len(runs(ledger)) == 1, "it runs")
+    fleet.kill("distributor-1")
+    wait_until(lambda: fleet.get("distributor-1", "/readyz")[0] == 200, "the successor is there", GRAPH_S)
+    until.touch()
+    assert handle.result(PATIENCE_S) == 7
+    spans = trace_of(receiver, handle, *WAY)
+    attempt, run = one(spans, "attempt held"), one(spans, "run held")
+    assert (attempt.attributes["a2a.attempt"], run.parent_id) == (1, attempt.span_id)
+    assert attempt.start <= run.start
+
+
 def test_a_killed_process_is_named_in_both_spans(client: FleetClient, receiver: Receiver, ledger: Path) -> None:
     handle = client.submit("dies", {"ledger": str(ledger)}, max_attempts=2)
     with pytest.raises(TaskFailed):
@@ -227,7 +243,8 @@ def test_a_killed_process_is_named_in_both_spans(client: FleetClient, receiver: 
 
 def test_nodes_of_a_graph_and_of_its_subgraph_in_all_attempts(client: FleetClient, receiver: Receiver) -> None:
     handle = client.submit_graph("sums", {"n": 1})
-    wait_until(lambda: handle.status() == "waiting", "it asks", GRAPH_S)
+    with pytest.raises(TaskWaiting):
+        handle.result(GRAPH_S)
     handle.resume(40)
     assert handle.result(GRAPH_S)["n"] == 43
     spans = trace_of(receiver, handle, *WAY, run=2, attempt=2, node=5, inside=2)

@@ -252,3 +252,4 @@ def test_in_a_program_of_somebody_else_lines_go_where_it_wants_them(configured: 
         assert len(lines) == 2
     else:
         assert [word in line for word, line in zip(("started", "no_session"), lines, strict=True)] == [True, True]
+    assert "t0p" not in done.stderr
