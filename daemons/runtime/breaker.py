@@ -52,6 +52,11 @@ class Breaker:
     def closed(self) -> bool:
         return self.state is Circuit.CLOSED
 
+    @property
+    def again(self) -> bool:
+        """It has been tried again since it opened, in vain."""
+        return self.state is Circuit.OPEN and self.failures > ACCIDENTS_TO_OPEN
+
     def failed(self, reason: str, *, certain: bool = True) -> None:
         """An exchange with Redis failed.
 

@@ -274,6 +274,8 @@ class Ownership:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._look.wait()
+            if self._outage is not None and self._outage.breaker.again:
+                await asyncio.sleep(self._pause_s())  # it lets us renew, and refuses what is to be written (it is full)
             if self._lost:
                 return
             while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -180,5 +181,35 @@ def test_redis_is_asked_a_few_times_a_second_and_by_the_keeper_of_the_lease_alon
         await asyncio.sleep(20.0)
         asked = owner.meter.counts["lease_renewal_failures_total"] - asked
         assert 1 <= asked / (world.loop.time() - began) <= 5
+
+    play(story, spooling=True)
+
+
+def test_a_redis_that_lets_us_renew_and_refuses_what_we_write_is_asked_a_few_times_a_second_too() -> None:
+    """Symptom: hundreds of renewals a second while Redis was out of memory. Each was answered, and each write that
+    followed it refused, and told the keeper of the lease to look at once."""
+
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        world.redis.take_away(reason="oom")
+        await written(world, owner, "during")
+        leases: Any = owner.shell.ownership._leases
+        renew, renewals = leases.renew, 0
+
+        async def renewed(*args: Any) -> Any:
+            nonlocal renewals
+            renewals += 1
+            world.redis.give_back()
+            answer = await renew(*args)
+            world.redis.take_away(reason="oom")
+            return answer
+
+        leases.renew = renewed
+        began = world.loop.time()
+        await asyncio.sleep(20.0)
+        assert 0.5 <= renewals / (world.loop.time() - began) <= 5
+        leases.renew = renew
+        world.redis.give_back()
+        await handed_in(world, owner)
 
     play(story, spooling=True)
