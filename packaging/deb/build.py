@@ -40,6 +40,12 @@ ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 SOURCES: Final = ("a2a_zmq", "daemons", "config", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
 # What a program does not need at run time.
 UNWANTED: Final = ("__pycache__", "bin", "share", ".gitignore")
+# Below /usr/share.
+COMPLETIONS: Final = {
+    "a2actl": "bash-completion/completions",
+    "_a2actl": "zsh/vendor-completions",
+    "a2actl.fish": "fish/vendor_completions.d",
+}
 UNWANTED_SUFFIXES: Final = (".pyx", ".pxd", ".pxi", ".c", ".h", ".pyi", ".a")
 MAINTAINER: Final = "a2a-zmq maintainers <maintainers@a2a-zmq.example>"
 HOMEPAGE: Final = "https://a2a-zmq.example"
@@ -79,6 +85,7 @@ class Build:
         self._launchers()
         self._units()
         self._documents()
+        self._manual()
         self._tidy()
         return self._pack()
 
@@ -158,15 +165,13 @@ class Build:
 
     def _documents(self) -> None:
         documents = self.share / "doc" / "a2a-zmq"
-        for page in sorted((self.source / "docs").glob("*.md")):
-            _copy(page, documents / page.name)
+        for page in sorted((self.source / "docs").rglob("*.md")):
+            _copy(page, documents / page.relative_to(self.source / "docs"))
         # Prometheus' files and the like; supervisor is not how a packaged fleet is run.
         for path in sorted((self.source / "config").rglob("*")):
             name = path.relative_to(self.source / "config")
             if path.is_file() and name.suffix != ".toml" and name.parts[0] != "run" and "supervisor" not in name.name:
                 _copy(path, self.share / "a2a-zmq" / name)
-        for page in sorted((self.source / "docs" / "man").glob("*.[1-8]")):
-            _write_gz(self.share / "man" / f"man{page.suffix[1:]}" / f"{page.name}.gz", page.read_text("utf-8"))
         entry = (
             f"a2a-zmq ({self.version}) stable; urgency=medium\n\n  * See CHANGELOG.md of this release.\n\n"
             f" -- {MAINTAINER}  {formatdate(self.time)}\n"
@@ -175,6 +180,16 @@ class Build:
         _copy(self.source / "CHANGELOG.md", documents / "CHANGELOG.md")
         _write(documents / "copyright", self._copyright())
         _copy(HERE / "lintian-overrides", self.share / "lintian" / "overrides" / "a2a-zmq")
+
+    def _manual(self) -> None:
+        """Man pages and the shells' completions, as the programs themselves describe them."""
+        with tempfile.TemporaryDirectory() as directory:
+            made = Path(directory)
+            run(sys.executable, "-m", "daemons.cli.manual", made, PYTHONPATH=str(self.source))
+            for page in sorted(made.glob("man?/*")):
+                _write_gz(self.share / "man" / page.parent.name / f"{page.name}.gz", page.read_text("utf-8"))
+            for name, place in COMPLETIONS.items():
+                _copy(made / "completions" / name, self.share / place / name)
 
     def _copyright(self) -> str:
         lines = ["a2a-zmq", "", (self.source / "LICENSE").read_text(encoding="utf-8").strip(), ""]
