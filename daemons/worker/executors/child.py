@@ -25,6 +25,7 @@ import orjson
 
 from a2a_zmq.handlers import TaskContext, TaskStopped, running
 from a2a_zmq.llm import configure
+from a2a_zmq.texts import whole_texts
 from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import invoke
 from daemons.worker.executors.frames import Unpacker, pack
@@ -377,7 +378,7 @@ def main(arguments: list[str]) -> None:
             models = orjson.loads(given.read() or b"null")
         if models is not None:
             configure(**models)
-        os.write(answer, orjson.dumps(listing(arguments[1:])))
+        os.write(answer, orjson.dumps(whole_texts(listing(arguments[1:]))))
         return
     if len(arguments) > 1:
         die_with_parent(int(arguments[0]))

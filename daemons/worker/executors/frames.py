@@ -18,6 +18,8 @@ import struct
 
 import orjson
 
+from a2a_zmq.texts import whole_texts
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -33,12 +35,15 @@ class BadFrame(Exception):
 
 
 def pack(head: list[Any], body: bytes = b"") -> bytes:
-    """One frame.
+    """One frame. Lone surrogates in the head's texts (a handler's log lines) are replaced.
 
     Raises:
         TypeError: the head is not JSON.
     """
-    encoded = orjson.dumps(head)
+    try:
+        encoded = orjson.dumps(head)
+    except TypeError:
+        encoded = orjson.dumps(whole_texts(head))
     return _SIZES.pack(len(encoded), len(body)) + encoded + body
 
 

@@ -13,6 +13,7 @@ import orjson
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import InvalidInput, TaskContext, TaskStopped, is_async
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
+from a2a_zmq.texts import whole, whole_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Ended(Exception):
     ) -> None:
         super().__init__(error)
         self.outcome = outcome
-        self.error = error[:ERROR_CHARS]
+        self.error = whole(error[:ERROR_CHARS])
         self.kind = kind
         self.retryable = retryable
         self.body = body
@@ -210,17 +211,22 @@ def _has_nan(value: Any) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """``Type: text`` on one line, bounded."""
+    """``Type: text`` on one line, bounded, as JSON can carry it."""
     try:
         text = " ".join(str(error).split())
     except Exception:
         text = "(its text cannot be made)"
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:ERROR_CHARS]
+    return whole((f"{name}: {text}" if text else name)[:ERROR_CHARS])
 
 
 def failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool, dict[str, Any]]:
-    """What to report of a handler's failure: (error_kind, error, retryable, detail)."""
+    """What to report of a handler's failure: (error_kind, error, retryable, detail), as JSON can carry it."""
+    kind, text, retryable, detail = _failure(error, context)
+    return kind, whole(text), retryable, whole_texts(detail)
+
+
+def _failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool, dict[str, Any]]:
     detail: dict[str, Any] = {}
     lines = context.lines
     if lines:

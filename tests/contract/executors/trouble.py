@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from a2a_zmq.errors import ConfigError
-from a2a_zmq.handlers import TaskContext, task
+from a2a_zmq.handlers import InvalidInput, TaskContext, task
 from a2a_zmq.llm import chat_model
 
 Payload = dict[str, Any]
@@ -50,6 +50,39 @@ def raises_in_thread(payload: Payload) -> None:
 @task("raise-async")
 async def raises_async(payload: Payload) -> None:
     raise ValueError("no\ngood")
+
+
+HALF = "bad \ud800 text"
+
+
+@task("half")
+def half(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted " + HALF)
+    print("printed " + HALF)
+    logging.getLogger("mine").warning("logged %s", HALF)
+    raise ValueError(HALF)
+
+
+@task("half-thread", executor="thread")
+def half_in_thread(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted " + HALF)
+    raise ValueError(HALF)
+
+
+@task("half-async")
+async def half_async(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted " + HALF)
+    raise ValueError(HALF)
+
+
+@task("half-exit")
+def half_exit(payload: Payload) -> None:
+    sys.exit(HALF)
+
+
+@task("half-refused")
+def half_refused(payload: Payload) -> None:
+    raise InvalidInput(HALF)
 
 
 @task("typed")
