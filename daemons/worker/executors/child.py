@@ -99,7 +99,7 @@ class Child:
                 if isinstance(job, str):
                     self._load(job)
                 elif job is not None and not self._work(job):
-                    return  # nobody knows what the interrupt left behind
+                    return
         if self._graphs is not None:
             self._graphs.close()
         if self._runs is not None:
@@ -233,11 +233,11 @@ class Child:
         self._send(["loaded"])
 
     def _work(self, job: Job) -> bool:
-        """Run it and report; False if it was interrupted: then this process must run nothing any more."""
+        """Run it and report; False if nobody knows what it left behind: then this process must run nothing any more."""
         context = job.context
         os.write(2, b"%s%s %d\n" % (RUN_MARK, job.task_id.encode(), job.attempt))
         outcome, result, error, kind, retryable, detail = "completed", b"null", "", "", False, {}
-        interrupted = False
+        over = False  # it was interrupted, or left its event loop as it was
         started_at, begun = time.time(), time.monotonic()
         if job.timeout_s is not None:
             context.deadline = begun + job.timeout_s
@@ -266,10 +266,13 @@ class Child:
             if context.cancelled and not isinstance(failed, (invoke.Unserializable, invoke.InvalidInput)):
                 outcome, error, kind, retryable = invoke.stopped(context.stop_reason, job.timeout_s)
                 detail = {"log": context.lines} if context.lines else {}
-                interrupted = True
+                over = True
             else:
                 kind, error, retryable, detail = invoke.failure(failed, context)
                 outcome = "failed"
+                # SystemExit and the like leave an event loop at once: what else was on it, the run itself too, is there
+                # still, and would be the next run's to end.
+                over = job.reference.startswith(GRAPH) and not isinstance(failed, Exception)
         execution_s = time.monotonic() - begun
         running.set(None)
         self._left()
@@ -278,13 +281,13 @@ class Child:
         flush()
         head = ["done", job.task_id, job.attempt, outcome, error, kind, retryable, started_at, execution_s, detail]
         try:
-            self._send([*head, interrupted], result)
+            self._send([*head, over], result)
         except OSError as lost:
             # The worker is gone, or the handler closed what was not its own.
             sys.exit(f"cannot report to the worker: {lost.strerror}")
-        if self._graphs is not None and not interrupted:
+        if self._graphs is not None and not over:
             self._graphs.settle()
-        return not interrupted
+        return not over
 
     def _call(self, job: Job) -> Any:
         if job.reference.startswith(GRAPH):

@@ -13,7 +13,7 @@ back; a second one that has to wait while another child is free is taken back.
 
 Ending a run: ask (cooperative flag, or an interrupt where the handler has none) → after ``stop_grace_s`` SIGTERM →
 after ``kill_grace_s`` SIGKILL of the child's process group. A child that was interrupted, rather than asked, is
-replaced: nobody knows which locks or half-written structures the interrupt left behind.
+replaced, as is one whose graph called ``sys.exit()``: nobody knows what locks or half-written structures are left.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class ProcessPool:
             self._events += self._hearing.hear(child.jobs[0].run if child.jobs else None, head, body)
 
     def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
-        _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head
+        _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, over = head
         run = child.jobs[0].run
         if (task_id, attempt) != (run.task_id, run.attempt) or not isinstance(detail, dict):
             raise ValueError("a result of something else")
@@ -339,7 +339,7 @@ class ProcessPool:
         told = str(outcome), body, str(error), str(kind), bool(retryable), started_at, execution_s, detail
         self._events.append(RunFinished(run.task_id, run.attempt, *told))
         child.idle_since = self._used_at = time.monotonic()
-        if interrupted:
+        if over:
             child.retired_at = child.idle_since
             self._take_back(child)  # it takes up nothing more, so what it has at hand was not begun
             child.kill()
