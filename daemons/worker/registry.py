@@ -41,7 +41,8 @@ class Registry:
         models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
     ) -> Registry:
-        """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
+        """The built-in types and what the sources offer; starts short-lived child processes, one for all handlers, and
+        one for each project.
 
         Args:
             sources: handlers (see the module's text).
@@ -56,8 +57,10 @@ class Registry:
         wanted, projects = list(sources), list(graphs)
         if wanted:
             registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models))
-        if projects:
-            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, models, forks))
+        listed: list[dict[str, Any]] = []
+        for project in projects:  # each in a process of its own: two of them may have modules of the same name
+            listed += _list("worker_graphs", "--list-graphs", [project], models, forks)
+        registry._add("worker_graphs", listed)
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:

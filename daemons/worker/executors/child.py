@@ -81,6 +81,7 @@ class Child:
         self._graphs: GraphRunner | None = None
         self._runs: Runs | None = None  # where traces are reported
         self._entered: Entered | None = None
+        self._directory = ""  # the one in which a run begins
         self._closing = False
 
     def run(self) -> None:
@@ -203,10 +204,15 @@ class Child:
             from daemons.worker.executors.child_logs import forward
 
             forward(self._send, lambda: self._current is not None)
+        with suppress(OSError):  # somebody has removed it
+            self._directory = os.getcwd()  # noqa: PTH109 - pathlib is not there otherwise
         if self._runs is not None:
             self._entered = self._runs.enter(job.context.metadata, job.task_id, job.attempt)
 
     def _left(self) -> None:
+        if self._directory:
+            with suppress(OSError):
+                os.chdir(self._directory)
         if self._runs is not None:
             self._runs.leave(self._entered)
             self._entered = None

@@ -9,8 +9,7 @@ Child → worker: ``["ready"]``; ``["loaded"]``;
 ``["done", task_id, attempt, outcome, error, error_kind, retryable, started_at, execution_s, detail, over]`` + result,
 ``over`` if the child runs nothing more; ``["back", task_id, attempt]`` (revoked); ``["model", …]``, a
 :class:`a2a_zmq.llm.calls.Call`; ``["events", task_id, attempt, prev, last]`` + events that are stored; ``["log", level,
-logger, text, traceback, held back]``; ``["spans", exported, failed, dropped]``: what became of spans since this was told
-last.
+logger, text, traceback, held back]``; ``["spans", exported, failed, dropped]``: what became of spans since the last.
 """
 
 from __future__ import annotations

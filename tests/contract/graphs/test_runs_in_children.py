@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
-from daemons.redis.embedded import EmbeddedRedis
-from daemons.worker.executors.forks import ForkServer
-from daemons.worker.registry import Registry
-from tests.contract.executors.conftest import START_S, Rig
+from tests.contract.executors.conftest import Rig
+from tests.contract.graphs.conftest import Make, told_by
 
 GRAPHS = """
 import asyncio
@@ -63,57 +59,12 @@ plain, coroutine = of(act), of(act_later)
 """
 
 
-@pytest.fixture(scope="module")
-def forks() -> Iterator[ForkServer]:
-    server = ForkServer([])
-    assert server.wait_ready(START_S)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def checkpoints() -> Iterator[dict[str, Any]]:
-    with EmbeddedRedis(appendfsync="no") as redis:
-        yield {
-            "url": f"redis://127.0.0.1:{redis.port}",
-            "keep": 20,
-            "ttl_s": 600.0,
-            "stream_bytes": 1 << 20,
-            "stream_ttl_s": 600.0,
-        }
-
-
-Make = Callable[..., Rig]
-
-
-@pytest.fixture
-def make_worker(forks: ForkServer, checkpoints: dict[str, Any]) -> Iterator[Make]:
-    """What a worker with these projects runs them with."""
-    made: list[Rig] = []
-
-    def make(*files: Path, **config: Any) -> Rig:
-        kinds = Registry.load((), [str(file) for file in files], forks=forks).kinds()
-        made.append(Rig(kinds, forks, checkpoints, **{"slots": 1, "spare_children": 0, **config}))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
-
-
 @pytest.fixture
 def rig(make_worker: Make, tmp_path: Path) -> Rig:
     (tmp_path / "acting.py").write_text(GRAPHS)
     file = tmp_path / "langgraph.json"
     file.write_bytes(orjson.dumps({"graphs": {name: f"./acting.py:{name}" for name in ("plain", "coroutine")}}))
     return make_worker(file)
-
-
-def told_by(rig: Rig, graph: str, how: str, task_id: str) -> list[Any]:
-    outcome = rig.run(f"graph:{graph}", {"input": {"how": how}}, task_id=task_id)
-    assert outcome.outcome == "completed", outcome
-    told: list[Any] = orjson.loads(outcome.result)["told"]
-    return told
 
 
 def error_of(rig: Rig, graph: str, how: str) -> str:
@@ -131,9 +82,15 @@ def error_of(rig: Rig, graph: str, how: str) -> str:
 )
 def test_a_node_that_exits_fails_its_own_run_only(rig: Rig, graph: str, how: str, error: str) -> None:
     """Symptom: the run that its child process took up next, of whichever graph, failed with the same words."""
-    for after in ("plain", "coroutine"):
+    for number, after in enumerate(("plain", "coroutine")):
         assert error_of(rig, graph, how) == error
-        told_by(rig, after, "", f"after-{after}")
+        told_by(rig, after, "", f"after-{number}")
+
+
+def test_a_directory_that_a_run_changes_to_is_not_the_next_ones(rig: Rig) -> None:
+    pid, directory = told_by(rig, "plain", "", "first")
+    assert told_by(rig, "plain", "move", "moves") == [pid, "/"]
+    assert told_by(rig, "coroutine", "", "next") == [pid, directory]
 
 
 def test_a_nodes_error_with_half_a_character_is_told(rig: Rig) -> None:
