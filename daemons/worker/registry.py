@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from a2a_zmq.errors import ConfigError
+from daemons import logs
 from daemons.runtime.modules import child_environment
 from daemons.worker.builtin import BUILTIN
 from daemons.worker.kinds import TaskKind
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # Importing a machine-learning framework takes tens of seconds on a cold disk; longer is a mistake worth telling.
 LIST_TIMEOUT_S = 120.0
+# What takes longer is named in the log while it lasts.
+SLOW_IMPORT_S = 5.0
 
 
 class Registry:
@@ -92,6 +96,12 @@ def _list(
 ) -> list[dict[str, Any]]:
     given = orjson.dumps(models)
     names = ", ".join(sources)
+    log = logs.get_logger("registry")
+    log.info("importing", setting=setting, names=names)
+    told = {"setting": setting, "names": names, "gives_up_after_s": LIST_TIMEOUT_S}
+    slow = threading.Timer(SLOW_IMPORT_S, log.info, ("still_importing",), told)
+    slow.daemon = True
+    slow.start()
     try:
         forked = forks.run([option, *sources], given, LIST_TIMEOUT_S) if forks is not None else None
         done = forked or subprocess.run(  # noqa: S603 - our own module, names from the configuration
@@ -104,6 +114,8 @@ def _list(
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{setting}: importing {names} took more than {LIST_TIMEOUT_S:g} s") from None
+    finally:
+        slow.cancel()
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
         how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"

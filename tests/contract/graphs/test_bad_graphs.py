@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from a2a_zmq.errors import ConfigError
+from daemons.worker import registry
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.registry import Registry
 
@@ -59,3 +60,17 @@ def test_a_graph_that_cannot_be_used_is_named_with_its_file(
     assert text.startswith(f"worker_graphs: {file}: graphs.mine: ")
     assert says in text
     assert "\n" not in text
+
+
+def test_what_takes_long_to_import_is_named_while_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Symptom: a worker whose project took a minute to import said nothing at all for so long."""
+    monkeypatch.setattr(registry, "SLOW_IMPORT_S", 0.01)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "slow_to_come.py").write_text("import time\ntime.sleep(0.5)\ndef handle(payload): ...\n")
+    with caplog.at_level("INFO"):
+        Registry.load(["slow_to_come:handle"])
+    told = [record.getMessage() for record in caplog.records if record.name == "a2a_zmq.registry"]
+    assert [line.split()[0] for line in told] == ["importing", "still_importing"]
+    assert all("slow_to_come:handle" in line for line in told)

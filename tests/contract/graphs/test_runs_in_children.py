@@ -17,6 +17,7 @@ import sys
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 
 
 class Own(BaseException):
@@ -35,6 +36,12 @@ def act(state: State) -> State:
         raise KeyboardInterrupt
     if state["how"] == "own":
         raise Own("as it is")
+    if state["how"] == "raise":
+        raise ValueError("no good")
+    if state["how"] == "ask-set":
+        interrupt({1, 2})
+    if state["how"] == "ask-much":
+        interrupt("x" * 300_000)
     if state["how"] == "half":
         raise ValueError("bad \\ud800 text")
     if state["how"] == "move":
@@ -47,15 +54,16 @@ async def act_later(state: State) -> State:
     return act(state)
 
 
-def of(node):
+def of(node, name="act"):
     builder = StateGraph(State)
-    builder.add_node("act", node)
-    builder.add_edge(START, "act")
-    builder.add_edge("act", END)
+    builder.add_node(name, node)
+    builder.add_edge(START, name)
+    builder.add_edge(name, END)
     return builder.compile()
 
 
 plain, coroutine = of(act), of(act_later)
+around = of(plain, "inner")
 """
 
 
@@ -63,7 +71,9 @@ plain, coroutine = of(act), of(act_later)
 def rig(make_worker: Make, tmp_path: Path) -> Rig:
     (tmp_path / "acting.py").write_text(GRAPHS)
     file = tmp_path / "langgraph.json"
-    file.write_bytes(orjson.dumps({"graphs": {name: f"./acting.py:{name}" for name in ("plain", "coroutine")}}))
+    file.write_bytes(
+        orjson.dumps({"graphs": {name: f"./acting.py:{name}" for name in ("plain", "coroutine", "around")}})
+    )
     return make_worker(file)
 
 
@@ -94,4 +104,18 @@ def test_a_directory_that_a_run_changes_to_is_not_the_next_ones(rig: Rig) -> Non
 
 
 def test_a_nodes_error_with_half_a_character_is_told(rig: Rig) -> None:
-    assert error_of(rig, "plain", "half") == "ValueError: bad \ufffd text"
+    assert error_of(rig, "plain", "half") == "ValueError: bad \ufffd text (in node 'act')"
+
+
+def test_an_error_names_its_node(rig: Rig) -> None:
+    assert error_of(rig, "plain", "raise") == "ValueError: no good (in node 'act')"
+    assert error_of(rig, "around", "raise") == "ValueError: no good (in node 'act' of 'inner')"
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("ask-set", "the question is not JSON"), ("ask-much", "the question has ")],
+)
+def test_a_question_that_cannot_be_carried_is_called_one(rig: Rig, how: str, says: str) -> None:
+    """Symptom: it was called a result, which this task had not."""
+    assert error_of(rig, "plain", how).startswith(says)
