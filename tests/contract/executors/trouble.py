@@ -102,8 +102,8 @@ def large(payload: Payload) -> str:
 
 @task("hang")
 def hang(payload: Payload) -> None:
-    Path(payload["mark"]).write_text("running")
     try:
+        Path(payload["mark"]).write_text("running")
         while True:
             time.sleep(60)
     finally:
