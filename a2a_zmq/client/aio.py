@@ -28,7 +28,7 @@ from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapR
 from a2a_zmq.client.reading import read
 from a2a_zmq.client.requests import Ask
 from a2a_zmq.client.streams import place
-from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_payload
+from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
 from a2a_zmq.errors import FleetUnavailable, TaskTimeout
 from a2a_zmq.streams import StreamEvent
 
@@ -159,6 +159,8 @@ class AsyncFleetClient(AsyncFleetRequests):
         thread_id: str | None = None,
         config: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
+        interrupt_before: str | Sequence[str] = (),
+        interrupt_after: str | Sequence[str] = (),
         stream_mode: str | Sequence[str] = (),
         idempotency_key: str | None = None,
         task_id: str | None = None,
@@ -170,14 +172,14 @@ class AsyncFleetClient(AsyncFleetRequests):
             name: of the graph in ``langgraph.json``.
             input: for the graph; JSON.
             thread_id: the conversation that it belongs to; one of its own by default.
-            config, context: as for the graph's ``invoke``; JSON.
+            config, context, interrupt_before, interrupt_after: as for the graph's ``invoke``; JSON.
             stream_mode: what :meth:`stream` is to show: ``updates``, ``custom``, ``messages`` …
             idempotency_key, task_id, options: as for :meth:`submit`.
 
         Raises:
             RequestRefused, FleetUnavailable: as :meth:`submit`.
         """
-        payload = graph_payload(input, thread_id, config, context, stream_mode)
+        payload = graph_task(options, input, thread_id, config, context, interrupt_before, interrupt_after, stream_mode)
         return await self.submit(f"graph:{name}", payload, idempotency_key=idempotency_key, task_id=task_id, **options)
 
     async def submit_many(
@@ -188,7 +190,7 @@ class AsyncFleetClient(AsyncFleetRequests):
         Raises:
             RequestRefused, FleetUnavailable: of the first task that was not accepted; others may have been.
         """
-        form = TaskForm(task_type, **options)
+        form = self._maker.form("submit_many", task_type, options)
         make = self._maker.next
         return await self._submit_all(
             payloads, lambda payload, handle, deadline: make(form, payload, handle, deadline=deadline)
@@ -312,7 +314,8 @@ class AsyncFleetClient(AsyncFleetRequests):
         run = MapRun(
             ordered=not as_completed, in_flight=in_flight, at_turn_end=connection.at_turn_end, wake=changed.set
         )
-        feeder = asyncio.ensure_future(self._feed(run, TaskForm(task_type, **options), payloads, changed))
+        form = self._maker.form("map", task_type, options)
+        feeder = asyncio.ensure_future(self._feed(run, form, payloads, changed))
         try:
             while True:
                 entry = run.take()

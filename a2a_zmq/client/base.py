@@ -9,7 +9,7 @@ from typing import Any, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
 from a2a_zmq.client.environment import ClientSettings
-from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload
+from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload, known_options
 from a2a_zmq.client.tracing import API, MODULES, ClientTraces
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
@@ -57,6 +57,16 @@ class EntryMaker:
         """Nothing more is made."""
         self._traces.close()
 
+    def form(self, method: str, task_type: str, options: TaskOptions) -> TaskForm:
+        """What the tasks of one call of this method have in common.
+
+        Raises:
+            TypeError: there is no such option.
+            RequestRefused: an argument is wrong.
+        """
+        known_options(method, options)
+        return TaskForm(task_type, **options)
+
     def one(
         self,
         task_type: str,
@@ -73,7 +83,7 @@ class EntryMaker:
         Raises:
             RequestRefused: an argument is wrong.
         """
-        form = TaskForm(task_type, **options)
+        form = self.form("submit", task_type, options)
         if task_id is not None:
             chosen = checked_task_id(task_id)
         elif idempotency_key is not None:

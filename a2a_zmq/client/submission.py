@@ -17,6 +17,21 @@ from a2a_zmq.tracing.context import TraceContext
 MAX_TASK_TYPE_LENGTH = 128
 # The coordinator's bound: priorities are few classes.
 MAX_PRIORITY = 1_000
+# Arguments that methods of the client have besides the options of all tasks, for who mistypes one.
+OWN = {
+    "submit": ("idempotency_key", "task_id"),
+    "submit_graph": (
+        "thread_id",
+        "config",
+        "context",
+        "interrupt_before",
+        "interrupt_after",
+        "stream_mode",
+        "idempotency_key",
+        "task_id",
+    ),
+    "map": ("as_completed", "in_flight", "return_exceptions", "records"),
+}
 # Between a task's metadata and its payload.
 _AFTER_METADATA = b'},"payload":'
 
@@ -51,18 +66,45 @@ def _as_dict(payload: object) -> dict[str, Any]:
     raise InvalidTask(f"the payload must be a JSON object (a dict), not {type(payload).__name__}")
 
 
-def graph_payload(
+def graph_task(  # noqa: PLR0917 - as submit_graph has them
+    options: Mapping[str, Any],
     input_: Any,
     thread_id: str | None,
     config: Mapping[str, Any] | None,
     context: Mapping[str, Any] | None,
-    stream_mode: str | Sequence[str] = (),
+    interrupt_before: str | Sequence[str],
+    interrupt_after: str | Sequence[str],
+    stream_mode: str | Sequence[str],
 ) -> dict[str, Any]:
-    """The payload of a graph's task."""
-    options: dict[str, Any] = {"thread_id": thread_id, "config": config, "context": context}
+    """The payload of a graph's task.
+
+    Raises:
+        TypeError: as :func:`known_options`.
+    """
+    members: dict[str, Any] = {"thread_id": thread_id, "config": config, "context": context}
+    for name, nodes in (("interrupt_before", interrupt_before), ("interrupt_after", interrupt_after)):
+        if nodes:
+            members[name] = nodes if isinstance(nodes, str) else list(nodes)
+    known_options("submit_graph", options)
     if stream_mode:
-        options["stream_mode"] = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
-    return {"input": input_, **{name: value for name, value in options.items() if value is not None}}
+        members["stream_mode"] = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
+    return {"input": input_, **{name: value for name, value in members.items() if value is not None}}
+
+
+def known_options(method: str, options: Mapping[str, Any]) -> None:
+    """See that a method of the client got only options that it has.
+
+    Raises:
+        TypeError: as of any function, with the name that may be meant.
+    """
+    known = TaskForm.__init__.__kwdefaults__ or {}
+    for name in options:
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, (*known, *OWN.get(method, ())), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}{hint}")
 
 
 class TaskForm:

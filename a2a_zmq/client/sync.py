@@ -29,7 +29,7 @@ from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapR
 from a2a_zmq.client.reading import read_blocking
 from a2a_zmq.client.requests import Ask
 from a2a_zmq.client.streams import place
-from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_payload
+from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
 from a2a_zmq.client.thread import LoopThread
 from a2a_zmq.errors import TaskTimeout
 from a2a_zmq.streams import StreamEvent
@@ -158,6 +158,8 @@ class FleetClient(FleetRequests):
         thread_id: str | None = None,
         config: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
+        interrupt_before: str | Sequence[str] = (),
+        interrupt_after: str | Sequence[str] = (),
         stream_mode: str | Sequence[str] = (),
         idempotency_key: str | None = None,
         task_id: str | None = None,
@@ -169,14 +171,14 @@ class FleetClient(FleetRequests):
             name: of the graph in ``langgraph.json``.
             input: for the graph; JSON.
             thread_id: the conversation that it belongs to; one of its own by default.
-            config, context: as for the graph's ``invoke``; JSON.
+            config, context, interrupt_before, interrupt_after: as for the graph's ``invoke``; JSON.
             stream_mode: what :meth:`stream` is to show: ``updates``, ``custom``, ``messages`` …
             idempotency_key, task_id, options: as for :meth:`submit`.
 
         Raises:
             RequestRefused, FleetUnavailable: as :meth:`submit`.
         """
-        payload = graph_payload(input, thread_id, config, context, stream_mode)
+        payload = graph_task(options, input, thread_id, config, context, interrupt_before, interrupt_after, stream_mode)
         return self.submit(f"graph:{name}", payload, idempotency_key=idempotency_key, task_id=task_id, **options)
 
     def submit_many(
@@ -187,7 +189,7 @@ class FleetClient(FleetRequests):
         Raises:
             RequestRefused, FleetUnavailable: of the first task that was not accepted; others may have been.
         """
-        form = TaskForm(task_type, **options)
+        form = self._maker.form("submit_many", task_type, options)
         make = self._maker.next
         return self._submit_all(
             payloads, lambda payload, handle, deadline: make(form, payload, handle, deadline=deadline)
@@ -309,7 +311,7 @@ class FleetClient(FleetRequests):
             TaskFailed, TaskCancelled, TaskWaiting, RequestRefused: of a task, when its turn comes.
             FleetUnavailable: no coordinator was reachable for ``unavailable_after_s``.
         """
-        form = TaskForm(task_type, **options)
+        form = self._maker.form("map", task_type, options)
         changed = threading.Event()
         thread = self._thread
         thread.check()

@@ -30,7 +30,10 @@ def explanation(found: Json) -> list[str]:
     attempts = [_attempt(each) for each in found.get("attempts") or () if isinstance(each, dict)]
     if attempts:
         lines.extend(["", "Attempts that failed:", *attempts])
-    printed = (metadata.get("detail") or {}).get("log")
+    detail = metadata.get("detail") or {}
+    if detail.get("traceback"):
+        lines.append(f"  `a2actl task {record.get('task_id')}` has the last one's traceback.")
+    printed = detail.get("log")
     if printed:
         lines.extend(["", "Last lines of the last attempt:", *(f"  | {line}" for line in printed)])
     events = found.get("events") or []

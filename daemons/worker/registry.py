@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from a2a_zmq.errors import ConfigError
+from daemons import logs
 from daemons.runtime.modules import child_environment
 from daemons.worker.builtin import BUILTIN
 from daemons.worker.kinds import TaskKind
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # Importing a machine-learning framework takes tens of seconds on a cold disk; longer is a mistake worth telling.
 LIST_TIMEOUT_S = 120.0
+# What takes longer is named in the log while it lasts.
+SLOW_IMPORT_S = 5.0
 
 
 class Registry:
@@ -41,7 +45,8 @@ class Registry:
         models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
     ) -> Registry:
-        """The built-in types and what the sources offer; starts one short-lived child process for each kind of source.
+        """The built-in types and what the sources offer; starts short-lived child processes, one for all handlers, and
+        one for each project.
 
         Args:
             sources: handlers (see the module's text).
@@ -56,8 +61,10 @@ class Registry:
         wanted, projects = list(sources), list(graphs)
         if wanted:
             registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models))
-        if projects:
-            registry._add("worker_graphs", _list("worker_graphs", "--list-graphs", projects, models, forks))
+        listed: list[dict[str, Any]] = []
+        for project in projects:  # each in a process of its own: two of them may have modules of the same name
+            listed += _list("worker_graphs", "--list-graphs", [project], models, forks)
+        registry._add("worker_graphs", listed)
         return registry
 
     def get(self, task_type: str) -> TaskKind | None:
@@ -89,6 +96,12 @@ def _list(
 ) -> list[dict[str, Any]]:
     given = orjson.dumps(models)
     names = ", ".join(sources)
+    log = logs.get_logger("registry")
+    log.info("importing", setting=setting, names=names)
+    told = {"setting": setting, "names": names, "gives_up_after_s": LIST_TIMEOUT_S}
+    slow = threading.Timer(SLOW_IMPORT_S, log.info, ("still_importing",), told)
+    slow.daemon = True
+    slow.start()
     try:
         forked = forks.run([option, *sources], given, LIST_TIMEOUT_S) if forks is not None else None
         done = forked or subprocess.run(  # noqa: S603 - our own module, names from the configuration
@@ -101,6 +114,8 @@ def _list(
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{setting}: importing {names} took more than {LIST_TIMEOUT_S:g} s") from None
+    finally:
+        slow.cancel()
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
         how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"

@@ -268,8 +268,9 @@ def test_a_node_that_fails_says_so_without_secrets(client: FleetClient, receiver
         handle.result(GRAPH_S)
     spans = trace_of(receiver, handle, *WAY, node=2)
     assert one(spans, "node good").error == ""
-    for name in ("node bad", "run graph:failing", "attempt graph:failing"):
-        assert one(spans, name).error == "ValueError: redis://user:***@host", name
+    assert one(spans, "node bad").error == "ValueError: redis://user:***@host"
+    for name in ("run graph:failing", "attempt graph:failing"):
+        assert one(spans, name).error == "ValueError: redis://user:***@host (in node 'bad')", name
 
 
 def test_what_was_exported_is_counted(fleet: LocalFleet, client: FleetClient) -> None:

@@ -25,6 +25,7 @@ import orjson
 
 from a2a_zmq.handlers import TaskContext, TaskStopped, running
 from a2a_zmq.llm import configure
+from a2a_zmq.texts import whole_texts
 from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import invoke
 from daemons.worker.executors.frames import Unpacker, pack
@@ -80,6 +81,7 @@ class Child:
         self._graphs: GraphRunner | None = None
         self._runs: Runs | None = None  # where traces are reported
         self._entered: Entered | None = None
+        self._directory = ""  # the one in which a run begins
         self._closing = False
 
     def run(self) -> None:
@@ -98,7 +100,7 @@ class Child:
                 if isinstance(job, str):
                     self._load(job)
                 elif job is not None and not self._work(job):
-                    return  # nobody knows what the interrupt left behind
+                    return
         if self._graphs is not None:
             self._graphs.close()
         if self._runs is not None:
@@ -202,10 +204,15 @@ class Child:
             from daemons.worker.executors.child_logs import forward
 
             forward(self._send, lambda: self._current is not None)
+        with suppress(OSError):  # somebody has removed it
+            self._directory = os.getcwd()  # noqa: PTH109 - pathlib is not there otherwise
         if self._runs is not None:
             self._entered = self._runs.enter(job.context.metadata, job.task_id, job.attempt)
 
     def _left(self) -> None:
+        if self._directory:
+            with suppress(OSError):
+                os.chdir(self._directory)
         if self._runs is not None:
             self._runs.leave(self._entered)
             self._entered = None
@@ -232,11 +239,11 @@ class Child:
         self._send(["loaded"])
 
     def _work(self, job: Job) -> bool:
-        """Run it and report; False if it was interrupted: then this process must run nothing any more."""
+        """Run it and report; False if nobody knows what it left behind: then this process must run nothing any more."""
         context = job.context
         os.write(2, b"%s%s %d\n" % (RUN_MARK, job.task_id.encode(), job.attempt))
         outcome, result, error, kind, retryable, detail = "completed", b"null", "", "", False, {}
-        interrupted = False
+        over = False  # it was interrupted, or left its event loop as it was
         started_at, begun = time.time(), time.monotonic()
         if job.timeout_s is not None:
             context.deadline = begun + job.timeout_s
@@ -265,10 +272,13 @@ class Child:
             if context.cancelled and not isinstance(failed, (invoke.Unserializable, invoke.InvalidInput)):
                 outcome, error, kind, retryable = invoke.stopped(context.stop_reason, job.timeout_s)
                 detail = {"log": context.lines} if context.lines else {}
-                interrupted = True
+                over = True
             else:
                 kind, error, retryable, detail = invoke.failure(failed, context)
                 outcome = "failed"
+                # SystemExit and the like leave an event loop at once: what else was on it, the run itself too, is there
+                # still, and would be the next run's to end.
+                over = job.reference.startswith(GRAPH) and not isinstance(failed, Exception)
         execution_s = time.monotonic() - begun
         running.set(None)
         self._left()
@@ -277,13 +287,13 @@ class Child:
         flush()
         head = ["done", job.task_id, job.attempt, outcome, error, kind, retryable, started_at, execution_s, detail]
         try:
-            self._send([*head, interrupted], result)
+            self._send([*head, over], result)
         except OSError as lost:
             # The worker is gone, or the handler closed what was not its own.
             sys.exit(f"cannot report to the worker: {lost.strerror}")
-        if self._graphs is not None and not interrupted:
+        if self._graphs is not None and not over:
             self._graphs.settle()
-        return not interrupted
+        return not over
 
     def _call(self, job: Job) -> Any:
         if job.reference.startswith(GRAPH):
@@ -377,7 +387,7 @@ def main(arguments: list[str]) -> None:
             models = orjson.loads(given.read() or b"null")
         if models is not None:
             configure(**models)
-        os.write(answer, orjson.dumps(listing(arguments[1:])))
+        os.write(answer, orjson.dumps(whole_texts(listing(arguments[1:]))))
         return
     if len(arguments) > 1:
         die_with_parent(int(arguments[0]))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq.handlers import TaskContext, running
+from a2a_zmq.texts import whole_texts
 from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
 from daemons.worker.executors import invoke
 
@@ -104,7 +105,7 @@ class OpenRuns:
             return None
         outcome, error, kind, retryable = invoke.stopped(context.stop_reason, run.timeout_s)
         if context.lines:
-            detail["log"] = context.lines
+            detail["log"] = whole_texts(context.lines)
         execution_s = time.time() - attempt.started_at if attempt.started_at else 0.0
         return RunFinished(
             run.task_id, run.attempt, outcome, b"null", error, kind, retryable, attempt.started_at, execution_s, detail

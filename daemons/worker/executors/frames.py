@@ -6,10 +6,10 @@ Worker → child: ``["run", task_id, attempt, task_type, reference, timeout_s, m
 ``["stop", task_id, attempt, reason]``; ``["revoke", task_id, attempt]`` (only if it has not begun); ``["load",
 reference]`` (import a handler ahead); ``["models", {...}]`` (other chat models); ``["init", {...}]`` first.
 Child → worker: ``["ready"]``; ``["loaded"]``;
-``["done", task_id, attempt, outcome, error, error_kind, retryable, started_at, execution_s, detail, interrupted]`` +
-result; ``["back", task_id, attempt]`` (revoked); ``["model", …]``, a :class:`a2a_zmq.llm.calls.Call`; ``["events",
-task_id, attempt, prev, last]`` + events that are stored; ``["log", level, logger, text, traceback, held back]``;
-``["spans", exported, failed, dropped]``: what became of spans since this was told last.
+``["done", task_id, attempt, outcome, error, error_kind, retryable, started_at, execution_s, detail, over]`` + result,
+``over`` if the child runs nothing more; ``["back", task_id, attempt]`` (revoked); ``["model", …]``, a
+:class:`a2a_zmq.llm.calls.Call`; ``["events", task_id, attempt, prev, last]`` + events that are stored; ``["log", level,
+logger, text, traceback, held back]``; ``["spans", exported, failed, dropped]``: what became of spans since the last.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from __future__ import annotations
 import struct
 
 import orjson
+
+from a2a_zmq.texts import whole_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +35,15 @@ class BadFrame(Exception):
 
 
 def pack(head: list[Any], body: bytes = b"") -> bytes:
-    """One frame.
+    """One frame. Lone surrogates in the head's texts (a handler's log lines) are replaced.
 
     Raises:
         TypeError: the head is not JSON.
     """
-    encoded = orjson.dumps(head)
+    try:
+        encoded = orjson.dumps(head)
+    except TypeError:
+        encoded = orjson.dumps(whole_texts(head))
     return _SIZES.pack(len(encoded), len(body)) + encoded + body
 
 

@@ -13,6 +13,7 @@ import orjson
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import InvalidInput, TaskContext, TaskStopped, is_async
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
+from a2a_zmq.texts import whole, whole_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ERROR_CHARS = 500
 TRACEBACK_LINES = 12
 TRACEBACK_CHARS = 3000
+NODE_NOTE = "During task with name '"
+NODE_CHARS = 200
 
 
 class Unserializable(Exception):
@@ -50,7 +53,7 @@ class Ended(Exception):
     ) -> None:
         super().__init__(error)
         self.outcome = outcome
-        self.error = error[:ERROR_CHARS]
+        self.error = whole(error[:ERROR_CHARS])
         self.kind = kind
         self.retryable = retryable
         self.body = body
@@ -168,8 +171,8 @@ def find(reference: str) -> Callable[..., Any]:
     return function
 
 
-def encode(value: Any, max_bytes: int) -> bytes:
-    """The result as JSON.
+def encode(value: Any, max_bytes: int, what: str = "result") -> bytes:
+    """The result, or what else it is called, as JSON.
 
     Raises:
         Unserializable: it is not JSON (not even NaN is), or has more than ``max_bytes``.
@@ -177,14 +180,14 @@ def encode(value: Any, max_bytes: int) -> bytes:
     try:
         encoded = orjson.dumps(value, default=_default)
     except (TypeError, ValueError, RecursionError) as error:
-        raise Unserializable(f"the result is not JSON: {one_line(error.__cause__ or error)}") from None
+        raise Unserializable(f"the {what} is not JSON: {one_line(error.__cause__ or error)}") from None
     if len(encoded) > max_bytes:
-        raise Unserializable(f"the result has {len(encoded)} bytes, at most {max_bytes} are carried")
+        raise Unserializable(f"the {what} has {len(encoded)} bytes, at most {max_bytes} are carried")
     if too_deep(encoded):
-        raise Unserializable(f"the result nests deeper than {MAX_VALUE_DEPTH} levels")
+        raise Unserializable(f"the {what} nests deeper than {MAX_VALUE_DEPTH} levels")
     # orjson writes NaN and infinities as null, which would change the result silently.
     if b"null" in encoded and _has_nan(value):
-        raise Unserializable("the result holds NaN or an infinity, which JSON cannot carry")
+        raise Unserializable(f"the {what} holds NaN or an infinity, which JSON cannot carry")
     return encoded
 
 
@@ -210,17 +213,30 @@ def _has_nan(value: Any) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """``Type: text`` on one line, bounded."""
+    """``Type: text`` on one line, bounded, as JSON can carry it; with the node of a graph that raised it."""
     try:
         text = " ".join(str(error).split())
     except Exception:
         text = "(its text cannot be made)"
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:ERROR_CHARS]
+    where = _node(error)
+    return whole((f"{name}: {text}" if text else name)[: ERROR_CHARS - len(where)] + where)
+
+
+def _node(error: BaseException) -> str:
+    """LangGraph notes the node on an error that passes, the innermost first."""
+    notes = [str(note) for note in getattr(error, "__notes__", ())]
+    nodes = [note.split("'")[1] for note in notes if note.startswith(NODE_NOTE)]
+    return f" (in node {' of '.join(repr(node) for node in dict.fromkeys(nodes))})"[:NODE_CHARS] if nodes else ""
 
 
 def failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool, dict[str, Any]]:
-    """What to report of a handler's failure: (error_kind, error, retryable, detail)."""
+    """What to report of a handler's failure: (error_kind, error, retryable, detail), as JSON can carry it."""
+    kind, text, retryable, detail = _failure(error, context)
+    return kind, whole(text), retryable, whole_texts(detail)
+
+
+def _failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool, dict[str, Any]]:
     detail: dict[str, Any] = {}
     lines = context.lines
     if lines:

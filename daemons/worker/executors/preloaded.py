@@ -43,16 +43,22 @@ MODULES = (
 
 
 def preload(projects: list[str], *, traces: bool = False) -> str:
-    """Import what graphs need, with the projects' variables set, as if each child did it. Returns what is wrong."""
+    """Import what graphs need, with the projects' variables set, as if each child did it. Returns what is wrong.
+
+    Of several projects those that are the same in all of them: a child belongs to one, and sets that one's own later.
+    """
     from importlib import import_module
 
     from a2a_zmq.errors import ConfigError
     from daemons.worker.graphs.project import read_project
 
+    variables: list[dict[str, str]] = []
     for file in projects:
         with suppress(ConfigError):  # who lists the project's graphs says so
-            for name, value in read_project(Path(file)).env.items():
-                os.environ.setdefault(name, value)
+            variables.append(read_project(Path(file)).env)
+    for name, value in variables[0].items() if variables else ():
+        if all(each.get(name) == value for each in variables):
+            os.environ.setdefault(name, value)
     for name in (*MODULES, "daemons.worker.graphs.nodes") if traces else MODULES:
         import_module(name)
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())

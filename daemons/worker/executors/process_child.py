@@ -22,6 +22,7 @@ import orjson
 from daemons.runtime.contract import StartRun
 from daemons.runtime.modules import child_environment, search_path
 from daemons.worker.executors.child import RUN_MARK
+from daemons.worker.executors.fitting import project_of
 from daemons.worker.executors.forks import Forked, ForkServer
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
 
@@ -90,6 +91,7 @@ class ChildProcess:
 
     Attributes:
         used: it was given a run.
+        project: what it belongs to (see :mod:`daemons.worker.executors.fitting`), None as long as that is open.
         knows: handlers that it has imported, or that it is not to import ahead.
         loading: the handler that it imports ahead, "" for none.
         loading_since: monotonic time at which that began.
@@ -113,6 +115,7 @@ class ChildProcess:
         """
         self.jobs: deque[Job] = deque()
         self.ready = self.used = False
+        self.project: str | None = None
         self.knows: set[str] = set()
         self.loading = ""
         self.loading_since = 0.0
@@ -187,6 +190,7 @@ class ChildProcess:
 
     def give(self, job: Job, now: float) -> None:
         self.used = True
+        self._belongs_to(job.reference)
         job.child, job.given_at = self, now
         self.jobs.append(job)
         self._queue(job.frame)
@@ -197,8 +201,13 @@ class ChildProcess:
 
     def load(self, reference: str) -> None:
         """Have it import that handler; it is not free meanwhile."""
+        self._belongs_to(reference)
         self.loading, self.loading_since = reference, time.monotonic()
         self.send(["load", reference])
+
+    def _belongs_to(self, reference: str) -> None:
+        if self.project is None:
+            self.project = project_of(reference)
 
     def send(self, head: list[Any]) -> None:
         self._queue(pack(head))

@@ -4,16 +4,16 @@ One thread owns the pool: it starts children, writes runs to their sockets, read
 what has to end. It lives as long as the pool, because the kernel's parent-death signal goes by the *thread* that
 started a child.
 
-A child runs one task at a time, and no more than ``slots`` of them run. There is one child more (see
-:mod:`daemons.worker.executors.spares`): what follows a killed run need not wait for a process to start. How many there
-are is reported, so that a run goes to a worker that has one.
+A child runs one task at a time, of one project (:mod:`daemons.worker.executors.fitting`); no more than ``slots`` run.
+There is one child more (:mod:`daemons.worker.executors.spares`): what follows a killed run need not wait for a process
+to start. How many there are is reported, so that a run goes to a worker that has one.
 
 Where the tasks are short a busy child has a second one at hand, so that it need not wait for the way to this thread and
 back; a second one that has to wait while another child is free is taken back.
 
 Ending a run: ask (cooperative flag, or an interrupt where the handler has none) → after ``stop_grace_s`` SIGTERM →
 after ``kill_grace_s`` SIGKILL of the child's process group. A child that was interrupted, rather than asked, is
-replaced: nobody knows which locks or half-written structures the interrupt left behind.
+replaced, as is one whose graph called ``sys.exit()``: nobody knows what locks or half-written structures are left.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any, Final
 from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
 from daemons.worker.executors import endings, invoke
+from daemons.worker.executors.fitting import first_fit, fits, in_the_way
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.pool_facts import RunTimes, Starts
@@ -73,9 +74,8 @@ class ProcessPool:
         self._times = RunTimes()
         self._events: list[Event] = []
         self._starts = Starts()
-        self._turned_at = 0.0
+        self._turned_at = self._used_at = 0.0  # the last turn; the end of the last run
         self._spares = Spares(config.spare_children)
-        self._used_at = 0.0  # a run ended
         self._told_ready = 0
 
     # ------------------------------------------------------------ any thread
@@ -232,12 +232,10 @@ class ProcessPool:
     def _assign(self, now: float) -> None:
         room = self._room()
         free = [child for child in self._children if child.free]
-        while free and self._pending and room > 0:
-            job = self._pending.popleft()
-            # One that has imported the handler; of several the one used last, whose memory is in the caches.
-            child = max(free, key=lambda each: (job.reference in each.knows, each.idle_since))
-            free.remove(child)
-            self._give(child, job, now)
+        while room > 0 and (fit := first_fit(self._pending, free)) is not None:
+            self._pending.remove(fit[0])
+            free.remove(fit[1])
+            self._give(fit[1], fit[0], now)
             room -= 1
         if free and room > 0:
             for child in self._children:
@@ -258,11 +256,12 @@ class ProcessPool:
             if now < self._starts.after or not self._spawn(now):
                 return
             starting += 1
+        for child in in_the_way(self._children, min(len(self._pending), room) - starting):
+            child.retire()  # it runs something else, and there is no place for one more
         if self._spares.wanted(self._children, now, busy=bool(self._jobs), room=len(self._children) < most):
             self._spawn(now)
         if not self._pending and (found := self._spares.to_import(self._children)) is not None:
-            child, reference = found
-            child.load(reference)
+            found[0].load(found[1])
 
     def _give_ahead(self, now: float) -> None:
         """All slots are taken: the next short runs wait behind other short ones, in the child that will run them."""
@@ -270,7 +269,8 @@ class ProcessPool:
             if self._pending and child.ready and len(child.jobs) == 1 and self._short(child.jobs[0]):
                 if not self._short(self._pending[0]):
                     break
-                self._give(child, self._pending.popleft(), now)
+                if fits(child, self._pending[0].reference):
+                    self._give(child, self._pending.popleft(), now)
 
     def _short(self, job: Job) -> bool:
         return not job.stop_reason and self._times.short(job.run.task_type)
@@ -324,7 +324,7 @@ class ProcessPool:
             self._events += self._hearing.hear(child.jobs[0].run if child.jobs else None, head, body)
 
     def _done(self, child: ChildProcess, head: list[object], body: bytes) -> None:
-        _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, interrupted = head
+        _, task_id, attempt, outcome, error, kind, retryable, started_at, execution_s, detail, over = head
         run = child.jobs[0].run
         if (task_id, attempt) != (run.task_id, run.attempt) or not isinstance(detail, dict):
             raise ValueError("a result of something else")
@@ -339,7 +339,7 @@ class ProcessPool:
         told = str(outcome), body, str(error), str(kind), bool(retryable), started_at, execution_s, detail
         self._events.append(RunFinished(run.task_id, run.attempt, *told))
         child.idle_since = self._used_at = time.monotonic()
-        if interrupted:
+        if over:
             child.retired_at = child.idle_since
             self._take_back(child)  # it takes up nothing more, so what it has at hand was not begun
             child.kill()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from daemons.worker.executors import fitting
 from daemons.worker.executors.process_child import ChildProcess
 
 # A spare is started when no child has been free for this long: short runs leave theirs to the next one, and the first
@@ -104,16 +105,5 @@ class Spares:
         return idle or sum(each.free for each in children) > self._count
 
     def to_import(self, children: Sequence[ChildProcess]) -> tuple[ChildProcess, str] | None:
-        """A free child, and a handler that it is to import; one at a time, so that other free ones stay free."""
-        if not self._count:
-            return None
-        lacking: ChildProcess | None = None
-        for child in children:
-            if child.loading:
-                return None
-            if child.free and len(child.knows) < len(self._seen):
-                lacking = child
-        if lacking is None:
-            return None
-        reference = next((name for name in self._seen if name not in lacking.knows), "")
-        return (lacking, reference) if reference else None
+        """A free child, and a handler that it is to import."""
+        return fitting.to_import(children, self._seen) if self._count else None

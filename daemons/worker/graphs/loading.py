@@ -100,7 +100,7 @@ def load_graph(reference: str) -> Graph:
     where = f"{project.file}: graphs.{name}"
     try:
         module = load_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a module is a mistake like any other
         raise ConfigError(f"{where}: cannot import {module_name}: {one_line(error)}") from error
     found = getattr(module, variable, None)
     if found is None:
@@ -120,11 +120,13 @@ def describe_project(file: str) -> list[dict[str, Any]]:
     """
     import asyncio
 
+    where = file
     try:
         project = open_project(file)
         described: list[dict[str, Any]] = []
         for name in project.graphs:
             reference = f"{REFERENCE}{project.file}#{name}"
+            where = f"{project.file}: graphs.{name}"
             graph_hash = asyncio.run(_hash_of(load_graph(reference)))
             described.append(
                 {
@@ -137,8 +139,8 @@ def describe_project(file: str) -> list[dict[str, Any]]:
             )
     except ConfigError as error:
         return [{"error": str(error)}]
-    except BaseException as error:  # sys.exit() in a module is a mistake like any other
-        return [{"error": f"{file}: {one_line(error)}"}]
+    except BaseException as error:  # of a function that makes a graph, or a graph that is none
+        return [{"error": f"{where}: {one_line(error)}"}]
     return described
 
 

@@ -18,10 +18,10 @@ from opentelemetry import trace as api
 from a2a_zmq.handlers import TaskContext
 from a2a_zmq.tracing.export import SCOPE, Exporter
 from a2a_zmq.tracing.spans import NODE
+from daemons.worker.executors.invoke import one_line
 
 # The tag that LangGraph gives the run of a node, before the number of its step.
 STEP_TAG: Final = "graph:step:"
-ERROR_CHARS: Final = 500
 
 
 class NodeSpans(BaseCallbackHandler):
@@ -83,8 +83,6 @@ class NodeSpans(BaseCallbackHandler):
         if isinstance(error, GraphBubbleUp):  # it asks something, or goes to another graph: that is no error
             span.set_attribute("langgraph.interrupted", True)
         elif error is not None:
-            span.set_status(
-                api.Status(api.StatusCode.ERROR, self._clean(f"{type(error).__name__}: {error}"[:ERROR_CHARS]))
-            )
+            span.set_status(api.Status(api.StatusCode.ERROR, self._clean(one_line(error))))
         span.end()
         current.attach(api.set_span_in_context(parent))

@@ -72,6 +72,8 @@ def read_project(file: Path) -> Project:
     file = file.absolute()
     content = _content(file)
     needed = content.get("python_version")
+    if needed is not None and not isinstance(needed, str):
+        raise ConfigError(f'{file}: python_version: expected a text like "3.11", got {needed!r}')
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if needed is not None and needed != here:
         raise ConfigError(f"{file}: python_version: the project wants Python {needed}, this worker runs {here}")
@@ -99,7 +101,7 @@ def _graphs(file: Path, value: Any) -> dict[str, tuple[str, str]]:
         text = given.get("path") if isinstance(given, dict) else given
         where = f"{file}: graphs.{name}"
         if GRAPH_NAME.match(name) is None:
-            raise ConfigError(f"{where}: use up to 100 letters, digits and _ . - for a graph's name")
+            raise ConfigError(f"{where}: use up to 100 ASCII letters, digits and _ . - for a graph's name")
         module, colon, variable = text.rpartition(":") if isinstance(text, str) else ("", "", "")
         if not colon or not module or VARIABLE.match(variable) is None:
             raise ConfigError(f'{where}: expected "./file.py:variable", got {text!r}')

@@ -176,7 +176,7 @@ class GraphRunner:
                 again = False
                 if output.interrupts:
                     asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
-                    raise Ended("waiting", "", "", body=encode(asked, self._max_bytes))
+                    raise Ended("waiting", "", "", body=encode(asked, self._max_bytes, "question"))
                 return output.value
             except Ended as ended:
                 again = again and ended.retryable

@@ -26,12 +26,20 @@ HERE = Path(__file__).parent
 class Rig:
     """An executor, and everything that it delivered."""
 
-    def __init__(self, kinds: dict[str, TaskKind], forks: ForkServer | None, **config: Any) -> None:
+    def __init__(
+        self,
+        kinds: dict[str, TaskKind],
+        forks: ForkServer | None,
+        checkpoints: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.config = WorkerConfig(
             **{"slots": 2, "spare_children": 1, "stop_grace_s": 0.2, "kill_grace_s": 0.3, **config}
         )
-        self.executor = Executor(Registry(kinds), self.config, self._deliver, self.loop, forks=forks)
+        self.executor = Executor(
+            Registry(kinds), self.config, self._deliver, self.loop, checkpoints=checkpoints, forks=forks
+        )
         self.finished: dict[str, list[RunFinished]] = {}
         self.begun: list[str] = []
         self.ready: list[int] = []  # how many children it said to have

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from a2a_zmq import llm
@@ -119,6 +120,28 @@ def test_raising(rig: Any, task_type: str) -> None:
     assert outcome.retryable
     assert "trouble.py" in outcome.detail["traceback"]
     assert outcome.result == b"null"
+
+
+@pytest.mark.parametrize(
+    ("task_type", "error"),
+    [
+        ("half", "ValueError: bad \ufffd text"),
+        ("half-thread", "ValueError: bad \ufffd text"),
+        ("half-async", "ValueError: bad \ufffd text"),
+        ("half-exit", "the handler called sys.exit('bad \\ud800 text')"),
+        ("half-refused", "bad \ufffd text"),
+    ],
+)
+def test_an_error_with_half_a_character_is_told_like_any_other(rig: Any, task_type: str, error: str) -> None:
+    """Symptom: a lone surrogate in an exception's text killed the child, and the task failed as ``its process exited
+    with status 1``."""
+    outcome = rig.run(task_type)
+    assert outcome.error == error
+    orjson.dumps(outcome.detail)  # can be recorded, too
+    if task_type == "half":
+        assert outcome.detail["log"][0] == "noted bad \ufffd text"
+        assert "printed bad \\ud800 text" in outcome.detail["log"]
+    assert rig.value("echo", {"after": 1}) == {"after": 1}
     if task_type == "raise":
         assert outcome.detail["log"] == ["noted before", "printed before"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from a2a_zmq.errors import ConfigError
-from a2a_zmq.handlers import TaskContext, task
+from a2a_zmq.handlers import InvalidInput, TaskContext, task
 from a2a_zmq.llm import chat_model
 
 Payload = dict[str, Any]
@@ -52,6 +52,39 @@ async def raises_async(payload: Payload) -> None:
     raise ValueError("no\ngood")
 
 
+HALF = "bad \ud800 text"
+
+
+@task("half")
+def half(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted " + HALF)
+    print("printed " + HALF)
+    logging.getLogger("mine").warning("logged %s", HALF)
+    raise ValueError(HALF)
+
+
+@task("half-thread", executor="thread")
+def half_in_thread(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted " + HALF)
+    raise ValueError(HALF)
+
+
+@task("half-async")
+async def half_async(payload: Payload, ctx: TaskContext) -> None:
+    ctx.log("noted " + HALF)
+    raise ValueError(HALF)
+
+
+@task("half-exit")
+def half_exit(payload: Payload) -> None:
+    sys.exit(HALF)
+
+
+@task("half-refused")
+def half_refused(payload: Payload) -> None:
+    raise InvalidInput(HALF)
+
+
 @task("typed")
 def typed(payload: Typed) -> dict[str, int]:
     return {"twice": payload.count * 2}
@@ -69,8 +102,8 @@ def large(payload: Payload) -> str:
 
 @task("hang")
 def hang(payload: Payload) -> None:
-    Path(payload["mark"]).write_text("running")
     try:
+        Path(payload["mark"]).write_text("running")
         while True:
             time.sleep(60)
     finally:

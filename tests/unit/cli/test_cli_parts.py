@@ -103,7 +103,7 @@ def test_explanations_tell_of_attempts_and_their_last_words() -> None:
         "error": "gone",
     }
     lease = {"owner": "d-1|host|42|1|boot", "fence": 7, "remaining_s": 2.5}
-    metadata = {"error_kind": "killed", "detail": {"log": ["its last words"]}}
+    metadata = {"error_kind": "killed", "detail": {"log": ["its last words"], "traceback": "agent.py:7 in node"}}
     text = explained(
         {"status": "failed", "error": "gone", "metadata": metadata},
         attempts=[attempt],
@@ -111,6 +111,7 @@ def test_explanations_tell_of_attempts_and_their_last_words() -> None:
         distributor={"id": "d-1", "lease": lease},
     )
     assert "attempt 1 on w-1: killed [SIGSEGV] after 0.500 s: gone" in text
+    assert "`a2actl task t` has the last one's traceback" in text
     assert "| its last words" in text
     assert "+1.500 s" in text
     assert "lease held by d-1 (pid 42, host host) with fence 7 for 2.5 s" in text
