@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import uvloop
 
-from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable
+from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable, TypeNotAllowed
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from a2a_zmq.streams import Chunk
 from a2a_zmq.tracing.context import sampled_in
@@ -39,6 +39,13 @@ THREAD_BUSY_S: Final = 0.5
 GRAPH_CHANGED_S: Final = 1.0
 # While checkpoints cannot be read or written; the saver has tried for longer than that.
 STORE_AWAY_S: Final = 1.0
+
+
+# What to do about a type that checkpoints may not hold.
+ALLOW: Final = (
+    "Annotate the type in the graph's state schema, or name it in langgraph.json: "
+    'checkpointer.serde.allowed_msgpack_modules: [["module", "Type"]]'
+)
 
 
 class GraphRun:
@@ -159,6 +166,9 @@ class GraphRunner:
         except StoreUnavailable as error:
             why = f"the checkpoint store is away: {one_line(error)}"
             raise Ended("put_off", why, "store", detail={"delay_s": STORE_AWAY_S}) from error
+        except TypeNotAllowed as error:
+            why = f"thread {request.thread_id!r}: {error}. {ALLOW}"
+            raise Ended("failed", why, "type_not_allowed", retryable=False) from error
         except ModelBusy as error:
             raise Ended("put_off", one_line(error), "model_busy", detail={"delay_s": error.retry_after_s}) from error
 
