@@ -34,7 +34,7 @@ from daemons.worker.graphs.streaming import Output, stream
 if TYPE_CHECKING:
     from a2a_zmq.tracing.runs import Runs
 
-# While another task has the thread it is looked at again after so long; most turns of a conversation take seconds.
+# While another task has the thread it is looked at again after so long, unless that task's end is noticed.
 THREAD_BUSY_S: Final = 0.5
 # Until a worker may be there that has the graph with which a run began.
 GRAPH_CHANGED_S: Final = 1.0
@@ -320,7 +320,7 @@ def _not_ours(claim: Any, thread_id: str, task_id: str) -> Ended:
     """Why an attempt cannot have its thread."""
     if claim.outcome == "busy":
         why = f"thread {thread_id!r} is in use by task {claim.holder}"
-        return Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S})
+        return Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S, "holder": claim.holder})
     if claim.outcome == "replaced":
         return Ended("abandoned", f"replaced by attempt {claim.holder}", "replaced")
     if claim.outcome == "changed":

@@ -23,8 +23,10 @@ def moved(site: Site, worker: str, task_id: str) -> None:
     site.report(worker, task_id, site.attempt(worker, task_id), "moved", error="leaves", error_kind="drain")
 
 
-def put_off(site: Site, worker: str, task_id: str, kind: str = "thread_busy", delay_s: float = 0.5) -> None:
-    attempt, detail = site.attempt(worker, task_id), {"delay_s": delay_s}
+def put_off(
+    site: Site, worker: str, task_id: str, kind: str = "thread_busy", delay_s: float = 0.5, holder: str = "elsewhere"
+) -> None:
+    attempt, detail = site.attempt(worker, task_id), {"delay_s": delay_s, "holder": holder}
     site.report(worker, task_id, attempt, "put_off", error="in use", error_kind=kind, detail=detail)
 
 
