@@ -97,7 +97,7 @@ class Pauses:
             delay_s = TURN_S
         elif kind == THREAD_BUSY and not ended:
             delay_s = asked_s
-        order = before.get("order") if isinstance(before.get("order"), int) else task.seq
+        order = int(number(before.get("order"), task.seq))
         if kind not in BEGAN:
             unbind(task)
         self._memory.meter.count("task_pauses_total", reason="put_off")

@@ -1,7 +1,7 @@
 """Where a run stands still: before or after nodes that the graph, or the task, names (``interrupt_before`` …).
 
-LangGraph just returns there, and goes on when it is called again for the same thread. So after a run of a graph that has
-breakpoints it is looked up whether anything is left to do; if so the task waits, with a question whose id names the
+LangGraph just returns there, and goes on when it is called again for the same thread. So after a run of a graph that
+has breakpoints it is looked up whether anything is left to do; if so the task waits, with a question whose id names the
 checkpoints that it stands at. An answer counts for these: LangGraph would go past the next breakpoint as well if a
 worker died after it had reached that one, and before it had told of it.
 """

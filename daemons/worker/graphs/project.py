@@ -47,6 +47,7 @@ class Project:
         path: list[str],
         env: dict[str, str],
         requirements: list[str],
+        *,
         allowed_types: frozenset[tuple[str, ...]] | None = frozenset(),
     ) -> None:
         self.file = file
@@ -81,7 +82,8 @@ def read_project(file: Path) -> Project:
         raise ConfigError(f"{file}: python_version: the project wants Python {needed}, this worker runs {here}")
     path, requirements = _dependencies(file, content.get("dependencies", []))
     graphs, env = _graphs(file, content.get("graphs")), _env(file, content.get("env"))
-    return Project(file, graphs, path, env, requirements, _allowed_types(file, content.get("checkpointer")))
+    allowed_types = _allowed_types(file, content.get("checkpointer"))
+    return Project(file, graphs, path, env, requirements, allowed_types=allowed_types)
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -63,11 +63,10 @@ def _results(bound: Any) -> Iterator[Any]:
         names = inspect.getclosurevars(inspect.unwrap(function))  # type: ignore[arg-type]  # the error is handled
     except (TypeError, ValueError):
         return
-    from langgraph.func import _TaskFunction
-
     for value in (*names.globals.values(), *names.nonlocals.values()):
-        if isinstance(value, _TaskFunction):
-            yield _hints(value.func).get("return")
+        task = getattr(value, "func", None)
+        if callable(task):
+            yield _hints(task).get("return")
 
 
 def _is_stored(each: type) -> bool:

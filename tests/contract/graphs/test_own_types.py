@@ -135,9 +135,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     def attempt(graph: str, number: int, *, thread: str = "", allowed: Any = None, **metadata: Any) -> Any:
         file = Path(directory, f"langgraph-{'some' if allowed else 'none'}.json")
         serde = {"allowed_msgpack_modules": allowed}
-        file.write_bytes(
-            orjson.dumps({"graphs": graphs, "dependencies": ["."], "checkpointer": {"serde": serde}})
-        )
+        file.write_bytes(orjson.dumps({"graphs": graphs, "dependencies": ["."], "checkpointer": {"serde": serde}}))
         runner = GraphRunner(options, 1 << 20)
         context = TaskContext(thread or f"task-{graph}", number, f"graph:{graph}", metadata=metadata)
         try:

@@ -24,7 +24,7 @@ def moved(site: Site, worker: str, task_id: str) -> None:
 
 
 def put_off(
-    site: Site, worker: str, task_id: str, kind: str = "thread_busy", delay_s: float = 0.5, holder: str = "elsewhere"
+    site: Site, worker: str, task_id: str, kind: str = "thread_busy", *, delay_s: float = 0.5, holder: str = "elsewhere"
 ) -> None:
     attempt, detail = site.attempt(worker, task_id), {"delay_s": delay_s, "holder": holder}
     site.report(worker, task_id, attempt, "put_off", error="in use", error_kind=kind, detail=detail)
