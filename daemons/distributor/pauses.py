@@ -110,13 +110,22 @@ class Pauses:
         task.metadata["put_off"] = {"times": int(times), "kind": kind, "why": why, "noted": noted, "order": order}
         if behind:
             task.metadata["put_off"]["behind"] = holder
-            self._turns.wait(task, str(holder), (str(task.record.get("created_at") or ""), order))
+            self._turns.wait(task, str(holder), (_submitted(task), order))
+
+    def queue_up(self, task: LiveTask, now: Now) -> None:
+        """It is new: if a task that came before it has its thread, or waits for it, it comes after that one."""
+        head = self._turns.head(task, self._memory.live)
+        if head is not None:
+            why = f"task {head.task_id} has its thread, or is before it"
+            task.metadata["put_off"] = {"times": 0, "kind": THREAD_BUSY, "why": why, "behind": head.task_id}
+            task.not_before = max(task.not_before, now.mono + TURN_S)
+            self._turns.wait(task, head.task_id, (_submitted(task), 0))
 
     def turn_over(self, task: LiveTask) -> None:
         """It ended, or waits for an answer: its thread is free."""
-        following = self._turns.over(task.task_id)
+        following = self._turns.over(task)
         if following is not None:
-            following.metadata["put_off"].pop("behind", None)
+            del following.metadata["put_off"]
             self._outcomes.due(following)
 
     def wait(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
@@ -223,6 +232,10 @@ def missed(task: LiveTask, stored: Parsed) -> bool:
 def forgotten(task: LiveTask, stored: Parsed) -> bool:
     """Does a store that lost state not know any more that this attempt waits?"""
     return task.phase is WAITING and stored[2] <= task.attempt and not stands(stored[0])
+
+
+def _submitted(task: LiveTask) -> str:
+    return str(task.record.get("created_at") or "")
 
 
 def _questions(value: Any) -> list[dict[str, Any]]:

@@ -13,6 +13,14 @@ def graph_worker(site: Site, name: str, graph: str = "v1", limit: int = 5, **fie
     site.worker_up(name, types=[GRAPH], limit=limit, graphs={GRAPH: graph}, **fields)
 
 
+def assign_to_thread(site: Site, thread: str, *task_ids: str) -> None:
+    """As :meth:`Site.assign`, of tasks that name a thread."""
+    records = [{**site.record(each, GRAPH), "payload": {"input": {}, "thread_id": thread}} for each in task_ids]
+    site.store.live |= {record["task_id"]: record for record in records}
+    site.store.accepted.update(task_ids)
+    site.from_coordinator("assign_tasks", tasks=records, fence=1)
+
+
 def waits(site: Site, worker: str, task_id: str, *interrupts: str) -> None:
     """The worker reports that the run asked something."""
     asked = [{"id": each, "value": f"{each}?"} for each in interrupts or ("i1",)]

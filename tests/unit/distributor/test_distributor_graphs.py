@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.distributor.graph_tasks import GRAPH, graph_worker, moved, put_off, sent_metadata, waits, why
+from tests.unit.distributor.graph_tasks import (
+    GRAPH,
+    assign_to_thread,
+    graph_worker,
+    moved,
+    put_off,
+    resume,
+    sent_metadata,
+    waits,
+    why,
+)
 from tests.unit.distributor.harness import Site
 
 
@@ -244,3 +254,34 @@ def test_a_task_behind_another_one_asks_again_by_itself_should_the_end_of_that_o
     put_off(site, "w1", "b", holder="a")
     site.advance(61)
     assert site.got("w1")[2:] == [("b", 2)]
+
+
+def test_tasks_that_name_a_thread_are_sent_one_after_the_other_in_the_order_of_their_submission(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    assign_to_thread(site, "t", "a", "b", "c")
+    assign_to_thread(site, "other", "x")
+    assign_to_thread(site, "t", "d")
+    assert site.got("w1") == [("a", 1), ("x", 1)]
+    assert "again when a has ended" in why(site, "c")
+    site.complete("w1", "a")
+    assert site.got("w1")[2:] == [("b", 1)]
+    site.cancel("c")
+    site.complete("w1", "b")
+    assert site.got("w1")[3:] == [("d", 1)]
+    site.complete("w1", "d")
+    assign_to_thread(site, "t", "e")
+    assert site.got("w1")[4:] == [("e", 1)], "the thread is idle"
+
+
+def test_a_task_of_a_thread_whose_task_waits_for_an_answer_is_sent(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    assign_to_thread(site, "t", "a", "b")
+    waits(site, "w1", "a")
+    assert site.got("w1")[1:] == [("b", 1)]
+    resume(site, ["a", {"i1": "yes"}, 1])
+    put_off(site, "w1", "a", holder="b")
+    assign_to_thread(site, "t", "c")
+    site.complete("w1", "b")
+    assert site.got("w1")[3:] == [("a", 3)], "it was submitted before"
+    site.complete("w1", "a")
+    assert site.got("w1")[4:] == [("c", 1)]
