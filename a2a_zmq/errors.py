@@ -13,7 +13,8 @@
     │   ├── VersionConflict      somebody else wrote the section since it was read
     │   ├── Fenced               a higher fence exists: this writer is no longer the owner
     │   ├── StateLost            the section is older than what this writer wrote itself (Redis was wiped or went back)
-    │   └── StaleCheckpointWriter  a later owner has the graph's thread: this run must stop
+    │   ├── StaleCheckpointWriter  a later owner has the graph's thread: this run must stop
+    │   └── TypeNotAllowed       a checkpoint has, or is to have, a type that was not allowed
     ├── Busy                     a bound is reached: try again after ``retry_after_s``
     └── FleetError               what a client sees
         ├── FleetUnavailable     no coordinator answered in time
@@ -145,6 +146,18 @@ class StaleCheckpointWriter(StateError):
         self.recorded = recorded
 
 
+class TypeNotAllowed(StateError):
+    """A checkpoint has, or is to have, a value of a type that would not come back as it was: it is not read or stored.
+
+    Attributes:
+        types: "module.Name" of each.
+    """
+
+    def __init__(self, what: str, types: tuple[str, ...]) -> None:
+        super().__init__(f"{what}: {', '.join(types)}")
+        self.types = types
+
+
 class Busy(A2AError):
     """A bound is reached and nothing was taken; try again after ``retry_after_s`` seconds."""
 
@@ -200,7 +213,8 @@ class TaskFailed(FleetError):
         task_id: which task.
         error: the last attempt's error, one line.
         kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
-            ``unknown_task_type``, ``worker_lost``, ``given_up`` (by a retry policy).
+            ``unknown_task_type``, ``worker_lost``, ``type_not_allowed`` (in a graph's state), ``given_up`` (by a retry
+            policy).
     """
 
     def __init__(self, task_id: str, error: str, kind: str = "raised") -> None:

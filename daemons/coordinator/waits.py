@@ -188,8 +188,15 @@ class Waits:
             self._not_waiting(answer)
 
     def _not_waiting(self, answer: Answer) -> None:
-        what = "does not wait for an answer" if answer.attempt is None else "does not wait for this answer"
-        self._desk.refuse(answer.message, "NOT_WAITING", f"task {answer.task_id} {what} (any more, or yet)")
+        if answer.attempt is None and answer.task_id not in self._desk.ledger.waits:
+            text = f"task {answer.task_id} does not wait for an answer yet: it has asked nothing"
+        else:
+            text = (
+                f"task {answer.task_id} does not wait for this answer any more: it went on with an earlier one. If "
+                f"questions are open still, it asks them again; several are answered together, or one after the other "
+                f"as it asks"
+            )
+        self._desk.refuse(answer.message, "NOT_WAITING", text)
 
     def _choose(self, answer: Answer, entry: Entry, questions: Questions, now: Now) -> None:
         """Which question is the value for?"""

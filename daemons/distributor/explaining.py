@@ -95,7 +95,9 @@ class Explaining:
             pause_s = task.not_before - now.mono
             put_off = task.metadata.get("put_off")
             if isinstance(put_off, dict):
-                times = put_off.get("times")
+                times, behind = put_off.get("times"), put_off.get("behind")
+                if isinstance(behind, str):
+                    return [f"it could not begin: {put_off.get('why')}; again when {behind} has ended"]
                 return [f"it could not begin ({times} times now): {put_off.get('why')}; again in {pause_s:.1f} s"]
             why = [f"after {task.failures} failed attempts it pauses; attempt {task.attempt} begins in {pause_s:.1f} s"]
             if self._policy.asks_about(task):

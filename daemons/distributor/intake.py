@@ -103,6 +103,7 @@ class Intake:
         if not (memory.strangers and self._outcomes.met_before(task)):
             if "decided" in metadata:  # at another distributor, before it came here
                 task.not_before = now.mono + waits_s(task, now.wall)
+            self._outcomes.pauses.queue_up(task, now)
             self._outcomes.stored(task, now)
 
     def cancel(self, message: Message, now: Now) -> None:

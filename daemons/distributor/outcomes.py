@@ -335,6 +335,7 @@ class Outcomes:
         self._journal.puts.pop(task.task_id, None)
         task.phase = ENDED
         del self._memory.live[task.task_id]
+        self.pauses.turn_over(task)
 
     # ------------------------------------------------------------ phases
 
@@ -347,6 +348,7 @@ class Outcomes:
         memory.recent.add(task.record)
         memory.ended_total[status] += 1
         self._journal.end(task.task_id, status, raw, dead=dead)
+        self.pauses.turn_over(task)
 
     def _release(self, task: LiveTask) -> None:
         """Take the task from whoever holds it in its present phase."""
@@ -377,6 +379,12 @@ class Outcomes:
         moved, task.not_before = task.not_before != not_before, not_before
         if moved and task.phase is DELAYED:
             self.stored(task, now)
+
+    def due(self, task: LiveTask) -> None:
+        """Its next attempt, which is stored or waits for that, is due now, before all others."""
+        task.not_before, task.front = 0.0, True
+        if task.phase is DELAYED:
+            self._dispatcher.add(task, self._memory.workers.values())
 
     def wake(self, now: Now) -> None:
         """Queue delayed attempts whose time has come."""

@@ -19,6 +19,7 @@ from a2a_zmq.tasks import TERMINAL, Record
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import WAITING, LiveTask, Memory, Parsed
 from daemons.distributor.records import number
+from daemons.distributor.turns import THREAD_BUSY, Turns
 from daemons.distributor.workers import Worker
 from daemons.runtime.contract import Send
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 LEAST_S: Final = 0.05
 MOST_S: Final = 60.0
 GROWN_S: Final = 5.0
+# One that is behind the task that has its thread is told when that one ends. Should that not be enough: then.
+TURN_S: Final = 60.0
 # A task that is put off again and again is noted in the history no more often than this.
 NOTE_EVERY_S: Final = 60.0
 # Something was read or run: these attempts may have left checkpoints by the graph that they had.
@@ -63,6 +66,7 @@ class Pauses:
         self._memory = memory
         self._journal = journal
         self._outcomes = outcomes
+        self._turns = Turns()
 
     # ------------------------------------------------------------ reports of workers
 
@@ -74,15 +78,26 @@ class Pauses:
         self._journal.note(now, task.task_id, "moved", fields)
 
     def put_off(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
-        """It could not begin: again later, and later each time."""
+        """It could not begin: again later, and later each time; when its turn comes where another task of ours has its
+        thread, and soon where one of another distributor has."""
         kind, why = str(item.get("error_kind") or "")[:64], str(item.get("error") or "")[:200]
         before = task.metadata.get("put_off")
         before = before if isinstance(before, dict) else {}
         times = number(before.get("times"), 0.0) + 1
         wanted = item.get("detail")
-        asked_s = number(wanted.get("delay_s") if isinstance(wanted, dict) else None, LEAST_S)
-        asked_s = min(max(asked_s, LEAST_S), MOST_S)
+        wanted = wanted if isinstance(wanted, dict) else {}
+        asked_s = min(max(number(wanted.get("delay_s"), LEAST_S), LEAST_S), MOST_S)
+        holder = wanted.get("holder") if kind == THREAD_BUSY else None
+        behind = isinstance(holder, str) and holder != task.task_id and holder in self._memory.live
+        ended = isinstance(holder, str) and holder in self._memory.recent
+        if ended:  # just now, so its thread may be free any moment; or it died, and has the thread for a minute
+            asked_s = LEAST_S
         delay_s = max(asked_s, min(GROWN_S, asked_s * 2.0 ** min(times - 1, 20)))
+        if behind:
+            delay_s = TURN_S
+        elif kind == THREAD_BUSY and not ended:
+            delay_s = asked_s
+        order = int(number(before.get("order"), task.seq))
         if kind not in BEGAN:
             unbind(task)
         self._memory.meter.count("task_pauses_total", reason="put_off")
@@ -92,7 +107,26 @@ class Pauses:
             noted = now.wall
             fields = {"attempt": task.attempt, "kind": kind, "why": why, "delay_s": round(delay_s, 3)}
             self._journal.note(now, task.task_id, "put_off", fields)
-        task.metadata["put_off"] = {"times": int(times), "kind": kind, "why": why, "noted": noted}
+        task.metadata["put_off"] = {"times": int(times), "kind": kind, "why": why, "noted": noted, "order": order}
+        if behind:
+            task.metadata["put_off"]["behind"] = holder
+            self._turns.wait(task, str(holder), (_submitted(task), order))
+
+    def queue_up(self, task: LiveTask, now: Now) -> None:
+        """It is new: if a task that came before it has its thread, or waits for it, it comes after that one."""
+        head = self._turns.head(task, self._memory.live)
+        if head is not None:
+            why = f"task {head.task_id} has its thread, or is before it"
+            task.metadata["put_off"] = {"times": 0, "kind": THREAD_BUSY, "why": why, "behind": head.task_id}
+            task.not_before = max(task.not_before, now.mono + TURN_S)
+            self._turns.wait(task, head.task_id, (_submitted(task), 0))
+
+    def turn_over(self, task: LiveTask) -> None:
+        """It ended, or waits for an answer: its thread is free."""
+        following = self._turns.over(task)
+        if following is not None:
+            del following.metadata["put_off"]
+            self._outcomes.due(following)
 
     def wait(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
         """It asked something, and nobody holds it until it is answered. The coordinator is told when that is stored."""
@@ -108,6 +142,7 @@ class Pauses:
         task.metadata["interrupts"], task.metadata["asked"] = interrupts, task.attempt
         self.park(task)
         self._journal.put(task)
+        self.turn_over(task)
         self._memory.meter.count("task_pauses_total", reason="waiting")
         self._journal.note(now, task.task_id, "waiting", fields)
 
@@ -197,6 +232,10 @@ def missed(task: LiveTask, stored: Parsed) -> bool:
 def forgotten(task: LiveTask, stored: Parsed) -> bool:
     """Does a store that lost state not know any more that this attempt waits?"""
     return task.phase is WAITING and stored[2] <= task.attempt and not stands(stored[0])
+
+
+def _submitted(task: LiveTask) -> str:
+    return str(task.record.get("created_at") or "")
 
 
 def _questions(value: Any) -> list[dict[str, Any]]:

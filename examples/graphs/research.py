@@ -29,7 +29,7 @@ class State(TypedDict, total=False):
         topic: words to look for.
         root: the directory to be searched.
         report: file that is written when it is approved.
-        found: (hits, place, line) of all searches.
+        found: (hits, place, line) of all searches; lists of three once they were in a checkpoint.
     """
 
     topic: str
@@ -76,8 +76,8 @@ def draft(state: State) -> dict[str, Any]:
     """Only of this round: earlier ones looked for something else."""
     best = [each for each in state["found"] if any(word in each[2].lower() for word in state["words"])]
     best.sort(key=lambda each: (-each[0], each[1]))
-    lines = [f"# {state['topic']}", "", *(f"- `{place}` {line}" for _, place, line in dict.fromkeys(best[:MOST]))]
-    return {"draft": "\n".join([*lines, ""])}
+    lines = list(dict.fromkeys(f"- `{place}` {line}" for _, place, line in best))  # rounds may find the same
+    return {"draft": "\n".join([f"# {state['topic']}", "", *lines[:MOST], ""])}
 
 
 def approval(state: State) -> Command[str]:

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from a2a_zmq import FleetClient, TaskWaiting
+from a2a_zmq import FleetClient, FleetError, TaskWaiting
 from a2a_zmq.client.handles import TaskHandle
 from daemons.cli.fleet import LocalFleet
 
@@ -56,7 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         client = stack.enter_context(FleetClient(**fleet.client_arguments(operator=False)))
         handle = client.submit_graph(args.graph, given(args, scratch))
         print(f"task {handle.task_id}")
-        show(args.graph, outcome(handle, args.answer))
+        try:
+            value = outcome(handle, args.answer)
+        except FleetError as error:
+            print(error, file=sys.stderr)
+            return 1
+        show(args.graph, value)
         if args.graph == "assistant":
             print(f"tokens: {tokens(fleet)}")
         return 0

@@ -43,8 +43,9 @@ def test_a_folder_that_is_not_there_is_named(repository: Path) -> None:
         timeout=PATIENCE_S,
         check=False,
     )
-    assert done.returncode != 0
-    assert "folder: there is no directory /no/such/folder" in done.stderr
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "folder: there is no directory /no/such/folder" in line
 
 
 def test_a_report_is_published_when_somebody_approves_it(repository: Path) -> None:
@@ -55,6 +56,13 @@ def test_a_report_is_published_when_somebody_approves_it(repository: Path) -> No
     assert "fence number" in second
     assert "> yes" in second
     assert "a2a_zmq/" in published
+
+
+def test_a_second_round_that_finds_the_same_again_is_drafted(repository: Path) -> None:
+    said = run_example(repository, "research", "lease expires", "--answer", "lease", "--answer", "yes")
+    published = [line for line in said.split("\n# ")[-1].splitlines() if line.startswith("- ")]
+    assert published
+    assert len(set(published)) == len(published)
 
 
 @pytest.mark.timeout(MODEL_PATIENCE_S + 20)

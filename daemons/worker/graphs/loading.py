@@ -48,13 +48,19 @@ class Graph:
     Attributes:
         name: its name in ``langgraph.json``.
         hash: see :mod:`daemons.worker.graphs.fingerprint`; known once it was opened.
+        serializer: of its checkpoints, which builds the types that its schemas annotate and those that its project
+            allows; known once it was opened.
     """
 
-    def __init__(self, name: str, found: Any, where: str) -> None:
+    def __init__(
+        self, name: str, found: Any, where: str, allowed_types: frozenset[tuple[str, ...]] | None = frozenset()
+    ) -> None:
         self.name = name
         self._found = found
         self._where = where
+        self._allowed_types = allowed_types
         self.hash = ""
+        self.serializer: Any = None
 
     def made_by_function(self) -> bool:
         return not _is_graph(self._found)
@@ -67,7 +73,7 @@ class Graph:
             ConfigError: what was found, or made, is no graph.
         """
         if not self.made_by_function():
-            yield self._hashed(_with_saver(self._found, saver))
+            yield self._known(self._found, saver)
             return
         arguments = (config,) if _takes_config(self._found) else ()
         made = self._found(*arguments)
@@ -80,12 +86,20 @@ class Graph:
                 made = stack.enter_context(made)
             if not _is_graph(made):
                 raise ConfigError(f"{self._where}: made a {type(made).__name__}, which is no graph")
-            yield self._hashed(_with_saver(made, saver))
+            yield self._known(made, saver)
 
-    def _hashed(self, compiled: Any) -> Any:
+    def _known(self, graph: Any, saver: Any) -> Any:
+        """The graph with this saver, which gets the graph's serializer: LangGraph itself tells a saver of the types
+        that a graph annotates only as it compiles the graph with it, and only where the environment asks for that."""
+        from langgraph.graph import StateGraph
+
+        compiled = graph.compile() if isinstance(graph, StateGraph) else graph
         if not self.hash:
             self.hash = fingerprint(compiled)
-        return compiled
+            self.serializer = _serializer(compiled, self._allowed_types)
+        if saver is not None:
+            saver.serde = self.serializer
+        return compiled.copy({"checkpointer": saver})
 
 
 def load_graph(reference: str) -> Graph:
@@ -109,7 +123,7 @@ def load_graph(reference: str) -> Graph:
         raise ConfigError(
             f"{where}: {variable!r} is a {type(found).__name__}, not a graph or a function that makes one"
         )
-    return Graph(name, found, where)
+    return Graph(name, found, where, project.allowed_types)
 
 
 def describe_project(file: str) -> list[dict[str, Any]]:
@@ -156,12 +170,15 @@ def _is_graph(value: Any) -> bool:
     return isinstance(value, (Pregel, StateGraph))
 
 
-def _with_saver(graph: Any, saver: Any) -> Any:
-    from langgraph.graph import StateGraph
+def _serializer(graph: Any, allowed_types: frozenset[tuple[str, ...]] | None) -> Any:
+    if allowed_types is None:  # the project says so: LangGraph's default, which builds whatever it finds
+        from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-    if isinstance(graph, StateGraph):
-        return graph.compile(checkpointer=saver)
-    return graph.copy({"checkpointer": saver})
+        return JsonPlusSerializer(allowed_msgpack_modules=True)
+    from a2a_zmq.checkpoint import strict_serializer
+    from daemons.worker.graphs.state_types import annotated_types
+
+    return strict_serializer(annotated_types(graph) | allowed_types)
 
 
 def _takes_config(function: Any) -> bool:

@@ -57,9 +57,12 @@ class GraphRequest:
         for name in payload:
             if name not in MEMBERS:
                 raise InvalidInput(f"{name}: a graph's task has only {', '.join(MEMBERS)}")
-        self.input = payload.get("input")
-        if self.input is None:
+        if "input" not in payload:
             raise InvalidInput("input: missing")
+        self.input = payload["input"]
+        if self.input is None:
+            # To LangGraph it says "go on", which the task that began a run does by itself, with all that it knows.
+            raise InvalidInput("input: null would go on with another run; resume the task that waits, or give an input")
         self.thread_id = _thread_id(payload.get("thread_id", task_id))
         self.config = _config(payload.get("config"))
         self.context = payload.get("context")

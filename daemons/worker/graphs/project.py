@@ -36,6 +36,8 @@ class Project:
         path: directories to be put before ``sys.path``, in this order.
         env: environment variables that its code expects; those that are set already go first.
         requirements: names of distributions that it asks for.
+        allowed_types: (module, name) of types that checkpoints may hold besides those that graphs annotate; None for
+            all.
     """
 
     def __init__(
@@ -45,12 +47,15 @@ class Project:
         path: list[str],
         env: dict[str, str],
         requirements: list[str],
+        *,
+        allowed_types: frozenset[tuple[str, ...]] | None = frozenset(),
     ) -> None:
         self.file = file
         self.graphs = graphs
         self.path = path
         self.env = env
         self.requirements = requirements
+        self.allowed_types = allowed_types
 
     def missing(self) -> list[str]:
         """Distributions that are asked for and not installed where this runs."""
@@ -78,7 +83,9 @@ def read_project(file: Path) -> Project:
     if needed is not None and needed != here:
         raise ConfigError(f"{file}: python_version: the project wants Python {needed}, this worker runs {here}")
     path, requirements = _dependencies(file, content.get("dependencies", []))
-    return Project(file, _graphs(file, content.get("graphs")), path, _env(file, content.get("env")), requirements)
+    graphs, env = _graphs(file, content.get("graphs")), _env(file, content.get("env"))
+    allowed_types = _allowed_types(file, content.get("checkpointer"))
+    return Project(file, graphs, path, env, requirements, allowed_types=allowed_types)
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -154,6 +161,23 @@ def _named_in(directory: Path) -> list[str]:
         found += [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
     # What holds elsewhere only ("; python_version < '3.11'", "; sys_platform == 'win32'") is not judged.
     return [match[1] for each in found if ";" not in each and (match := REQUIREMENT.match(each)) is not None]
+
+
+def _allowed_types(file: Path, checkpointer: Any) -> frozenset[tuple[str, ...]] | None:
+    """Of ``checkpointer`` only what says which types its checkpoints may hold concerns us."""
+    serde = checkpointer.get("serde") if isinstance(checkpointer, dict) else None
+    value = serde.get("allowed_msgpack_modules") if isinstance(serde, dict) else None
+    if value is True:
+        return None
+    if value in (None, False):
+        return frozenset()
+    if not isinstance(value, list) or not all(
+        isinstance(each, list) and len(each) == 2 and all(isinstance(name, str) and name for name in each)
+        for each in value
+    ):
+        where = f"{file}: checkpointer.serde.allowed_msgpack_modules"
+        raise ConfigError(f'{where}: expected a list of ["package.module", "Type"], true, or null')
+    return frozenset((module, name) for module, name in value)
 
 
 def _env(file: Path, value: Any) -> dict[str, str]:

@@ -20,25 +20,33 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import uvloop
 
-from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable
+from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable, TypeNotAllowed
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from a2a_zmq.streams import Chunk
 from a2a_zmq.tracing.context import sampled_in
 from daemons.worker.executors.invoke import Ended, encode, one_line
 from daemons.worker.graphs import questions
+from daemons.worker.graphs.breakpoints import Breakpoints
 from daemons.worker.graphs.loading import Graph, load_graph
 from daemons.worker.graphs.payload import GraphRequest
-from daemons.worker.graphs.streaming import stream
+from daemons.worker.graphs.streaming import Output, stream
 
 if TYPE_CHECKING:
     from a2a_zmq.tracing.runs import Runs
 
-# While another task has the thread it is looked at again after so long; most turns of a conversation take seconds.
+# While another task has the thread it is looked at again after so long, unless that task's end is noticed.
 THREAD_BUSY_S: Final = 0.5
 # Until a worker may be there that has the graph with which a run began.
 GRAPH_CHANGED_S: Final = 1.0
 # While checkpoints cannot be read or written; the saver has tried for longer than that.
 STORE_AWAY_S: Final = 1.0
+
+
+# What to do about a type that checkpoints may not hold.
+ALLOW: Final = (
+    "Annotate the type in the graph's state schema, or name it in langgraph.json: "
+    'checkpointer.serde.allowed_msgpack_modules: [["module", "Type"]]'
+)
 
 
 class GraphRun:
@@ -159,6 +167,9 @@ class GraphRunner:
         except StoreUnavailable as error:
             why = f"the checkpoint store is away: {one_line(error)}"
             raise Ended("put_off", why, "store", detail={"delay_s": STORE_AWAY_S}) from error
+        except TypeNotAllowed as error:
+            why = f"thread {request.thread_id!r}: {error}. {ALLOW}"
+            raise Ended("failed", why, "type_not_allowed", retryable=False) from error
         except ModelBusy as error:
             raise Ended("put_off", one_line(error), "model_busy", detail={"delay_s": error.retry_after_s}) from error
 
@@ -174,8 +185,10 @@ class GraphRunner:
             try:
                 output = await self._told(compiled, claim.fence, request, context, run)
                 again = False
-                if output.interrupts:
-                    asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
+                if output.interrupts or output.breakpoint:
+                    asked = [output.breakpoint] if output.breakpoint else []
+                    if output.interrupts:
+                        asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
                     raise Ended("waiting", "", "", body=encode(asked, self._max_bytes, "question"))
                 return output.value
             except Ended as ended:
@@ -191,7 +204,9 @@ class GraphRunner:
                     for _ in range(2):  # so that it is sent: the client begins a task of its own for that
                         await asyncio.sleep(0)
 
-    async def _told(self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun) -> Any:
+    async def _told(
+        self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun
+    ) -> Output:
         """Run it, streaming what was asked for."""
         if not request.stream_mode:
             return await self._invoke(compiled, fence, request, context, run)
@@ -205,7 +220,7 @@ class GraphRunner:
             self._saver.before_write = teller.before_checkpoint
             run.teller = teller
             output = await self._invoke(compiled, fence, request, context, run)
-            waits = bool(output.interrupts)
+            waits = bool(output.interrupts or output.breakpoint)
             return output
         finally:
             self._saver.before_write = None
@@ -213,15 +228,23 @@ class GraphRunner:
 
     async def _invoke(
         self, compiled: Any, fence: int, request: GraphRequest, context: TaskContext, run: GraphRun
-    ) -> Any:
+    ) -> Output:
         from langgraph.errors import EmptyInputError, GraphDrained, GraphRecursionError, InvalidUpdateError
         from langgraph.types import Command
 
+        given = request.input
+        config = _config_of(request, context, fence)
+        breakpoints = Breakpoints(compiled, request)
         answers = context.metadata.get("resume")
-        if isinstance(answers, dict):
-            answers = questions.not_taken(answers, await self._saver.apending_writes(request.thread_id))
+        answers = answers if isinstance(answers, dict) else {}
+        if answers:
+            new = questions.not_taken(answers, await self._saver.apending_writes(request.thread_id))
+            given = Command(resume=new) if new else given
+        if breakpoints and context.attempt > 1 and given is request.input:
+            stands = await breakpoints.unanswered(compiled, config, context.task_id, answers)
+            if stands is not None:
+                return Output(None, (), stands)
         try:
-            given = Command(resume=answers) if answers else request.input
             options = {
                 "context": request.context,
                 "interrupt_before": request.interrupt_before,
@@ -230,10 +253,15 @@ class GraphRunner:
                 "control": run.control,
                 "version": "v2",
             }
-            config = self._traced(_config_of(request, context, fence), context)
+            traced = self._traced(config, context)
             if run.teller is None:
-                return await compiled.ainvoke(given, config, **options)
-            return await stream(compiled, given, config, request, run.teller, **options)
+                found = await compiled.ainvoke(given, traced, **options)
+                output = Output(found.value, found.interrupts)
+            else:
+                output = await stream(compiled, given, traced, request, run.teller, **options)
+            if breakpoints and not output.interrupts:
+                output = output._replace(breakpoint=await breakpoints.reached(compiled, config))
+            return output
         except GraphDrained:
             raise Ended("moved", "stopped at the end of a step: its worker leaves", "drain") from None
         except GraphRecursionError as error:
@@ -292,7 +320,7 @@ def _not_ours(claim: Any, thread_id: str, task_id: str) -> Ended:
     """Why an attempt cannot have its thread."""
     if claim.outcome == "busy":
         why = f"thread {thread_id!r} is in use by task {claim.holder}"
-        return Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S})
+        return Ended("put_off", why, "thread_busy", detail={"delay_s": THREAD_BUSY_S, "holder": claim.holder})
     if claim.outcome == "replaced":
         return Ended("abandoned", f"replaced by attempt {claim.holder}", "replaced")
     if claim.outcome == "changed":

@@ -15,6 +15,7 @@ class Output(NamedTuple):
 
     value: Any
     interrupts: tuple[Any, ...]
+    breakpoint: dict[str, Any] | None = None  # the question of a run that stands at one
 
 
 async def stream(

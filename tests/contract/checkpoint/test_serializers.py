@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from a2a_zmq.checkpoint import keys as names
 from a2a_zmq.checkpoint import strict_serializer
 from a2a_zmq.checkpoint.layout import pack
+from a2a_zmq.errors import TypeNotAllowed
 
 KEY = b"0123456789abcdef0123456789abcdef"
 
@@ -60,9 +61,27 @@ async def test_a_type_that_is_named_is_built(open_saver: Any, thread: Any, named
         assert await stored(saver, thread(saver, "t"), Mine(1)) == Mine(1)
 
 
-async def test_a_type_that_is_not_named_comes_back_as_plain_data(open_saver: Any, thread: Any) -> None:
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+async def test_a_type_that_is_not_named_is_not_stored(open_saver: Any, thread: Any, key: bytes | None) -> None:
+    async with open_saver(serde=strict_serializer(key=key)) as saver:
+        for value in (Mine(1), [{"mine": Mine(1)}]):
+            with pytest.raises(TypeNotAllowed, match=r"test_serializers\.Mine"):
+                await stored(saver, thread(saver, "t"), value)
+
+
+async def test_a_type_that_is_not_named_any_more_is_not_read_as_plain_data(open_saver: Any, thread: Any) -> None:
+    async with open_saver(serde=strict_serializer([Mine])) as saver:
+        await stored(saver, thread(saver, "t"), Mine(1))
+        saver.serde = strict_serializer()
+        with pytest.raises(TypeNotAllowed, match=r"test_serializers\.Mine"):
+            await saver.aget_tuple(thread(saver, "t").config())
+
+
+async def test_langgraphs_list_of_allowed_types_is_added_to_the_named_ones(open_saver: Any, thread: Any) -> None:
+    """Where ``LANGGRAPH_STRICT_MSGPACK`` is set LangGraph gives a saver the types that the graph's schemas annotate."""
     async with open_saver() as saver:
-        assert await stored(saver, thread(saver, "t"), Mine(1)) == {"n": 1}
+        allowing = saver.with_allowlist([(Mine.__module__, "Mine")])
+        assert await stored(allowing, thread(allowing, "t"), Mine(1)) == Mine(1)
 
 
 @pytest.fixture
@@ -86,8 +105,8 @@ async def test_a_type_that_somebody_put_into_redis_is_neither_imported_nor_run(
         blobs = names.of_kind(prefix, "t", "blobs")
         (field,) = await redis.hkeys(blobs)
         await redis.hset(blobs, field, pack(b"msgpack", value))
-        found = await saver.aget_tuple(t.config())
-        assert found.checkpoint["channel_values"] == {"n": "argument"}
+        with pytest.raises(TypeNotAllowed, match=r"planted_module\.run"):
+            await saver.aget_tuple(t.config())
         assert "planted_module" not in sys.modules
         assert not planted.exists()  # noqa: ASYNC240
     async with open_saver(serde=JsonPlusSerializer(allowed_msgpack_modules=True)) as saver:

@@ -181,6 +181,23 @@ def test_a_task_that_runs_or_has_ended_does_not_wait(waiting: World) -> None:
     assert code(waiting, "alice~1", answer(waiting, "alice~1", "c", value=1)) == "NOT_WAITING"
 
 
+def test_a_refused_answer_is_told_whether_it_comes_too_early_or_too_late(waiting: World) -> None:
+    waiting.submit("alice~1", "b")
+    asks(waiting, "a", 2, BOTH)
+    early = answer(waiting, "alice~1", "b", value=1)
+    answer(waiting, "alice~1", "a", answers={"i1": 1})
+    verdict(waiting, "resumed")
+    second = answer(waiting, "alice~1", "a", answers={"i2": 1}, attempt=2)
+    verdict(waiting, "not_waiting")
+    for request, says in (
+        (early, "does not wait for an answer yet"),
+        (second, "does not wait for this answer any more"),
+    ):
+        refusal = waiting.answer_to("alice~1", request)
+        assert refusal is not None
+        assert says in refusal.payload["message"]
+
+
 def test_an_operator_answers_for_anybody(waiting: World) -> None:
     request = answer(waiting, "root~1", "a", value="yes")
     verdict(waiting, "resumed")

@@ -13,6 +13,14 @@ def graph_worker(site: Site, name: str, graph: str = "v1", limit: int = 5, **fie
     site.worker_up(name, types=[GRAPH], limit=limit, graphs={GRAPH: graph}, **fields)
 
 
+def assign_to_thread(site: Site, thread: str, *task_ids: str) -> None:
+    """As :meth:`Site.assign`, of tasks that name a thread."""
+    records = [{**site.record(each, GRAPH), "payload": {"input": {}, "thread_id": thread}} for each in task_ids]
+    site.store.live |= {record["task_id"]: record for record in records}
+    site.store.accepted.update(task_ids)
+    site.from_coordinator("assign_tasks", tasks=records, fence=1)
+
+
 def waits(site: Site, worker: str, task_id: str, *interrupts: str) -> None:
     """The worker reports that the run asked something."""
     asked = [{"id": each, "value": f"{each}?"} for each in interrupts or ("i1",)]
@@ -23,8 +31,10 @@ def moved(site: Site, worker: str, task_id: str) -> None:
     site.report(worker, task_id, site.attempt(worker, task_id), "moved", error="leaves", error_kind="drain")
 
 
-def put_off(site: Site, worker: str, task_id: str, kind: str = "thread_busy", delay_s: float = 0.5) -> None:
-    attempt, detail = site.attempt(worker, task_id), {"delay_s": delay_s}
+def put_off(
+    site: Site, worker: str, task_id: str, kind: str = "thread_busy", *, delay_s: float = 0.5, holder: str = "elsewhere"
+) -> None:
+    attempt, detail = site.attempt(worker, task_id), {"delay_s": delay_s, "holder": holder}
     site.report(worker, task_id, attempt, "put_off", error="in use", error_kind=kind, detail=detail)
 
 

@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.distributor.graph_tasks import GRAPH, graph_worker, moved, put_off, sent_metadata, waits, why
+from tests.unit.distributor.graph_tasks import (
+    GRAPH,
+    assign_to_thread,
+    graph_worker,
+    moved,
+    put_off,
+    resume,
+    sent_metadata,
+    waits,
+    why,
+)
 from tests.unit.distributor.harness import Site
 
 
@@ -129,7 +139,7 @@ def test_an_attempt_that_is_put_off_comes_later_each_time_and_never_counts(site:
     site.assign("a", task_type=GRAPH, max_attempts=1)
     waited = []
     for turn in range(7):
-        put_off(site, "w1", "a")
+        put_off(site, "w1", "a", "store")
         start, had = site.mono, len(site.got("w1"))
         while len(site.got("w1")) == had:
             site.advance(0.05)
@@ -191,3 +201,87 @@ def test_a_late_move_of_a_former_attempt_changes_nothing(site: Site) -> None:
     graph_worker(site, "w1", running=[["a", 1, 2]])
     site.report("w1", "a", 1, "moved", error="leaves", error_kind="drain")
     assert site.got("w2") == [("a", 2)]
+
+
+def test_an_attempt_whose_thread_a_task_of_another_distributor_has_comes_again_after_a_constant_delay(
+    site: Site,
+) -> None:
+    graph_worker(site, "w1")
+    site.assign("a", task_type=GRAPH)
+    for turn in range(4):
+        put_off(site, "w1", "a")
+        site.advance(0.4)
+        assert len(site.got("w1")) == turn + 1
+        site.advance(0.2)
+        assert len(site.got("w1")) == turn + 2
+
+
+def test_tasks_of_one_thread_run_in_the_order_of_their_submission_and_each_at_the_end_of_the_one_before(
+    site: Site,
+) -> None:
+    graph_worker(site, "w1", limit=8)
+    site.assign("a", "b", "c", "d", "e", task_type=GRAPH)
+    for each in ("d", "b", "e", "c"):
+        put_off(site, "w1", each, holder="a")
+    site.advance(10)
+    assert len(site.got("w1")) == 5, "nobody asks again while the thread is in use"
+    assert "again when a has ended" in why(site, "c")
+    site.complete("w1", "a")
+    assert site.got("w1")[5:] == [("b", 2)], "without a moment's delay"
+    site.fail("w1", "b", 2, retryable=False)
+    assert site.got("w1")[6:] == [("c", 2)]
+    site.cancel("d")
+    waits(site, "w1", "c")
+    assert site.got("w1")[7:] == [("e", 2)], "a task that waits for an answer gives its thread free"
+
+
+def test_a_task_whose_turn_it_is_and_that_finds_its_thread_not_free_yet_asks_again_at_once(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    site.assign("a", "b", "c", task_type=GRAPH)
+    put_off(site, "w1", "b", holder="a")
+    put_off(site, "w1", "c", holder="a")
+    site.complete("w1", "a")
+    put_off(site, "w1", "b", holder="a")
+    site.advance(0.1)
+    assert site.got("w1")[3:] == [("b", 2), ("b", 3)]
+    site.complete("w1", "b")
+    assert site.got("w1")[5:] == [("c", 2)]
+
+
+def test_a_task_behind_another_one_asks_again_by_itself_should_the_end_of_that_one_never_be_told(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    site.assign("a", "b", task_type=GRAPH)
+    put_off(site, "w1", "b", holder="a")
+    site.advance(61)
+    assert site.got("w1")[2:] == [("b", 2)]
+
+
+def test_tasks_that_name_a_thread_are_sent_one_after_the_other_in_the_order_of_their_submission(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    assign_to_thread(site, "t", "a", "b", "c")
+    assign_to_thread(site, "other", "x")
+    assign_to_thread(site, "t", "d")
+    assert site.got("w1") == [("a", 1), ("x", 1)]
+    assert "again when a has ended" in why(site, "c")
+    site.complete("w1", "a")
+    assert site.got("w1")[2:] == [("b", 1)]
+    site.cancel("c")
+    site.complete("w1", "b")
+    assert site.got("w1")[3:] == [("d", 1)]
+    site.complete("w1", "d")
+    assign_to_thread(site, "t", "e")
+    assert site.got("w1")[4:] == [("e", 1)], "the thread is idle"
+
+
+def test_a_task_of_a_thread_whose_task_waits_for_an_answer_is_sent(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    assign_to_thread(site, "t", "a", "b")
+    waits(site, "w1", "a")
+    assert site.got("w1")[1:] == [("b", 1)]
+    resume(site, ["a", {"i1": "yes"}, 1])
+    put_off(site, "w1", "a", holder="b")
+    assign_to_thread(site, "t", "c")
+    site.complete("w1", "b")
+    assert site.got("w1")[3:] == [("a", 3)], "it was submitted before"
+    site.complete("w1", "a")
+    assert site.got("w1")[4:] == [("c", 1)]

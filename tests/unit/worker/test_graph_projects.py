@@ -47,6 +47,28 @@ def test_what_concerns_other_servers_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [
+        ([["shop.models", "Order"]], frozenset({("shop.models", "Order")})),
+        (None, frozenset()),
+        (True, None),
+    ],
+)
+def test_types_that_checkpoints_may_hold_are_named_as_for_langgraphs_server(
+    tmp_path: Path, allowed: Any, expected: Any
+) -> None:
+    serde = {"allowed_msgpack_modules": allowed, "pickle_fallback": False}
+    assert project(tmp_path, checkpointer={"ttl": {}, "serde": serde}).allowed_types == expected
+    assert project(tmp_path, checkpointer={"path": "./x.py:saver"}).allowed_types == frozenset()
+
+
+@pytest.mark.parametrize("allowed", ["shop.Order", ["shop.Order"], [["shop"]], [["shop", 1]], {"shop": "Order"}])
+def test_types_that_are_named_wrongly_end_the_start(tmp_path: Path, allowed: Any) -> None:
+    text = refused(tmp_path, checkpointer={"serde": {"allowed_msgpack_modules": allowed}})
+    assert 'checkpointer.serde.allowed_msgpack_modules: expected a list of ["package.module", "Type"]' in text
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ({"graphs": None}, "graphs: expected an object"),
