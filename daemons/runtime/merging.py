@@ -20,7 +20,9 @@ from typing import Any, Final
 
 import orjson
 
+from a2a_zmq.errors import Fenced, StateError, StateLost
 from a2a_zmq.interfaces import CANCELS, INBOX, Held, Mark, Section, SectionWrite, StateStore
+from a2a_zmq.state.keys import section_name
 from a2a_zmq.state.takeover import take_section
 from a2a_zmq.state.yielding import age_of
 from a2a_zmq.tasks import attempt_of, ends
@@ -169,12 +171,16 @@ class Merger:
         self._headers: dict[Section, dict[str, str]] = {}  # as found, of sections that are taken
         self._distributors: list[str] = []
 
-    async def run(self, renew: Callable[[], Awaitable[object]]) -> None:
+    async def run(self, renew: Callable[[], Awaitable[bool]]) -> None:
         """Hand in everything; the spool is empty afterwards.
 
+        Args:
+            renew: renews the lease; False if it is not ours any more.
+
         Raises:
-            StateError: the store could not be read or written.
+            StateError: the store could not be read or written, lost its state, or the lease is not ours any more.
         """
+        await self._own()
         async for rows in self._chunks():
             for kept in rows:
                 where = kept.write.section.distributor_id
@@ -184,10 +190,9 @@ class Merger:
         self._distributors = await self._store.distributors()
         async for rows in self._chunks():
             for group in groups_of(rows):
-                await self._hand_in(group.write, rows[-1].seq)
+                await self._hand_in(group.write, rows[-1].seq, renew)
             self.counts["writes"] += len(rows)
             await forget(self._spool, rows[-1].seq)
-            await renew()
         if self._spool.rows:
             await self._spool.discard()
 
@@ -212,7 +217,18 @@ class Merger:
             if _newer_than(record, ours.get(task_id))
         }
 
-    async def _hand_in(self, write: SectionWrite, end: int) -> None:
+    async def _own(self) -> None:
+        """Enter our own section, which has our fence since we took the lease. It must not get it by a write of ours: if
+        it is not there any more the state was lost, and by that alone our next try notices."""
+        self._store.rebase(self._section)
+        found = await self._store.load(self._section)
+        if found.fence < self._held.fence:
+            raise StateLost(section_name(self._section), self._held.fence, found.fence, "its fence")
+        if found.fence > self._held.fence:
+            raise Fenced(self._held.fence, found.fence)
+        self._headers[self._section] = found.header
+
+    async def _hand_in(self, write: SectionWrite, end: int, renew: Callable[[], Awaitable[bool]]) -> None:
         section = write.section
         if section not in self._headers:
             # From here on nobody with a lower fence writes there, and what we read can only be changed by us (or by
@@ -224,6 +240,10 @@ class Merger:
         write.fence = self._held.fence
         write.mutation_id = self._new_id()
         await self._choose(write, end)
+        # A section that was taken in a state which was lost before that looks like ours; the lease went with the state.
+        # (If it is lost from now on, the store object knows that the section went back.)
+        if not await renew():
+            raise StateError("the lease was lost while the spool was handed in")
         if self._held.found_fence > fence:
             write.header = _joined_cancels(write.header, self._headers[section])  # another owner's is newer
         if write.header or write.put_tasks or write.drop_tasks or write.results or write.history:

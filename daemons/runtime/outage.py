@@ -123,7 +123,7 @@ class OutageKeeper:
                 self._meter.observe("reconciliation_seconds", self._mono() - began)
         self._shell.wake()
 
-    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[object]]) -> None:
+    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[bool]]) -> None:
         counts: dict[str, Any] | None = await self._store.merge(section, held, renew)
         if counts is not None:
             self._meter.count("spool_dropped_total", counts["dropped"])

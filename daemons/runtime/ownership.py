@@ -32,7 +32,7 @@ class Outage(Protocol):
     def lease_held(self) -> None:
         """The lease is ours and renewed: what was kept may be handed in. Returns at once."""
 
-    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[object]]) -> None:
+    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[bool]]) -> None:
         """We are a new owner: hand in what an earlier one kept, before anything is loaded."""
 
 

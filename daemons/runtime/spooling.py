@@ -277,20 +277,18 @@ class SpoolingStore:
 
     # ------------------------------------------------------------ taking over
 
-    async def merge(
-        self, section: Section, held: Held, renew: Callable[[], Awaitable[object]]
-    ) -> dict[str, int] | None:
+    async def merge(self, section: Section, held: Held, renew: Callable[[], Awaitable[bool]]) -> dict[str, int] | None:
         """Hand in what is in the spool, as far as nobody else has overtaken it; before the new owner loads.
 
         Args:
             section: whose lease ``held`` is.
-            renew: called now and then, for a long merge must not cost the lease.
+            renew: called before each write, for a long merge must not cost the lease; False if it is not ours any more.
 
         Returns:
             what was merged and what dropped; None if there was nothing.
 
         Raises:
-            StateError: Redis could not be read or written; the rest stays in the spool.
+            StateError: Redis could not be read or written, or the lease was lost; the rest stays in the spool.
         """
         async with self._handing_in, self._lock:
             self._groups, self._chunk = [], []

@@ -136,9 +136,11 @@ class Fleet:
         return twin
 
     def remove(self, twin: Agent) -> None:
-        """End it for good."""
+        """End it for good, and its host with its disk: whoever comes after it cannot know what stands there."""
         if self.agents.pop(twin.place, None) is not None:
             twin.crash()
+            twin.overtaken()
+            self.loss.disk_gone(twin.place)
 
     # ------------------------------------------------------------ world
 

@@ -4,7 +4,8 @@ When the store is wiped or goes back to an older copy, a task whose record or re
 the coordinator and of its distributor. A memory ends when its process dies, or another process of its name takes over.
 
 - A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
-- A record in the spool of a process that was replaced is set aside: it brings nothing back.
+- A record in the spool of a process that was replaced is set aside: it brings nothing back. Nor does one on a disk
+  that is gone for good with its host; and the attempts of tasks there are nowhere else.
 - A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends
   before its result is recorded: a report that is still on its way may end the task without a result in the store.
 - A task that the coordinator's memory has lost is new to it when its client submits it again. What it had sent before
@@ -97,6 +98,10 @@ class Loss:
     def died(self, pid: int) -> None:
         """A process is gone with what it remembered."""
         self._gone(pid)
+
+    def disk_gone(self, place: str) -> None:
+        """A host is gone for good, with what stood in the spool there."""
+        self._gone(place)
 
     def _gone(self, holder: int | str) -> None:
         remembered: dict[str, set[Any]]

@@ -150,7 +150,7 @@ class Witness:
         if section.distributor_id == INBOX:
             self._move(write)
         self._stored(write)
-        self._kept_asking.difference_update(write.put_tasks)
+        self._comes_from_disk(write)
         if section.writer == "distributor":
             self.kept_assignments.difference_update(write.put_tasks)
         self._places.update(dict.fromkeys(write.put_tasks, section.distributor_id))
@@ -201,6 +201,14 @@ class Witness:
         resumed = metadata.get("resumed")
         if resumed is not None and (task_id, resumed) not in self._answered:
             self._violate(f"{task_id} goes on after attempt {resumed} without an answer")
+
+    def _comes_from_disk(self, write: SectionWrite) -> None:
+        """That a task waits may be on a disk alone even after its record was written: the coordinator hands in what it
+        put before its distributor began, and the store lets that give way only to what is in the store."""
+        for task_id in self._kept_asking.intersection(write.put_tasks):
+            attempt = (orjson.loads(write.put_tasks[task_id]).get("metadata") or {}).get("attempt") or 0
+            if task_id not in self._asking or attempt >= self._asking[task_id][0]:
+                self._kept_asking.discard(task_id)
 
     def answered(self, task_id: str, attempt: int) -> None:
         """The client answers what this attempt asked."""

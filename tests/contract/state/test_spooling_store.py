@@ -85,8 +85,9 @@ class Rig:
         return held  # type: ignore[no-any-return]
 
     async def merge(self, section: Section, held: Held) -> dict[str, int] | None:
-        async def renew() -> None:
+        async def renew() -> bool:
             """The lease is long."""
+            return True
 
         counts = await self.store.merge(section, held, renew)
         self.store.rebase(section)

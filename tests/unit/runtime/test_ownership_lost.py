@@ -10,6 +10,7 @@ import pytest
 from a2a_zmq.interfaces import Held, Loaded, Section, SectionWrite
 from a2a_zmq.state.memory import MemoryLeases
 from daemons.runtime.contract import OwnershipGained
+from daemons.runtime.spooling import SpoolingStore
 from tests.unit.runtime.fakes import SECTION
 from tests.unit.runtime.owners import SAFE_S, TTL_MS, Owner, World, play
 
@@ -106,6 +107,43 @@ def test_what_is_staged_while_a_spool_is_merged_after_a_loss_does_not_end_the_ow
         owner.write("t2")
         await asyncio.sleep(0.05)
         assert {"t1", "t2"} <= set(await world.stored())
+
+    play(story, spooling=True)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_state_that_is_lost_again_while_a_spool_is_merged_is_noticed(when: str) -> None:
+    """The spool went on into the empty store without a lease, and its first write brought the fence back by which the
+    loss would have shown: the next to take the lease would have taken what it found for the whole truth."""
+
+    async def story(world: World) -> None:
+        owner = await wiped_in_an_outage(world, 1.0)
+        assert isinstance(owner.store, SpoolingStore)
+        inner, wiped, unleased = owner.store._inner, 0.0, []
+        wanted = "load" if when == "before" else "tasks"
+        look, apply = getattr(inner, wanted), inner.apply
+
+        async def wiping(*args: Any) -> Any:
+            nonlocal wiped
+            if not wiped:
+                wiped = world.loop.time()
+                world.redis.wipe()
+            return await look(*args)
+
+        async def watched(write: SectionWrite) -> int:
+            if await world.lease() is None:
+                unleased.append(write)
+            return await apply(write)
+
+        setattr(inner, wanted, wiping)
+        inner.apply = watched  # type: ignore[method-assign]
+        await world.until(lambda: len(owner.fences) == 2, "owns it again")
+        assert wiped
+        assert unleased == []
+        assert owner.lost == []
+        event = owner.core.of(OwnershipGained)[-1]
+        assert event.state_lost
+        assert "t1" in event.loaded[SECTION].tasks, "from the spool"
 
     play(story, spooling=True)
 
