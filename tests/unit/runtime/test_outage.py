@@ -193,7 +193,9 @@ def test_a_redis_that_lets_us_renew_and_refuses_what_we_write_is_asked_a_few_tim
         owner = await world.owner()
         world.redis.take_away(reason="oom")
         await written(world, owner, "during")
-        leases: Any = owner.shell.ownership._leases
+        ownership = owner.shell.ownership
+        assert ownership is not None
+        leases: Any = ownership._leases
         renew, renewals = leases.renew, 0
 
         async def renewed(*args: Any) -> Any:
