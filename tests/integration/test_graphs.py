@@ -149,6 +149,25 @@ def test_a_question_reaches_the_client_and_another_worker_goes_on_with_the_answe
     assert [event.name for event in client.history(handle.task_id)].count("resumed") == 1
 
 
+def test_a_task_at_a_breakpoint_is_shown_and_goes_on_with_any_answer(fleet: LocalFleet, client: FleetClient) -> None:
+    payload = {"input": {"n": 21}, "interrupt_before": ["double_0"]}
+    handles = [client.submit("graph:doubling", payload) for _ in range(2)]
+    for handle in handles:
+        (asked,) = question_of(handle)
+        assert asked["value"]["next"] == ["double_0"]
+    assert "stands before double_0" in a2actl(fleet, "tasks", "--status", "waiting").stdout
+    handles[0].resume(None)
+    assert a2actl(fleet, "resume", handles[1].task_id, "--text", "go").returncode == 0
+    assert [handle.result(PATIENCE_S)["n"] for handle in handles] == [42, 42]
+
+
+def test_runs_of_one_thread_end_in_the_order_of_their_submission(client: FleetClient) -> None:
+    handles = [client.submit_graph("doubling", {"n": number}, thread_id="turns") for number in range(6)]
+    assert [handle.result(PATIENCE_S)["n"] for handle in handles] == [0, 2, 4, 6, 8, 10]
+    ended = [handle.record["completed_at"] for handle in handles if handle.record is not None]
+    assert ended == sorted(ended)
+
+
 def test_questions_are_answered_one_after_the_other_from_the_command_line(fleet: LocalFleet) -> None:
     submitted = a2actl(
         fleet, "--timeout", "60", "submit", "graph:interview", "--payload", '{"input": {"n": 1}}', "--wait"
