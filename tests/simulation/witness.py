@@ -3,7 +3,8 @@ they are sent, runs as they begin. Nothing here asks the code under test for its
 
 1. Nothing is applied twice, and no lower fence is applied after a higher one was granted or applied.
 2. A write is decided on only while its process holds the lease.
-3. A result is recorded once, and it is the result of the attempt that it names, the newest that was stored.
+3. A result is recorded once, and it is the result of the attempt that it names, the newest that was stored. (After a
+   loss of state the very same record may be written again: its owner could not know that it was there.)
 4. Persist, then send: assignments, attempts after the first, results and acceptances are stored before they are sent.
 5. An acknowledged report is durable: recorded, or replaced by a later attempt that is stored.
 6. An attempt begins at most once; a message is handled at most once by a process.
@@ -110,6 +111,7 @@ class Witness:
         self.anew: set[str] = set()
         self.having_result: set[str] = set()  # tasks with a result in the present state
         self._results_at: set[tuple[Section, str]] = set()
+        self._results: dict[tuple[Section, str], dict[str, Any]] = {}  # as they were recorded last
         self._created: dict[str, str] = {}
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
@@ -238,7 +240,9 @@ class Witness:
         if doubtful:
             self.uncounted.add(task_id)
         elsewhere = task_id in self.anew and (section, task_id) not in self._results_at
-        if task_id in self.having_result and task_id not in self.retried and not (doubtful or elsewhere):
+        same = self._lost_at > -math.inf and self._results.get((section, task_id)) == record
+        self._results[section, task_id] = record
+        if task_id in self.having_result and task_id not in self.retried and not (doubtful or elsewhere or same):
             self._violate(f"a second result of {task_id} was recorded")
         self.having_result.add(task_id)
         self._results_at.add((section, task_id))
