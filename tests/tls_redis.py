@@ -138,10 +138,10 @@ class TlsRedis:
             "A2A_REDIS_KEY_PATH": str(self.client[1]),
         }
 
-    def denied(self) -> list[str]:
-        """What clients were refused, from the ACL log."""
+    def denied(self, user: str = "a2a") -> list[str]:
+        """What this user was refused, from the ACL log."""
         found = self.admin.execute_command("ACL", "LOG")  # type: ignore[no-untyped-call]
-        return [str(entry) for entry in found]
+        return [str(entry) for entry in found if entry["username"] == user]
 
     def __enter__(self) -> Self:
         program = shutil.which("redis-server")

@@ -50,6 +50,8 @@ class Worker(Output):
     labels: dict[str, str] = Field({}, description="its labels")
     version: str = Field("", description="release that it runs")
     load: Load | None = Field(None, description="what it does, where it was asked for")
+    metrics: str | None = Field(None, description="where its metrics are, HOST:PORT")
+    host: str | None = Field(None, description="name of its host")
 
 
 class Distributor(Output):

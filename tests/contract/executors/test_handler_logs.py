@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,12 @@ from tests.contract.executors.conftest import Rig
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 METADATA = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
+
+
+@pytest.fixture(autouse=True)
+def _heard(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever level a daemon that another test ran here has left."""
+    caplog.set_level(logging.WARNING, logger="a2a_zmq.handlers")
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
