@@ -139,9 +139,9 @@ class TlsRedis:
         }
 
     def denied(self, user: str = "a2a") -> list[str]:
-        """What this user was refused, from the ACL log."""
+        """What this user was refused when it was in, from the ACL log."""
         found = self.admin.execute_command("ACL", "LOG")  # type: ignore[no-untyped-call]
-        return [str(entry) for entry in found if entry["username"] == user]
+        return [str(entry) for entry in found if entry["username"] == user and entry["reason"] != "auth"]
 
     def __enter__(self) -> Self:
         program = shutil.which("redis-server")

@@ -150,7 +150,7 @@ def _access(config: RedisConfig, where: str, setting: Callable[[str], str | None
 
 
 def _lets_anybody_in(config: RedisConfig) -> bool:
-    """Does it answer somebody without a password? (Asking for its rules takes a right that the fleet's user has not.)"""
+    """Does it answer somebody without a password? (Asking for its rules takes a right that the fleet's user lacks.)"""
     import redis
 
     anybody = config.model_copy(update={"username": None, "password": None})
