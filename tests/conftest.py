@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 WaitUntil = Callable[..., None]
 
@@ -31,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     while _private:
         shutil.rmtree(_private.pop(), ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went() -> Iterator[None]:
+    """A test may configure structlog (a simulated fleet writes no logs, say): the next one in this process hears all."""
+    was_configured = structlog.is_configured()
+    yield
+    if structlog.is_configured() and not was_configured:
+        structlog.reset_defaults()
 
 
 @pytest.fixture

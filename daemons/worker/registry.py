@@ -97,7 +97,7 @@ def _list(
     given = orjson.dumps(models)
     names = ", ".join(sources)
     log = logs.get_logger("registry")
-    log.info("importing", setting=setting, names=names)
+    log.debug("importing", setting=setting, names=names)  # a setting that is wrong ends with one line
     told = {"setting": setting, "names": names, "gives_up_after_s": LIST_TIMEOUT_S}
     slow = threading.Timer(SLOW_IMPORT_S, log.info, ("still_importing",), told)
     slow.daemon = True
