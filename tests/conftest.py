@@ -36,7 +36,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _logs_go_where_they_went() -> Iterator[None]:
-    """A test may configure structlog (a simulated fleet writes no logs, say): the next one in this process hears all."""
+    """A test may configure structlog (a simulated fleet writes no logs): the next one in this process hears all."""
     was_configured = structlog.is_configured()
     yield
     if structlog.is_configured() and not was_configured:
