@@ -308,7 +308,8 @@ async def test_a_step_of_a_graph_takes_one_round_trip(open_saver: Any) -> None:
         gate = Gate(saver)
         graph = three_steps(node).compile(checkpointer=saver)
         await graph.ainvoke({"n": 0}, {"configurable": {"thread_id": "t"}}, durability="sync")
-        assert [kinds[-1] for kinds in gate.commits] == ["p"] * 5  # the input, and what it and each node led to
+        # The input, and what it and each node led to (from Python 3.12 on the writes of the input go with it).
+        assert [kinds.count("p") for kinds in gate.commits] == [1] * 5
 
 
 async def test_with_sync_durability_a_step_ends_when_its_writes_are_stored(
@@ -323,7 +324,7 @@ async def test_with_sync_durability_a_step_ends_when_its_writes_are_stored(
         call = saver._call
 
         async def slow(each: Call) -> Any:
-            if each.script is COMMIT and set(operations(each)) == {"w"}:
+            if each.script is COMMIT and "w" in operations(each):
                 slowed.append(each)
                 await asyncio.sleep(0.02)
             return await call(each)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -230,7 +230,7 @@ def test_another_process_of_the_agent_does_not_damage_it(tmp_path: Path) -> None
 
     async def work(spool: SqliteSpool) -> None:
         await spool.append([kept("1")])
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other, other:
             assert other.execute("SELECT COUNT(*) FROM writes").fetchone() == (1,)
             other.execute("DELETE FROM writes")
         assert await spool.read(0, MB) == []
@@ -245,7 +245,7 @@ def test_a_row_that_cannot_be_read_is_said_and_not_skipped(tmp_path: Path) -> No
         await spool.append([kept("1")])
 
     use(path, work)
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE writes SET data = x'00000001'")
     with pytest.raises(SpoolBroken, match="row 1"):
         names(path)
