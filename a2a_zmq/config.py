@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -23,6 +24,11 @@ MIN_SECRET_BYTES: Final = 16
 
 MAX_PORT: Final = 65_535
 ADDRESS: Final = re.compile(r"tcp://(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+|\*):(\d{1,5}|\*)\Z|ipc://\S+\Z|inproc://\S+\Z")
+
+
+# redis-py's names for our files; and what it has to be told, so that it checks certificates as we do.
+_TLS_FILES: Final = {"ssl_ca_certs": "ca_path", "ssl_certfile": "cert_path", "ssl_keyfile": "key_path"}
+_TLS_CHECKED: Final = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
 class RedisConfig(BaseModel):
@@ -95,9 +101,9 @@ class RedisConfig(BaseModel):
         """What redis-py's ``from_url`` takes besides :meth:`url`; JSON-able."""
         if not self.use_tls:
             return {}
-        files = {"ssl_ca_certs": self.ca_path, "ssl_certfile": self.cert_path, "ssl_keyfile": self.key_path}
-        given = {name: str(path) for name, path in files.items() if path is not None}
-        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
+        files = {option: getattr(self, name) for option, name in _TLS_FILES.items()}
+        given = {option: str(path) for option, path in files.items() if path is not None}
+        return {**_TLS_CHECKED, **given}
 
     def url(self, *, mask: bool = False) -> str:
         """The address as redis-py takes it, ``redis[s]://[user][:password]@host:port/db``.
@@ -113,12 +119,19 @@ class RedisConfig(BaseModel):
         return f"{scheme}://{login}{'@' if login else ''}{host}:{self.port}/{self.db}"
 
     @classmethod
-    def from_url(cls, url: str) -> RedisConfig:
+    def from_url(cls, url: str, tls_options: Mapping[str, Any] | None = None) -> RedisConfig:
         """The configuration that a ``redis://`` or ``rediss://`` address stands for.
 
+        Args:
+            tls_options: as :meth:`tls_options` gives them.
+
         Raises:
-            ConfigError: another scheme, or not an address; the text does not repeat a password.
+            ConfigError: another scheme, or not an address (the text does not repeat a password); another option.
         """
+        options = dict(tls_options or {})
+        files = {name: options.pop(option) for option, name in _TLS_FILES.items() if option in options}
+        if other := sorted(name for name, value in options.items() if _TLS_CHECKED.get(name) != value):
+            raise ConfigError(f"Redis connection: {', '.join(other)}: expected only {', '.join(_TLS_FILES)}")
         try:
             parts = urlsplit(url)
             if parts.scheme not in {"redis", "rediss"} or parts.query or parts.fragment:
@@ -131,6 +144,7 @@ class RedisConfig(BaseModel):
                 username=unquote(parts.username) if parts.username else None,
                 password=SecretStr(unquote(parts.password)) if parts.password else None,
                 use_tls=parts.scheme == "rediss",
+                **files,
             )
         except ValueError:
             raise ConfigError("Redis URL: expected redis[s]://[user:password@]host[:port][/db]") from None

@@ -27,8 +27,10 @@ from a2a_zmq.checkpoint.bridge import BlockingBridge
 from a2a_zmq.checkpoint.calls import Call, Operation, Write
 from a2a_zmq.checkpoint.failures import translated
 from a2a_zmq.checkpoint.lanes import Lanes
+from a2a_zmq.checkpoint.lone import LoneClient
 from a2a_zmq.checkpoint.operations import PAGE, config_of, outcome
 from a2a_zmq.checkpoint.options import Retention
+from a2a_zmq.config import RedisConfig
 
 T = TypeVar("T")
 
@@ -39,6 +41,24 @@ class _Connection(Connection):
 
     def pack_command(self, *args: Any) -> list[bytes]:
         return [pack_command((*args[0].split(), *args[1:]) if isinstance(args[0], str) else args)]
+
+
+def open_client(url: str, timeout_s: float, connection: Mapping[str, Any] | None = None) -> Redis:
+    """A client of redis-py for one server, which repeats calls that got no reply.
+
+    Args:
+        timeout_s: for each attempt of a call, and for connecting.
+        connection: further arguments of redis-py's connections.
+    """
+    return Redis.from_url(
+        url,
+        connection_class=_Connection,  # rediss:// and unix:// have one of their own
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        **(connection or {}),
+    )
 
 
 class AsyncRedisSaver(BlockingBridge):
@@ -54,7 +74,7 @@ class AsyncRedisSaver(BlockingBridge):
 
     def __init__(
         self,
-        client: Redis | RedisCluster,
+        client: Redis | RedisCluster | LoneClient,
         *,
         retention: Retention = Retention(),  # noqa: B008 - it cannot be changed
         serde: SerializerProtocol | None = None,
@@ -67,7 +87,7 @@ class AsyncRedisSaver(BlockingBridge):
             prefix: of all keys; savers with different ones do not see each other's threads.
         """
         super().__init__(client, retention=retention, serde=serde, prefix=prefix, coroutines=True)
-        self._owned: Redis | None = None
+        self._owned: Redis | LoneClient | None = None
         self.before_write: Callable[[], Awaitable[None]] | None = None
         self._lanes = Lanes(self._send)
         self.input_waits = True
@@ -91,19 +111,19 @@ class AsyncRedisSaver(BlockingBridge):
             timeout_s: for each attempt of a call.
             retention: how much stays.
             serde, prefix: as of the class.
-            single_connection: one call after the other, which is quicker where one graph runs at a time.
-            connection: further arguments of redis-py's connections (``ssl_ca_certs`` …).
+            single_connection: one call after the other over one connection, which is quicker where one graph runs at a
+                time; ``redis://`` or ``rediss://``.
+            connection: further arguments of redis-py's connections; with ``single_connection`` only ``ssl_ca_certs``,
+                ``ssl_certfile`` and ``ssl_keyfile``.
+
+        Raises:
+            ConfigError: the address or an argument cannot be used.
         """
-        client = Redis.from_url(
-            url,
-            connection_class=_Connection,  # rediss:// and unix:// have one of their own
-            single_connection_client=single_connection,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
-            retry_on_error=[RedisConnectionError, RedisTimeoutError],
-            **(connection or {}),
-        )
+        client: Redis | LoneClient
+        if single_connection:
+            client = LoneClient(RedisConfig.from_url(url, connection), timeout_s)
+        else:
+            client = open_client(url, timeout_s, connection)
         saver = cls(client, retention=retention, serde=serde, prefix=prefix)
         saver._owned = client
         return saver

@@ -10,6 +10,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from a2a_zmq.checkpoint.calls import Call, Store, Word
+from a2a_zmq.checkpoint.lone import LoneClient
 from a2a_zmq.checkpoint.operations import Operations
 from a2a_zmq.checkpoint.options import Retention
 from a2a_zmq.checkpoint.serde import strict_serializer
@@ -31,7 +32,7 @@ class SaverBase(BaseCheckpointSaver[str]):
         if inspect.iscoroutinefunction(client.execute_command) is not coroutines:
             kind = "redis.asyncio" if coroutines else "redis (not redis.asyncio)"
             raise TypeError(f"{type(self).__name__} needs a client of {kind}: {type(client)!r}")
-        if client.get_encoder().decode_responses:
+        if not isinstance(client, LoneClient) and client.get_encoder().decode_responses:
             raise ValueError("the client has decode_responses=True, but checkpoints are bytes")
         if not prefix or set("{}") & set(prefix):
             raise ValueError(f"the prefix must not be empty or hold braces: {prefix!r}")

@@ -27,6 +27,19 @@ local function take_many(each)
   return found
 end
 
+local function append(list, ...)
+  for _, each in ipairs({...}) do list[#list + 1] = each end
+end
+local function store_all(command, key, words)
+  for from = 1, #words, 1000 do call(command, key, unpack(words, from, math.min(from + 999, #words))) end
+end
+local function list_all(listed) store_all('ZADD', INDEX, listed) end
+-- Fields that are not there yet.
+local function add_all(key, words)
+  for _, each in ipairs(words) do bytes = bytes + #each end
+  store_all('HSET', key, words)
+end
+
 -- Takes a number in the order for a checkpoint at the first sign of it. Its own record may come after those of
 -- subgraphs that started from it, and must still stand before them: replays look for what was before it.
 local function expect(ns, id)
@@ -36,10 +49,13 @@ local function expect(ns, id)
   call('HSET', FACTS, join('e', ns, id), seq)
   call('ZADD', INDEX, 0, join('e', ns, hex(seq), id))
 end
-local function number(ns, id)
-  local expected = forget_expected(ns, id)
-  local last = newest(join('c', ns), 0, 1)[1]
-  if expected > 0 and not (last and hex(expected) <= parts(last)[3]) then return expected end
+local function number(ns, id, expected)
+  if expected then
+    expected = tonumber(expected)
+    forget_expected(ns, id)
+    local last = newest(join('c', ns), 0, 1)[1]
+    if not (last and hex(expected) <= parts(last)[3]) then return expected end
+  end
   seq = seq + 1
   return seq
 end
@@ -90,14 +106,25 @@ local function put_writes(ns, id)
   local writes = take_many(3)
   return function()
     expect(ns, id)
-    for i = 1, #writes, 3 do
-      local field = join(ns, id, writes[i + 1])
-      if add(WRITES, field, writes[i + 2]) then
-        call('ZADD', INDEX, 0, 'w' .. Z .. field)
-      elseif writes[i] == '1' then
-        set(WRITES, field, writes[i + 2])
+    local fields, new, listed, again = {}, {}, {}, {}
+    for i = 1, #writes, 3 do fields[#fields + 1] = join(ns, id, writes[i + 1]) end
+    local there = many(WRITES, fields)
+    for i, field in ipairs(fields) do
+      local value = writes[3 * i]
+      if not there[i] then
+        there[i] = value
+        for later = i + 1, #fields do
+          if fields[later] == field then there[later] = value end
+        end
+        append(new, field, value)
+        append(listed, 0, 'w' .. Z .. field)
+      elseif writes[3 * i - 2] == '1' then
+        append(again, field, value)
       end
     end
+    add_all(WRITES, new)
+    list_all(listed)
+    for i = 1, #again, 2 do set(WRITES, again[i], again[i + 1]) end
     return {'ok'}
   end
 end
@@ -106,35 +133,38 @@ local function put(ns, id)
   local record, parent, root, run, depth = take(), take(), take(), take(), tonumber(take())
   local around, refs, values = take_many(2), take_many(1), take_many(2)
   return function()
-    local new, old_refs, uses, missing = {}, {}, {}, {'missing'}
-    for i = 1, #values, 2 do new[values[i]] = values[i + 1] end
+    local asked, counts, missing, new = {join('c', ns, id), join('e', ns, id)}, {}, {'missing'}, {}
+    for i, field in ipairs(refs) do asked[i + 2] = 'b' .. Z .. field end
+    local found = many(FACTS, asked)
+    for i, field in ipairs(refs) do counts[field] = tonumber(found[i + 2] or '0') end
+    local given = {}
+    for i = 1, #values, 2 do given[values[i]] = values[i + 1] end
     for _, field in ipairs(refs) do
-      if not new[field] then
-        old_refs[#old_refs + 1] = field
-        uses[#uses + 1] = 'b' .. Z .. field
-      end
-    end
-    for i, used in ipairs(many(FACTS, uses)) do
-      if not used then missing[#missing + 1] = old_refs[i] end
+      if counts[field] == 0 and not given[field] then append(missing, field) end
     end
     if #missing > 1 then return missing end
     for i = 1, #around, 2 do expect(around[i], around[i + 1]) end
-    for _, field in ipairs(refs) do call('HINCRBY', FACTS, 'b' .. Z .. field, 1) end
-    for field, value in pairs(new) do set(BLOBS, field, value) end
-    local old = fact(ns, id)
+    for field, value in pairs(given) do
+      if counts[field] == 0 then append(new, field, value) else set(BLOBS, field, value) end
+    end
+    add_all(BLOBS, new)
+    local old = found[1] and cmsgpack.unpack(found[1])
+    local own = old and old.seq or number(ns, id, found[2])
+    local base = base_of(ns, own, parent, depth)
+    local known = {seq = own, run = run, parent = parent, depth = depth, base = base, refs = refs}
+    local facts = {join('c', ns, id), cmsgpack.pack(known)}
+    for _, field in ipairs(refs) do append(facts, 'b' .. Z .. field, counts[field] + 1) end
+    store_all('HSET', FACTS, facts)
     if old then
       unlist(ns, id, old)
       unuse(old.refs)
     end
-    local own = old and old.seq or number(ns, id)
-    local base = base_of(ns, own, parent, depth)
-    local known = {seq = own, run = run, parent = parent, depth = depth, base = base, refs = refs}
-    call('HSET', FACTS, join('c', ns, id), cmsgpack.pack(known))
     set(CHECKPOINTS, join(ns, id), record)
-    call('ZADD', INDEX, 0, join('c', ns, hex(own), id), 0, join('n', ns))
-    if base < own then call('ZADD', INDEX, 0, join('d', ns, hex(base), hex(own), id)) end
-    if run ~= '' then call('ZADD', INDEX, 0, join('r', run, ns, id)) end
-    if root ~= '' and string.find(ns, ':', 1, true) then call('ZADD', INDEX, 0, join('s', root, ns)) end
+    local listed = {0, join('c', ns, hex(own), id), 0, join('n', ns)}
+    if base < own then append(listed, 0, join('d', ns, hex(base), hex(own), id)) end
+    if run ~= '' then append(listed, 0, join('r', run, ns, id)) end
+    if root ~= '' and string.find(ns, ':', 1, true) then append(listed, 0, join('s', root, ns)) end
+    list_all(listed)
     trim(ns)
     return {'ok'}
   end

@@ -40,6 +40,8 @@ THREAD_BUSY_S: Final = 0.5
 GRAPH_CHANGED_S: Final = 1.0
 # While checkpoints cannot be read or written; the saver has tried for longer than that.
 STORE_AWAY_S: Final = 1.0
+# For each attempt of a write of what a run tells.
+STREAM_TIMEOUT_S: Final = 10.0
 
 
 # What to do about a type that checkpoints may not hold.
@@ -95,6 +97,7 @@ class GraphRunner:
         self._graphs: dict[str, Graph] = {}
         self._saver: Any = None
         self._claims: Any = None
+        self._streams: Any = None
         self._giving_back: asyncio.Task[None] | None = None
 
     def load(self, reference: str) -> Graph:
@@ -144,6 +147,8 @@ class GraphRunner:
         self.settle()
         if self._saver is not None:
             self._loop.run_until_complete(self._saver.aclose())
+        if self._streams is not None:
+            self._loop.run_until_complete(self._streams.aclose())
         self._loop.close()
 
     async def _run(
@@ -213,7 +218,7 @@ class GraphRunner:
         from daemons.worker.graphs.telling import Teller
 
         options = {**self._options, "max_bytes": self._max_bytes}
-        teller = Teller(self._saver._client, context.task_id, context.attempt, up=run.told, options=options)
+        teller = Teller(self._streams_client(), context.task_id, context.attempt, up=run.told, options=options)
         waits = False
         try:
             await teller.begin()
@@ -292,6 +297,14 @@ class GraphRunner:
             self._saver.input_waits = False
             self._claims = ThreadClaims(self._saver)
         return self._saver, self._claims
+
+    def _streams_client(self) -> Any:
+        """For what runs tell: a connection beside the saver's, because a checkpoint waits for what was told."""
+        if self._streams is None:
+            from a2a_zmq.checkpoint.aio import open_client
+
+            self._streams = open_client(self._options["url"], STREAM_TIMEOUT_S, self._options.get("connection"))
+        return self._streams
 
 
 async def _renew(claims: Any, thread_id: str, fence: int) -> None:

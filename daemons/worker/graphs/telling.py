@@ -213,8 +213,6 @@ class Teller:
         # The bound in bytes becomes one in chunks, of the mean size of ours.
         at_most = max(1, self._options["stream_bytes"] * chunks // size)
         try:
-            # It takes a connection of its own, also where single commands share one: a checkpoint waits for the reply
-            # (see before_checkpoint), nothing else does.
             async with self._client.pipeline(transaction=True) as pipe:
                 fields: dict[Any, Any] = {b"p": id_text(chunk.prev), b"e": chunk.events}
                 pipe.xadd(self._key, fields, id=id_text(chunk.last), maxlen=at_most, approximate=True)

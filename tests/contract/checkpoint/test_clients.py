@@ -190,3 +190,23 @@ async def test_over_a_single_connection_cancelled_calls_and_lost_connections_mix
         with blocking_redis.Redis(port=own_server.port, password="secret") as other:
             other.client_kill_filter(_type="normal", skipme=True)
         assert (await claims.claim("after", "run", 1)).outcome == "ok"
+
+
+async def test_over_a_single_connection_errors_are_typed_and_a_server_that_is_away_is_asked_again(
+    own_server: EmbeddedRedis, prefix: str
+) -> None:
+    with pytest.raises(StoreUnavailable) as refused:
+        async with AsyncRedisSaver.from_url(
+            f"redis://:wrong@127.0.0.1:{own_server.port}", prefix=prefix, single_connection=True
+        ) as saver:
+            await saver.asize("t")
+    assert refused.value.fatal
+    url = f"redis://:secret@127.0.0.1:{own_server.port}"
+    async with AsyncRedisSaver.from_url(url, prefix=prefix, single_connection=True) as saver:
+        assert await saver.asize("t") == 0
+        own_server.kill()
+        with pytest.raises(StoreUnavailable, match="refused"):
+            await saver.asize("t")
+        own_server.start()
+        claims = ThreadClaims(saver)  # its script is new to this server
+        assert (await claims.claim("t", "run", 1)).outcome == "ok"

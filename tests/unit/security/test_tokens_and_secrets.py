@@ -238,6 +238,19 @@ def test_redis_urls_there_and_back(config: RedisConfig, url: str, masked: str) -
     assert "p@:/" not in repr(config)
 
 
+def test_tls_options_for_redis_py_there_and_back() -> None:
+    files = {"ca_path": Path("/ca"), "cert_path": Path("/cert"), "key_path": Path("/key")}
+    config = RedisConfig(host="r", port=1, use_tls=True, **files)
+    assert RedisConfig.from_url(config.url(), config.tls_options()) == config
+    assert RedisConfig.from_url("redis://r:1", RedisConfig(host="r").tls_options()) == RedisConfig(host="r", port=1)
+
+
+@pytest.mark.parametrize("option", [{"ssl_cert_reqs": "none"}, {"ssl_check_hostname": False}, {"protocol": 3}])
+def test_an_option_that_would_be_left_out_is_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        RedisConfig.from_url("rediss://r:1", option)
+
+
 @pytest.mark.parametrize(
     "url", ["http://x", "redis://h:99999", "redis://:secret@h/notanumber", "redis://h?x=secret", ""]
 )
