@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
 from a2a_zmq.config import A2AConfig, is_local, split_address
 from a2a_zmq.llm.providers import Providers
@@ -25,12 +25,12 @@ from daemons.settings_forms import (
     NamedAddresses,
     Port,
     ScrapeTarget,
-    Secret,
     Texts,
     default_state_dir,
     number_of,
     require,
 )
+from daemons.settings_keys import KeySettings
 from daemons.settings_redis import RedisConnection
 from daemons.settings_traces import TraceSettings
 
@@ -41,7 +41,7 @@ DISTRIBUTOR_PORT: Final = 5560
 METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570}
 
 
-class Settings(BaseModel):
+class Settings(KeySettings):
     """What every process of the fleet has.
 
     ``live`` of each class names those of its settings that SIGHUP brings into use; others need a restart.
@@ -50,24 +50,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     role: ClassVar[str] = ""
     live: ClassVar[tuple[str, ...]] = ()
-
-    use_mtls: bool = Field(
-        True,
-        description="CURVE between agents: mutual authentication and encryption; false needs local addresses",
-    )
-    cert_path: FilePath | None = Field(
-        None,
-        description="the fleet's `peers.json`: everybody's roles and public keys, with `issuer.pub` beside it; "
-        "goes with key_path, instead of key_dir",
-    )
-    key_path: FilePath | None = Field(
-        None,
-        description="our own `NAME.key`: the secret key, with `NAME.jwt` (or `issuer.key`) beside it; "
-        "goes with cert_path",
-    )
-    token_secret: Secret | None = Field(
-        None, description="shared secret of a single-host fleet, at least 16 bytes, instead of key files"
-    )
 
     state_dir: FilePath = Field(
         default_factory=default_state_dir,
@@ -99,14 +81,13 @@ class Settings(BaseModel):
 
     def complaints(self) -> Iterator[Complaint]:
         """What does not fit together."""
+        yield from super().complaints()
         if not self.heartbeat_interval_ms * 2 <= self.suspect_after_ms < self.dead_after_ms:
             yield Complaint(
                 ("heartbeat_interval_ms", "suspect_after_ms", "dead_after_ms"),
                 "need 2 x heartbeat_interval_ms <= suspect_after_ms < dead_after_ms, "
                 f"got {self.heartbeat_interval_ms}, {self.suspect_after_ms}, {self.dead_after_ms}",
             )
-        if (self.cert_path is None) != (self.key_path is None):
-            yield Complaint(("cert_path", "key_path"), "cert_path and key_path go together")
         if not self.use_mtls:
             far = [text for text in self.addresses() if not is_local(split_address(text)[1])]
             if far:

@@ -24,7 +24,7 @@ from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
 from a2a_zmq.client.handles import AsyncTaskHandle
-from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
+from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, each, yielded
 from a2a_zmq.client.reading import read
 from a2a_zmq.client.requests import Ask
 from a2a_zmq.client.streams import place
@@ -197,9 +197,13 @@ class AsyncFleetClient(AsyncFleetRequests):
         )
 
     async def submit_tasks(self, tasks: Iterable[TaskSpec]) -> list[AsyncTaskHandle]:
-        """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments."""
-        make = self._maker.of
-        return await self._submit_all(tasks, lambda spec, handle, deadline: make(spec, handle, deadline=deadline))
+        """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
+
+        Raises:
+            TypeError: a task has another key, or lacks one; some of those before it may have been submitted.
+            RequestRefused, FleetUnavailable: as :meth:`submit_many`.
+        """
+        return await self._submit_all(enumerate(tasks), self._maker.of)
 
     async def _submit_all(
         self, items: Iterable[T], make: Callable[[T, AsyncTaskHandle, float], Entry]
@@ -357,7 +361,7 @@ class AsyncFleetClient(AsyncFleetRequests):
         connection = self._connected()
         pause_at = time.monotonic() + CHUNK_S
         try:
-            async for payload in _each(payloads):
+            async for payload in each(payloads):
                 connection.submit([self._maker.next(form, payload, run, index=run.next_index())])
                 if run.outstanding() >= run.in_flight:
                     room.clear()
@@ -387,14 +391,3 @@ class AsyncFleetClient(AsyncFleetRequests):
         call = Call(ask.action, ask.payload, done, deadline=deadline, repeatable=ask.repeatable)
         self._connected().request(call)
         return await answered
-
-
-async def _each(
-    payloads: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
-) -> AsyncIterator[Mapping[str, Any]]:
-    if isinstance(payloads, AsyncIterable):
-        async for payload in payloads:
-            yield payload
-    else:
-        for payload in payloads:
-            yield payload

@@ -9,7 +9,7 @@ from typing import Any, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
 from a2a_zmq.client.environment import ClientSettings
-from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload, known_options
+from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload, known_keys, known_options
 from a2a_zmq.client.tracing import API, MODULES, ClientTraces
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
@@ -39,6 +39,9 @@ class TaskSpec(TaskOptions, total=False):
     payload: Required[Mapping[str, Any]]
     idempotency_key: str | None
     task_id: str | None
+
+
+REQUIRED = ("task_type", "payload")  # as above; while annotations are texts, Python does not know
 
 
 class EntryMaker:
@@ -95,8 +98,15 @@ class EntryMaker:
         entry = Entry(chosen, form.body(chosen, encode_payload(payload)), sink, check=True, deadline=deadline)
         return self._traced(entry, form) if self._traces.reports or API in MODULES else entry
 
-    def of(self, spec: TaskSpec, sink: Sink, *, deadline: float) -> Entry:
-        """Entry of one task of a mixed bulk submission."""
+    def of(self, task: tuple[int, TaskSpec], sink: Sink, deadline: float) -> Entry:
+        """Entry of one task of a mixed bulk submission, with its index there.
+
+        Raises:
+            TypeError: it has a key that it must not have, or lacks one.
+            RequestRefused: an argument is wrong.
+        """
+        index, spec = task
+        known_keys(index, spec, TaskSpec.__annotations__, REQUIRED)
         options = {name: value for name, value in spec.items() if name in TaskOptions.__annotations__}
         return self.one(
             spec["task_type"],

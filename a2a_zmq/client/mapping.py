@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from a2a_zmq.client.entries import Entry
@@ -143,3 +143,15 @@ def yielded(entry: Entry, *, records: bool, return_exceptions: bool) -> Any:
     if return_exceptions:
         return error
     raise error
+
+
+async def each(
+    payloads: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+) -> AsyncIterator[Mapping[str, Any]]:
+    """One after the other, of whichever kind."""
+    if isinstance(payloads, AsyncIterable):
+        async for payload in payloads:
+            yield payload
+    else:
+        for payload in payloads:
+            yield payload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -100,11 +100,33 @@ def known_options(method: str, options: Mapping[str, Any]) -> None:
     known = TaskForm.__init__.__kwdefaults__ or {}
     for name in options:
         if name not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, (*known, *OWN.get(method, ())), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = _meant(name, (*known, *OWN.get(method, ())))
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def known_keys(index: int, spec: Mapping[str, Any], known: Collection[str], required: Iterable[str]) -> None:
+    """See that one of ``submit_tasks``' tasks has only known keys, and those that are required.
+
+    Raises:
+        TypeError: with the key, the task's index, and the name that may be meant.
+    """
+    if not isinstance(spec, Mapping):
+        raise TypeError(f"submit_tasks() needs a dict for each task; tasks[{index}] is of type {type(spec).__name__}")
+    for name in spec:
+        if name not in known:
+            hint = _meant(str(name), known)
+            raise TypeError(f"submit_tasks() got an unexpected key {name!r} in tasks[{index}]{hint}")
+    for name in required:
+        if name not in spec:
+            raise TypeError(f"submit_tasks() misses the key {name!r} in tasks[{index}]")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """What is said of the known name that is most like this unknown one; "" if none is."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class TaskForm:

@@ -196,9 +196,13 @@ class FleetClient(FleetRequests):
         )
 
     def submit_tasks(self, tasks: Iterable[TaskSpec]) -> list[TaskHandle]:
-        """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments."""
-        make = self._maker.of
-        return self._submit_all(tasks, lambda spec, handle, deadline: make(spec, handle, deadline=deadline))
+        """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
+
+        Raises:
+            TypeError: a task has another key, or lacks one; some of those before it may have been submitted.
+            RequestRefused, FleetUnavailable: as :meth:`submit_many`.
+        """
+        return self._submit_all(enumerate(tasks), self._maker.of)
 
     def _submit_all(self, items: Iterable[T], make: Callable[[T, TaskHandle, float], Entry]) -> list[TaskHandle]:
         gate = Gate()

@@ -85,24 +85,18 @@ def submit(
     from daemons.cli import submitting
 
     run = invocation(ctx)
+    chosen = {
+        "timeout_s": time_limit,
+        "distributor": distributor,
+        "labels": submitting.labels_of(label) if label else None,
+        "task_id": task_id,
+        "idempotency_key": idempotency_key,
+    }
     options: dict[str, Any] = {"priority": priority, "max_attempts": max_attempts}
-    if time_limit is not None:
-        options["timeout_s"] = time_limit
-    if distributor is not None:
-        options["distributor"] = distributor
-    if label:
-        options["labels"] = submitting.labels_of(label)
-    if task_id is not None:
-        options["task_id"] = task_id
-    if idempotency_key is not None:
-        options["idempotency_key"] = idempotency_key
-    if file is not None and (payload is not None or count is not None):
-        raise typer.BadParameter("--file brings its own payloads: leave --payload and --count out")
-    if (count or 1) > 1 and not (task_id is None and idempotency_key is None):
-        raise typer.BadParameter("--count makes different tasks: leave --task-id and --idempotency-key out")
+    options |= {name: value for name, value in chosen.items() if value is not None}
     watched = stream or stream_mode is not None
-    if watched and (file is not None or count is not None):
-        raise typer.BadParameter("--stream shows one task: leave --file and --count out")
+    named = task_id is not None or idempotency_key is not None
+    _see_that_they_agree(file, payload, count, named=named, watched=watched)
     if file is not None:
         specs = submitting.read_tasks(file, task_type, options)
     elif task_type is None:
@@ -117,6 +111,21 @@ def submit(
             return
         specs = ({"task_type": task_type, "payload": given, **options} for _ in range(count or 1))
     submitting.submit(run, specs, wait=wait)
+
+
+def _see_that_they_agree(
+    file: Path | None, payload: str | None, count: int | None, *, named: bool, watched: bool
+) -> None:
+    """
+    Raises:
+        BadParameter: options of ``submit`` do not go together.
+    """
+    if file is not None and (payload is not None or count is not None):
+        raise typer.BadParameter("--file brings its own payloads: leave --payload and --count out")
+    if (count or 1) > 1 and named:
+        raise typer.BadParameter("--count makes different tasks: leave --task-id and --idempotency-key out")
+    if watched and (file is not None or count is not None):
+        raise typer.BadParameter("--stream shows one task: leave --file and --count out")
 
 
 def stream(

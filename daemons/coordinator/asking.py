@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.tasks import WAITING
+from a2a_zmq.tasks import PENDING, WAITING, Record
 
 # What a task asks is kept in memory up to this length, else read from the store where it is wanted.
 MAX_QUESTION_BYTES: Final = 1_024
@@ -49,3 +49,15 @@ def wait_of(record: bytes) -> Wait | None:
     if found.get("status") != WAITING or not isinstance(attempt, int) or not questions:
         return None
     return Wait(attempt, orjson.dumps(questions))
+
+
+def as_answered(record: Record, wait: Wait | None) -> Record:
+    """A stored record as it is to be shown: the store may still say that a task waits for what is answered, as its
+    distributor has the answer on its own disk while it cannot reach Redis."""
+    metadata = record.get("metadata") or {}
+    if wait is None or wait.open or record.get("status") != WAITING:
+        return record
+    if metadata.get("asked", metadata.get("attempt")) != wait.attempt:
+        return record
+    left = {name: value for name, value in metadata.items() if name not in ("interrupts", "asked")}
+    return {**record, "status": PENDING, "metadata": left}

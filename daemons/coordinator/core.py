@@ -12,7 +12,6 @@ handles what.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,13 +36,14 @@ from daemons.coordinator.lists import Lists
 from daemons.coordinator.loads import Loads
 from daemons.coordinator.local_calls import LocalCalls
 from daemons.coordinator.queries import Queries
+from daemons.coordinator.refusals import Refusals
 from daemons.coordinator.results import Results
-from daemons.coordinator.staging import INBOX_SECTION
 from daemons.coordinator.streams import SendEvents, Streams
 from daemons.coordinator.submissions import Submissions
 from daemons.coordinator.supervision import Supervision
 from daemons.coordinator.sync import Sync
 from daemons.coordinator.waits import Waits
+from daemons.runtime.calls import LocalCall
 from daemons.runtime.consults import Consulted
 from daemons.runtime.contract import (
     Batch,
@@ -54,7 +54,6 @@ from daemons.runtime.contract import (
     Exit,
     FenceMoved,
     Hint,
-    LocalCall,
     Meter,
     OwnershipGained,
     OwnershipLost,
@@ -99,8 +98,6 @@ class CoordinatorCore:
         self.sync = Sync(desk)
         self.failover = Failover(desk, self.sync)
         self.supervision = Supervision(desk, self.sync, self.failover)
-        self._audit_tokens = config.audit_per_s
-        self._audited_at = -math.inf
         self._max_batch = config.batch_room()
         submissions = Submissions(desk)
         results = Results(desk)
@@ -159,7 +156,7 @@ class CoordinatorCore:
             OwnershipLost: self._ownership_lost,
             FenceMoved: self._fence_moved,
             StandsBy: self._stands_by,
-            Refusal: self._refused,
+            Refusal: Refusals(self.desk).note,
             DrainRequested: self.leaving.requested,
             LocalCall: calls.call,
         }
@@ -346,19 +343,6 @@ class CoordinatorCore:
             self.desk.out.append(Send(effect.to, MessageType.ERROR, payload, reply_to=effect.reply_to))
         else:
             self.desk.clients.undelivered(effect, event.reason, now)
-
-    def _refused(self, event: Refusal, now: Now) -> None:
-        """Into the audit history, at a bounded rate: whoever is refused must not be able to fill it."""
-        if not self.desk.leading:
-            return
-        rate = self.config.audit_per_s
-        elapsed_s = now.mono - self._audited_at
-        self._audit_tokens = min(rate, self._audit_tokens + (elapsed_s if math.isfinite(elapsed_s) else 0.0) * rate)
-        self._audited_at = now.mono
-        if self._audit_tokens >= 1:
-            self._audit_tokens -= 1
-            detail = {"kind": event.kind, "reason": event.reason, "agent": event.agent_id}
-            self.desk.staging.history(INBOX_SECTION, now, "", "refused", detail)
 
     # ------------------------------------------------------------ store and ownership
 

@@ -12,6 +12,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import WAITING, Record, attempt_of, dead_letter
+from daemons.coordinator.asking import as_answered
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.filters import Filter
@@ -110,7 +111,8 @@ class Lists:
         rows: list[Record] = []
         matching = 0
         for entry in listing.chosen:
-            record = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
+            stored = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
+            record = as_answered(stored, self._desk.ledger.waits.get(entry.task_id))
             if record and listing.filter.is_live(record):
                 matching += 1
                 if len(rows) < listing.limit:

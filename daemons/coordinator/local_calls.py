@@ -10,7 +10,7 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.submissions import Submissions
 from daemons.coordinator.supervision import Supervision
 from daemons.coordinator.sync import Sync
-from daemons.runtime.contract import LocalAnswer, LocalCall
+from daemons.runtime.calls import LocalAnswer, LocalCall
 
 
 class LocalCalls:

@@ -10,6 +10,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import PENDING, WAITING
+from daemons.coordinator.asking import as_answered
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.lists import fitting, limit_of
@@ -159,6 +160,8 @@ class Queries:
 
     def _got(self, client: Client, message: Message, stored: bytes | None, *, early: bool = False) -> None:
         record = orjson.loads(stored) if stored is not None else None
+        if record is not None and self._desk.ledger.waits:
+            record = as_answered(record, self._desk.ledger.waits.get(record["task_id"]))
         if record is not None and not client.may_see(owner_of(record)):
             record = None
         out = self._desk.staging.after if early else self._desk.out  # early: it is not durable yet

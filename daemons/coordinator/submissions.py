@@ -15,7 +15,8 @@ from a2a_zmq.tasks import Record
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.records import Admission, Entry, Rejection, owner_of, public_result
-from daemons.runtime.contract import LocalAnswer, LocalCall, QueryAnswer
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import QueryAnswer
 
 
 class Submission:

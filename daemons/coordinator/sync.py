@@ -16,7 +16,8 @@ from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.inbox import READ_CHUNK, Inbox
 from daemons.coordinator.records import FRESH, MOVING, PLACED, QUEUED, SENT, Entry, entry_of, restored_record
 from daemons.coordinator.staging import INBOX_SECTION
-from daemons.runtime.contract import Hint, LocalAnswer, LocalCall, OwnershipGained, QueryAnswer, Send
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import Hint, OwnershipGained, QueryAnswer, Send
 
 # A distributor that we cannot reach may go on writing: its section is read no more often than this for it.
 HINTED_PAUSE_S = 1.0

@@ -181,7 +181,7 @@ class RetryPolicy:
                 self._adviser.wrong(decision, now)
                 decision = None
             if decision is None:
-                self._outcomes.reschedule(each.task, each.due, now)
+                self._outcomes.delays.reschedule(each.task, each.due, now)
             else:
                 self._obey(each, decision, now)
 
@@ -203,7 +203,7 @@ class RetryPolicy:
         if kept:
             task.metadata["decided"] = kept
             self._journal.put(task)
-        self._outcomes.reschedule(task, due, now)
+        self._outcomes.delays.reschedule(task, due, now)
         fields = {"attempt": task.attempt, "delay_s": round(max(0.0, due - now.mono), 3)}
         self._journal.note(now, task.task_id, "retry_policy", {**kept, **fields})
 

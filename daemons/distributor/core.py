@@ -35,6 +35,7 @@ from daemons.distributor.records import Stamps
 from daemons.distributor.recovery import FOUND, Recovery
 from daemons.distributor.roster import Roster
 from daemons.distributor.spans import AttemptSpans
+from daemons.runtime.calls import LocalCall
 from daemons.runtime.consults import Consulted
 from daemons.runtime.contract import (
     Batch,
@@ -45,7 +46,6 @@ from daemons.runtime.contract import (
     Exit,
     FenceMoved,
     Hint,
-    LocalCall,
     Log,
     Meter,
     OwnershipGained,
@@ -104,26 +104,7 @@ class DistributorCore:
         self._intake = Intake(memory, journal, dispatcher, outcomes, recovery)
         explaining = Explaining(memory, journal, stamps, outcomes.budgets, outcomes.policy)
         self._auditing = Auditing(memory, journal, self._oversight, recovery)
-        self._events: dict[type, Callable[[Any, Now], None]] = {
-            Received: self._received,
-            BatchApplied: self._batch_applied,
-            PeerUp: self._roster.up,
-            PeerSuspect: self._roster.suspect,
-            PeerDown: self._roster.down,
-            OwnershipGained: self._ownership_gained,
-            OwnershipLost: self._ownership_lost,
-            FenceMoved: self._fence_moved,
-            StandsBy: self._stands_by,
-            StoreChanged: self._store_changed,
-            QueryAnswer: self._query_answer,
-            Hint: self._hinted,
-            Undelivered: self._outgoing.undelivered,
-            Refusal: self._refusal,
-            DrainRequested: self._drain_requested,
-            LocalCall: self._local_call,
-            Consulted: outcomes.policy.answered,
-            Reconfigured: self._reconfigured,
-        }
+        self._events = self._handlers()
         self._actions: dict[tuple[Role, str], Callable[[Message, Now], None]] = {
             (Role.COORDINATOR, "assign_tasks"): self._intake.assign,
             (Role.COORDINATOR, "assign_task"): self._intake.assign,
@@ -143,6 +124,29 @@ class DistributorCore:
             (Role.WORKER, "heartbeat"): self._roster.beat,
         }
 
+    def _handlers(self) -> dict[type, Callable[[Any, Now], None]]:
+        """By the type of an event."""
+        return {
+            Received: self._received,
+            BatchApplied: self._batch_applied,
+            PeerUp: self._roster.up,
+            PeerSuspect: self._roster.suspect,
+            PeerDown: self._roster.down,
+            OwnershipGained: self._ownership_gained,
+            OwnershipLost: self._ownership_lost,
+            FenceMoved: self._fence_moved,
+            StandsBy: self._stands_by,
+            StoreChanged: self._store_changed,
+            QueryAnswer: self._query_answer,
+            Hint: self._hinted,
+            Undelivered: self._outgoing.undelivered,
+            Refusal: self._refusal,
+            DrainRequested: self._drain_requested,
+            LocalCall: self._local_call,
+            Consulted: self._outcomes.policy.answered,
+            Reconfigured: self._reconfigured,
+        }
+
     # ------------------------------------------------------------ contract: events and batches
 
     def handle(self, event: Event | Undelivered, now: Now) -> list[Effect]:
@@ -155,7 +159,7 @@ class DistributorCore:
     def settle(self, now: Now) -> list[Effect]:
         memory = self._memory
         self._outcomes.policy.settle(now)
-        self._outcomes.wake(now)
+        self._outcomes.delays.wake(now)
         self._recovery.tick(now)
         self._outgoing.settle(now)
         if memory.draining:
@@ -242,7 +246,7 @@ class DistributorCore:
         return True, ""
 
     def next_deadline(self) -> float:
-        owned = min(self._outcomes.next_wake(), self._journal.next_deadline(), self._recovery.next_deadline())
+        owned = min(self._outcomes.delays.next_wake(), self._journal.next_deadline(), self._recovery.next_deadline())
         always = min(self._outgoing.next_deadline(), self._outcomes.policy.next_deadline())
         return min(owned, always) if self._memory.owner else always
 
@@ -275,7 +279,7 @@ class DistributorCore:
         if memory.spans is not None:
             memory.spans.recorded(self._journal.flying_results, now)
         for task in self._journal.applied(memory.version):
-            self._outcomes.stored(task, now)
+            self._outcomes.delays.stored(task, now)
 
     def _ownership_gained(self, event: OwnershipGained, now: Now) -> None:
         self._recovery.gained(event, now)

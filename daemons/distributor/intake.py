@@ -14,7 +14,8 @@ from daemons.distributor.journal import Journal
 from daemons.distributor.memory import QUEUED, RUNNING, STORING, LiveTask, Memory, Parsed, parse_record
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.recovery import Recovery
-from daemons.runtime.contract import LocalAnswer, LocalCall, Log, Send
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import Log, Send
 
 # Ids that were cancelled before we knew them are remembered, so that no later read brings them in: so many, for so many
 # seconds. The coordinator ends these tasks itself, as soon as the store takes its write.
@@ -104,7 +105,7 @@ class Intake:
             if "decided" in metadata:  # at another distributor, before it came here
                 task.not_before = now.mono + waits_s(task, now.wall)
             self._outcomes.pauses.queue_up(task, now)
-            self._outcomes.stored(task, now)
+            self._outcomes.delays.stored(task, now)
 
     def cancel(self, message: Message, now: Now) -> None:
         """Waiting tasks end at once, running ones when their worker reports; others we say we do not have.

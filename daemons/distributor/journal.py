@@ -20,7 +20,8 @@ from a2a_zmq.protocol.message import MessageType
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.memory import STORING, WAITING, LiveTask, Memory
 from daemons.distributor.records import Stamps, history_line, live_record, split, waiting_item
-from daemons.runtime.contract import Batch, Effect, LocalAnswer, Send
+from daemons.runtime.calls import LocalAnswer
+from daemons.runtime.contract import Batch, Effect, Send
 
 
 class Journal:

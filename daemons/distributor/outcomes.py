@@ -7,7 +7,6 @@ Retries happen here and at no other layer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
 from typing import Any
 
 from a2a_zmq.clock import Now
@@ -15,11 +14,11 @@ from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
 from a2a_zmq.tracing.context import task_fields
 from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.consulting import RetryPolicy
+from daemons.distributor.delays import Delays
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.losses import Losses
 from daemons.distributor.memory import (
-    DELAYED,
     ENDED,
     QUEUED,
     RESTORED,
@@ -52,6 +51,7 @@ class Outcomes:
 
     Attributes:
         budgets: of retries, by task type.
+        delays: attempts that are stored, and when they are due.
         losses: what becomes of the attempts of workers that are lost.
         pauses: attempts that end, while their task neither ends nor failed.
         policy: the user's, of failed attempts.
@@ -66,6 +66,7 @@ class Outcomes:
         self._stamps = stamps
         self._rng = rng
         self.budgets = RetryBudgets(memory.config)
+        self.delays = Delays(memory, dispatcher)
         self.losses = Losses(memory, journal, stamps, self)
         self.pauses = Pauses(memory, journal, self)
         self.policy = RetryPolicy(memory, journal, self)
@@ -74,8 +75,6 @@ class Outcomes:
             "put_off": self.pauses.put_off,
             "waiting": self.pauses.wait,
         }
-        self._delayed: list[tuple[float, int, LiveTask]] = []
-        self._delays = 0
 
     # ------------------------------------------------------------ reports of workers
 
@@ -364,43 +363,6 @@ class Outcomes:
         elif phase is WAITING:
             self._memory.waiting.pop(task.task_id, None)
         # STORING and DELAYED: the journal and the heap skip tasks that have left these phases.
-
-    def stored(self, task: LiveTask, now: Now) -> None:
-        """The record of its attempt is durable: it may be sent, or wait for its backoff."""
-        if task.not_before > now.mono:
-            task.phase = DELAYED
-            self._delays += 1
-            heappush(self._delayed, (task.not_before, self._delays, task))
-        else:
-            self._dispatcher.add(task, self._memory.workers.values())
-
-    def reschedule(self, task: LiveTask, not_before: float, now: Now) -> None:
-        """The next attempt, which is stored or waits for that, is due then instead."""
-        moved, task.not_before = task.not_before != not_before, not_before
-        if moved and task.phase is DELAYED:
-            self.stored(task, now)
-
-    def due(self, task: LiveTask) -> None:
-        """Its next attempt, which is stored or waits for that, is due now, before all others."""
-        task.not_before, task.front = 0.0, True
-        if task.phase is DELAYED:
-            self._dispatcher.add(task, self._memory.workers.values())
-
-    def wake(self, now: Now) -> None:
-        """Queue delayed attempts whose time has come."""
-        delayed = self._delayed
-        while delayed and delayed[0][0] <= now.mono:
-            due, _, task = heappop(delayed)
-            if task.phase is DELAYED and task.not_before == due:
-                self._dispatcher.add(task, self._memory.workers.values())
-
-    def next_wake(self) -> float:
-        """Monotonic time of the first delayed attempt (inf for none)."""
-        return self._delayed[0][0] if self._delayed else float("inf")
-
-    def delayed(self) -> set[str]:
-        """Ids of delayed tasks (for checks)."""
-        return {task.task_id for due, _, task in self._delayed if task.phase is DELAYED and task.not_before == due}
 
     def exhausted(self, task: LiveTask, failures: int) -> bool:
         """No attempt is left after so many failures."""

@@ -207,7 +207,7 @@ class Oversight:
         found = [f"{task.task_id}: {why}" for task in memory.live.values() if (why := self._misplaced(task))]
         storing = {*journal.puts, *(task.task_id for task in journal.backlog)}
         storing |= {task.task_id for task, _ in journal.flying_puts}
-        delayed = self._outcomes.delayed()
+        delayed = self._outcomes.delays.waiting()
         counts = dict.fromkeys((QUEUED, RUNNING, RESTORED, WAITING), 0)
         for task in memory.live.values():
             if task.phase in counts:

@@ -126,7 +126,7 @@ class Pauses:
         following = self._turns.over(task)
         if following is not None:
             del following.metadata["put_off"]
-            self._outcomes.due(following)
+            self._outcomes.delays.due(following)
 
     def wait(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
         """It asked something, and nobody holds it until it is answered. The coordinator is told when that is stored."""

@@ -26,6 +26,7 @@ from a2a_zmq.models import LocalAgentState
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerSuspect, PeerUp, Received, Refusal
 from a2a_zmq.streams import Chunk
+from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.exemplars import Exemplar
 from daemons.runtime.reconfigured import Reconfigured
@@ -180,18 +181,6 @@ class DrainRequested:
     deadline_s: float
 
 
-@dataclass(slots=True)
-class LocalCall:
-    """A call of the in-process API (``CoordinatorAgent.assign_task_to_distributor`` …).
-
-    The core answers with :class:`LocalAnswer` carrying the same ``call_id``: in its effects, or in a batch's ``after``.
-    """
-
-    call_id: int
-    name: str
-    args: dict[str, Any]
-
-
 Event = (
     PeerUp
     | PeerSuspect
@@ -279,12 +268,6 @@ class StopRun:
     attempt: int
     reason: str  # "cancelled" | "timeout" | "drain"
     at_step: bool = False
-
-
-@dataclass(slots=True)
-class LocalAnswer:
-    call_id: int
-    value: Any
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from a2a_zmq.clock import Now, parse_iso
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import LEFT, PeerDown, PeerUp, Port, ProbeWanted, Received, Refusal, WatchWanted
+from daemons.runtime.calls import LocalAnswer
 from daemons.runtime.consults import Consult
 from daemons.runtime.contract import (
     BatchApplied,
@@ -26,7 +27,6 @@ from daemons.runtime.contract import (
     Event,
     Exit,
     FenceMoved,
-    LocalAnswer,
     Log,
     Meter,
     Outranked,

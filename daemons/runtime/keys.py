@@ -1,9 +1,11 @@
-"""Keys that a starting agent finds missing: made where the issuer's key is at hand, and never without a word."""
+"""Keys that a starting agent finds missing: made where the issuer's key is at hand, and never without a word; and those
+of a running one, which may be replaced at any time."""
 
 from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ from a2a_zmq.transport.dealer import ROUTE, DealerSocket
 from daemons import redaction
 from daemons.settings import DaemonSettings
 
+# Key files are read again for an unknown key no more often than this, however many strangers knock.
+RELOAD_PAUSE_S: Final = 0.2
 # Whom an agent connects to.
 ABOVE: Final = {Role.DISTRIBUTOR: Role.COORDINATOR, Role.WORKER: Role.DISTRIBUTOR}
 
@@ -65,16 +69,29 @@ def make_hub_keys(settings: DaemonSettings, identity: Identity, hub: str, log: A
 
 
 class OwnKeys:
-    """Sees to it that nothing goes on with a key pair of ours that others have taken the place of."""
+    """The keys of a daemon that runs. Sees to it that key files that change come into use, and that nothing goes on
+    with a key pair of ours that others have taken the place of."""
 
-    def __init__(self, identity: Identity, log: Any, leave: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: DaemonSettings,
+        identity: Identity,
+        log: Any,
+        *,
+        leave: Callable[[str], None],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
         """
         Args:
             leave: ends the daemon, for the reason given, so that it is started again.
+            later: has something done when whoever calls us has come to an end.
         """
+        self._settings = settings
         self._identity = identity
         self._log = log
         self._leave = leave
+        self._later = later
+        self._reload_at = 0.0
         self._listening = b""
         self._dealers: list[tuple[DealerSocket, Callable[[bytes], None]]] = []
 
@@ -86,7 +103,44 @@ class OwnKeys:
         """A spoke of ours, and whom to tell that its connection ended."""
         self._dealers.append((dealer, disconnected))
 
-    def use(self) -> None:
+    def of_hub(self, name: str) -> Callable[[], list[bytes]] | None:
+        """Gives a hub's public keys, to be asked at each attempt to connect; None if nothing is encrypted.
+
+        Raises:
+            ConfigError: it has none, and none can be made.
+        """
+        settings, identity = self._settings, self._identity
+        if not settings.use_mtls:
+            return None
+        if not identity.server_keys(name):
+            make_hub_keys(settings, identity, name, self._log)
+        if not identity.server_keys(name):
+            raise ConfigError(f"no key of {name!r} in {settings.keys}: make it with `a2actl keys add {name}`")
+        return lambda: identity.server_keys(name)
+
+    def allow(self, domain: str, key: bytes) -> str | None:
+        """Whose CURVE key is this? An unknown one may have been made a moment ago: then the key files are read
+        again."""
+        name = self._identity.allow(domain, key)
+        now = time.monotonic()
+        if name is None and now >= self._reload_at:
+            self._reload_at = now + RELOAD_PAUSE_S
+            self.reload()
+            name = self._identity.allow(domain, key)
+        return name
+
+    def reload(self) -> None:
+        """Read key files that have changed."""
+        try:
+            if not self._identity.reload_if_changed():
+                return
+            self._log.info("keys_reloaded")
+        except ConfigError as error:
+            self._log.error("keys_not_reloaded", why=str(error))
+        # Not at once: the socket whose callback brought us here may be one that is replaced.
+        self._later(self._use)
+
+    def _use(self) -> None:
         """Key files were read again: connections with keys that are no longer ours are made anew.
 
         What listens cannot be given other keys: a hub has to be started again.

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from a2a_zmq.clock import Now
 from a2a_zmq.config import split_address
-from a2a_zmq.errors import ConfigError
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.interfaces import Hints, LeaseStore, Section, StateStore
 from a2a_zmq.protocol.config import BootInfo, PortConfig
@@ -54,8 +53,6 @@ from daemons.settings_sources import suite_version
 EX_OK: Final = 0
 EX_TEMPFAIL: Final = 75
 
-# Key files are read again for an unknown key no more often than this, however many strangers knock.
-RELOAD_PAUSE_S: Final = 0.2
 # A daemon whose place in the fleet another process has to take leaves after this long even if Redis does not answer.
 LEAVE_S: Final = 2.0
 
@@ -98,7 +95,6 @@ class Daemon:
         self._wire: list[Callable[[int], Any]] = []
         self._hubs: list[RouterSocket] = []
         self.left_because = ""
-        self._reload_at = 0.0
         self._refused: dict[str, int] = {}  # by reason, as far as it was counted
         self._port_config = PortConfig(
             heartbeat_s=settings.heartbeat_interval_ms / 1000,
@@ -120,7 +116,13 @@ class Daemon:
 
     @functools.cached_property
     def _own_keys(self) -> keys.OwnKeys:
-        return keys.OwnKeys(self.identity, self.log, lambda why: self.leave(EX_TEMPFAIL, why))
+        return keys.OwnKeys(
+            self.settings,
+            self.identity,
+            self.log,
+            leave=lambda why: self.leave(EX_TEMPFAIL, why),
+            later=self._loop.call_soon,
+        )
 
     @property
     def identity(self) -> Identity:
@@ -178,17 +180,6 @@ class Daemon:
 
         return ask
 
-    def _allow(self, domain: str, key: bytes) -> str | None:
-        """Whose CURVE key is this? An unknown one may have been made a moment ago: then the key files are read
-        again."""
-        name = self.identity.allow(domain, key)
-        now = read_clock().mono
-        if name is None and now >= self._reload_at:
-            self._reload_at = now + RELOAD_PAUSE_S
-            self._reload()
-            name = self.identity.allow(domain, key)
-        return name
-
     def _options(self) -> SocketOptions:
         config = self.settings.a2a_config()
         return SocketOptions(max_message_bytes=config.max_message_bytes, high_water_mark=config.high_water_mark)
@@ -198,7 +189,7 @@ class Daemon:
         if self.settings.use_mtls:
             pair = server_pair(self.identity)
             self._own_keys.listening_with(pair.public)
-            curve = CurveServer(pair, self.settings.agent_id, self._allow)
+            curve = CurveServer(pair, self.settings.agent_id, self._own_keys.allow)
         socket = RouterSocket(
             self._context,
             on_frames=self.shell.on_frames(index),
@@ -221,7 +212,7 @@ class Daemon:
             curve=self.identity.curve_pair if self.settings.use_mtls else None,
             options=self._options(),
         )
-        server_keys = self._server_keys(peer)
+        server_keys = self._own_keys.of_hub(peer)
         rotation = Rotation(
             spoke,
             addresses,
@@ -237,22 +228,12 @@ class Daemon:
             self.shell.services.append(rotation.run)
         return socket
 
-    def _server_keys(self, peer: str) -> Callable[[], list[bytes]] | None:
-        """Asked at each attempt to connect: keys may be rotated while we run."""
-        if not self.settings.use_mtls:
-            return None
-        if not self.identity.server_keys(peer):
-            keys.make_hub_keys(self.settings, self.identity, peer, self.log)
-        if not self.identity.server_keys(peer):
-            raise ConfigError(f"no key of {peer!r} in {self.settings.keys}: make it with `a2actl keys add {peer}`")
-        return lambda: self.identity.server_keys(peer)
-
     def _connect_failed(self, socket: DealerSocket, peer: str, reason: str, rotation: Rotation) -> None:
         rotation.failed()
         self.standing.failed(peer, socket.address, reason)
         if reason == "handshake":
             # A wrong server key looks like this: it may have been changed since we started.
-            self._reload()
+            self._own_keys.reload()
 
     # ------------------------------------------------------------ putting together
 
@@ -273,7 +254,7 @@ class Daemon:
         )
         self.ready = lambda: self.standing.ready(*core.ready())
         self.shell.chores += (
-            self._reload,
+            self._own_keys.reload,
             self._count_refused,
             lambda: self.standing.look(read_clock().mono),
             lambda: self.meter.gauge("ready", int(self.ready()[0])),
@@ -340,16 +321,6 @@ class Daemon:
         listener = Listener(hints, store, ids, shell.event, random.random, writers=(writer,), lost=shell.state_lost)
         self.shell.services.append(listener.run)
 
-    def _reload(self) -> None:
-        try:
-            if not self.identity.reload_if_changed():
-                return
-            self.log.info("keys_reloaded")
-        except ConfigError as error:
-            self.log.error("keys_not_reloaded", why=str(error))
-        # Not at once: the socket whose callback brought us here may be one that is replaced.
-        self._loop.call_soon(self._own_keys.use)
-
     def _count_refused(self) -> None:
         """Connections that the transport refused by itself never reach a port, which counts all else."""
         for hub in self._hubs:
@@ -410,5 +381,5 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _hang_up(self) -> None:
-        self._reload()
+        self._own_keys.reload()
         self.reloader.run()

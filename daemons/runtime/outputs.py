@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.ports import Marks, ProbeWanted, WatchWanted
+from daemons.runtime.calls import LocalAnswer
 from daemons.runtime.consults import Consult
-from daemons.runtime.contract import Batch, Exit, LocalAnswer, Log, Outranked, Query, StartRun, StopRun
+from daemons.runtime.contract import Batch, Exit, Log, Outranked, Query, StartRun, StopRun
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, Vers
 from a2a_zmq.interfaces import SectionWrite, StateStore
 from a2a_zmq.protocol.ports import ProbeWanted, WatchWanted
 from daemons import logs
+from daemons.runtime.calls import LocalCall
 from daemons.runtime.consults import Consult
-from daemons.runtime.contract import Effect, Event, LocalCall, Meter, QueryAnswer, StartRun, StopRun
+from daemons.runtime.contract import Effect, Event, Meter, QueryAnswer, StartRun, StopRun
 from daemons.runtime.deathwatch import DeathWatch
 from daemons.runtime.engine import Engine
 from daemons.runtime.outputs import Outputs, PendingBatch

@@ -19,6 +19,7 @@ from a2a_zmq.models import AgentStatus, LocalAgentState
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerUp, Received
 from a2a_zmq.tracing.spans import Tracer
+from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.contract import (
     Batch,
     ChildrenReady,
@@ -26,8 +27,6 @@ from daemons.runtime.contract import (
     Effect,
     Event,
     Exit,
-    LocalAnswer,
-    LocalCall,
     Log,
     Meter,
     ModelCalled,

@@ -92,6 +92,7 @@ def _of_everybody(agent_id: str, samples: int) -> Series:
         series("process_open_fds", agent_id): steady(40, samples),
         series("process_max_fds", agent_id): steady(1024, samples),
         series("a2a_build_info", agent_id, agent=agent_id, role=ROLES[agent_id], version="1.0.0"): steady(1, samples),
+        series("a2a_config_last_reload_successful", agent_id): steady(1, samples),
         series("a2a_loop_age_seconds", agent_id): steady(0.2, samples),
         series("a2a_ready", agent_id): steady(0 if agent_id == STANDBY else 1, samples),
         **histogram("message_latency_seconds", agent_id, 50, 0.0004, samples),

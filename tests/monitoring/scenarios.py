@@ -135,6 +135,7 @@ FLEET: Final = (
         at=135,
         samples=300,
     ),
+    Scenario("A2aConfigReloadFailed", {series("a2a_config_last_reload_successful", "worker-1"): then(1, 0)}, WORKER),
     Scenario("A2aFileDescriptors", {series("process_open_fds", LEADER): then(40, 900)}, target(LEADER), value="87.89%"),
 )
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from a2a_zmq.clock import Now
-from a2a_zmq.ids import make_id_factory
 from a2a_zmq.interfaces import INBOX, Held, Loaded, Section, SectionWrite
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.crypto import StaticKeys
@@ -18,9 +17,7 @@ from a2a_zmq.protocol.message import Role
 from a2a_zmq.protocol.ports import PeerUp, Port, Received
 from a2a_zmq.protocol.spoke import Spoke
 from a2a_zmq.state.memory import MemoryHints
-from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
-from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
 from daemons.runtime.contract import Core, DrainRequested, NoMeter
 from daemons.runtime.engine import Engine
@@ -32,12 +29,11 @@ from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell
 from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.stores import load_all, load_own
-from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
-from daemons.worker.kinds import TaskKind
 from tests.simulation import limits
 from tests.simulation.disk import Disk
 from tests.simulation.executing import Plain, SimPolicy, SimRunner
+from tests.simulation.making import id_factory, make_core
 from tests.simulation.network import HubSocket, SpokeSocket
 from tests.simulation.store import WatchedLeases
 
@@ -126,7 +122,7 @@ class Agent:
         self.pid = fleet.next_pid()
         self.alive = True
         fleet.note("start", self.place, self.pid)
-        core, store = self._core()
+        core, store = make_core(self)
         self._watch(core)
         ports = self._ports(core)
         engine = Engine(core, ports, NoMeter(), owns_state=store is not None)
@@ -266,60 +262,13 @@ class Agent:
 
     # ------------------------------------------------------------ parts
 
-    def _core(self) -> tuple[Core, SpoolingStore | None]:
-        fleet, rng, new_id = self.fleet, self.fleet.rng, self._id_factory()
-        if self.role is Role.COORDINATOR:
-            core: Core = CoordinatorCore(
-                self.name,
-                config=CoordinatorConfig(
-                    distributor_failover_s=fleet.failover_s, policy_timeout_s=0.1 if fleet.policy else 0.0
-                ),
-                new_id=new_id,
-                rng=rng.random,
-                meter=NoMeter(),
-            )
-            return self._tight(core), self._store()
-        if self.role is Role.DISTRIBUTOR:
-            core = DistributorCore(
-                self.name,
-                self.upstreams[0].name,
-                config=DistributorConfig(policy_timeout_s=0.1 if fleet.policy else 0.0),
-                new_id=new_id,
-                rng=rng.random,
-                meter=NoMeter(),
-            )
-            return self._tight(core), self._store()
-        work = TaskKind("process", graph="v1") if fleet.graphs else TaskKind("async")
-        config = WorkerConfig() if fleet.limits is None else limits.worker_config(fleet.limits)
-        hub = self.upstreams[0].name
-        core = WorkerCore(self.name, hub, config=config, task_types={"work": work}, rng=rng, meter=NoMeter())
-        return core, None
-
-    def _store(self) -> SpoolingStore:
-        fleet = self.fleet
-        return SpoolingStore(
-            fleet.store(self),
-            self.disk,
-            enabled=lambda: fleet.spools(self),
-            new_id=self._id_factory(),
-            rng=fleet.rng.random,
-        )
-
-    def _tight(self, core: Core) -> Core:
-        if self.fleet.limits is not None:
-            limits.tighten(core, self.fleet.limits)
-        return core
-
-    def _id_factory(self) -> Callable[[], str]:
-        return make_id_factory(self.fleet.rng.randbytes)
-
     def _ports(self, core: Core) -> list[Port]:
         fleet = self.fleet
         boot = BootInfo(f"boot-{self.pid}", self.host_id, self.pid, self.pid)
         keys = StaticKeys(self.name, self.role, SECRET)
         common: dict[str, Any] = {
             "boot": boot,
-            "new_id": self._id_factory(),
+            "new_id": id_factory(self),
             "random_bytes": fleet.rng.randbytes,
             "config": PortConfig(),
             "heartbeat": core.heartbeat,
@@ -379,7 +328,7 @@ class Agent:
         async def load(held: Held) -> dict[Section, Loaded]:
             if leader is None:
                 return await load_own(store, section)
-            return await load_all(store, leader.distributors(), held.fence, self._id_factory())
+            return await load_all(store, leader.distributors(), held.fence, id_factory(self))
 
         writer = "distributor" if self.role is Role.COORDINATOR else "coordinator"
         hints, rand = MemoryHints(fleet.redis), fleet.rng.random

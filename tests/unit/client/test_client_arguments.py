@@ -58,6 +58,39 @@ def test_the_asynchronous_client_tells_the_same(arguments: dict[str, Any]) -> No
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (
+            {"task_type": "noop", "payload": {}, "tiemout_s": 5},
+            r"^submit_tasks\(\) got an unexpected key 'tiemout_s' in tasks\[1\]; did you mean 'timeout_s'\?$",
+        ),
+        (
+            {"task_type": "noop", "payload": {}, "xyz": None},
+            r"^submit_tasks\(\) got an unexpected key 'xyz' in tasks\[1\]$",
+        ),
+        ({"task_type": "noop", "payload": {}, 7: 1}, r"unexpected key 7 in tasks\[1\]$"),
+        ({"task_type": "noop", "paylaod": {}}, r"'paylaod' in tasks\[1\]; did you mean 'payload'\?$"),
+        ({"task_type": "noop"}, r"^submit_tasks\(\) misses the key 'payload' in tasks\[1\]$"),
+        ("noop", r"^submit_tasks\(\) needs a dict for each task; tasks\[1\] is of type str$"),
+    ],
+)
+def test_a_wrong_task_among_many_is_told_with_its_index_and_key(
+    arguments: dict[str, Any], task: Any, says: str
+) -> None:
+    """Symptom: a mistyped time limit was left out, and its task ran without one."""
+    good: Any = {"task_type": "noop", "payload": {}, "timeout_s": 5, "labels": None, "task_id": None}
+
+    async def story() -> None:
+        async with AsyncFleetClient(**arguments) as client:
+            with pytest.raises(TypeError, match=says):
+                await client.submit_tasks([good, task])
+
+    with FleetClient(**arguments) as client, pytest.raises(TypeError, match=says):
+        client.submit_tasks([good, task])
+    asyncio.run(story())
+
+
 def test_a_graph_may_be_stopped_before_and_after_nodes(coordinator: FleetInAThread, arguments: dict[str, Any]) -> None:
     async def later() -> None:
         async with AsyncFleetClient(**arguments) as client:

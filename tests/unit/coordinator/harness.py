@@ -17,6 +17,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Rece
 from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
+from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.contract import (
     SUPERVISION_STEPS,
@@ -26,8 +27,6 @@ from daemons.runtime.contract import (
     Effect,
     Event,
     Exit,
-    LocalAnswer,
-    LocalCall,
     Log,
     Outranked,
     OwnershipGained,

@@ -101,6 +101,15 @@ def test_counts_status_and_lists_show_what_waits(waiting: World) -> None:
     assert waiting.meter.gauges["tasks/waiting"] == 1
 
 
+def test_an_answered_task_is_not_said_to_wait_while_the_store_does_not_know_of_the_answer(waiting: World) -> None:
+    answer(waiting, "alice~1", "a", value="yes")
+    verdict(waiting, "resumed")
+    assert waiting.store.live["d1"]["a"]["status"] == "waiting"
+    task = waiting.ask("alice~1", "get_task", task_id="a")["task"]
+    assert (task["status"], "interrupts" in task["metadata"]) == ("pending", False)
+    assert [row["status"] for row in waiting.ask("alice~1", "list_tasks")["tasks"]] == ["pending"]
+
+
 def test_what_waits_leaves_room_in_the_distributors_window(make_world: Callable[..., World]) -> None:
     world = make_world(assign_window=1)
     world.own()

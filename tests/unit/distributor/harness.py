@@ -18,6 +18,7 @@ from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Rece
 from a2a_zmq.tracing.spans import Tracer
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
+from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.consults import Consult, Consulted
 from daemons.runtime.contract import (
     SUPERVISION_STEPS,
@@ -27,8 +28,6 @@ from daemons.runtime.contract import (
     Effect,
     Event,
     Exit,
-    LocalAnswer,
-    LocalCall,
     Log,
     Outranked,
     OwnershipGained,

@@ -9,16 +9,8 @@ import pytest
 from a2a_zmq.errors import Busy, MalformedMessage, Refused
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerUp, ProbeWanted, Received, Refusal
-from daemons.runtime.contract import (
-    Effect,
-    LocalAnswer,
-    LocalCall,
-    Log,
-    Query,
-    StartRun,
-    StopRun,
-    Undelivered,
-)
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import Effect, Log, Query, StartRun, StopRun, Undelivered
 from tests.unit.runtime.fakes import SECTION, at, tell
 from tests.unit.runtime.stage import Stage
 

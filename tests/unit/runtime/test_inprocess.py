@@ -13,7 +13,8 @@ import pytest
 
 from a2a_zmq.errors import A2AError, ConfigError, StoreUnavailable
 from a2a_zmq.protocol.message import Role
-from daemons.runtime.contract import DrainRequested, Effect, Exit, LocalAnswer, LocalCall
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import DrainRequested, Effect, Exit
 from daemons.runtime.inprocess import InProcessAgent
 from daemons.runtime.launch import Daemon
 from daemons.runtime.supervision import Supervisor, run_plain

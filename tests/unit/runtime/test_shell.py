@@ -9,18 +9,8 @@ import pytest
 
 from a2a_zmq.errors import VersionConflict
 from a2a_zmq.protocol.ports import PeerSuspect, ProbeWanted, Received
-from daemons.runtime.contract import (
-    BatchApplied,
-    Exit,
-    LocalAnswer,
-    LocalCall,
-    Log,
-    Query,
-    QueryAnswer,
-    StartRun,
-    StopRun,
-    StoreChanged,
-)
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import BatchApplied, Exit, Log, Query, QueryAnswer, StartRun, StopRun, StoreChanged
 from tests.unit.runtime.fakes import SECTION, tell
 from tests.unit.runtime.stand import Stand, play
 

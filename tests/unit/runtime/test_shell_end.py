@@ -12,14 +12,8 @@ from a2a_zmq.clock import Now
 from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.ports import Received
-from daemons.runtime.contract import (
-    Batch,
-    BatchApplied,
-    Effect,
-    Exit,
-    LocalCall,
-    StartRun,
-)
+from daemons.runtime.calls import LocalCall
+from daemons.runtime.contract import Batch, BatchApplied, Effect, Exit, StartRun
 from daemons.runtime.shell import Shell
 from tests.unit.runtime.fakes import tell
 from tests.unit.runtime.stand import Stand, play

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from a2a_zmq.models import AgentStatus
-from daemons.runtime.contract import ChildrenReady, LocalAnswer, LocalCall
+from daemons.runtime.calls import LocalAnswer, LocalCall
+from daemons.runtime.contract import ChildrenReady
 
 
 def test_assigned_task_runs_and_its_result_goes_up(desk: Any) -> None:
