@@ -85,6 +85,15 @@ def test_supervisor_accepts_the_configuration_from_anywhere(
     assert options.logfile.startswith(str(repository))
 
 
+def test_an_update_of_supervisor_leaves_alone_what_did_not_change(repository: Path) -> None:
+    for path in sorted((repository / "config").glob("supervisord*.conf")):
+        options = ServerOptions()
+        options.realize(["-c", str(path)])
+        before = options.process_group_configs
+        options.process_config(do_usage=False)
+        assert options.process_group_configs == before, path
+
+
 def test_programs_name_settings_that_exist(repository: Path) -> None:
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
     parser.read(repository / "config" / "supervisord.conf")
