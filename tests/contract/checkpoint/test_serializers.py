@@ -142,3 +142,12 @@ async def test_a_clone_of_the_saver_shares_its_order_of_writes(open_saver: Any, 
         assert clone is not saver
         assert await stored(clone, thread(clone, "t"), Mine(1)) == Mine(1)
         assert clone._lanes is saver._lanes
+
+
+@pytest.mark.parametrize("text", ["\u05e9\u05dc\u05d5\u05dd \u0627\u0644", "\u01c9" * 40, "x" * 0xD5])
+def test_plain_values_with_bytes_that_could_begin_a_type_are_plain_values(text: str) -> None:
+    serializer = strict_serializer()
+    value = {text: [text.encode(), -40, 0xC7, {"nested": (text, 1.5)}]}
+    assert serializer.loads_typed(serializer.dumps_typed(value)) == {
+        text: [text.encode(), -40, 0xC7, {"nested": [text, 1.5]}]
+    }
