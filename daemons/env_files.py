@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from a2a_zmq.errors import ConfigError
+from daemons.host_files import is_file
+
+
+def env_file_in(directory: Path) -> Path | None:
+    """Its ``.env``, None if it has none; a directory that may not be entered has none."""
+    path = directory / ".env"
+    return path if is_file(path) else None
 
 
 def read_env_file(path: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from a2a_zmq.errors import ConfigError
-from daemons.env_files import read_env_file
+from daemons.env_files import env_file_in, read_env_file
+from daemons.host_files import assignments, is_file, unreadable
 from daemons.settings import OwnerSettings, Settings
 from daemons.settings_forms import NO_RELATIONS, Complaint, env_name, is_secret
 from daemons.settings_redis import RedisConnection
@@ -70,11 +71,13 @@ class Checked(NamedTuple):
     Attributes:
         settings: None where values are of the wrong form.
         given: what was set anywhere, by setting.
+        files: those that were read.
     """
 
     settings: Settings | None
     given: Mapping[str, Given]
     findings: list[Finding]
+    files: list[str]
 
     def finding(self, level: str, setting: str, problem: str, suggestion: str = "") -> Finding:
         """About a setting, at its place if it was given."""
@@ -84,15 +87,21 @@ class Checked(NamedTuple):
         return Finding(level, given.source, given.line, given.spelled, problem, suggestion=suggestion)
 
 
-def check(sources: Sources[Any], environ: Mapping[str, str]) -> Checked:
-    """Look at all of a program's settings, as they would be read."""
+def check(sources: Sources[Any], environ: Mapping[str, str], host_files: Sequence[Path] = ()) -> Checked:
+    """Look at all of a program's settings, as they would be read.
+
+    Args:
+        host_files: variables that systemd gives to it.
+    """
     model: type[Settings] = sources.model
     reader = _Reader(model)
     if sources.config is not None:
         reader.toml(sources.config)
-    env_file = sources.directory / ".env"
-    if env_file.is_file():
+    env_file = env_file_in(sources.directory)
+    if env_file is not None:
         reader.env_file(env_file)
+    for path in filter(is_file, host_files):
+        reader.host_file(path)
     reader.variables(environ, ENVIRONMENT, {})
     for name, value in sources.flags.items():
         if value is not None:
@@ -104,8 +113,8 @@ def check(sources: Sources[Any], environ: Mapping[str, str]) -> Checked:
         settings = model.model_validate(values, context=NO_RELATIONS)
     except ValidationError as error:
         findings += [_of_form(model, each, reader) for each in error.errors(include_url=False, include_input=False)]
-        return Checked(None, reader.given, findings)
-    checked = Checked(settings, reader.given, findings)
+        return Checked(None, reader.given, findings, reader.files)
+    checked = Checked(settings, reader.given, findings, reader.files)
     findings += [_of_relation(checked, complaint) for complaint in _complaints(settings)]
     findings += relations(checked)
     return checked
@@ -151,8 +160,10 @@ class _Reader:
         self.given: dict[str, Given] = {}
         self.findings: list[Finding] = []
         self.text = ""  # of the TOML file
+        self.files: list[str] = []
 
     def toml(self, path: Path) -> None:
+        self.files.append(str(path))
         try:
             self.text = path.read_text(encoding="utf-8")
             values = tomllib.loads(self.text)
@@ -173,6 +184,7 @@ class _Reader:
                 self.findings.append(Finding(ERROR, str(path), line, name, "unknown setting", suggestion=suggestion))
 
     def env_file(self, path: Path) -> None:
+        self.files.append(str(path))
         try:
             values = read_env_file(path)
             text = path.read_text(encoding="utf-8")
@@ -186,6 +198,25 @@ class _Reader:
         for number, raw in enumerate(text.splitlines(), 1):
             lines[raw.strip().removeprefix("export ").partition("=")[0].strip()] = number
         self.variables(values, str(path), lines)
+
+    def host_file(self, path: Path) -> None:
+        if problem := unreadable(path):  # systemd reads it before it gives up root's rights, so that is no mistake
+            text = f"cannot be read by this user, so its variables are not known here: {problem}"
+            self.findings.append(Finding(WARNING, str(path), None, "", text))
+            return
+        self.files.append(str(path))
+        try:
+            found = assignments(path)
+        except ConfigError as error:
+            self.findings.append(Finding(ERROR, str(path), None, "", str(error).removeprefix(f"{path}: ")))
+            return
+        for each in found:
+            if not each.name.isidentifier():
+                text = "systemd passes this line over: it is no NAME=value"
+                suggestion = "without export" if each.name.startswith("export ") else ""
+                self.findings.append(Finding(WARNING, str(path), each.line, each.name, text, suggestion=suggestion))
+        lines = {each.name: each.line for each in found}
+        self.variables({each.name: each.value for each in found}, str(path), lines)
 
     def variables(self, values: Mapping[str, str], source: str, lines: Mapping[str, int]) -> None:
         for variable in values:

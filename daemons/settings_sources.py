@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.llm.providers import complaint
-from daemons.env_files import read_env_file
+from daemons.env_files import env_file_in, read_env_file
+from daemons.host_files import host_variables
 from daemons.settings import MODELS, Settings
 from daemons.settings_forms import default_text, env_name, is_secret
 
@@ -50,6 +51,7 @@ def load(
     config: Path | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    host: Path | None = None,
 ) -> S:
     """Read the settings of a process.
 
@@ -59,15 +61,20 @@ def load(
         config: TOML file.
         environ: environment, the process's own by default.
         directory: where a ``.env`` is looked for, the working directory by default.
+        host: variables of the host's agents, for a program that systemd does not give them to. All else goes before,
+            and names that nobody reads are no error here: they are one of an agent, not of this program.
 
     Raises:
         ConfigError: names the setting and where it was read.
     """
     sourced: Sourced = {}
+    if host is not None:
+        known = {name: value for name, value in host_variables(host).items() if name in KNOWN_VARIABLES}
+        sourced |= _from_environment(model, known, f" in {host}")
     if config is not None:
         sourced |= _from_toml(model, config)
-    env_file = (directory or Path.cwd()) / ".env"
-    if env_file.is_file():
+    env_file = env_file_in(directory or Path.cwd())
+    if env_file is not None:
         sourced |= _from_environment(model, read_env_file(env_file), f" in {env_file}")
     sourced |= _from_environment(model, os.environ if environ is None else environ, " in the environment")
     for name, value in (flags or {}).items():

@@ -15,10 +15,12 @@ from a2a_zmq.config import split_address
 from a2a_zmq.errors import A2AError, ConfigError
 from daemons.cli import host_checks
 from daemons.cli.findings import Check
+from daemons.cli.host_settings import host_settings
 from daemons.cli.invocation import Invocation
 from daemons.cli.key_checks import key_checks
 from daemons.cli.redis_checks import redis_checks
 from daemons.cli.state_checks import not_checked, state_check
+from daemons.host_files import SYSTEM
 
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 3.0
@@ -34,7 +36,7 @@ def run_checks(run: Invocation, *, repair: bool = False, say: Callable[[str], No
         say: is told what is being looked at.
     """
     checks = [host_checks.installation(), host_checks.open_files(), host_checks.processes()]
-    checks += host_checks.daemons_here()
+    checks += [*host_checks.daemons_here(), *host_settings()]
     try:
         settings = run.settings
     except ConfigError as error:
@@ -65,7 +67,8 @@ def _port(text: str) -> Check:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
             return Check(name, True, "something listens there")
     except OSError as error:
-        fix = "start a2a-coordinator (`supervisord -c config/supervisord.conf`), or correct A2A_COORDINATOR_ADDRESS"
+        start = "systemctl start a2a.target" if SYSTEM.is_dir() else "supervisord -c config/supervisord.conf"
+        fix = f"start a2a-coordinator (`{start}`), or correct A2A_COORDINATOR_ADDRESS"
         return Check(name, False, f"nothing listens: {error.strerror or error}", fix)
 
 

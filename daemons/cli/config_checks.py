@@ -30,6 +30,7 @@ class Report(NamedTuple):
     """What was looked at, and what was found, the same thing once."""
 
     programs: list[str]
+    files: list[str]
     findings: list[Finding]
 
     @property
@@ -40,6 +41,7 @@ class Report(NamedTuple):
         return {
             "ok": not self.errors,
             "programs": self.programs,
+            "files": self.files,
             "findings": [{name: value for name, value in each._asdict().items() if value} for each in self.findings],
         }
 
@@ -47,13 +49,15 @@ class Report(NamedTuple):
 def look(targets: Sequence[Target]) -> Report:
     """Check all of these programs, each by itself and together."""
     findings: list[Finding] = []
+    files: list[str] = []
     good: list[tuple[Target, Checked]] = []
     for target in targets:
         for flag in target.unknown:
             known = ["--" + name.replace("_", "-") for name in target.sources.model.model_fields]
             problem = f"{target.name} has an unknown flag"
             findings.append(Finding(ERROR, "command line", None, flag, problem, suggestion=similar(flag, known)))
-        checked = check(target.sources, target.environ)
+        checked = check(target.sources, target.environ, target.host_files)
+        files += [*([str(target.read_from)] if target.read_from else []), *checked.files]
         findings += checked.findings
         findings += open_files(checked)
         if checked.settings is not None:
@@ -63,7 +67,7 @@ def look(targets: Sequence[Target]) -> Report:
     unique = dict.fromkeys(findings)
     order = {ERROR: 0, WARNING: 1}
     ranked = sorted(unique, key=lambda each: (order[each.level], each.source, each.line or 0))
-    return Report([target.name for target in targets], ranked)
+    return Report([target.name for target in targets], list(dict.fromkeys(files)), ranked)
 
 
 def open_files(checked: Checked) -> Iterator[Finding]:

@@ -29,7 +29,8 @@ def check(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A role's TOML file, a supervisord.conf, or a directory of them; /etc/a2a-zmq or ./config by default.",
+            help="A role's TOML file, a supervisord.conf, or a directory of them; by default /etc/a2a-zmq, else "
+            "./config, else this directory.",
         ),
     ] = None,
     role: Annotated[
@@ -38,8 +39,8 @@ def check(
 ) -> None:
     """Find every mistake in settings, before a daemon ends with one: unknown names, values, relations, files, ports.
 
-    The environment and .env count as they would for a program started here. Status 78 if something is wrong; what is
-    only a warning leaves it at 0.
+    The environment and .env count as they would for a program started here, and in /etc/a2a-zmq also the files that
+    units take variables from. Status 78 if something is wrong; what is only a warning leaves it at 0.
     """
     from daemons.cli import config_checks
     from daemons.cli.config_targets import targets
@@ -50,6 +51,7 @@ def check(
     def lines() -> None:
         for finding in report.findings:
             print(finding.text())
+        print(f"read: {', '.join(report.files) or 'no file, only the environment'}")
         warnings = len(report.findings) - report.errors
         print(f"{', '.join(report.programs)}: {_count(report.errors, 'error')}, {_count(warnings, 'warning')}")
 

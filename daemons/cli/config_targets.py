@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import dataclasses
 import os
 import re
 import shlex
@@ -13,12 +15,14 @@ from typing import Final, NamedTuple
 import typer
 
 from a2a_zmq.errors import ConfigError
+from daemons.cli.invocation import CommandFailed
+from daemons.host_files import FOR_ALL, STATE, SYSTEM, is_file
 from daemons.redis.main import long_form
 from daemons.settings import MODELS, Settings
 from daemons.settings_sources import Sources, parse_flags
 
 ROLES: Final[dict[str, type[Settings]]] = {model.role: model for model in MODELS}
-SYSTEM: Final = Path("/etc/a2a-zmq")
+OF_FLEET: Final = ("coordinator", "distributor", "worker")
 SUPERVISOR: Final = "supervisord.conf"
 # Where units and what changes them may be; later ones go before.
 UNITS: Final = (Path("/lib/systemd/system"), Path("/usr/lib/systemd/system"), Path("/etc/systemd/system"))
@@ -32,6 +36,8 @@ class Target(NamedTuple):
         stop_s: how long whoever stops it waits before SIGKILL; None if nobody is known to.
         stopper: where that stands.
         unknown: flags that it does not know.
+        host_files: where systemd takes variables for it from; later ones go before.
+        read_from: the ``supervisord.conf`` that starts it.
     """
 
     name: str
@@ -41,6 +47,8 @@ class Target(NamedTuple):
     stop_s: float | None = None
     stopper: str = ""
     unknown: tuple[str, ...] = ()
+    host_files: tuple[Path, ...] = ()
+    read_from: Path | None = None
 
 
 def targets(file: Path | None, role: str | None, units: Sequence[Path] = UNITS) -> list[Target]:
@@ -52,12 +60,14 @@ def targets(file: Path | None, role: str | None, units: Sequence[Path] = UNITS) 
     if role is not None and role not in ROLES:
         raise typer.BadParameter(f"{role!r} is no role; there are {', '.join(ROLES)}")
     if file is None:
-        found = SYSTEM if SYSTEM.is_dir() else Path("config")
-        if not found.is_dir():
+        found = _usual_directory()
+        if found is None:
             return [_plain(each, None, units) for each in ([role] if role else ROLES)]
         file = found if role is None else found / f"{role}.toml"
-        if role is not None and not file.exists():
+        if role is not None and found != SYSTEM and not is_file(file):
             return [_plain(role, None, units)]
+    if file.absolute() == SYSTEM or file.absolute().parent == SYSTEM:
+        return list(_of_host(file.absolute(), role, units))
     if file.is_dir():
         return _of_directory(file, role, units)
     if file.suffix == ".conf":
@@ -65,13 +75,25 @@ def targets(file: Path | None, role: str | None, units: Sequence[Path] = UNITS) 
     return [_plain(role or _role_of(file), file, units)]
 
 
+def _usual_directory() -> Path | None:
+    """Where settings are looked for if it is not said: the host's, ``config`` here, or this directory itself."""
+    if SYSTEM.is_dir():
+        return SYSTEM
+    config = Path("config")
+    with contextlib.suppress(OSError):  # this directory may not be entered
+        if config.is_dir():
+            return config
+    here = Path()
+    return here if any(is_file(here / f"{role}.toml") for role in OF_FLEET) else None
+
+
 def _of_directory(directory: Path, role: str | None, units: Sequence[Path]) -> list[Target]:
     """The programs of its ``supervisord.conf``, and those of files for roles that have none there."""
-    found = list(supervised(directory / SUPERVISOR)) if (directory / SUPERVISOR).is_file() else []
+    found = list(supervised(directory / SUPERVISOR)) if is_file(directory / SUPERVISOR) else []
     there = {target.role for target in found}
     for name in ROLES:
         path = directory / f"{name}.toml"
-        if path.is_file() and name not in there:
+        if is_file(path) and name not in there:
             found.append(_plain(name, path, units))
     return [each for each in found if role in (None, each.role)]
 
@@ -87,6 +109,63 @@ def _plain(role: str, file: Path | None, units: Sequence[Path]) -> Target:
     stop_s, stopper = unit_stop_s(role, units)
     sources = Sources(ROLES[role], config=file.absolute() if file is not None else None)
     return Target(role, role, sources, os.environ, stop_s, stopper)
+
+
+# ---------------------------------------------------------------- units and /etc/a2a-zmq
+
+
+def _of_host(file: Path, role: str | None, units: Sequence[Path]) -> Iterator[Target]:
+    """What systemd starts on this host, as its units do.
+
+    Args:
+        file: the directory, or what stands in it: one role's TOML file, or variables (``environment``, ``NAME.env``).
+
+    Raises:
+        typer.BadParameter: it is not said which program a file is for.
+        CommandFailed: the directory may not be entered.
+    """
+    if not os.access(SYSTEM, os.R_OK | os.X_OK):
+        raise CommandFailed(f"{SYSTEM} may not be read by this user: run this as root, or name another file")
+    agents = _agents(units)
+    if file.suffix == ".env":
+        role = agents.get(file.stem) or role or _role_of(file)
+        agents = {file.stem: role}
+    elif file.suffix == ".toml":
+        role = role or _role_of(file)
+    for each in ROLES if role is None else (role,):
+        usual = SYSTEM / f"{each}.toml"
+        config = file if file.suffix == ".toml" else usual if is_file(usual) else None
+        names = [name for name, whose in agents.items() if whose == each]
+        if names or config is not None or role is not None:
+            yield from (_unit(each, name, config, units) for name in names or [""])
+
+
+def _unit(role: str, name: str, config: Path | None, units: Sequence[Path]) -> Target:
+    """The unit of an agent, or of one that is not known by name: ``""``."""
+    stop_s, stopper = unit_stop_s(role, units)
+    own = role in OF_FLEET and bool(name)
+    files = (SYSTEM / FOR_ALL, SYSTEM / f"{name}.env") if own else (SYSTEM / FOR_ALL,)
+    flags = {f"{role}_id": name} if own else {}
+    sources: Sources[Settings] = Sources(ROLES[role], flags, {f"{role}_id": "--id"}, config)
+    if role != "client":
+        sources = dataclasses.replace(sources, directory=STATE)
+    return Target(name or role, role, sources, os.environ, stop_s, stopper, host_files=files)
+
+
+def _agents(units: Sequence[Path]) -> dict[str, str]:
+    """The agents of this host and their roles: those that are enabled, and those with a ``NAME.env``."""
+    found: dict[str, str] = {}
+    for directory in units:
+        for link in sorted(directory.glob("a2a.target.wants/a2a-*.service")):
+            role, _, name = link.stem.removeprefix("a2a-").partition("@")
+            if role in ROLES:
+                found[name or role] = role
+    with contextlib.suppress(OSError):  # it may not be entered
+        for file in sorted(SYSTEM.glob("*.env")):
+            role = file.stem.partition("-")[0]
+            if role in OF_FLEET:
+                found.setdefault(file.stem, role)
+    return found
 
 
 # ---------------------------------------------------------------- supervisor
@@ -118,7 +197,8 @@ def supervised(path: Path) -> Iterator[Target]:
         flags = words[words.index(program) + 1 :]
         sources, unknown = parse_flags(ROLES[role], [long_form(each) if role == "redis" else each for each in flags])
         stop_s = parser.getfloat(section, "stopwaitsecs", fallback=DEFAULT_STOP_S)
-        yield Target(name, role, sources, environ, stop_s, f"stopwaitsecs of [{section}] in {path}", tuple(unknown))
+        stopper = f"stopwaitsecs of [{section}] in {path}"
+        yield Target(name, role, sources, environ, stop_s, stopper, tuple(unknown), read_from=path)
 
 
 def _expanded(text: str, path: Path, name: str) -> str:

@@ -85,7 +85,7 @@ EXAMPLES: Final[dict[str, tuple[Example, ...]]] = {
     "keys revoke": _of(("a2actl keys revoke worker-7", "shuts it out within a second")),
     "keys export": _of(("a2actl keys export worker-7 ./worker-7", "what its host needs, and nobody else's secrets")),
     "config check": _of(
-        ("a2actl config check", "what is in /etc/a2a-zmq, or in ./config"),
+        ("a2actl config check", "what is in /etc/a2a-zmq, ./config, or here"),
         ("a2actl config check worker.toml --json", "one file, for a program"),
         ("a2actl config check /etc/a2a-zmq", "before a reload or a restart"),
     ),

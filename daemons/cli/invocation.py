@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from daemons import host_files
+
 if TYPE_CHECKING:
     import typer
 
@@ -60,7 +62,7 @@ class Invocation:
 
     @property
     def settings(self) -> ClientSettings:
-        """Flags over environment over ``.env`` over the file over defaults.
+        """Flags over environment over ``.env`` over the file over the variables of the host's agents over defaults.
 
         Raises:
             ConfigError: one line that names the setting and its source.
@@ -69,9 +71,10 @@ class Invocation:
             from daemons.settings import ClientSettings
             from daemons.settings_sources import load
 
+            host = host_files.SYSTEM / host_files.FOR_ALL
             flags = {"coordinator_address": self.address, "key_dir": self.key_dir, "client_id": self.client_id}
             given = {name: value for name, value in flags.items() if value is not None}
-            found = load(ClientSettings, given, config=self.config)
+            found = load(ClientSettings, given, config=self.config, host=host)
             if "client_id" not in found.model_fields_set:
                 # The operator's tool acts as the operator where that identity is at hand.
                 found = found.model_copy(update={"client_id": self._own_identity(found)})

@@ -136,7 +136,9 @@ def status_of(error: Exception) -> tuple[int, str]:
     if isinstance(error, KeyRefused):
         return EX_CONFIG, f"{error}; `a2actl keys list` here and on the coordinator's host shows who knows whom"
     if isinstance(error, FleetUnavailable):
-        return EX_UNAVAILABLE, str(error)
+        from daemons.cli.host_settings import unknown
+
+        return EX_UNAVAILABLE, "; ".join(filter(None, (str(error), unknown())))
     if isinstance(error, TaskTimeout):
         return EX_TEMPFAIL, str(error)
     if isinstance(error, RequestRefused):

@@ -63,7 +63,7 @@ FILES: Final = (
 SUPERVISED: Final = (
     "It runs in the foreground, logs to standard error, and is started by a supervisor (supervisord, systemd). Flags "
     "win over environment variables, these over .env of the working directory, that over the TOML file of --config, "
-    "and that over defaults."
+    "that over /etc/a2a-zmq/environment, which units take variables from, and that over defaults."
 )
 SIGNALS: Final = (
     ("SIGTERM, SIGINT", "drain: finish what runs, hand back the rest, leave; the second one ends it at once"),

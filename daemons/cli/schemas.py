@@ -342,6 +342,7 @@ class ConfigCheckOutput(Output):
 
     ok: bool = Field(description="there is no error")
     programs: list[str] = Field(description="whose settings were looked at")
+    files: list[str] = Field(description="that were read")
     findings: list[SettingFinding] = Field(description="errors first")
 
 

@@ -262,11 +262,15 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 def test_exit_status_and_summary(capsys: pytest.CaptureFixture[str]) -> None:
     Path("worker.toml").write_text("worker_slots = 2\n")
-    assert said(capsys, "check", "worker.toml") == (0, "worker: no errors, no warnings\n", "")
+    assert said(capsys, "check", "worker.toml") == (
+        0,
+        f"read: {Path('worker.toml').absolute()}\nworker: no errors, no warnings\n",
+        "",
+    )
     Path("worker.toml").write_text("worker_slots = 0\nworker_slto = 1\n")
     status, out, err = said(capsys, "check", "worker.toml")
     assert (status, err) == (EX_CONFIG, "")
-    assert len(out.splitlines()) == 3
+    assert len(out.splitlines()) == 4
     assert out.splitlines()[-1] == "worker: 2 errors, no warnings"
 
 
@@ -296,16 +300,29 @@ def test_a_file_of_which_nobody_knows_whose_it_is(capsys: pytest.CaptureFixture[
 
 
 def test_the_environment_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said(capsys, "check")[0] == 0
+    status, out, _ = said(capsys, "check")
+    assert status == 0
+    assert "read: no file, only the environment\n" in out
     monkeypatch.setenv("A2A_LEASE_TTL_MS", "100")
     status, out, _ = said(capsys, "check")
     assert status == EX_CONFIG
     assert "A2A_LEASE_TTL_MS" in out
 
 
+def test_a_fleets_own_directory_is_looked_at_where_it_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("worker.toml").write_text("worker_slto = 1\n")
+    status, out, _ = said(capsys, "check")
+    assert status == EX_CONFIG
+    assert f"{Path('worker.toml').absolute()}:1: worker_slto: unknown setting" in out
+    assert f"read: {Path('worker.toml').absolute()}\n" in out
+    Path("config").mkdir()
+    Path("config/coordinator.toml").write_text("")
+    assert f"read: {Path('config/coordinator.toml').absolute()}\n" in said(capsys, "check")[1]
+
+
 def test_the_shipped_files_are_good(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
     status, out, _ = said(capsys, "check", str(repository / "config"))
-    assert (status, out.count("\n")) == (0, 1), out
+    assert (status, out.count("\n")) == (0, 2), out
 
 
 def test_what_there_is_to_set_is_printed(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
