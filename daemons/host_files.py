@@ -34,6 +34,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """True also for what cannot be looked for, in a directory that this user may not enter."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def unreadable(path: Path) -> str:
     """Why a file cannot be read, "" if it can or is not there."""
     try:

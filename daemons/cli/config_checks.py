@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import ConfigError
 from daemons.cli.config_targets import Target
+from daemons.host_files import exists
 from daemons.settings import DaemonSettings, OwnerSettings, RedisServerSettings, Settings, WorkerSettings
 from daemons.settings_check import ERROR, WARNING, Checked, Finding, check, similar
 from daemons.settings_forms import env_name
@@ -46,8 +47,12 @@ class Report(NamedTuple):
         }
 
 
-def look(targets: Sequence[Target]) -> Report:
-    """Check all of these programs, each by itself and together."""
+def look(targets: Sequence[Target], *, imports: bool = False) -> Report:
+    """Check all of these programs, each by itself and together.
+
+    Args:
+        imports: also import what workers are to run, in processes of its own.
+    """
     findings: list[Finding] = []
     files: list[str] = []
     good: list[tuple[Target, Checked]] = []
@@ -64,6 +69,10 @@ def look(targets: Sequence[Target]) -> Report:
             findings += [*missing_files(checked), *stopped_early(target, checked), *full_disk(checked)]
             good.append((target, checked))
     findings += collisions(good)
+    if imports:
+        from daemons.cli.import_checks import import_checks
+
+        findings += import_checks(good)
     unique = dict.fromkeys(findings)
     order = {ERROR: 0, WARNING: 1}
     ranked = sorted(unique, key=lambda each: (order[each.level], each.source, each.line or 0))
@@ -99,7 +108,7 @@ def missing_files(checked: Checked) -> Iterator[Finding]:
             )
     for name in ("cert_path", "key_path"):
         path = getattr(settings, name)
-        if path is not None and not path.exists():
+        if path is not None and not exists(path):
             yield checked.finding(ERROR, name, f"{path}: there is no such file")
     if isinstance(settings, WorkerSettings):
         yield from _of_worker(settings, checked)
@@ -107,7 +116,7 @@ def missing_files(checked: Checked) -> Iterator[Finding]:
 
 def _of_worker(settings: WorkerSettings, checked: Checked) -> Iterator[Finding]:
     for project in settings.worker_graphs:
-        if not Path(project).expanduser().exists():
+        if not exists(Path(project).expanduser()):
             yield checked.finding(ERROR, "worker_graphs", f"{project}: there is no such file")
     for name, provider in settings.llm_providers.items():
         try:
@@ -124,7 +133,7 @@ def full_disk(checked: Checked) -> Iterator[Finding]:
     if not isinstance(settings, OwnerSettings) or settings.spool == "off":
         return
     existing = settings.state_dir
-    while not existing.exists():
+    while not exists(existing):
         existing = existing.parent
     free_mb = shutil.disk_usage(existing).free // 1_000_000
     if free_mb < settings.spool_max_mb:

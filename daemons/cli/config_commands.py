@@ -37,7 +37,8 @@ def check(
         str | None, typer.Option(help="Which program a TOML file is for, if its name does not say; or only this one.")
     ] = None,
 ) -> None:
-    """Find every mistake in settings, before a daemon ends with one: unknown names, values, relations, files, ports.
+    """Find every mistake in settings, before a daemon ends with one: unknown names, values, relations, files, ports,
+    and handlers or graphs that cannot be imported.
 
     The environment and .env count as they would for a program started here, and in /etc/a2a-zmq also the files that
     units take variables from. Status 78 if something is wrong; what is only a warning leaves it at 0.
@@ -46,7 +47,7 @@ def check(
     from daemons.cli.config_targets import targets
 
     run = invocation(ctx)
-    report = config_checks.look(targets(file, role))
+    report = config_checks.look(targets(file, role), imports=True)
 
     def lines() -> None:
         for finding in report.findings:

@@ -44,6 +44,7 @@ class Registry:
         graphs: Iterable[str] = (),
         models: dict[str, Any] | None = None,
         forks: ForkServer | None = None,
+        started: Mapping[str, Any] | None = None,
     ) -> Registry:
         """The built-in types and what the sources offer; starts short-lived child processes, one for all handlers, and
         one for each project.
@@ -53,6 +54,7 @@ class Registry:
             graphs: ``langgraph.json`` files; each of their graphs is the task type ``graph:NAME``.
             models: arguments of :func:`a2a_zmq.llm.configure`: modules may make chat models as they are imported.
             forks: has imported LangGraph.
+            started: how child processes are started where that is not as this one was: arguments of ``subprocess.run``.
 
         Raises:
             ConfigError: a source cannot be used; the text names it. Two sources with one task type are refused too.
@@ -60,10 +62,10 @@ class Registry:
         registry = cls()
         wanted, projects = list(sources), list(graphs)
         if wanted:
-            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models))
+            registry._add("worker_handlers", _list("worker_handlers", "--list", wanted, models, started=started))
         listed: list[dict[str, Any]] = []
         for project in projects:  # each in a process of its own: two of them may have modules of the same name
-            listed += _list("worker_graphs", "--list-graphs", [project], models, forks)
+            listed += _list("worker_graphs", "--list-graphs", [project], models, forks, started=started)
         registry._add("worker_graphs", listed)
         return registry
 
@@ -92,7 +94,13 @@ class Registry:
 
 
 def _list(
-    setting: str, option: str, sources: list[str], models: dict[str, Any] | None, forks: ForkServer | None = None
+    setting: str,
+    option: str,
+    sources: list[str],
+    models: dict[str, Any] | None,
+    forks: ForkServer | None = None,
+    *,
+    started: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     given = orjson.dumps(models)
     names = ", ".join(sources)
@@ -106,11 +114,11 @@ def _list(
         forked = forks.run([option, *sources], given, LIST_TIMEOUT_S) if forks is not None else None
         done = forked or subprocess.run(  # noqa: S603 - our own module, names from the configuration
             [sys.executable, "-m", "daemons.worker.executors.child", option, *sources],
-            env=child_environment(),
             input=given,
             capture_output=True,
             timeout=LIST_TIMEOUT_S,
             check=False,
+            **{"env": child_environment(), **(started or {})},
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{setting}: importing {names} took more than {LIST_TIMEOUT_S:g} s") from None

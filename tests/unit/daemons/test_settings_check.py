@@ -320,6 +320,37 @@ def test_a_fleets_own_directory_is_looked_at_where_it_is_not_said(capsys: pytest
     assert f"read: {Path('config/coordinator.toml').absolute()}\n" in said(capsys, "check")[1]
 
 
+def test_handlers_that_cannot_be_imported_are_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "tasks_with_a_mistake.py").write_text("import json\nraise ValueError('no such model')\n")
+    Path("worker.toml").write_text('worker_slots = 2\nworker_handlers = ["tasks_with_a_mistake"]\n')
+    status, out, _ = said(capsys, "check", "worker.toml")
+    assert status == 0
+    assert "warning: " in out
+    assert "worker.toml:2: worker_handlers: cannot import handler module 'tasks_with_a_mistake'" in out
+    assert "PYTHONPATH" in out
+    monkeypatch.setenv("PYTHONPATH", str(modules))
+    status, out, _ = said(capsys, "check", "worker.toml")
+    assert status == EX_CONFIG
+    assert "worker.toml:2: worker_handlers: cannot import handler module 'tasks_with_a_mistake'" in out
+    assert "no such model" in out
+    assert not (modules / "__pycache__").exists()
+
+
+def test_graphs_that_cannot_be_imported_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    project = Path("langgraph.json").absolute()
+    project.write_text('{"dependencies": ["."], "graphs": {"report": "./report.py:graph"}}')
+    Path("report.py").write_text("graph = 1\n")
+    Path("worker.toml").write_text(f'worker_graphs = ["{project}"]\n')
+    status, out, _ = said(capsys, "check", "worker.toml")
+    assert status == EX_CONFIG
+    assert "worker.toml:1: worker_graphs: " in out
+    assert "report" in out
+
+
 def test_the_shipped_files_are_good(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
     status, out, _ = said(capsys, "check", str(repository / "config"))
     assert (status, out.count("\n")) == (0, 2), out
