@@ -20,6 +20,7 @@ from daemons.env_files import env_file_in, read_env_file
 from daemons.host_files import assignments, is_file, unreadable
 from daemons.settings import OwnerSettings, Settings
 from daemons.settings_forms import NO_RELATIONS, Complaint, env_name, is_secret
+from daemons.settings_lines import line_of
 from daemons.settings_redis import RedisConnection
 from daemons.settings_schema import schema, with_unit
 from daemons.settings_sources import KNOWN_VARIABLES, Sources
@@ -271,29 +272,3 @@ def similar(name: str, known: Any) -> str:
     """``did you mean …?``, or "" if nothing is like it."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else ""
-
-
-def line_of(text: str, path: tuple[str, ...]) -> int | None:
-    """The line of a TOML file where a key stands (in its table, whichever way that is written), or its table begins."""
-    table: tuple[str, ...] = ()
-    nearest: tuple[int, int] | None = None  # how many parts of the path fit, line
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        header = re.match(r"\[\[?([^\[\]]+)\]\]?\s*(#.*)?\Z", line)
-        if header:
-            table = _parts(header[1])
-            here = table
-        elif found := re.match(
-            r"""((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""", line
-        ):
-            here = (*table, *_parts(found[1]))
-        else:
-            continue
-        fits = len(here) if here == path[: len(here)] else len(path) if here[: len(path)] == path else 0
-        if fits and (nearest is None or fits > nearest[0]):
-            nearest = fits, number
-    return nearest[1] if nearest else None
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from daemons.env_files import env_file_in, read_env_file
 from daemons.host_files import host_variables
 from daemons.settings import MODELS, Settings
 from daemons.settings_forms import default_text, env_name, is_secret
+from daemons.settings_lines import placed
 
 EX_USAGE: Final = 2  # as argparse and a2actl have it
 EX_CONFIG: Final = 78  # sysexits.h: something in the configuration is wrong; supervisors need not try again
@@ -83,7 +85,7 @@ def load(
     try:
         return model.model_validate({name: value for name, (value, _) in sourced.items()})
     except ValidationError as error:
-        raise ConfigError(_explain(error, sourced)) from None
+        raise ConfigError(_explain(error, sourced, config)) from None
 
 
 @dataclass(frozen=True)
@@ -190,10 +192,12 @@ def _from_toml(model: type[Settings], path: Path) -> Sourced:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        found = re.search(r" \(at line (\d+), column \d+\)", str(error))
+        where = f"{path}:{found[1]}" if found else str(path)
+        raise ConfigError(f"{where}: not valid TOML: {str(error).replace(found[0], '') if found else error}") from None
     for name in values:
         if name not in model.model_fields:
-            raise ConfigError(f"{path}: unknown key {name!r}{_similar(name, model.model_fields)}")
+            raise ConfigError(f"{placed(path, name)}: unknown key {name!r}{_similar(name, model.model_fields)}")
     return {name: (value, f"{name} in {path}") for name, value in values.items()}
 
 
@@ -209,7 +213,7 @@ def _from_environment(model: type[Settings], environ: Mapping[str, str], where: 
     return found
 
 
-def _explain(error: ValidationError, sourced: Sourced) -> str:
+def _explain(error: ValidationError, sourced: Sourced, config: Path | None) -> str:
     """The first complaint as one line (the others usually follow from it); secrets are never shown."""
     first = error.errors(include_url=False, include_input=False)[0]
     message = first["msg"].removeprefix("Value error, ")
@@ -217,6 +221,8 @@ def _explain(error: ValidationError, sourced: Sourced) -> str:
         return message
     name = str(first["loc"][0])
     value, where = sourced.get(name, (None, name))
+    if config is not None and where == f"{name} in {config}":
+        where = f"{name} in {placed(config, *map(str, first['loc']))}"
     if name == "llm_providers":  # a table, in which a key may stand in the wrong place
         return f"{where}: {complaint(error).removeprefix('.llm_providers').lstrip('.: ')}"
     told = name in ("redis_password", "token_secret") or repr(value) in message

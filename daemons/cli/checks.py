@@ -118,6 +118,12 @@ def _workers(fleet: dict[str, Any]) -> Check:
     distributors = [one for one in fleet.get("distributors") or () if one.get("up")]
     workers = [worker for one in distributors for worker in one.get("workers") or () if worker.get("up")]
     text = f"connected: distributors {len(distributors)}, workers {len(workers)}"
+    names = {str(worker.get("id")) for worker in workers}
+    seen = [str(worker.get("id")) for one in distributors for worker in one.get("workers") or ()]
+    away = sorted(set(seen) - names)
+    if workers and away:
+        fix = "if they are not meant to be away: the last line of each one's log says why it is"
+        return Check("workers", True, f"{text}; were here a while ago: {', '.join(away[:10])}", fix)
     if workers:
         return Check("workers", True, text)
     return Check("workers", False, text, "start a2a-distributor and a2a-worker; their logs say what keeps them")

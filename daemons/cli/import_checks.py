@@ -1,4 +1,4 @@
-"""Whether a worker can import what it is to run: ``a2actl config check`` tries it, in processes like the worker's own."""
+"""Whether a worker can import what it is to run: ``a2actl config check`` tries it, in processes like its own."""
 
 from __future__ import annotations
 

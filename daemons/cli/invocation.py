@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -84,8 +85,6 @@ class Invocation:
     def _own_identity(self, settings: ClientSettings) -> str:
         if settings.token_secret is not None:
             return OPERATOR
-        import os
-
         directory = settings.keys
         can_make = os.access(directory / "issuer.key", os.R_OK | os.W_OK)
         return OPERATOR if can_make or os.access(directory / f"{OPERATOR}.key", os.R_OK) else CLIENT
@@ -118,12 +117,18 @@ class Invocation:
         from a2a_zmq.client.sync import FleetClient
 
         settings = self.settings
+        own_key = settings.keys / f"{settings.client_id}.key"
+        new = not host_files.is_file(own_key)
+        opener = LinkOpener(settings.a2a_config(), settings.coordinator_id)
+        if new and "client_id" in settings.model_fields_set and host_files.is_file(own_key):
+            text = f"{settings.client_id} is new here: keys of a client were made for it in {settings.keys}"
+            print(f"a2actl: {text}", file=sys.stderr)
         return FleetClient(
             list(settings.coordinator_address),
             client_id=settings.client_id,
             request_timeout_s=timeout_s,
             unavailable_after_s=timeout_s,
-            opener=LinkOpener(settings.a2a_config(), settings.coordinator_id),
+            opener=opener,
             otlp_endpoint=settings.otlp_endpoint,
             trace_sample_ratio=settings.trace_sample_ratio,
         )

@@ -30,21 +30,47 @@ DEFAULT_AGENTS = {
 }
 
 
-def _names(incomplete: str) -> list[str]:
-    """For a shell's TAB: those that have keys here."""
+def _offered(incomplete: str, *, revoked: bool) -> list[str]:
+    """For a shell's TAB: those that have keys here, or that had some."""
     try:
-        return [one.name for one in _directory(Invocation()).list() if one.name.startswith(incomplete)]
+        found = _directory(Invocation()).list()
     except Exception:  # no keys, no rights: nothing to offer
         return []
+    return [one.name for one in found if one.revoked is revoked and one.name.startswith(incomplete)]
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Agent id.", autocompletion=_names)]
+def _with_keys(incomplete: str) -> list[str]:
+    return _offered(incomplete, revoked=False)
+
+
+def _revoked(incomplete: str) -> list[str]:
+    return _offered(incomplete, revoked=True)
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Agent id.", autocompletion=_with_keys)]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="Agent id.", autocompletion=_revoked)]
 
 
 def _directory(run: Invocation) -> KeyDirectory:
     from a2a_zmq.security.keyring import KeyDirectory
 
     return KeyDirectory(run.settings.keys)
+
+
+def _known(directory: KeyDirectory, name: str) -> KeyDirectory:
+    """
+    Raises:
+        typer.BadParameter: nobody of this name has keys there.
+    """
+    from daemons.settings_check import similar
+
+    found = {one.name: one for one in directory.list()}
+    if name not in found:
+        close = similar(name, found)
+        raise typer.BadParameter(f"no agent {name} in {directory.peers_json}" + (f" ({close})" if close else ""))
+    if found[name].revoked:
+        raise typer.BadParameter(f"{name} is revoked; `a2actl keys add {name}` admits it again")
+    return directory
 
 
 def _role_of(name: str) -> str:
@@ -86,7 +112,7 @@ def _checked_roles(wanted: dict[str, str]) -> None:
 @command(app, "keys add")
 def add(
     ctx: typer.Context,
-    name: Name,
+    name: NewName,
     role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Its role, if the name does not say it.")] = None,
 ) -> None:
     """Admit an agent, or one that was revoked."""
@@ -101,7 +127,7 @@ def add(
 def rotate(ctx: typer.Context, name: Name) -> None:
     """Make a new key for an agent; its last one stays valid until the next rotation."""
     run = invocation(ctx)
-    key_id = _directory(run).rotate(name)
+    key_id = _known(_directory(run), name).rotate(name)
     run.show({"agent": name, "key_id": key_id}, lambda: print(f"{name}: key {key_id} is the newest"))
 
 
@@ -119,7 +145,7 @@ def revoke(
             f"{name} is who a2actl acts as: it would reach the fleet no more, until `a2actl keys add {name}`; "
             f"`a2actl keys revoke {name} --force` does it nevertheless"
         )
-    _directory(run).revoke(name)
+    _known(_directory(run), name).revoke(name)
     run.show({"revoked": name}, lambda: print(f"{name}: revoked"))
 
 
@@ -131,7 +157,7 @@ def export(
 ) -> None:
     """Write the key directory for a host that runs only this agent: nobody else's secrets are in it."""
     run = invocation(ctx)
-    _directory(run).export(name, target)
+    _known(_directory(run), name).export(name, target)
     run.show({"agent": name, "directory": str(target)}, lambda: print(f"{target}: keys of {name}"))
 
 

@@ -14,7 +14,7 @@ import typer
 from a2a_zmq.client.base import TaskSpec
 from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.client.sync import FleetClient
-from a2a_zmq.errors import ConfigError, FleetError, FleetUnavailable, TaskTimeout, TaskWaiting
+from a2a_zmq.errors import FleetError, FleetUnavailable, TaskTimeout, TaskWaiting
 from a2a_zmq.tasks import COMPLETED, WAITING
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
@@ -64,7 +64,7 @@ def read_tasks(path: Path, task_type: str | None, options: dict[str, Any]) -> It
     try:
         stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
+        raise typer.BadParameter(f"--file {name}: cannot be read: {error.strerror}") from None
     with stream:
         for number, line in enumerate(stream, 1):
             if line.strip():

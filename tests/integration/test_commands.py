@@ -168,6 +168,7 @@ def test_unknown_tasks_are_status_1(fleet: LocalFleet) -> None:
         done = a2actl(fleet, command, "never-heard-of", "--timeout", "5")
         assert done.returncode == 1, (command, done.stderr)
         assert "never-heard-of" in one_line(done, "a2actl"), command
+        assert done.stdout == "", command
     done = a2actl(fleet, "drain", "worker-77")
     assert done.returncode == 1
     assert "worker-77" in one_line(done, "a2actl")
@@ -235,9 +236,9 @@ def test_a_wrong_line_of_a_file_is_named(fleet: LocalFleet, tmp_path: Path, line
     assert f"{file}, line 2" in text
 
 
-def test_a_file_that_is_not_there_is_status_78(fleet: LocalFleet) -> None:
+def test_a_file_that_is_not_there_is_a_mistake_in_the_command(fleet: LocalFleet) -> None:
     done = a2actl(fleet, "submit", "--file", "/nowhere/tasks.jsonl")
-    assert done.returncode == 78
+    assert done.returncode == 2
     assert "/nowhere/tasks.jsonl" in one_line(done, "a2actl")
 
 

@@ -96,7 +96,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
         (["submit", "noop", "--label", "gpu"], 2, "NAME=VALUE"),
         (["submit", "noop", "--count", "2", "--task-id", "a"], 2, "--count"),
         (["submit", "noop", "--file", "-", "--payload", "{}"], 2, "--file"),
-        (["submit", "noop", "--file", "missing.jsonl", "--address", "tcp://127.0.0.1:1"], 78, "missing.jsonl"),
+        (["submit", "noop", "--file", "missing.jsonl", "--address", "tcp://127.0.0.1:1"], 2, "missing.jsonl"),
         (["tasks", "--status", "lost"], 2, "no status"),
         (["tasks", "--older", "soon"], 2, "no time span"),
         (["tasks", "--dead", "--status", "all"], 2, "--dead"),
@@ -215,9 +215,37 @@ def test_the_life_of_keys(capsys: pytest.CaptureFixture[str], in_an_empty_direct
         "secret_here": True,
         "revoked": False,
     }
-    assert main(["keys", "rotate", "worker-9"]) == 78
     assert main(["keys", "list"]) == 0
     assert "gpu-box" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [["rotate"], ["revoke"], ["export", "elsewhere"]])
+def test_a_name_that_has_no_keys_is_a_mistake_in_the_command(
+    capsys: pytest.CaptureFixture[str], line: list[str]
+) -> None:
+    assert main(["keys", "init"]) == 0
+    assert main(["keys", "revoke", "worker-2"]) == 0
+    capsys.readouterr()
+    assert main(["keys", line[0], "worker1", *line[1:]]) == 2
+    said = capsys.readouterr().err
+    assert "no agent worker1 in " in said
+    assert "did you mean worker-1?" in said
+    assert main(["keys", line[0], "worker-2", *line[1:]]) == 2
+    assert "worker-2 is revoked; `a2actl keys add worker-2` admits it again" in capsys.readouterr().err
+
+
+def test_a_new_name_is_said_when_keys_are_made_for_it(
+    capsys: pytest.CaptureFixture[str], free_port: Callable[[], int]
+) -> None:
+    assert main(["keys", "init"]) == 0
+    capsys.readouterr()
+    line = ["status", "--address", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.2", "--client-id", "oprator"]
+    assert main([*line, "--json"]) == 69
+    said = capsys.readouterr()
+    assert said.err.count("oprator is new here: keys of a client were made for it in ") == 1
+    assert said.out == ""
+    assert main(line) == 69
+    assert "is new here" not in capsys.readouterr().err
 
 
 def test_revoking_who_a2actl_acts_as_needs_force_and_the_way_back_is_told(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from a2a_zmq.errors import ConfigError
 from a2a_zmq.interfaces import Section, SectionWrite
 from daemons.cli import checks, demo
 from daemons.cli.explaining import explanation
@@ -59,8 +59,8 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
         tasks_of(tmp_path, f'{{"task_type": "noop"}}\n{line}\n', task_type=None)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.jsonl"):
+def test_a_missing_file_of_tasks_is_a_mistake_in_the_command(tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match=r"--file .*none\.jsonl: cannot be read: No such file"):
         list(read_tasks(tmp_path / "none.jsonl", "noop", {}))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +67,26 @@ def test_versions_that_differ_are_named() -> None:
     assert not mixed.ok
     assert "0.0.1: w1" in mixed.text
     assert "0.0.2" not in mixed.text
+
+
+def test_workers_that_are_away_are_named() -> None:
+    here = {"id": "w1", "up": True}
+    assert not checks._workers(fleet(workers=[here])).fix
+    check = checks._workers(fleet(workers=[here, {"id": "w2", "up": False}, {"id": "w1", "up": False}]))
+    assert check.ok
+    assert check.text.endswith("workers 1; were here a while ago: w2")
+    assert "log" in check.fix
+    assert not checks._workers(fleet(workers=[{"id": "w2", "up": False}])).ok
+
+
+def test_how_a_coordinator_is_started_is_said_as_the_host_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(checks, "SYSTEM", tmp_path / "none")
+    assert "`supervisord -c config/supervisord.conf`" in checks._port(address).fix
+    monkeypatch.setattr(checks, "SYSTEM", tmp_path)
+    assert "`systemctl start a2a.target`" in checks._port(address).fix
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,9 @@ def test_names_of_keys_are_completed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["keys", "init", "--key-dir", str(tmp_path / "keys")]) == 0
     assert completed("a2actl keys rotate w", A2A_KEY_DIR=str(tmp_path / "keys")) == ["worker-1", "worker-2"]
     assert completed("a2actl keys rotate w", A2A_KEY_DIR=str(tmp_path / "none")) == []
+    assert main(["keys", "revoke", "worker-2", "--key-dir", str(tmp_path / "keys")]) == 0
+    assert completed("a2actl keys rotate w", A2A_KEY_DIR=str(tmp_path / "keys")) == ["worker-1"]
+    assert completed("a2actl keys add w", A2A_KEY_DIR=str(tmp_path / "keys")) == ["worker-2"]
 
 
 def test_bash_completes(tmp_path: Path) -> None:

@@ -164,9 +164,9 @@ def test_a_wrong_value_gets_one_line_that_names_setting_and_source(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("redis_prot = 1\n", ["some.toml", "unknown key 'redis_prot'", "redis_port?"]),
-        ("redis_port = \n", ["some.toml", "not valid TOML"]),
-        ('redis_port = "x"\n', ["redis_port in", "some.toml", "'x'"]),
+        ("\nredis_prot = 1\n", ["some.toml:2: ", "unknown key 'redis_prot'", "redis_port?"]),
+        ("#\nredis_port = \n", ["some.toml:2: not valid TOML: Invalid value"]),
+        ('#\n\nredis_port = "x"\n', ["redis_port in", "some.toml:3: ", "'x'"]),
         ("[redis]\nport = 1\n", ["unknown key 'redis'"]),
         ('coordinator_address = "tcp://h:1"\n', ["unknown key 'coordinator_address'"]),
     ],

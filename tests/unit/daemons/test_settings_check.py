@@ -14,7 +14,8 @@ from daemons.cli.config_checks import look
 from daemons.cli.config_targets import targets, unit_stop_s
 from daemons.cli.main import main
 from daemons.settings import CoordinatorSettings, WorkerSettings
-from daemons.settings_check import ERROR, Finding, check, line_of
+from daemons.settings_check import ERROR, Finding, check
+from daemons.settings_lines import line_of
 from daemons.settings_sources import Sources
 
 Check = Callable[..., list[Finding]]
