@@ -62,7 +62,7 @@ def look(targets: Sequence[Target], *, imports: bool = False) -> Report:
             problem = f"{target.name} has an unknown flag"
             findings.append(Finding(ERROR, "command line", None, flag, problem, suggestion=similar(flag, known)))
         checked = check(target.sources, target.environ, target.host_files)
-        files += [*([str(target.read_from)] if target.read_from else []), *checked.files]
+        files += [*([str(target.read_from.absolute())] if target.read_from else []), *checked.files]
         findings += checked.findings
         findings += open_files(checked)
         if checked.settings is not None:
