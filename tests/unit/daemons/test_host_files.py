@@ -8,7 +8,7 @@ import pytest
 
 from a2a_zmq.errors import ConfigError
 from daemons import host_files
-from daemons.cli import config_targets, host_settings
+from daemons.cli import config_targets, host_settings, import_checks
 from daemons.cli.config_checks import Report, look
 from daemons.cli.config_targets import targets
 from daemons.cli.invocation import CommandFailed, Invocation
@@ -132,6 +132,21 @@ def test_a_host_directory_that_may_not_be_entered_is_one_line(etc: Path, monkeyp
     (check,) = host_settings.host_settings()
     assert check.ok
     assert check.fix == "run this as root"
+
+
+def test_handlers_are_looked_for_where_units_look(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_checks, "SYSTEM_USER", "no-such-user")
+    agents = etc.parent / "agents"
+    agents.mkdir()
+    (etc / "worker.toml").write_text('worker_handlers = ["tasks_of_this_host"]\n')
+    (etc / "environment").write_text(f'PYTHONPATH="{agents}"\n')
+    (finding,) = look(targets(None, "worker"), imports=True).findings
+    assert (finding.level, finding.line, finding.setting) == ("error", 1, "worker_handlers")
+    assert "No module named 'tasks_of_this_host'" in finding.problem
+    (agents / "tasks_of_this_host.py").write_text(
+        "from a2a_zmq.handlers import task\n\n@task('local')\ndef local(payload):\n    return {}\n"
+    )
+    assert look(targets(None, "worker"), imports=True).findings == []
 
 
 def test_the_doctor_says_what_is_wrong_with_the_hosts_settings(etc: Path) -> None:
