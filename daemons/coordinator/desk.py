@@ -83,7 +83,7 @@ class Desk:
         self.epoch = ""
         self.store_available = True
         self.spooling = False
-        self.store_reason = ""
+        self.store_reason = self.spool_off = ""
         self.draining: DrainRequested | None = None
         self.drain_until = math.inf
         self.place_held = False

@@ -217,6 +217,7 @@ class Supervision:
                 "available": desk.store_available and not desk.spooling,
                 "spooling": desk.spooling and desk.store_available,
                 "reason": desk.store_reason,
+                "spool_off": desk.spool_off,
                 "unpersisted": desk.staging.unpersisted,
                 "batches": desk.staging.applied,
             },

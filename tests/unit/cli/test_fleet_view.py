@@ -57,6 +57,12 @@ def test_status_says_it_in_words_too() -> None:
     assert "1,204,311 completed" in plain
 
 
+def test_status_says_why_no_tasks_are_taken_while_redis_is_away() -> None:
+    store = {"available": False, "spooling": False, "reason": "connection", "spool_off": "c2 may take over"}
+    text = "\n".join(texts(status_lines({**FLEETS["plain"], "store": store}, 120)))
+    assert "no new tasks are taken while Redis is away: c2 may take over" in text
+
+
 def test_scrolling_shows_every_agent() -> None:
     found = picture(None, Sample(FLEETS["many"], 1.0))
     view, seen = View(), set()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq.protocol.message import MessageType
+from daemons.runtime.contract import StoreChanged
 from tests.unit.coordinator.fakes import task
 from tests.unit.coordinator.harness import World
 
@@ -284,6 +285,16 @@ def test_without_a_store_submissions_are_refused_and_earlier_ones_kept(fleet: Wo
     fleet.store_comes()
     assert fleet.answer_to("alice~1", early) is not None
     assert fleet.submit("alice~1", "t2")["accepted"] == 1
+
+
+def test_without_a_store_and_a_spool_the_refusal_and_the_status_name_both_reasons(fleet: World) -> None:
+    fleet.event(StoreChanged(True, "", spool_off="c2 may take over"))
+    assert fleet.ask("alice~1", "fleet_status")["store"]["spool_off"] == "c2 may take over"
+    fleet.event(StoreChanged(False, "connection", spool_off="c2 may take over"))
+    refused = fleet.submit("alice~1", "t2")
+    assert refused["message"] == (
+        "the store is not available (connection), and nothing is taken into the spool: c2 may take over"
+    )
 
 
 def test_a_standby_refuses_naming_why(make_world: Callable[..., World]) -> None:
