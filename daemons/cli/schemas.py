@@ -283,7 +283,7 @@ class CancelOutput(Output):
     """``a2actl cancel``: ids by outcome."""
 
     cancelled: list[str] = Field([], description="have ended")
-    requested: list[str] = Field([], description="are being stopped")
+    requested: list[str] = Field([], description="are being cancelled, by whoever has them")
     terminal: list[str] = Field([], description="had ended before")
     unknown: list[str] = Field([], description="are not known")
 

@@ -260,7 +260,7 @@ def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
     """Cancel tasks; running ones are stopped. Fails if an id is unknown."""
     run = invocation(ctx)
     outcome = run.ask(lambda client: client.cancel(*task_ids))
-    words = {"cancelled": "cancelled", "requested": "being stopped", "terminal": "had ended", "unknown": "unknown"}
+    words = {"cancelled": "cancelled", "requested": "being cancelled", "terminal": "had ended", "unknown": "unknown"}
     _show_outcome(run, outcome, words)
     if outcome.get("unknown"):
         raise CommandFailed(f"unknown: {', '.join(map(str, outcome['unknown']))}")

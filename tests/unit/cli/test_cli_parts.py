@@ -74,12 +74,37 @@ def explained(record: dict[str, Any], **found: Any) -> str:
     [
         ({"status": "completed", "metadata": {"worker": "w-1", "execution_s": 0.25}}, {}, "completed on w-1"),
         ({"status": "failed", "error": "boom", "metadata": {"error_kind": "raised"}}, {}, r"\(raised\): boom"),
-        ({"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}}, {}, "with worker w-1, attempt 2"),
+        (
+            {"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}},
+            {},
+            "with worker w-1, attempt 2 \\(try 1\\)",
+        ),
         (
             {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "sure?"}]}},
             {},
-            r"It asks: sure\?\. a2actl resume t --value JSON",
+            r"It asks: sure\? a2actl resume t --value JSON",
         ),
+        (
+            {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "A name"}]}},
+            {},
+            r"It asks: A name\. a2actl resume t",
+        ),
+        (
+            {"status": "abandoned", "metadata": {"error_kind": "cancelled"}},
+            {},
+            "It was cancelled while no worker had it",
+        ),
+        (
+            {"status": "abandoned", "metadata": {"error_kind": "cancelled", "worker": "w-1", "attempt": 1}},
+            {},
+            r"It was cancelled on w-1, attempt 1\.",
+        ),
+        (
+            {"status": "failed", "error": "no.", "metadata": {"error_kind": "unknown_task_type"}},
+            {},
+            r"It failed \(unknown_task_type\): no\. `a2actl retry t`",
+        ),
+        ({"retry_count": 3, "metadata": {"attempt": 9}}, {"state": "inbox"}, r"inbox, attempt 9 \(try 4\)\."),
         ({}, {"state": "inbox", "why": ["nobody handles it"]}, r"inbox:\n  - nobody handles it"),
         ({}, {"distributor": {"id": "d-1", "phase": "queued", "attempt": 1}}, r"at d-1 \(queued\), attempt 1"),
         ({}, {"distributor": {"id": "d-1", "up": False, "fence": 3}}, "distributor d-1: fence 3, not connected"),
