@@ -56,7 +56,10 @@ def submit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help='Tasks, one JSON object a line ("-": standard input): payload, and any option of submit.',
+            help=(
+                'Tasks, one JSON object a line ("-": standard input) with payload and, if wanted, task_type, priority, '
+                "timeout_s, max_attempts, idempotency_key, task_id, distributor, labels (an object)."
+            ),
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,

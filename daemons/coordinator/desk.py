@@ -275,6 +275,10 @@ class Desk:
             self.known_types |= new
             self.stage_types()
 
+    def offered_types(self) -> set[str]:
+        """What workers have now."""
+        return set().union(*(home.task_types for home in self.ledger.distributors.values() if home.up))
+
     def stage_types(self) -> None:
         if self.leading and self.known_types:
             names = sorted(self.known_types)

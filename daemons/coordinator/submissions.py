@@ -83,6 +83,7 @@ class Submissions:
             desk.config,
             desk.ledger.needs,
             desk.known_types,
+            desk.offered_types,
             owner=owner,
             subscriber=subscriber,
             now=now,

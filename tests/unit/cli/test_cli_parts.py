@@ -20,8 +20,9 @@ from daemons.cli.explaining import explanation
 from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
 from daemons.cli.fleet_view import status_lines
 from daemons.cli.invocation import CommandFailed
+from daemons.cli.manual import markdown
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
-from daemons.cli.submitting import read_tasks
+from daemons.cli.submitting import LINE_MEMBERS, read_tasks
 from daemons.runtime.spool import Kept, SqliteSpool
 from daemons.worker.builtin.python_source_stats import python_source_stats
 from tests.unit.cli.screens import texts
@@ -62,6 +63,11 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.jsonl"):
         list(read_tasks(tmp_path / "none.jsonl", "noop", {}))
+
+
+def test_the_help_of_file_names_every_member_of_a_line() -> None:
+    [line] = [line for line in markdown().splitlines() if line.startswith("| `--file FILE`")]
+    assert [name for name in LINE_MEMBERS if name not in line] == []
 
 
 def explained(record: dict[str, Any], **found: Any) -> str:

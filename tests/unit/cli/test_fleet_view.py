@@ -9,6 +9,7 @@ import pytest
 from daemons.cli.fleet_commands import Order
 from daemons.cli.fleet_view import SORTS, View, status_lines, top_lines
 from daemons.cli.rates import Sample, picture
+from daemons.cli.readiness import missing
 from tests.unit.cli.screens import LONG, assert_fits, fleet, site, texts, worker
 
 FLEETS: dict[str, dict[str, Any]] = {
@@ -107,3 +108,21 @@ def test_trouble_is_said_above_the_table() -> None:
     assert "paused (p goes on)" in lines
     assert "no news for 5 s: nothing answers" in lines
     assert len(lines) <= 24
+
+
+@pytest.mark.parametrize(
+    ("status", "lacks"),
+    [
+        (fleet(site("d-1", worker("w-1"), worker("w-2", up=False)), site("d-2", worker("w-3"))), ""),
+        ({"coordinator": {"id": "c-1", "leading": False}}, "c-1 does not lead (yet)"),
+        (fleet(), "no distributor has joined yet"),
+        (fleet(site("d-1", worker("w-1")), site("d-2", worker("w-3"), up=False)), "not connected: d-2"),
+        (fleet(site("d-1", worker("w-1")), site("d-2"), site("d-3", worker("w-4", up=False))), "a worker: d-2, d-3"),
+    ],
+)
+def test_a_fleet_is_ready_when_each_distributor_has_a_worker_and_what_is_missing_is_named(
+    status: dict[str, Any], lacks: str
+) -> None:
+    found = missing(status)
+    assert found.endswith(lacks)
+    assert bool(found) is bool(lacks)

@@ -124,7 +124,7 @@ def test_an_unknown_type_is_rejected_naming_the_known_ones(fleet: World) -> None
         {
             "task_id": "t1",
             "code": "UNKNOWN_TASK_TYPE",
-            "message": "no worker of this fleet handles 'nope'; known types: noop",
+            "message": "no worker of this fleet handles 'nope'; workers have now: noop",
         }
     ]
     assert "t1" not in fleet.core.desk.ledger.live
@@ -144,7 +144,9 @@ def test_a_known_type_whose_workers_are_away_is_held_also_after_a_restart(make_w
     second.own()
     second.client("alice~1")
     assert second.submit("alice~1", "t1", task_type="compute")["accepted"] == 1
-    assert second.submit("alice~1", "t2", task_type="nope")["rejected"][0]["code"] == "UNKNOWN_TASK_TYPE"
+    [refused] = second.submit("alice~1", "t2", task_type="nope")["rejected"]
+    assert refused["code"] == "UNKNOWN_TASK_TYPE"
+    assert refused["message"].endswith("workers have now: nothing; without a worker now: compute, noop")
 
 
 def test_the_single_form_of_the_specification_is_a_submission_of_one(fleet: World) -> None:
