@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import pytest
 
+from daemons.cli import readiness
 from daemons.cli.fleet_commands import Order
 from daemons.cli.fleet_view import SORTS, View, status_lines, top_lines
+from daemons.cli.invocation import EX_TEMPFAIL, CommandFailed
 from daemons.cli.rates import Sample, picture
-from daemons.cli.readiness import missing
 from tests.unit.cli.screens import LONG, assert_fits, fleet, site, texts, worker
 
 FLEETS: dict[str, dict[str, Any]] = {
@@ -123,6 +125,30 @@ def test_trouble_is_said_above_the_table() -> None:
 def test_a_fleet_is_ready_when_each_distributor_has_a_worker_and_what_is_missing_is_named(
     status: dict[str, Any], lacks: str
 ) -> None:
-    found = missing(status)
+    found = readiness.missing(status)
     assert found.endswith(lacks)
     assert bool(found) is bool(lacks)
+
+
+class Answers:
+    """An invocation, and a client that answers one after the other; the last one again and again."""
+
+    json = True
+
+    def __init__(self, timeout_s: float, *answers: dict[str, Any]) -> None:
+        self.timeout_s, self.answers = timeout_s, list(answers)
+
+    def client(self) -> Any:
+        return nullcontext(self)
+
+    def status(self) -> dict[str, Any]:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def test_waiting_for_the_fleet_ends_with_it_or_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "POLL_S", 0.001)
+    whole = fleet(site("d-1", worker("w-1")))
+    assert readiness.wait_ready(cast("Any", Answers(30.0, fleet(), fleet(site("d-1")), whole))) is whole
+    with pytest.raises(CommandFailed, match=r"not ready after 0\.01 s: without a worker: d-1") as raised:
+        readiness.wait_ready(cast("Any", Answers(0.01, fleet(site("d-1")))))
+    assert raised.value.status == EX_TEMPFAIL
