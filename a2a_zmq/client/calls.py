@@ -7,7 +7,7 @@ import math
 from collections import deque
 from typing import Any
 
-from a2a_zmq.client.entries import Call, Outbound
+from a2a_zmq.client.entries import Call, Outbound, refused_too_long
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused
 
@@ -69,7 +69,7 @@ class CallTable:
         if again_at is None:
             self._end(call, RequestRefused(code, text))
         else:
-            call.trouble = code
+            call.trouble = RequestRefused(code, text)
             self._delays += 1
             heapq.heappush(self._delayed, (again_at, self._delays, call))
         return True
@@ -99,9 +99,8 @@ class CallTable:
                 earliest = min(earliest, call.deadline)
             elif reach_error is not None:
                 self._end(call, reach_error)
-            elif call.trouble:
-                text = f"{call.action!r} was refused until the caller's deadline passed"
-                self._end(call, RequestRefused(call.trouble, text))
+            elif call.trouble is not None:
+                self._end(call, refused_too_long(repr(call.action), call.trouble))
             else:
                 text = f"coordinator {peer!r} did not answer {call.action!r} before the deadline"
                 self._end(call, FleetUnavailable(text))

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from a2a_zmq.client.calls import CallTable
-from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Call, Entry, Outbound
+from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Call, Entry, Outbound, refused_too_long
 from a2a_zmq.client.limits import (
     BODY_OVERHEAD_BYTES,
     DEADLINE_SCAN_S,
@@ -244,13 +244,13 @@ class ClientCore:
             entry = by_id.get(refusal.get("task_id"))
             if entry is None or entry.phase != SENT:
                 continue
-            code = str(refusal.get("code", "INVALID_TASK"))
-            if code in TRANSIENT:
-                entry.trouble = code
+            refused = RequestRefused(str(refusal.get("code", "INVALID_TASK")), str(refusal.get("message", "")))
+            if refused.code in TRANSIENT:
+                entry.trouble = refused
                 patient.append(entry)
                 wait = max(wait, seconds(refusal.get("retry_after_s"), DEFAULT_RETRY_AFTER_S))
             else:
-                self.tasks.finish(entry, RequestRefused(code, str(refusal.get("message", ""))))
+                self.tasks.finish(entry, refused)
         if patient:
             self._submits.delay(patient, self._later(wait, now))
 
@@ -271,19 +271,19 @@ class ClientCore:
         payload = message.payload
         code = str(payload.get("code", "UNKNOWN_ACTION"))
         text = str(payload.get("message", ""))
+        refused = RequestRefused(code, text)
         wait = seconds(payload.get("retry_after_s"), DEFAULT_RETRY_AFTER_S)
         batch = self._submits.answered(request_id)
         if batch is not None:
             self._refused_by(code, text)
             waiting = [entry for entry in batch if entry.phase == SENT]
             if code in TRANSIENT:
-                self._put_off(waiting, code, self._later(wait, now), hold=True)
+                self._put_off(waiting, refused, self._later(wait, now), hold=True)
             else:
                 for one in waiting:
-                    self.tasks.finish(one, RequestRefused(code, text))
+                    self.tasks.finish(one, refused)
             return
         again_at = self._later(wait, now) if code in TRANSIENT else None
-        refused = RequestRefused(code, text)
         if self.calls.refuse(request_id, code, text, again_at) or self.streams.refused(request_id, refused, again_at):
             self._refused_by(code, text)
         elif request_id in self._watches:
@@ -291,7 +291,7 @@ class ClientCore:
             for task_id in self._watches.refused(request_id, code, again_at):
                 entry = self.tasks.get(task_id)
                 if entry is not None:
-                    self.tasks.finish(entry, RequestRefused(code, text))
+                    self.tasks.finish(entry, refused)
 
     def _refused_by(self, code: str, text: str) -> None:
         """A request of this session was refused. (What was asked in an earlier one may have led since.)"""
@@ -302,10 +302,10 @@ class ClientCore:
         self.wants_other = True
         self.trouble = why
 
-    def _put_off(self, batch: list[Entry], code: str, again_at: float, *, hold: bool) -> None:
+    def _put_off(self, batch: list[Entry], why: RequestRefused, again_at: float, *, hold: bool) -> None:
         """Nothing of a submission was taken; it is sent again later."""
         for entry in batch:
-            entry.trouble = code
+            entry.trouble = why
         self._submits.delay(batch, again_at, hold=hold)
 
     def _later(self, wait: float, now: Now) -> float:
@@ -337,7 +337,7 @@ class ClientCore:
         batch = self._submits.answered(request_id)
         if batch is not None:
             waiting = [entry for entry in batch if entry.phase == SENT]
-            self._put_off(waiting, "BUSY", again_at, hold=False)
+            self._put_off(waiting, RequestRefused("BUSY", "the outbox is full"), again_at, hold=False)
             return
         if not self.calls.refuse(request_id, "BUSY", "", again_at) and not self.streams.unsent(request_id, again_at):
             self._watches.refused(request_id, "BUSY", again_at)
@@ -388,11 +388,11 @@ class ClientCore:
             earliest = min(earliest, self.tasks.expire(entry, now, self._too_late))
         self._next_scan = max(earliest, now.mono + DEADLINE_SCAN_S)
 
-    def _too_late(self, trouble: str) -> FleetError:
+    def _too_late(self, trouble: RequestRefused | None) -> FleetError:
         if not self._within_reach:
             return self._out_of_reach()
-        if trouble:
-            return RequestRefused(trouble, "the task was refused until the caller's deadline passed")
+        if trouble is not None:
+            return refused_too_long("the task", trouble)
         return FleetUnavailable(f"coordinator {self.peer!r} did not answer before the deadline")
 
     def _out_of_reach(self) -> FleetUnavailable:

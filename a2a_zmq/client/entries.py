@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
-from a2a_zmq.errors import FleetError
+from a2a_zmq.errors import FleetError, RequestRefused
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import Record
 from a2a_zmq.tracing.context import TraceContext
@@ -63,7 +63,7 @@ class Entry:
         outcome: result record, or the error to raise; None until known.
         submitted: the span of its submission; None where nothing is traced.
         index: the sink's own number for it.
-        trouble: code of the last refusal that asked for patience.
+        trouble: the last refusal that asked for patience; None if there was none.
         twins: entries with the same task id that other callers wait for.
     """
 
@@ -90,7 +90,7 @@ class Entry:
         self.index = index
         self.phase = QUEUED
         self.outcome: Record | FleetError | None = None
-        self.trouble = ""
+        self.trouble: RequestRefused | None = None
         self.submitted: Submitted | None = None
         self.asked: Asked | None = None
         self.twins: list[Entry] | None = None
@@ -100,6 +100,7 @@ class Call:
     """One request that is not a submission.
 
     Attributes:
+        trouble: as an entry's.
         repeatable: asking twice does no harm, so it is repeated after a reconnect; others may fail then with
             FleetUnavailable.
         done: called by the shell when ``answer`` is set.
@@ -123,7 +124,7 @@ class Call:
         self.deadline = deadline
         self.repeatable = repeatable
         self.answer: dict[str, Any] | FleetError | None = None
-        self.trouble = ""
+        self.trouble: RequestRefused | None = None
 
 
 class Outbound(NamedTuple):
@@ -132,3 +133,9 @@ class Outbound(NamedTuple):
     payload: dict[str, Any]
     request_id: str
     type: MessageType = MessageType.REQUEST
+
+
+def refused_too_long(what: str, last: RequestRefused) -> RequestRefused:
+    """The error for what was refused with a request for patience, until its caller had none left."""
+    why = f": {last.message}" if last.message else ""
+    return RequestRefused(last.code, f"{what} was refused until the caller's deadline passed{why}")

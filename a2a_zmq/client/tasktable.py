@@ -8,7 +8,7 @@ from typing import Any
 
 from a2a_zmq.client.entries import ACCEPTED, DONE, WATCHED, Asked, Entry
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import FleetError
+from a2a_zmq.errors import FleetError, RequestRefused
 from a2a_zmq.tasks import WAITING
 
 
@@ -133,11 +133,11 @@ class TaskTable:
                 self.finished.append(twin)
         entry.twins = None
 
-    def expire(self, entry: Entry, now: Now, error: Callable[[str], FleetError]) -> float:
+    def expire(self, entry: Entry, now: Now, error: Callable[[RequestRefused | None], FleetError]) -> float:
         """End an unaccepted entry whose deadline has passed.
 
         Args:
-            error: makes the error, from the code of the last refusal that asked for patience.
+            error: makes the error, from the last refusal that asked for patience.
 
         Returns:
             the next deadline of the entry or a twin of it (inf for none).

@@ -106,11 +106,15 @@ def _coordinator(fleet: dict[str, Any]) -> Check:
 
 def _store_of(fleet: dict[str, Any]) -> list[Check]:
     store = fleet.get("store") or {}
+    off = store.get("spool_off")
+    meanwhile = f"while it is away no new tasks are taken: {off}" if off else ""
     if store.get("available", True):
-        return [Check("store", True, "the coordinator can write it")]
+        return [Check("store", True, "; ".join(filter(None, ("the coordinator can write it", meanwhile))))]
     text = f"away for the coordinator: {store.get('reason')}"
     if store.get("spooling"):
         text += "; meanwhile it goes on with its local spool"
+    elif meanwhile:
+        text += f"; {meanwhile}"
     return [Check("store", False, text, "start Redis, or correct REDIS_HOST")]
 
 

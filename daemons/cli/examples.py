@@ -59,7 +59,7 @@ EXAMPLES: Final[dict[str, tuple[Example, ...]]] = {
     ),
     "status": _of(
         ("a2actl status", "the fleet at a glance"),
-        ("a2actl --timeout 60 status", "waits until the fleet is there"),
+        ("a2actl --timeout 60 status --wait", "waits until the fleet can run tasks"),
         ("a2actl status --json | jq .tasks", "numbers for a script"),
     ),
     "top": _of(

@@ -67,8 +67,9 @@ def _now(found: Json, record: Record, metadata: Json) -> str:
     status = record.get("status", "pending")
     holder = found.get("distributor") or {}
     number = holder.get("attempt") or metadata.get("attempt")
-    attempt = f", attempt {number}" if number else ""
-    where = holder.get("worker") or metadata.get("worker") or "no worker"
+    attempt = f", attempt {number}{_try(record, number)}" if number else ""
+    worker = holder.get("worker") or metadata.get("worker")
+    where = worker or "no worker"
     if status == COMPLETED:
         took = metadata.get("execution_s")
         whole = seconds_between(record.get("created_at"), record.get("completed_at"))
@@ -79,9 +80,12 @@ def _now(found: Json, record: Record, metadata: Json) -> str:
         return f"It completed on {where}{attempt}.{run}{total}"
     if status in (FAILED, ABANDONED):
         kind = metadata.get("error_kind") or "error"
-        advice = "" if kind == "cancelled" else f" `a2actl retry {record.get('task_id')}` runs it anew."
-        reason = f"It {status} on {where}{attempt} ({kind}): {short(record.get('error'), ERROR_CHARS)}."
-        return reason if kind == "cancelled" else reason + advice
+        if kind == "cancelled":
+            return f"It was cancelled on {worker}{attempt}." if worker else "It was cancelled while no worker had it."
+        place = f" on {worker}" if worker else ""
+        reason = f"It {'failed' if status == FAILED else 'was abandoned'}{place}{attempt} ({kind})"
+        error = sentence(short(record.get("error"), ERROR_CHARS))
+        return f"{reason}: {error} `a2actl retry {record.get('task_id')}` runs it anew."
     if holder.get("phase") == "running" or status == IN_PROGRESS:
         since = holder.get("started_at") or record.get("started_at")
         begun = f"runs on {where}{attempt} since {local_time(since)}" if since else f"is with worker {where}{attempt}"
@@ -89,12 +93,23 @@ def _now(found: Json, record: Record, metadata: Json) -> str:
     if status == WAITING:
         asked = metadata.get("interrupts") or holder.get("interrupts") or []
         how = how_to_answer(str(record.get("task_id")), asked)
-        return f"It asks: {question(asked)}. {how}. No worker is held meanwhile."
+        return f"It asks: {sentence(question(asked))} {how}. No worker is held meanwhile."
     reasons = found.get("why")
     place = {"inbox": "in the coordinator's inbox", "ended": "nowhere: it is unknown to the coordinator"}.get(
         str(found.get("state")), f"at {holder.get('id')} ({holder.get('phase') or found.get('state')})"
     )
     return f"It waits {place}{attempt}{':' if reasons else '.'}"
+
+
+def _try(record: Record, number: int) -> str:
+    """Which of its tries that attempt is, where its number says something else: take-overs raise that, too."""
+    counted = int(record.get("retry_count") or 0) + (record.get("status") != FAILED)
+    return f" (try {counted})" if counted != number and record.get("status") != ABANDONED else ""
+
+
+def sentence(text: str) -> str:
+    """With a full stop, if nothing ends it."""
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
 def _way(hops: list[list[Any]]) -> list[str]:

@@ -40,13 +40,23 @@ def register(app: typer.Typer) -> None:
         command(app, each.__name__)(each)
 
 
-def status(ctx: typer.Context) -> None:
+def status(
+    ctx: typer.Context,
+    *,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="Wait (at most --timeout s) until a coordinator leads and each distributor is up and has a worker.",
+        ),
+    ] = False,
+) -> None:
     """The fleet at a glance: coordinator, distributors, workers, tasks, store."""
-    from daemons.cli import output
+    from daemons.cli import output, readiness
     from daemons.cli.fleet_view import status_lines
 
     run = invocation(ctx)
-    fleet = run.ask(lambda client: client.status())
+    fleet = readiness.wait_ready(run) if wait else run.ask(lambda client: client.status())
     run.show(fleet, lambda: output.print_lines(status_lines(fleet, output.width())))
 
 

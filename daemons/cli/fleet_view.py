@@ -31,6 +31,11 @@ def status_lines(fleet: Json, width: int | None) -> list[Line]:
     """``a2actl status``."""
     coordinator = fleet.get("coordinator") or {}
     lines = wrap(headline(coordinator, store_word(fleet)), width)
+    store = fleet.get("store") or {}
+    if not store.get("available", True) and not store.get("spooling") and store.get("spool_off"):
+        lines += wrap(
+            [Cell(f"no new tasks are taken while Redis is away: {store['spool_off']}", STYLES["waiting"])], width
+        )
     if standbys := fleet.get("standbys"):
         lines += wrap([Cell("standing by: " + SEPARATOR.join(str(one.get("id")) for one in standbys))], width)
     sites = fleet.get("distributors") or []

@@ -11,7 +11,7 @@ import typer
 
 from a2a_zmq.client.requests import TaskFilter, TaskPage
 from a2a_zmq.client.sync import FleetClient
-from a2a_zmq.tasks import TERMINAL, TRANSITIONS, Record
+from a2a_zmq.tasks import ABANDONED, COMPLETED, IN_PROGRESS, TERMINAL, TRANSITIONS, WAITING, Record
 from daemons.cli import output
 from daemons.cli.tables import Cell, Column
 from daemons.cli.waiting import question
@@ -49,7 +49,7 @@ SORTS: Final[dict[str, Callable[[Record], Any]]] = {
     "status": lambda record: str(record.get("status")),
     "worker": lambda record: str(_told(record).get("worker") or ""),
     "owner": lambda record: str(_told(record).get("client") or ""),
-    "tries": lambda record: -int(_told(record).get("attempt") or 0),
+    "tries": lambda record: -tries(record),
 }
 
 
@@ -121,7 +121,7 @@ def _task(record: Record, wall: float) -> list[Any]:
         record.get("task_id"),
         record.get("task_type"),
         output.styled(record.get("status", "pending")),
-        told.get("attempt", ""),
+        tries(record),
         told.get("worker") or told.get("distributor") or "",
         told.get("client") or "",
         output.age(record.get("created_at"), wall),
@@ -135,7 +135,7 @@ def _letter(record: Record, wall: float) -> list[Any]:
         record.get("task_id"),
         record.get("task_type"),
         told.get("error_kind", ""),
-        told.get("attempt", ""),
+        tries(record),
         ", ".join(workers_of(record)),
         exit_of(told.get("detail")),
         f"{output.age(record.get('completed_at'), wall)} ago" if record.get("completed_at") else "",
@@ -145,6 +145,16 @@ def _letter(record: Record, wall: float) -> list[Any]:
 
 def _told(record: Record) -> dict[str, Any]:
     return record.get("metadata") or {}
+
+
+def tries(record: Record) -> int:
+    """Attempts that began, and count: those that failed, and the one that runs, waits for an answer, or ended it.
+
+    Attempts' numbers say less: where a task is taken over or handed back, they rise without any of it.
+    """
+    status = record.get("status")
+    began = status in (COMPLETED, IN_PROGRESS, WAITING) or (status == ABANDONED and bool(_told(record).get("worker")))
+    return int(record.get("retry_count") or 0) + began
 
 
 def workers_of(record: Record) -> list[str]:

@@ -108,6 +108,7 @@ class Store(Output):
     available: bool = Field(description="it can be written")
     spooling: bool = Field(description="it cannot, and the local disk stands in for it")
     reason: str = Field(description='why it cannot; ""')
+    spool_off: str = Field("", description='why no new tasks are taken while it cannot be written; "" if they are')
     unpersisted: int = Field(description="changes that are not written yet")
     batches: int = Field(description="writes so far")
 
@@ -282,7 +283,7 @@ class CancelOutput(Output):
     """``a2actl cancel``: ids by outcome."""
 
     cancelled: list[str] = Field([], description="have ended")
-    requested: list[str] = Field([], description="are being stopped")
+    requested: list[str] = Field([], description="are being cancelled, by whoever has them")
     terminal: list[str] = Field([], description="had ended before")
     unknown: list[str] = Field([], description="are not known")
 

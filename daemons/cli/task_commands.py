@@ -56,7 +56,10 @@ def submit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help='Tasks, one JSON object a line ("-": standard input): payload, and any option of submit.',
+            help=(
+                'Tasks, one JSON object a line ("-": standard input) with payload and, if wanted, task_type, priority, '
+                "timeout_s, max_attempts, idempotency_key, task_id, distributor, labels (an object)."
+            ),
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
@@ -260,7 +263,7 @@ def cancel(ctx: typer.Context, task_ids: TaskIds) -> None:
     """Cancel tasks; running ones are stopped. Fails if an id is unknown."""
     run = invocation(ctx)
     outcome = run.ask(lambda client: client.cancel(*task_ids))
-    words = {"cancelled": "cancelled", "requested": "being stopped", "terminal": "had ended"}
+    words = {"cancelled": "cancelled", "requested": "being cancelled", "terminal": "had ended"}
     _show_outcome(run, outcome, words)
     if outcome.get("unknown"):
         raise CommandFailed(f"unknown: {', '.join(map(str, outcome['unknown']))}")

@@ -369,7 +369,7 @@ class CoordinatorCore:
     def _store_changed(self, event: StoreChanged, now: Now) -> None:
         desk = self.desk
         desk.store_available, desk.spooling = event.available, event.spooling
-        desk.store_reason = event.reason
+        desk.store_reason, desk.spool_off = event.reason, event.spool_off
         if event.available:
             desk.place_held = True
 

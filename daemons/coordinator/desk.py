@@ -83,7 +83,7 @@ class Desk:
         self.epoch = ""
         self.store_available = True
         self.spooling = False
-        self.store_reason = ""
+        self.store_reason = self.spool_off = ""
         self.draining: DrainRequested | None = None
         self.drain_until = math.inf
         self.place_held = False
@@ -274,6 +274,10 @@ class Desk:
         if new and len(self.known_types) < MAX_KNOWN_TYPES:
             self.known_types |= new
             self.stage_types()
+
+    def offered_types(self) -> set[str]:
+        """What workers have now."""
+        return set().union(*(home.task_types for home in self.ledger.distributors.values() if home.up))
 
     def stage_types(self) -> None:
         if self.leading and self.known_types:

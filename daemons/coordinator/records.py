@@ -144,8 +144,8 @@ class Admission:
     """
 
     __slots__ = (
-        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_owner", "_problem", "_spans",
-        "_stamp", "_subscriber", "_traceparent", "_type",
+        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_offered", "_owner", "_problem",
+        "_spans", "_stamp", "_subscriber", "_traceparent", "_type",
     )  # fmt: skip
 
     def __init__(
@@ -153,6 +153,7 @@ class Admission:
         config: CoordinatorConfig,
         needs: Needs,
         known_types: AbstractSet[str],
+        offered: Callable[[], AbstractSet[str]],
         *,
         owner: str,
         subscriber: str,
@@ -163,12 +164,14 @@ class Admission:
         """
         Args:
             known_types: what the fleet's workers ever offered; empty if none did yet, then everything is taken.
+            offered: what its workers offer now; asked for where a type is unknown.
             traceparent: of the message, for tasks that name none.
             spans: None where nothing is traced.
         """
         self._config = config
         self._needs = needs
         self._known_types = known_types
+        self._offered = offered
         self._owner = owner
         self._subscriber = subscriber
         self._now = now
@@ -234,7 +237,7 @@ class Admission:
             self._problem = ("INVALID_TASK", problem)
             return
         if self._known_types and task_type not in self._known_types:
-            self._problem = ("UNKNOWN_TASK_TYPE", unknown_type(task_type, self._known_types))
+            self._problem = ("UNKNOWN_TASK_TYPE", unknown_type(task_type, self._known_types, self._offered()))
             return
         self._problem = None
         kept = {key: value for key, value in given.items() if key not in RESERVED and value is not None}
@@ -256,10 +259,16 @@ def _rejection(task_id: Any, code: str, message: str) -> Rejection:
     return {"task_id": task_id if isinstance(task_id, str) else "", "code": code, "message": message}
 
 
-def unknown_type(task_type: str, known: Any) -> str:
-    names = sorted(known)
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"no worker of this fleet handles {task_type!r}; known types: {shown}"
+def unknown_type(task_type: str, known: AbstractSet[str], offered: AbstractSet[str]) -> str:
+    told = [f"workers have now: {_names(offered) or 'nothing'}"]
+    if known - offered:
+        told.append(f"without a worker now: {_names(known - offered)}")
+    return f"no worker of this fleet handles {task_type!r}; {'; '.join(told)}"
+
+
+def _names(types: AbstractSet[str]) -> str:
+    names = sorted(types)
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def explain(task: dict[str, Any]) -> str | None:

@@ -83,6 +83,7 @@ class Submissions:
             desk.config,
             desk.ledger.needs,
             desk.known_types,
+            desk.offered_types,
             owner=owner,
             subscriber=subscriber,
             now=now,
@@ -97,7 +98,8 @@ class Submissions:
         if desk.draining is not None:
             return "DRAINING", f"{desk.agent_id} is shutting down"
         if not desk.store_available:
-            return "BUSY", f"the store is not available ({desk.store_reason or 'unknown reason'})"
+            off = f", and nothing is taken into the spool: {desk.spool_off}" if desk.spool_off else ""
+            return "BUSY", f"the store is not available ({desk.store_reason or 'unknown reason'}){off}"
         if count > config.max_batch:
             return "PAYLOAD_TOO_LARGE", f"{count} tasks in one message, the limit is {config.max_batch}"
         if len(ledger.live) + count > config.max_live_tasks or ledger.live_bytes >= config.max_live_bytes:

@@ -206,7 +206,7 @@ class Supervision:
                     "pending": home.live - home.waiting - min(home.in_progress, home.sent - home.waiting),
                     "in_progress": min(home.in_progress, home.sent - home.waiting),
                     "waiting": home.waiting,
-                    "slots": home.slots,
+                    "slots": home.slots if any(each.get("up", True) for each in home.workers) else 0,
                     **self._failover.about(home, now),
                     "task_types": sorted(home.task_types),
                 }
@@ -217,6 +217,7 @@ class Supervision:
                 "available": desk.store_available and not desk.spooling,
                 "spooling": desk.spooling and desk.store_available,
                 "reason": desk.store_reason,
+                "spool_off": desk.spool_off,
                 "unpersisted": desk.staging.unpersisted,
                 "batches": desk.staging.applied,
             },

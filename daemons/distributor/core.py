@@ -305,6 +305,8 @@ class DistributorCore:
 
     def _store_changed(self, event: StoreChanged, now: Now) -> None:
         memory = self._memory
+        if (event.available, event.spooling) == (memory.store_available, memory.spooling):
+            return  # only why the spool is off has changed
         memory.store_available, memory.spooling = event.available, event.spooling
         self._intake.cancel_read(now)
         name = "store_back" if event.available else "store_away"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from a2a_zmq.clock import Now
-from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, check_move
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, IN_PROGRESS, check_move
 from a2a_zmq.tracing.context import task_fields
 from daemons.distributor.budgets import RetryBudgets
 from daemons.distributor.consulting import RetryPolicy
@@ -271,6 +271,17 @@ class Outcomes:
         self._release(task)
         self._clear(task)
         answered(task)
+
+    def out_of_sight(self, task: LiveTask, now: Now) -> None:
+        """No worker has this restored task any more. If it ran, as its record says, that attempt has ended somehow: it
+        is told of, and counts as no failure."""
+        if task.record.get("status") != IN_PROGRESS:
+            return
+        worker, started_at = str(task.metadata.get("worker") or ""), task.record.get("started_at")
+        task.attempt = task.recorded
+        error = f"{self._memory.agent_id} took over, and no worker had it any more"
+        item = {"started_at": started_at}
+        note_attempt(task, self._stamps, now, error=error, kind="worker_lost", item=item, worker=worker)
 
     @staticmethod
     def _clear(task: LiveTask) -> None:

@@ -56,14 +56,25 @@ def held_s(task: LiveTask, now: Now) -> float | None:
 
 
 def note_attempt(
-    task: LiveTask, stamps: Stamps, now: Now, *, error: str, kind: str, item: dict[str, Any] | None = None
+    task: LiveTask,
+    stamps: Stamps,
+    now: Now,
+    *,
+    error: str,
+    kind: str,
+    item: dict[str, Any] | None = None,
+    worker: str = "",
 ) -> None:
-    """Add the present attempt, which failed, to those that the task's metadata tells of."""
+    """Add the present attempt, which failed, to those that the task's metadata tells of.
+
+    Args:
+        worker: who had it, where that is known from its record only.
+    """
     given = item or {}
     detail = given.get("detail")
     told = {
         "attempt": task.attempt,
-        "worker": task.worker,
+        "worker": task.worker or worker,
         "kind": kind,
         "error": error[:ATTEMPT_ERROR_CHARS],
         "started_at": stamps.peer_iso(given.get("started_at", task.started_at)),

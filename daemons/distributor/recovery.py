@@ -175,6 +175,7 @@ class Recovery:
             self._journal.note(now, "", "recovered", fields)
 
     def _queue_again(self, task: LiveTask, now: Now) -> None:
+        self._outcomes.out_of_sight(task, now)
         wait_s = waits_s(task, now.wall)
         self._outcomes.store_next(task, task.recorded + 2, not_before=now.mono + wait_s if wait_s else 0.0)
         self._journal.backlog.append(task)

@@ -86,11 +86,13 @@ class StoreChanged:
     """Availability of the store: a core refuses new work that it could not persist (BUSY).
 
     ``spooling``: Redis is away, and what is written is durable on the local spool; reads fail all the same.
+    ``spool_off``: why that is not done when Redis is away; "" where it is, or nothing is known.
     """
 
     available: bool
     reason: str = ""
     spooling: bool = False
+    spool_off: str = ""
 
 
 @dataclass(slots=True)

@@ -83,7 +83,8 @@ class Engine:
         self._batch_count = 0
         self._retry_at = math.inf
         self._retry_delay_s = RETRY_MIN_S
-        self._store_told = (True, False)  # what the core knows: (available, spooling)
+        self._store_told = (True, False, "")  # what the core knows: (available, spooling, why the spool is off)
+        self._reason = self._spool_off = ""
         self._spooling = self._room = False
         self._failing = False  # the batch in flight was tried in vain: only its success shows that the store is back
         self._not_before = -math.inf
@@ -197,11 +198,11 @@ class Engine:
         """
         if self._spooling:
             available = self._room
-        told = (available, self._spooling)
+        told = (available, self._spooling, self._spool_off)
         if told != self._store_told and not (available and self._failing):
-            self._store_told = told
+            self._store_told, self._reason = told, reason
             self._meter.gauge("store_up", int(available and not self._spooling))
-            self._inbox.append(StoreChanged(available, reason, self._spooling))
+            self._inbox.append(StoreChanged(available, reason, self._spooling, self._spool_off))
             self._out.exceptional = True
 
     def spooling(self, *, active: bool, room: bool, reason: str) -> None:
@@ -209,6 +210,12 @@ class Engine:
         was, self._spooling, self._room = self._spooling, active, room
         if active or was:
             self.store_available(available=True, reason=reason)
+
+    def spool_off(self, why: str) -> None:
+        """Why batches do not go to the local spool when Redis is away; "" where they do."""
+        if why != self._spool_off:
+            self._spool_off = why
+            self.store_available(available=self._store_told[0], reason=self._reason)
 
     # ------------------------------------------------------------ the turn
 

@@ -45,10 +45,12 @@ class OutageKeeper:
         self._meter.gauge("spool_writes", self._store.rows)
         self._meter.gauge("spool_bytes", self._store.size)
         self._meter.gauge("spool_limit_bytes", self._store.limit)
+        self._shell.engine.spool_off(self._store.off())
 
     def _changed(self) -> None:
         store, breaker = self._store, self._store.breaker
         reason = breaker.reason if store.room else f"spool: {self._why()}"
+        self._shell.engine.spool_off(store.off())
         self._shell.engine.spooling(active=store.active, room=store.room, reason=reason)
         self._say(breaker)
         self.measure()

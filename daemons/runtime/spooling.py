@@ -49,7 +49,7 @@ class SpoolingStore:
         inner: StateStore,
         spool: Spool,
         *,
-        enabled: Callable[[], bool],
+        off: Callable[[], str],
         new_id: Callable[[], str],
         rng: Callable[[], float],
         rests: bool = False,
@@ -57,15 +57,16 @@ class SpoolingStore:
         """
         Args:
             rests: whether its owner is to take no new work while much is handed in.
-            enabled: asked when the circuit opens; False where somebody else may take the section over while we cannot
-                reach Redis: then writes wait, and the spool is only read for what an earlier process left there.
+            off: asked when the circuit opens: why nothing may be kept in the spool, because somebody else may take the
+                section over while we cannot reach Redis, for example. Then writes wait, and the spool is only read for
+                what an earlier process left there. "" where it is used.
             new_id: fresh mutation ids.
         """
         self.changed: Callable[[], None] = lambda: None
         self.breaker = Breaker(rng, self._moved)
         self._inner = inner
         self._spool = spool
-        self._enabled = enabled
+        self.off = off
         self._spools: bool | None = None  # as decided when the circuit opened
         self._new_id = new_id
         self._rests = rests
@@ -123,7 +124,8 @@ class SpoolingStore:
         return {
             "circuit": self.breaker.state.name.lower(),
             "reason": self.breaker.reason,
-            "spool": "on" if self._enabled() else "off",
+            "spool": "off" if (off := self.off()) else "on",
+            "spool_off": off,
             "spooled_writes": self._spool.rows,
             "spooled_bytes": self._spool.size,
             "spool_refuses": self.refused,
@@ -133,7 +135,7 @@ class SpoolingStore:
         if self.breaker.closed:
             self._spools = None
         elif self._spools is None:
-            self._spools = self._enabled()
+            self._spools = not self.off()
         self.changed()
 
     # ------------------------------------------------------------ writing

@@ -51,9 +51,9 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
     await spool.look()
     if spool.damaged is not None:
         daemon.log.error("spool_damaged", set_aside=str(spool.damaged))
-    enabled = partial(may_spool, daemon.identity, settings)
+    off = partial(spool_off, daemon.identity, settings)
     rests = daemon.identity.role is Role.COORDINATOR  # it is where work comes in
-    spooling = SpoolingStore(store, spool, enabled=enabled, new_id=daemon.new_id, rng=random.random, rests=rests)
+    spooling = SpoolingStore(store, spool, off=off, new_id=daemon.new_id, rng=random.random, rests=rests)
 
     def use(new: OwnerSettings) -> None:
         spool.limit = new.spool_max_mb * 1024 * 1024
@@ -64,16 +64,19 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
     return spooling, leases
 
 
-def may_spool(identity: Identity, settings: OwnerSettings) -> bool:
-    """The setting ``spool``.
+def spool_off(identity: Identity, settings: OwnerSettings) -> str:
+    """The setting ``spool``: why nothing is kept on our disk while Redis is away; "" where it is.
 
-    ``auto``: not where another coordinator is known. It may take over when we cannot renew our lease, and then clients
-    should turn to it instead of leaving work with us that it cannot see.
+    ``auto``: not where another coordinator is known, that is, has keys. It may take over when we cannot renew our
+    lease, and then clients should turn to it instead of leaving work with us that it cannot see. Whether it runs at
+    this moment does not matter: it may be started on a host that we hear nothing of.
     """
     if settings.spool != "auto":
-        return settings.spool == "on"
-    others = set(identity.agents_of(Role.COORDINATOR)) - {settings.agent_id}
-    return identity.role is not Role.COORDINATOR or not others
+        return "" if settings.spool == "on" else "the setting says so"
+    others = sorted(set(identity.agents_of(Role.COORDINATOR)) - {settings.agent_id})
+    if identity.role is not Role.COORDINATOR or not others:
+        return ""
+    return f"{', '.join(others)} may take over (known by keys)"
 
 
 async def wait_for_store(store: StateStore, wait_s: float, log: Any) -> None:

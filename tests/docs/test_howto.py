@@ -18,7 +18,7 @@ cd ~/a2a-zmq
 cp -r config ~/fleet
 cd ~/fleet
 supervisord -c supervisord.conf
-a2actl --timeout 60 status
+a2actl --timeout 60 status --wait
 """
 # The guide before may have restarted some of it a moment ago.
 UNTIL_READY = """

@@ -14,6 +14,7 @@ from a2a_zmq import FleetClient
 from daemons.cli.fleet import LocalFleet
 from tests.integration.rig import (
     Load,
+    a2actl,
     check_recorded_once,
     client_of,
     complaints,
@@ -122,6 +123,29 @@ def test_a_spool_that_was_switched_off_makes_clients_wait(no_orphans: Path, ledg
             load.finish()
         check_recorded_once(fleet, load.handles)
         assert not (fleet.directory / "spool").exists()
+
+
+def test_keys_of_a_standby_that_is_gone_keep_the_spool_off_and_revoking_them_ends_that(no_orphans: Path) -> None:
+    with user_fleet(workers=1) as fleet:
+        a2actl(fleet, "keys", "add", "coordinator-2")
+        wait_until(lambda: store_of(fleet, "coordinator-1")["spool"] == "off", "the keys are seen")
+        why = "coordinator-2 may take over (known by keys)"
+        assert f"while it is away no new tasks are taken: {why}" in a2actl(fleet, "doctor").stdout
+        fleet.kill("redis", restart=False)
+        refused = a2actl(fleet, "--timeout", "3", "submit", "noop", "--wait")
+        assert "BUSY: the task was refused until the caller's deadline passed: the store is not available" in (
+            refused.stderr
+        )
+        assert f"nothing is taken into the spool: {why}" in refused.stderr
+        assert f"no new tasks are taken while Redis is away: {why}" in a2actl(fleet, "status").stdout
+        fleet.restart("redis")
+        wait_until(lambda: closed(fleet), "Redis is back")
+        a2actl(fleet, "keys", "revoke", "coordinator-2")
+        wait_until(lambda: store_of(fleet, "coordinator-1")["spool"] == "on", "without a restart")
+        fleet.kill("redis", restart=False)
+        done = a2actl(fleet, "--timeout", "20", "submit", "noop", "--payload", '{"n": 1}', "--wait")
+        assert done.returncode == 0, done.stderr
+        fleet.restart("redis")
 
 
 def test_a_spool_that_cannot_be_read_is_set_aside_and_said(no_orphans: Path, ledger: Path) -> None:

@@ -62,7 +62,7 @@ def _store(agent: Agent) -> SpoolingStore:
     return SpoolingStore(
         fleet.store(agent),
         agent.disk,
-        enabled=lambda: fleet.spools(agent),
+        off=lambda: "" if fleet.spools(agent) else "another may take over",
         new_id=id_factory(agent),
         rng=fleet.rng.random,
     )

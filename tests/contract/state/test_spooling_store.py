@@ -70,7 +70,7 @@ class Rig:
         self.store = SpoolingStore(
             self.switch,
             self.spool,
-            enabled=lambda: enabled,
+            off=lambda: "" if enabled else "another may take over",
             new_id=lambda: f"fresh{next(_numbers)}",
             rng=lambda: 0.5,
             rests=rests,

@@ -20,8 +20,9 @@ from daemons.cli.explaining import explanation
 from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
 from daemons.cli.fleet_view import status_lines
 from daemons.cli.invocation import CommandFailed
+from daemons.cli.manual import markdown
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
-from daemons.cli.submitting import read_tasks
+from daemons.cli.submitting import LINE_MEMBERS, read_tasks
 from daemons.runtime.spool import Kept, SqliteSpool
 from daemons.worker.builtin.python_source_stats import python_source_stats
 from tests.unit.cli.screens import texts
@@ -64,6 +65,11 @@ def test_a_missing_file_of_tasks_is_a_mistake_in_the_command(tmp_path: Path) -> 
         list(read_tasks(tmp_path / "none.jsonl", "noop", {}))
 
 
+def test_the_help_of_file_names_every_member_of_a_line() -> None:
+    [line] = [line for line in markdown().splitlines() if line.startswith("| `--file FILE`")]
+    assert [name for name in LINE_MEMBERS if name not in line] == []
+
+
 def explained(record: dict[str, Any], **found: Any) -> str:
     task = {"task_id": "t", "task_type": "noop", "created_at": "2026-01-02T03:04:04Z", **record}
     return "\n".join(explanation({"task": task, **found}))
@@ -74,12 +80,37 @@ def explained(record: dict[str, Any], **found: Any) -> str:
     [
         ({"status": "completed", "metadata": {"worker": "w-1", "execution_s": 0.25}}, {}, "completed on w-1"),
         ({"status": "failed", "error": "boom", "metadata": {"error_kind": "raised"}}, {}, r"\(raised\): boom"),
-        ({"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}}, {}, "with worker w-1, attempt 2"),
+        (
+            {"status": "in_progress", "metadata": {"worker": "w-1", "attempt": 2}},
+            {},
+            "with worker w-1, attempt 2 \\(try 1\\)",
+        ),
         (
             {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "sure?"}]}},
             {},
-            r"It asks: sure\?\. a2actl resume t --value JSON",
+            r"It asks: sure\? a2actl resume t --value JSON",
         ),
+        (
+            {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "A name"}]}},
+            {},
+            r"It asks: A name\. a2actl resume t",
+        ),
+        (
+            {"status": "abandoned", "metadata": {"error_kind": "cancelled"}},
+            {},
+            "It was cancelled while no worker had it",
+        ),
+        (
+            {"status": "abandoned", "metadata": {"error_kind": "cancelled", "worker": "w-1", "attempt": 1}},
+            {},
+            r"It was cancelled on w-1, attempt 1\.",
+        ),
+        (
+            {"status": "failed", "error": "no.", "metadata": {"error_kind": "unknown_task_type"}},
+            {},
+            r"It failed \(unknown_task_type\): no\. `a2actl retry t`",
+        ),
+        ({"retry_count": 3, "metadata": {"attempt": 9}}, {"state": "inbox"}, r"inbox, attempt 9 \(try 4\)\."),
         ({}, {"state": "inbox", "why": ["nobody handles it"]}, r"inbox:\n  - nobody handles it"),
         ({}, {"distributor": {"id": "d-1", "phase": "queued", "attempt": 1}}, r"at d-1 \(queued\), attempt 1"),
         ({}, {"distributor": {"id": "d-1", "up": False, "fence": 3}}, "distributor d-1: fence 3, not connected"),

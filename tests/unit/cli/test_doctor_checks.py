@@ -60,6 +60,20 @@ def test_clocks_that_differ_are_named() -> None:
     assert "c1" not in apart.text
 
 
+def test_the_store_check_says_that_a_standby_keeps_the_spool_off_before_and_in_an_outage() -> None:
+    off = {"spool_off": "c2 may take over"}
+    [well] = checks._store_of({"store": {"available": True, **off}})
+    assert (well.ok, well.text) == (
+        True,
+        "the coordinator can write it; while it is away no new tasks are taken: c2 may take over",
+    )
+    [away] = checks._store_of({"store": {"available": False, "reason": "connection", **off}})
+    assert not away.ok
+    assert away.text.endswith("connection; while it is away no new tasks are taken: c2 may take over")
+    [plain] = checks._store_of({"store": {"available": True}})
+    assert plain.text == "the coordinator can write it"
+
+
 def test_versions_that_differ_are_named() -> None:
     assert checks._versions(fleet()).ok
     workers = [{"id": "w1", "up": True, "version": "0.0.1"}, {"id": "w2", "up": False, "version": "0.0.2"}]

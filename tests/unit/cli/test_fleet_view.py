@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import pytest
 
+from daemons.cli import readiness
 from daemons.cli.fleet_commands import Order
 from daemons.cli.fleet_view import SORTS, View, status_lines, top_lines
+from daemons.cli.invocation import EX_TEMPFAIL, CommandFailed
 from daemons.cli.rates import Sample, picture
 from tests.unit.cli.screens import LONG, assert_fits, fleet, site, texts, worker
 
@@ -57,6 +60,12 @@ def test_status_says_it_in_words_too() -> None:
     assert "1,204,311 completed" in plain
 
 
+def test_status_says_why_no_tasks_are_taken_while_redis_is_away() -> None:
+    store = {"available": False, "spooling": False, "reason": "connection", "spool_off": "c2 may take over"}
+    text = "\n".join(texts(status_lines({**FLEETS["plain"], "store": store}, 120)))
+    assert "no new tasks are taken while Redis is away: c2 may take over" in text
+
+
 def test_scrolling_shows_every_agent() -> None:
     found = picture(None, Sample(FLEETS["many"], 1.0))
     view, seen = View(), set()
@@ -101,3 +110,45 @@ def test_trouble_is_said_above_the_table() -> None:
     assert "paused (p goes on)" in lines
     assert "no news for 5 s: nothing answers" in lines
     assert len(lines) <= 24
+
+
+@pytest.mark.parametrize(
+    ("status", "lacks"),
+    [
+        (fleet(site("d-1", worker("w-1"), worker("w-2", up=False)), site("d-2", worker("w-3"))), ""),
+        ({"coordinator": {"id": "c-1", "leading": False}}, "c-1 does not lead (yet)"),
+        (fleet(), "no distributor has joined yet"),
+        (fleet(site("d-1", worker("w-1")), site("d-2", worker("w-3"), up=False)), "not connected: d-2"),
+        (fleet(site("d-1", worker("w-1")), site("d-2"), site("d-3", worker("w-4", up=False))), "a worker: d-2, d-3"),
+    ],
+)
+def test_a_fleet_is_ready_when_each_distributor_has_a_worker_and_what_is_missing_is_named(
+    status: dict[str, Any], lacks: str
+) -> None:
+    found = readiness.missing(status)
+    assert found.endswith(lacks)
+    assert bool(found) is bool(lacks)
+
+
+class Answers:
+    """An invocation, and a client that answers one after the other; the last one again and again."""
+
+    json = True
+
+    def __init__(self, timeout_s: float, *answers: dict[str, Any]) -> None:
+        self.timeout_s, self.answers = timeout_s, list(answers)
+
+    def client(self) -> Any:
+        return nullcontext(self)
+
+    def status(self) -> dict[str, Any]:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def test_waiting_for_the_fleet_ends_with_it_or_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "POLL_S", 0.001)
+    whole = fleet(site("d-1", worker("w-1")))
+    assert readiness.wait_ready(cast("Any", Answers(30.0, fleet(), fleet(site("d-1")), whole))) is whole
+    with pytest.raises(CommandFailed, match=r"not ready after 0\.01 s: without a worker: d-1") as raised:
+        readiness.wait_ready(cast("Any", Answers(0.01, fleet(site("d-1")))))
+    assert raised.value.status == EX_TEMPFAIL

@@ -86,10 +86,30 @@ def test_what_is_no_time_span_is_named(text: str) -> None:
 def test_every_order_can_be_asked_for() -> None:
     assert {each.value for each in Sort} == set(listing.SORTS)
     tasks = [record("a", created_at=iso(2.0), task_type="z"), record("b", created_at=iso(1.0), task_type="a")]
+    tasks[0]["retry_count"] = 1
     page = TaskPage(tasks, 2)
     for sort, order in (("oldest", "ba"), ("newest", "ab"), ("type", "ba"), ("tries", "ab")):
         assert "".join(each["task_id"] for each in listing.ordered(page, sort).tasks) == order
     assert listing.ordered(page, None) is page
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "worker", "count"),
+    [
+        ("pending", 3, "", 3),
+        ("in_progress", 0, "w", 1),
+        ("waiting", 1, "", 2),
+        ("completed", 2, "w", 3),
+        ("failed", 3, "w", 3),
+        ("abandoned", 0, "", 0),
+        ("abandoned", 1, "w", 2),
+    ],
+)
+def test_tries_are_those_that_began_whatever_the_attempts_number(
+    status: str, failed: int, worker: str, count: int
+) -> None:
+    told = {"attempt": 9, "worker": worker}
+    assert listing.tries(record(status=status, retry_count=failed, metadata=told)) == count
 
 
 class Pages:

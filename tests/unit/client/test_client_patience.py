@@ -156,7 +156,7 @@ def test_busy_until_the_deadline_is_what_the_caller_sees(world: Scripted) -> Non
     world.answer(sent, MessageType.ERROR, code="BUSY", message="full", retry_after_s=5)
     world.pass_time(1.2)
     assert world.core.tasks.finished == [entry]
-    with pytest.raises(RequestRefused, match="BUSY"):
+    with pytest.raises(RequestRefused, match=r"^BUSY: the task was refused until the caller's deadline passed: full$"):
         value_of("a", entry.outcome or {})
     world.pass_time(10)
     assert world.flush() == []

@@ -253,3 +253,12 @@ def test_subscriptions_go_with_their_client(fleet: World) -> None:
     fleet.finish("d1", "t1")
     assert fleet.core.desk.clients._watchers == {}
     assert fleet.got("alice~1") == fleet.got("alice~2") == {}
+
+
+def test_a_distributor_without_workers_has_no_slots(world: World) -> None:
+    world.own()
+    world.distributor("d1", slots=4)
+    world.client("alice~1")
+    assert [one["slots"] for one in world.ask("alice~1", "fleet_status")["distributors"]] == [4]
+    world.workers("d1", "")
+    assert [one["slots"] for one in world.ask("alice~1", "fleet_status")["distributors"]] == [0]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq.protocol.message import MessageType
+from daemons.runtime.contract import StoreChanged
 from tests.unit.coordinator.fakes import task
 from tests.unit.coordinator.harness import World
 
@@ -123,7 +124,7 @@ def test_an_unknown_type_is_rejected_naming_the_known_ones(fleet: World) -> None
         {
             "task_id": "t1",
             "code": "UNKNOWN_TASK_TYPE",
-            "message": "no worker of this fleet handles 'nope'; known types: noop",
+            "message": "no worker of this fleet handles 'nope'; workers have now: noop",
         }
     ]
     assert "t1" not in fleet.core.desk.ledger.live
@@ -143,7 +144,9 @@ def test_a_known_type_whose_workers_are_away_is_held_also_after_a_restart(make_w
     second.own()
     second.client("alice~1")
     assert second.submit("alice~1", "t1", task_type="compute")["accepted"] == 1
-    assert second.submit("alice~1", "t2", task_type="nope")["rejected"][0]["code"] == "UNKNOWN_TASK_TYPE"
+    [refused] = second.submit("alice~1", "t2", task_type="nope")["rejected"]
+    assert refused["code"] == "UNKNOWN_TASK_TYPE"
+    assert refused["message"].endswith("workers have now: nothing; without a worker now: compute, noop")
 
 
 def test_the_single_form_of_the_specification_is_a_submission_of_one(fleet: World) -> None:
@@ -284,6 +287,16 @@ def test_without_a_store_submissions_are_refused_and_earlier_ones_kept(fleet: Wo
     fleet.store_comes()
     assert fleet.answer_to("alice~1", early) is not None
     assert fleet.submit("alice~1", "t2")["accepted"] == 1
+
+
+def test_without_a_store_and_a_spool_the_refusal_and_the_status_name_both_reasons(fleet: World) -> None:
+    fleet.event(StoreChanged(True, "", spool_off="c2 may take over"))
+    assert fleet.ask("alice~1", "fleet_status")["store"]["spool_off"] == "c2 may take over"
+    fleet.event(StoreChanged(False, "connection", spool_off="c2 may take over"))
+    refused = fleet.submit("alice~1", "t2")
+    assert refused["message"] == (
+        "the store is not available (connection), and nothing is taken into the spool: c2 may take over"
+    )
 
 
 def test_a_standby_refuses_naming_why(make_world: Callable[..., World]) -> None:

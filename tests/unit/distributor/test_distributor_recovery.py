@@ -62,10 +62,33 @@ def test_a_restart_adopts_what_workers_hold_and_queues_the_rest_again(
     new.worker_up("w2", limit=1)  # it died and knows nothing of its task
     new.advance(0.2)
     assert new.got("w2") == [(lost, 3)]
+    [told] = new.store.live[lost]["metadata"]["attempts"]
+    assert (told["attempt"], told["worker"], told["kind"]) == (1, "w2", "worker_lost")
+    assert told["error"] == "site-1 took over, and no worker had it any more"
+    assert not new.store.live[lost].get("retry_count"), "it is told of, and not counted"
     new.complete("w1", *held)
     assert {task_id for task_id, _ in new.reported()} == {task_id for task_id, _ in held}
     assert new.got("w1") == [("waiting", 2)]
     assert 0 < new.meter.observed["reconciliation_seconds"][0] < 1.5
+
+
+def test_recoveries_raise_attempt_numbers_and_use_up_none_of_the_attempts(
+    make_site: Callable[..., Site], site: Site
+) -> None:
+    site.assign("a", max_attempts=2)
+    for _ in range(4):  # no worker has its type
+        site = restart(make_site, site)
+        site.own()
+        site.advance(5)
+    assert site.store.live["a"]["metadata"]["attempt"] == 8
+    assert "attempts" not in site.store.live["a"]["metadata"], "it never ran"
+    site.worker_up("w1", limit=5)
+    for failures in (1, 2):
+        assert site.store.live["a"].get("retry_count", 0) == failures - 1
+        site.fail("w1", "a", site.attempt("w1", "a"))
+        site.advance(2)
+    dead = site.store.results["a"]
+    assert (dead["status"], dead["retry_count"], dead["metadata"]["attempt"]) == ("failed", 2, 9)
 
 
 def test_the_grace_ends_without_the_workers(make_site: Callable[..., Site], site: Site) -> None:

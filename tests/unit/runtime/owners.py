@@ -40,7 +40,7 @@ class Owner:
             self.store = SpoolingStore(
                 self.store,
                 world.disks.setdefault(name, Disk(random.Random(name))),
-                enabled=lambda: True,
+                off=lambda: world.spool_off,
                 new_id=lambda: f"{name}-{world.processes}-{next(ids)}",
                 rng=lambda: 0.5,
             )
@@ -102,6 +102,7 @@ class World:
             spooling: processes have a local spool; one of the same name finds it again.
         """
         self.spooling = spooling
+        self.spool_off = ""
         self.disks: dict[str, Disk] = {}
         self.loop = loop
         self.redis = MemoryRedis(loop.now)

@@ -215,3 +215,20 @@ def test_a_redis_that_lets_us_renew_and_refuses_what_we_write_is_asked_a_few_tim
         await handed_in(world, owner)
 
     play(story, spooling=True)
+
+
+def test_one_that_may_not_spool_says_why_with_the_outage_and_when_the_reason_goes() -> None:
+    async def story(world: World) -> None:
+        world.spool_off = "c2 may take over"
+        owner = await world.owner()
+        assert owner.core.of(StoreChanged) == [StoreChanged(available=True, spool_off="c2 may take over")]
+        world.redis.take_away()
+        owner.write("during")
+        await world.until(lambda: len(owner.core.of(StoreChanged)) > 1, "it is told")
+        told = owner.core.of(StoreChanged)[-1]
+        assert told == StoreChanged(available=False, reason="connection", spool_off="c2 may take over")
+        world.spool_off = ""
+        await world.until(lambda: owner.core.of(StoreChanged)[-1].spool_off == "", "it is told of the change")
+        assert not owner.core.of(StoreChanged)[-1].available, "the outage goes on as it began"
+
+    play(story, spooling=True)
