@@ -86,7 +86,7 @@ class Agent:
     frozen: int = 0
     late_s: float = 0.0
     away_until: float = 0.0
-    freezes_at_write: bool = False
+    freezes_at_write: int = 0
     missed: list[tuple[Callable[..., Any], tuple[Any, ...]]] = field(default_factory=list)
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -4,11 +4,10 @@ simulated network, store, processes and executors. Everything random comes from 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -26,7 +25,7 @@ from tests.simulation.network import Network
 from tests.simulation.store import WatchedStore, Wire
 from tests.simulation.telling import Telling
 from tests.simulation.user import User
-from tests.simulation.virtual import WALL_EPOCH_S, VirtualLoop
+from tests.simulation.virtual import STOP_S, WALL_EPOCH_S, VirtualLoop
 from tests.simulation.witness import Witness
 
 COORDINATOR = "coordinator-1"
@@ -290,9 +289,13 @@ class Fleet:
         for agent in self.agents.values():
             if agent.task is not None:
                 agent.task.cancel()
-        tasks: list[Awaitable[Any]] = [a.task for a in self.agents.values() if a.task is not None]
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {agent.task: agent.place for agent in self.agents.values() if agent.task is not None}
+        if not tasks:
+            return
+        ended, hanging = await asyncio.wait(tasks, timeout=STOP_S)
+        await asyncio.gather(*ended, return_exceptions=True)
+        for task in hanging:
+            self.violations.append(f"{tasks[task]} does not end, though it was cancelled {STOP_S:.0f} s ago")
 
 
 def is_ready(agent: Agent) -> bool:

@@ -166,10 +166,10 @@ class Nemesis:
     async def _freeze_at_a_write(self, place: str, seconds: float) -> None:
         """Between the decision to write and the writing: the pause that a fence is for."""
         agent = self._fleet.agents[place]
-        agent.freezes_at_write = True
+        agent.freezes_at_write += 1
         await asyncio.sleep(0.1)
         if agent.freezes_at_write:  # it had nothing to write
-            agent.freezes_at_write = False
+            agent.freezes_at_write -= 1
             agent.freeze()
         await asyncio.sleep(seconds)
         self._fleet.note("thaw", place)

@@ -28,7 +28,7 @@ class Process(Protocol):
     place: str
     pid: int
     late_s: float
-    freezes_at_write: bool
+    freezes_at_write: int  # how often
 
     def freeze(self) -> None:
         """Stop it."""
@@ -97,8 +97,8 @@ class Wire:
         async def call(*args: Any, **kwargs: Any) -> Any:
             if writes:
                 self._witness.decided(args[0], self._process.pid)
-                if self._process.freezes_at_write:
-                    self._process.freezes_at_write = False
+                while self._process.freezes_at_write:
+                    self._process.freezes_at_write -= 1
                     self._process.freeze()
             await self._pause()
             if writes and self._process.late_s:

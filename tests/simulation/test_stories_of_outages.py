@@ -36,7 +36,7 @@ def test_a_cancel_outlives_the_coordinator_that_took_it_in_an_outage(kills: int)
         await fleet.until(lambda: "unwanted" in fleet.user.stopping, 5.0, "the cancel is acknowledged")
         coordinator = fleet.agents[COORDINATOR]
         coordinator.crash()
-        coordinator.freezes_at_write = kills > 1
+        coordinator.freezes_at_write = int(kills > 1)
         fleet.give_back()
         if kills > 1:
             await fleet.until(lambda: coordinator.frozen > 0, 20.0, "the next one begins to hand in")

@@ -22,6 +22,8 @@ T = TypeVar("T")
 WALL_EPOCH_S = 1764324000.0
 # Timers that are no farther apart than this are due together.
 TOGETHER_S = 1e-9
+# What is left when the run is over has so many virtual seconds to end.
+STOP_S = 60.0
 # Of so few timers those that were cancelled are left where they are.
 FEW_TIMERS = 100
 
@@ -201,5 +203,5 @@ def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
         for task in pending:
             task.cancel()
         if pending:
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            loop.run_until_complete(asyncio.wait(pending, timeout=STOP_S))
         asyncio.set_event_loop(None)
