@@ -164,10 +164,10 @@ class Witness:
 
     def _move(self, write: SectionWrite) -> None:
         """A move begins in the inbox. If its distributor comes back, the inbox alone lets go of the task, which is
-        where it was, and goes on with the attempt that it had."""
+        where it was, and goes on with the attempt that it had, or has got there meanwhile."""
         for task_id in write.drop_tasks:
             before = self._moving.pop(task_id, None)
-            if before is not None and self._places.get(task_id) == INBOX and task_id not in write.results:
+            if before is not None and self._places.get(task_id) in (INBOX, before[1]) and task_id not in write.results:
                 self.stored[task_id], self._places[task_id] = before[0], before[1]
         for task_id in write.put_tasks:
             place = self._places.get(task_id, INBOX)
@@ -179,6 +179,9 @@ class Witness:
             record = orjson.loads(raw)
             attempt = (record.get("metadata") or {}).get("attempt") or 0
             self.stored[task_id] = max(attempt, self.stored.get(task_id, 0))
+            before = self._moving.get(task_id)
+            if before is not None and before[1] == write.section.distributor_id:
+                self._moving[task_id] = max(attempt, before[0]), before[1]
             self._waits(task_id, attempt, record)
             if self._created.setdefault(task_id, record["created_at"]) != record["created_at"]:
                 self._created[task_id] = record["created_at"]
