@@ -139,7 +139,7 @@ class Fleet:
         if self.agents.pop(twin.place, None) is not None:
             twin.crash()
             twin.overtaken()
-            self.loss.disk_gone(twin.place)
+            self.loss.disk_gone(twin)
 
     # ------------------------------------------------------------ world
 

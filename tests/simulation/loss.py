@@ -6,6 +6,8 @@ the coordinator and of its distributor. A memory ends when its process dies, or 
 - A task may be lost only if neither memory has it at that moment, or both end before it is stored again.
 - A record in the spool of a process that was replaced is set aside: it brings nothing back. Nor does one on a disk
   that is gone for good with its host; and the attempts of tasks there are nowhere else.
+- A result that stood only on such a disk may be missing, once the state was lost: the record that would have had the
+  task run again is lost, and the coordinator, which was told of the end, has no reason to put it back.
 - A client that asks may be told that it is unknown only if the coordinator's memory does not have it, or ends
   before its result is recorded: a report that is still on its way may end the task without a result in the store.
 - A task that the coordinator's memory has lost is new to it when its client submits it again. What it had sent before
@@ -56,6 +58,7 @@ class Loss:
         excused: tasks that may be lost.
         untold: tasks that a client may be told are unknown.
         lost: whether the state was ever lost.
+        ends_gone: tasks whose result was on a disk that is gone for good, after the state was lost.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -68,6 +71,7 @@ class Loss:
         self.excused: set[str] = set()
         self.untold = fleet.witness.forgotten
         self.lost = False
+        self.ends_gone: set[str] = set()
 
     def state_lost(self, before: MemoryData) -> None:
         """The store has just gone back, or begun empty.
@@ -99,9 +103,11 @@ class Loss:
         """A process is gone with what it remembered."""
         self._gone(pid)
 
-    def disk_gone(self, place: str) -> None:
+    def disk_gone(self, agent: Agent) -> None:
         """A host is gone for good, with what stood in the spool there."""
-        self._gone(place)
+        if self.lost:
+            self.ends_gone.update(task_id for write in agent.disk.writes() for task_id in write.results)
+        self._gone(agent.place)
 
     def _gone(self, holder: int | str) -> None:
         remembered: dict[str, set[Any]]

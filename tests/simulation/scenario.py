@@ -116,7 +116,7 @@ async def settle(fleet: Fleet) -> None:
 
 def unrecorded(fleet: Fleet) -> set[str]:
     """What was accepted and has no result in the store."""
-    return fleet.user.accepted_ids - fleet.witness.ended.keys() - fleet.loss.excused
+    return fleet.user.accepted_ids - fleet.witness.ended.keys() - fleet.loss.excused - fleet.loss.ends_gone
 
 
 def on_disks(fleet: Fleet) -> set[str]:

@@ -63,12 +63,17 @@ def test_what_runs_tell_is_read_in_order_and_whole(seed: int) -> None:
         ),
         *(("loss", 4), ("loss", 63), ("loss", 83), ("loss", 150), ("loss", 182), ("loss", 400), ("loss", 958)),
         ("spools", 664),
-        ("failovers", 32235),  # a distributor was back, and wrote, before its tasks' move was given up
-        ("standbys", 22367),  # two freezes at the same write were one, and two thaws
     ],
 )
 def test_what_was_found_before(mode: str, seed: int) -> None:
     assert run_seed(seed, mode).violations == ()
+
+
+# Faults of the simulated world or its witness: two freezes at the same write that were one, and two thaws; a distributor
+# that was back, and wrote, before its tasks' move was given up; the only place of a result destroyed, after a wipe.
+@pytest.mark.parametrize("seed", [22367, 32235, 32922])
+def test_what_was_no_fault_of_the_fleet(seed: int) -> None:
+    assert run_seed(seed).violations == ()
 
 
 @pytest.mark.parametrize("mode", MODES)
