@@ -132,7 +132,8 @@ def test_keys_of_a_standby_that_is_gone_keep_the_spool_off_and_revoking_them_end
         why = "coordinator-2 may take over (known by keys)"
         assert f"while it is away no new tasks are taken: {why}" in a2actl(fleet, "doctor").stdout
         fleet.kill("redis", restart=False)
-        refused = a2actl(fleet, "--timeout", "3", "submit", "noop", "--wait")
+        wait_until(lambda: store_of(fleet, "coordinator-1")["circuit"] != "closed", "the coordinator sees that")
+        refused = a2actl(fleet, "--timeout", "10", "submit", "noop", "--wait")
         assert "BUSY: the task was refused until the caller's deadline passed: the store is not available" in (
             refused.stderr
         )
