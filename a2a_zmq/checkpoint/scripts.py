@@ -106,16 +106,13 @@ local function put_writes(ns, id)
   local writes = take_many(3)
   return function()
     expect(ns, id)
-    local fields, new, listed, again = {}, {}, {}, {}
+    local fields, given, new, listed, again = {}, {}, {}, {}, {}
     for i = 1, #writes, 3 do fields[#fields + 1] = join(ns, id, writes[i + 1]) end
     local there = many(WRITES, fields)
     for i, field in ipairs(fields) do
       local value = writes[3 * i]
-      if not there[i] then
-        there[i] = value
-        for later = i + 1, #fields do
-          if fields[later] == field then there[later] = value end
-        end
+      if not there[i] and not given[field] then
+        given[field] = true
         append(new, field, value)
         append(listed, 0, 'w' .. Z .. field)
       elseif writes[3 * i - 2] == '1' then
