@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from a2a_zmq.errors import ConfigError
 from daemons.env_files import env_file_in, read_env_file
-from daemons.host_files import assignments, is_file, unreadable
+from daemons.host_files import Assignment, assignments, is_file, unreadable
 from daemons.settings import OwnerSettings, Settings
 from daemons.settings_forms import NO_RELATIONS, Complaint, env_name, is_secret
 from daemons.settings_lines import line_of
@@ -88,11 +88,17 @@ class Checked(NamedTuple):
         return Finding(level, given.source, given.line, given.spelled, problem, suggestion=suggestion)
 
 
-def check(sources: Sources[Any], environ: Mapping[str, str], host_files: Sequence[Path] = ()) -> Checked:
+def check(
+    sources: Sources[Any],
+    environ: Mapping[str, str],
+    host_files: Sequence[Path] = (),
+    unit_variables: Iterable[tuple[Path, list[Assignment]]] = (),
+) -> Checked:
     """Look at all of a program's settings, as they would be read.
 
     Args:
         host_files: variables that systemd gives to it.
+        unit_variables: those that stand in its unit itself; files go before.
     """
     model: type[Settings] = sources.model
     reader = _Reader(model)
@@ -101,6 +107,8 @@ def check(sources: Sources[Any], environ: Mapping[str, str], host_files: Sequenc
     env_file = env_file_in(sources.directory)
     if env_file is not None:
         reader.env_file(env_file)
+    for path, found in unit_variables:
+        reader.assigned(path, found)
     for path in filter(is_file, host_files):
         reader.host_file(path)
     reader.variables(environ, ENVIRONMENT, {})
@@ -205,12 +213,14 @@ class _Reader:
             text = f"cannot be read by this user, so its variables are not known here: {problem}"
             self.findings.append(Finding(WARNING, str(path), None, "", text))
             return
-        self.files.append(str(path))
         try:
-            found = assignments(path)
+            self.assigned(path, assignments(path))
         except ConfigError as error:
+            self.files.append(str(path))
             self.findings.append(Finding(ERROR, str(path), None, "", str(error).removeprefix(f"{path}: ")))
-            return
+
+    def assigned(self, path: Path, found: Sequence[Assignment]) -> None:
+        self.files.append(str(path))
         for each in found:
             if not each.name.isidentifier():
                 text = "systemd passes this line over: it is no NAME=value"

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import ConfigError
 from daemons.cli.config_targets import Target
-from daemons.host_files import exists
+from daemons.host_files import exists, is_file
 from daemons.settings import DaemonSettings, OwnerSettings, RedisServerSettings, Settings, WorkerSettings
 from daemons.settings_check import ERROR, WARNING, Checked, Finding, check, similar
 from daemons.settings_forms import env_name
@@ -61,7 +61,7 @@ def look(targets: Sequence[Target], *, imports: bool = False) -> Report:
             known = ["--" + name.replace("_", "-") for name in target.sources.model.model_fields]
             problem = f"{target.name} has an unknown flag"
             findings.append(Finding(ERROR, "command line", None, flag, problem, suggestion=similar(flag, known)))
-        checked = check(target.sources, target.environ, target.host_files)
+        checked = check(target.sources, target.environ, target.host_files, target.unit_variables)
         files += [*([str(target.read_from.absolute())] if target.read_from else []), *checked.files]
         findings += checked.findings
         findings += open_files(checked)
@@ -86,9 +86,14 @@ def open_files(checked: Checked) -> Iterator[Finding]:
         if given is None or not Path(given.source).is_file():
             continue
         mode = stat.S_IMODE(Path(given.source).stat().st_mode)
-        if mode & stat.S_IROTH:
+        if mode & stat.S_IROTH and _reached_by_everybody(Path(given.source)):
             suggestion = f"chmod {mode & ~0o007:04o} {given.source}"
             yield checked.finding(WARNING, name, f"everybody on this host can read this file ({mode:04o})", suggestion)
+
+
+def _reached_by_everybody(file: Path) -> bool:
+    """Whether all directories above it may be entered by everybody."""
+    return all(each.stat().st_mode & stat.S_IXOTH for each in file.resolve().parents)
 
 
 def missing_files(checked: Checked) -> Iterator[Finding]:
@@ -102,7 +107,7 @@ def missing_files(checked: Checked) -> Iterator[Finding]:
             whose = "redis_ca_path" if str(error).startswith("CA") else "redis_cert_path"
             yield checked.finding(ERROR, whose, str(error))
         key = settings.redis_key_path
-        if key is not None and key.is_file() and key.stat().st_mode & stat.S_IROTH:
+        if key is not None and is_file(key) and key.stat().st_mode & stat.S_IROTH and _reached_by_everybody(key):
             yield checked.finding(
                 WARNING, "redis_key_path", f"everybody on this host can read {key}", f"chmod o= {key}"
             )

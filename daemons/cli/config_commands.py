@@ -40,8 +40,9 @@ def check(
     """Find every mistake in settings, before a daemon ends with one: unknown names, values, relations, files, ports,
     and handlers or graphs that cannot be imported.
 
-    The environment and .env count as they would for a program started here, and in /etc/a2a-zmq also the files that
-    units take variables from. Status 78 if something is wrong; what is only a warning leaves it at 0.
+    The environment and .env count as they would for a program started here; for the agents of /etc/a2a-zmq what
+    systemd gives them counts instead: variables of their units, of drop-ins and of files named there. Status 78 if
+    something is wrong; what is only a warning leaves it at 0.
     """
     from daemons.cli import config_checks
     from daemons.cli.config_targets import targets

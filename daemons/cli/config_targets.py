@@ -16,6 +16,7 @@ import typer
 
 from a2a_zmq.errors import ConfigError
 from daemons.cli.invocation import CommandFailed
+from daemons.cli.unit_files import UNITS, UnitVariables, environment_files, stop_s, unit_files, variables
 from daemons.host_files import FOR_ALL, STATE, SYSTEM, is_file
 from daemons.redis.main import long_form
 from daemons.settings import MODELS, Settings
@@ -24,8 +25,8 @@ from daemons.settings_sources import Sources, parse_flags
 ROLES: Final[dict[str, type[Settings]]] = {model.role: model for model in MODELS}
 OF_FLEET: Final = ("coordinator", "distributor", "worker")
 SUPERVISOR: Final = "supervisord.conf"
-# Where units and what changes them may be; later ones go before.
-UNITS: Final = (Path("/lib/systemd/system"), Path("/usr/lib/systemd/system"), Path("/etc/systemd/system"))
+# What systemd gives to a unit that says nothing.
+SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_STOP_S: Final = 10.0  # supervisor's stopwaitsecs
 
 
@@ -36,7 +37,9 @@ class Target(NamedTuple):
         stop_s: how long whoever stops it waits before SIGKILL; None if nobody is known to.
         stopper: where that stands.
         unknown: flags that it does not know.
-        host_files: where systemd takes variables for it from; later ones go before.
+        is_unit: systemd starts it.
+        unit_variables: what its unit sets.
+        host_files: where systemd takes further variables for it from; later ones go before.
         read_from: the ``supervisord.conf`` that starts it.
     """
 
@@ -47,6 +50,8 @@ class Target(NamedTuple):
     stop_s: float | None = None
     stopper: str = ""
     unknown: tuple[str, ...] = ()
+    is_unit: bool = False
+    unit_variables: tuple[UnitVariables, ...] = ()
     host_files: tuple[Path, ...] = ()
     read_from: Path | None = None
 
@@ -106,9 +111,8 @@ def _role_of(file: Path) -> str:
 
 
 def _plain(role: str, file: Path | None, units: Sequence[Path]) -> Target:
-    stop_s, stopper = unit_stop_s(role, units)
     sources = Sources(ROLES[role], config=file.absolute() if file is not None else None)
-    return Target(role, role, sources, os.environ, stop_s, stopper)
+    return Target(role, role, sources, os.environ, *stop_s(unit_files(role, units=units)))
 
 
 # ---------------------------------------------------------------- units and /etc/a2a-zmq
@@ -141,15 +145,25 @@ def _of_host(file: Path, role: str | None, units: Sequence[Path]) -> Iterator[Ta
 
 
 def _unit(role: str, name: str, config: Path | None, units: Sequence[Path]) -> Target:
-    """The unit of an agent, or of one that is not known by name: ``""``."""
-    stop_s, stopper = unit_stop_s(role, units)
+    """The unit of an agent, or of one that is not known by name: ``""``. A client is none, and has the variables."""
     own = role in OF_FLEET and bool(name)
-    files = (SYSTEM / FOR_ALL, SYSTEM / f"{name}.env") if own else (SYSTEM / FOR_ALL,)
     flags = {f"{role}_id": name} if own else {}
     sources: Sources[Settings] = Sources(ROLES[role], flags, {f"{role}_id": "--id"}, config)
-    if role != "client":
-        sources = dataclasses.replace(sources, directory=STATE)
-    return Target(name or role, role, sources, os.environ, stop_s, stopper, host_files=files)
+    if role == "client":
+        return Target(role, role, sources, os.environ, host_files=(SYSTEM / FOR_ALL,))
+    sources = dataclasses.replace(sources, directory=STATE)
+    files = unit_files(role, name if own else "", units)
+    usual = [SYSTEM / FOR_ALL, *([SYSTEM / f"{name}.env"] if own else [])]
+    return Target(
+        name or role,
+        role,
+        sources,
+        {"PATH": SEARCH_PATH},  # not the variables of whoever asks
+        *stop_s(files),
+        is_unit=True,
+        unit_variables=tuple(variables(files, name)),
+        host_files=tuple(environment_files(files, name) or usual),
+    )
 
 
 def _agents(units: Sequence[Path]) -> dict[str, str]:
@@ -210,33 +224,3 @@ def _expanded(text: str, path: Path, name: str) -> str:
         return os.environ.get(word.removeprefix("ENV_"), "") if word.startswith("ENV_") else known.get(word, found[0])
 
     return re.sub(r"%\(([A-Za-z_0-9]+)\)[sd]", value, text)
-
-
-# ---------------------------------------------------------------- systemd
-
-_SECONDS: Final = {"": 1.0, "s": 1.0, "sec": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
-
-
-def unit_stop_s(role: str, units: Sequence[Path] = UNITS) -> tuple[float | None, str]:
-    """``TimeoutStopSec`` of the role's unit with what is dropped in beside it, and the file that it stands in."""
-    found: tuple[float | None, str] = (None, "")
-    for name in (f"a2a-{role}.service", f"a2a-{role}@.service"):
-        files = [directory / name for directory in units]
-        files += [file for directory in units for file in sorted((directory / f"{name}.d").glob("*.conf"))]
-        for file in files:
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                continue
-            for value in re.findall(r"^TimeoutStopSec=(.+)$", text, re.MULTILINE):
-                seconds = _seconds(value)
-                found = (seconds, f"TimeoutStopSec in {file}") if seconds is not None else (None, "")
-    return found
-
-
-def _seconds(text: str) -> float | None:
-    """A time as systemd writes it: ``1min 30s``; None for ``infinity`` and what is none."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
-    if not parts or any(unit not in _SECONDS for _, unit in parts):
-        return None
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

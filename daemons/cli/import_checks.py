@@ -61,7 +61,7 @@ def _of_sources(target: Target, checked: Checked, name: str, started: Mapping[st
             Registry.load(graphs=sources, models=models, started=started)
     except ConfigError as error:
         problem = str(error).removeprefix(f"{name}: ")
-        if "No module named" in problem and not target.host_files:
+        if "No module named" in problem and not target.is_unit:
             # Only of units it is known where their agents look.
             hint = "its directory belongs into PYTHONPATH; the worker's own may be another one than here"
             yield checked.finding(WARNING, name, problem, hint)
@@ -72,13 +72,15 @@ def _of_sources(target: Target, checked: Checked, name: str, started: Mapping[st
 def _started(target: Target) -> dict[str, Any]:
     """How the worker would start them: its variables, and its user if we may become that."""
     variables = dict(target.environ)
+    for unit in target.unit_variables:
+        variables |= {each.name: each.value for each in unit.found}
     for path in target.host_files:
-        variables = {**host_variables(path), **variables}
+        variables |= host_variables(path)
     given = variables.pop("PYTHONPATH", "")
     ours = child_environment()["PYTHONPATH"]
     where = os.pathsep.join(dict.fromkeys(filter(None, [*ours.split(os.pathsep), *given.split(os.pathsep)])))
     started: dict[str, Any] = {"env": {**variables, "PYTHONPATH": where, "PYTHONDONTWRITEBYTECODE": "1"}}
-    if target.host_files and os.geteuid() == 0:
+    if target.is_unit and os.geteuid() == 0:
         try:
             user = pwd.getpwnam(SYSTEM_USER)
         except KeyError:

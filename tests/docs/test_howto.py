@@ -11,6 +11,9 @@ from tests.docs.host import Host
 from tests.docs.running import ENVIRONMENT, run_page
 
 GUIDES = sorted((Path(__file__).resolve().parent.parent.parent / "docs" / "howto").glob("*.md"))
+# Of each log, where a guide fails.
+LINES_SHOWN = 12
+WIDTH_SHOWN = 400
 # As in the tutorial's second section.
 A_FLEET = """
 cd ~/a2a-zmq
@@ -39,4 +42,17 @@ def host(repository: Path) -> Iterator[Host]:
 @pytest.mark.timeout(400)  # a worker, and often a graph, is started by most of them
 @pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
 def test_the_guide(guide: Path, host: Host) -> None:
-    run_page(guide, host, ENVIRONMENT + UNTIL_READY)
+    try:
+        run_page(guide, host, ENVIRONMENT + UNTIL_READY)
+    except BaseException as error:
+        error.add_note(last_lines(host.home / "fleet" / "run"))
+        raise
+
+
+def last_lines(directory: Path) -> str:
+    """What the fleet's daemons said last: with the host it is gone."""
+    found = []
+    for log in sorted(directory.glob("*.log")):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_SHOWN:]
+        found += [f"--- {log.name}", *(line[:WIDTH_SHOWN] for line in lines)]
+    return "\n".join(found)

@@ -12,6 +12,7 @@ from daemons.cli import config_targets, host_settings, import_checks
 from daemons.cli.config_checks import Report, look
 from daemons.cli.config_targets import targets
 from daemons.cli.invocation import CommandFailed, Invocation
+from daemons.cli.unit_files import unit_files, variables
 from daemons.env_files import env_file_in
 from daemons.host_files import assignments
 from daemons.settings import CoordinatorSettings
@@ -147,6 +148,53 @@ def test_handlers_are_looked_for_where_units_look(etc: Path, monkeypatch: pytest
         "from a2a_zmq.handlers import task\n\n@task('local')\ndef local(payload):\n    return {}\n"
     )
     assert look(targets(None, "worker"), imports=True).findings == []
+
+
+def test_variables_of_units_and_their_drop_ins_count(etc: Path) -> None:
+    units = etc.parent / "units"
+    for name in ("a2a-worker@.service.d", "a2a-worker@gpu.service.d"):
+        (units / name).mkdir(parents=True)
+    (units / "a2a-worker@.service").write_text("[Service]\nEnvironment=A2A_WORKER_SLOTS=1\nEnvironmentFile=-/nowhere\n")
+    override = units / "a2a-worker@gpu.service.d" / "override.conf"
+    override.write_text('[Service]\n# mine\nEnvironment="A2A_WORKER_SLOTS=2" \\\n  A2A_WORKER_SLOTZ=%i\n')
+    (etc / "gpu.env").write_text("A2A_METRICS_PORT=7000\n")
+    (units / "a2a.target.wants").mkdir()
+    (units / "a2a.target.wants" / "a2a-worker@gpu.service").touch()
+    report = look(targets(None, "worker", [units]))
+    (finding,) = report.findings
+    assert finding.text().startswith(f"error: {override}:3: A2A_WORKER_SLOTZ: unknown variable")
+    assert str(etc / "gpu.env") not in report.files, "the unit names another file"
+
+
+def test_what_a_unit_is_made_of(tmp_path: Path) -> None:
+    lib, own = tmp_path / "lib", tmp_path / "etc"
+    for directory in (lib, own):
+        (directory / "a2a-worker@.service.d").mkdir(parents=True)
+        (directory / "a2a-worker@one.service.d").mkdir()
+    texts = {
+        lib / "a2a-worker@.service": "Environment=A=unit B=unit C=unit D=unit",
+        lib / "a2a-worker@.service.d" / "10.conf": "Environment=B=ten",
+        own / "a2a-worker@.service.d" / "20.conf": "Environment='C=for %i, 100%%'",
+        lib / "a2a-worker@one.service.d" / "30.conf": "Environment=D=hidden",
+        own / "a2a-worker@one.service.d" / "30.conf": "Environment=D=thirty",
+        own / "a2a-worker@other.service": "Environment=A=other",
+    }
+    for path, text in texts.items():
+        path.write_text(f"[Service]\n{text}\n")
+    files = unit_files("worker", "one", [lib, own])
+    found = {each.name: each.value for of_file in variables(files, "one") for each in of_file.found}
+    assert found == {"A": "unit", "B": "ten", "C": "for one, 100%", "D": "thirty"}
+    first, *_ = variables(unit_files("worker", "other", [lib, own]), "other")
+    assert first.file.name == "a2a-worker@other.service"
+    (own / "a2a-worker@.service.d" / "40.conf").write_text("[Service]\nEnvironment=\nEnvironment=A=last\n")
+    (only,) = variables(unit_files("worker", "one", [lib, own]), "one")
+    assert [(each.name, each.value, each.line) for each in only.found] == [("A", "last", 3)]
+
+
+def test_variables_of_whoever_asks_are_not_those_of_units(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A2A_WORKER_SLOTS", "none")
+    assert checked(etc).errors == 0
+    assert look(targets(None, "client")).programs == ["client"]
 
 
 def test_the_doctor_says_what_is_wrong_with_the_hosts_settings(etc: Path) -> None:

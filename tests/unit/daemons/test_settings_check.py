@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from daemons.cli import config_targets
 from daemons.cli.config_checks import look
-from daemons.cli.config_targets import targets, unit_stop_s
+from daemons.cli.config_targets import targets
 from daemons.cli.main import main
+from daemons.cli.unit_files import stop_s, unit_files
 from daemons.settings import CoordinatorSettings, WorkerSettings
 from daemons.settings_check import ERROR, Finding, check
 from daemons.settings_lines import line_of
@@ -154,14 +156,19 @@ def test_relations_that_are_only_odd_are_warnings() -> None:
 
 
 def test_a_file_with_a_secret_that_everybody_can_read() -> None:
-    file = Path("worker.toml")
-    file.write_text('token_secret = "sixteen bytes or more"\n', encoding="utf-8")
-    file.chmod(0o644)
-    (finding,) = look(targets(file, None)).findings
-    assert "everybody on this host can read this file (0644)" in finding.text()
-    assert finding.suggestion == f"chmod 0640 {file.absolute()}"
-    file.chmod(0o640)
-    assert look(targets(file, None)).findings == []
+    with TemporaryDirectory() as name:  # what stands above pytest's directories is closed already
+        directory = Path(name)
+        file = directory / "worker.toml"
+        file.write_text('token_secret = "sixteen bytes or more"\n', encoding="utf-8")
+        file.chmod(0o644)
+        directory.chmod(0o750)
+        assert look(targets(file, None)).findings == []
+        directory.chmod(0o711)
+        (finding,) = look(targets(file, None)).findings
+        assert "everybody on this host can read this file (0644)" in finding.text()
+        assert finding.suggestion == f"chmod 0640 {file.absolute()}"
+        file.chmod(0o640)
+        assert look(targets(file, None)).findings == []
 
 
 def test_files_that_are_not_there() -> None:
@@ -242,11 +249,14 @@ def test_the_stop_time_of_a_unit(somewhere: Path) -> None:
     units = [somewhere / "lib", somewhere / "etc"]
     for directory in units:
         (directory / "a2a-worker@.service.d").mkdir(parents=True)
-    assert unit_stop_s("worker", units) == (None, "")
+    assert stop_s(unit_files("worker", units=units)) == (None, "")
     (units[0] / "a2a-worker@.service").write_text("[Service]\nTimeoutStopSec=1min 30s\n")
-    assert unit_stop_s("worker", units)[0] == 90
+    assert stop_s(unit_files("worker", units=units))[0] == 90
     (units[1] / "a2a-worker@.service.d" / "mine.conf").write_text("[Service]\nTimeoutStopSec=5\n")
-    assert unit_stop_s("worker", units) == (5, f"TimeoutStopSec in {units[1]}/a2a-worker@.service.d/mine.conf")
+    assert stop_s(unit_files("worker", units=units)) == (
+        5,
+        f"TimeoutStopSec in {units[1]}/a2a-worker@.service.d/mine.conf",
+    )
     Path("worker.toml").write_text("")
     (finding,) = look(targets(Path("worker.toml"), None, units)).findings
     assert "may drain for 10 s, and is killed after 5 s" in finding.problem
