@@ -34,7 +34,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """Options of every socket, with PROTOCOL.md's values; milliseconds and bytes.
+    """Options of every socket, with the protocol's values; milliseconds and bytes.
 
     Attributes:
         high_water_mark: frames queued for (or from) one peer before it is "full".
@@ -42,7 +42,8 @@ class SocketOptions:
             descriptor table.
         heartbeat_ms, heartbeat_timeout_ms: ZMTP's own pings, answered by the I/O thread: they find dead hosts and cut
             cables, not hung programs.
-        reconnect_min_ms, reconnect_max_ms: libzmq adds jitter of its own.
+        reconnect_min_ms, reconnect_max_ms: libzmq adds jitter of its own. The pause is added to the time to recover
+            from a partition (2 s): the longest one, with its jitter and an attempt that is lost, has to be less.
         connect_timeout_ms: then the next attempt.
         backlog: connections waiting to be accepted.
     """
@@ -53,7 +54,7 @@ class SocketOptions:
     heartbeat_ms: int = 200
     heartbeat_timeout_ms: int = 600
     reconnect_min_ms: int = 100
-    reconnect_max_ms: int = 2000
+    reconnect_max_ms: int = 800
     connect_timeout_ms: int = 1000
     backlog: int = 1024
 

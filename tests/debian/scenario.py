@@ -96,6 +96,7 @@ class Scenario:
         users = self._users()
         self._install_and_use()
         self._judge_units()
+        self._check_settings()
         self._hang()
         self._purge(fresh, users)
         self._upgrade_under_load()
@@ -134,6 +135,19 @@ class Scenario:
             found = re.search(r"([\d.]+) ", told.partition(": ")[2])
             require(found is not None and float(found[1]) <= MAX_EXPOSURE, f"{unit}: {told}")
             print(f"  {told.lstrip('→ ')}")
+
+    def _check_settings(self) -> None:
+        """Of a unit's variables `config check` sees what systemd gives to it."""
+        unit = AGENTS[2]
+        self._machine.run("a2actl config check")
+        drop_in = f"/etc/systemd/system/{unit}.service.d"
+        lines = '[Service]\\nEnvironment="A2A_LOG_LEVEL=debug" \\\\\\n  A2A_WORKER_SLOTZ=1\\n'
+        self._machine.run(f"mkdir {drop_in} && printf '{lines}' > {drop_in}/mine.conf && systemctl daemon-reload")
+        given = self._property(unit, "Environment")
+        require(given.endswith("A2A_LOG_LEVEL=debug A2A_WORKER_SLOTZ=1"), f"systemd gives it {given}")
+        said = self._machine.run("a2actl config check || test $? = 78")
+        require(f"{drop_in}/mine.conf:2: A2A_WORKER_SLOTZ: unknown variable" in said, f"config check: {said}")
+        self._machine.run(f"rm -r {drop_in} && systemctl daemon-reload")
 
     def _hang(self) -> None:
         """A loop that hangs is noticed and started anew."""

@@ -291,7 +291,7 @@ def test_options_are_the_protocols_table(play: Play) -> None:
                 zmq.HEARTBEAT_IVL: 200,
                 zmq.HEARTBEAT_TIMEOUT: 600,
                 zmq.RECONNECT_IVL: 100,
-                zmq.RECONNECT_IVL_MAX: 2000,
+                zmq.RECONNECT_IVL_MAX: 800,
                 zmq.CONNECT_TIMEOUT: 1000,
                 zmq.BACKLOG: 1024,
                 zmq.TCP_KEEPALIVE: 1,
