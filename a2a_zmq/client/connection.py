@@ -17,7 +17,7 @@ from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.streams import Stream
 from a2a_zmq.client.tracing import failed
 from a2a_zmq.clock import Now, timer_delay_s
-from a2a_zmq.errors import Busy, FleetUnavailable, MalformedMessage, Refused, RequestRefused
+from a2a_zmq.errors import Busy, FleetUnavailable, KeysMissing, MalformedMessage, Refused, RequestRefused
 from a2a_zmq.protocol.ports import Port
 
 # With several addresses: how long one of them has to bring a session about before the next is tried.
@@ -349,13 +349,21 @@ class Connection:
         self._connected = False
         self.core.disconnected()
         self._tried += 1
-        self.address = self.addresses[self._tried % len(self.addresses)]
         self._link = self._open(now)
 
     def _open(self, now: Now) -> Link:
+        """To the address whose turn it is; one whose coordinator has left the fleet (no keys) is passed over."""
         if len(self.addresses) > 1:
             self._try_until = now.mono + TRY_ADDRESS_S
-        return self._opener.open(self.address, self)
+        last = self._tried + len(self.addresses) - 1
+        while True:
+            self.address = self.addresses[self._tried % len(self.addresses)]
+            try:
+                return self._opener.open(self.address, self)
+            except KeysMissing:
+                if self._tried == last:
+                    raise
+                self._tried += 1
 
     # ------------------------------------------------------------ time and life
 

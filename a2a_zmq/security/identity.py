@@ -41,6 +41,9 @@ class Identity(KeySource, Protocol):
     def agents_of(self, role: Role) -> list[str]:
         """Known names in this role; empty where names are not known beforehand."""
 
+    def is_revoked(self, name: str) -> bool:
+        """Whether it was in the fleet and has no key any more; False for strangers."""
+
     def allow(self, domain: str, curve_public_key: bytes) -> str | None:
         """User-Id of a connection with this key, None to refuse it."""
 
@@ -75,6 +78,9 @@ class SecretIdentity(StaticKeys):
 
     def agents_of(self, role: Role) -> list[str]:
         return []
+
+    def is_revoked(self, name: str) -> bool:
+        return False
 
     def allow(self, domain: str, curve_public_key: bytes) -> str | None:
         return SHARED_USER_ID if hmac.compare_digest(curve_public_key, self._curve.client.public) else None

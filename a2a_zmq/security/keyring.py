@@ -210,6 +210,10 @@ class Keyring:
         """Names of all agents in this role that are not revoked."""
         return sorted(name for name in self._active if self._peers.agents[name].role is role)
 
+    def is_revoked(self, name: str) -> bool:
+        """Whether it was in the fleet and has no key any more; False for strangers."""
+        return name in self._peers.agents and name not in self._active
+
     def allow(self, domain: str, curve_public_key: bytes) -> str | None:
         """For the ZAP handler: whose key is this? None for strangers and the revoked."""
         return self._owners.get(curve_public_key)

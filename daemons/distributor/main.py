@@ -45,7 +45,8 @@ async def open_distributor(settings: DistributorSettings) -> Daemon:
         meter=daemon.meter,
         tracer=daemon.tracer,
     )
-    for address in settings.spoke_addresses():  # a session with each coordinator: who leads may change at any time
+    # A session with each coordinator: who leads may change at any time.
+    for address in daemon.usable(settings.spoke_addresses(), settings.coordinator_id):
         daemon.add_spoke(core, settings.coordinator_id, [address], core.claim)
     daemon.add_hub(core, settings.hub_address(), core.closed)
     await daemon.assemble(core, graph.supervisor(daemon.meter, daemon.steps), store)

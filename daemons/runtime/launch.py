@@ -149,6 +149,15 @@ class Daemon:
         )
         self._wire.append(lambda index: self._open_router(index, address))
 
+    def usable(self, addresses: Sequence[str], peer: str) -> Sequence[str]:
+        """Those of agents that have not left the fleet; all, if none is left: then the start fails and says why."""
+        revoked = {each for each in addresses if self.identity.is_revoked(split_address(each)[0] or peer)}
+        if len(revoked) == len(addresses):
+            return addresses
+        for each in sorted(revoked):
+            self.log.error("address_left_out", address=each, why="the keys of its agent were revoked")
+        return [each for each in addresses if each not in revoked]
+
     def add_spoke(
         self, core: Core, peer: str, addresses: Sequence[str], claim: Callable[[], int | None] = lambda: 0
     ) -> None:

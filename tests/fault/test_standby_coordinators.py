@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,3 +173,26 @@ def test_a_redis_that_forgot_everything_does_not_make_a_leader_of_one_that_knows
     assert leader_of(fleet) == leader
     client.cancel(waiting.task_id)
     wait_until(waiting.done, "and can be cancelled")
+
+
+def started(fleet: LocalFleet) -> list[dict[str, Any]]:
+    return [each for each in log_events(fleet, "distributor-1") if each["event"] == "started"]
+
+
+def test_an_address_of_a_standby_whose_keys_are_gone_stops_nobody(no_orphans: Path) -> None:
+    """It was revoked, and stayed in everybody's settings."""
+    with user_fleet(workers=1, coordinators=2) as fleet, client_of(fleet) as client:
+        leader = leader_of(fleet)
+        other = other_than(leader)
+        assert client.submit("noop", {"x": 1}).result(PATIENCE_S) == {"x": 1}
+        fleet.kill(other, restart=False)
+        assert a2actl(fleet, "keys", "revoke", other).returncode == 0
+        fleet.kill("distributor-1")
+        wait_until(lambda: len(started(fleet)) == 2 and fleet.ready("distributor-1"), "it is back")
+        left_out = [each for each in log_events(fleet, "distributor-1") if each["event"] == "address_left_out"]
+        assert [other in each["address"] for each in left_out] == [True]
+        fleet.kill(leader)
+        assert client.submit("noop", {"x": 2}).result(PATIENCE_S) == {"x": 2}
+        addresses = sorted(fleet.coordinator_address.split(","), key=lambda each: not each.startswith(other))
+        with client_of(fleet, addresses=",".join(addresses)) as fresh:
+            assert fresh.submit("noop", {"x": 3}).result(PATIENCE_S) == {"x": 3}
