@@ -182,7 +182,13 @@ class ModelBusy(Busy):
 
 
 class FleetError(A2AError):
-    """Root of what a client of the fleet sees."""
+    """Root of what a client of the fleet sees.
+
+    Attributes:
+        accepted: ids of tasks that were submitted with what was refused, and accepted all the same.
+    """
+
+    accepted: tuple[str, ...] = ()
 
 
 class FleetUnavailable(FleetError):

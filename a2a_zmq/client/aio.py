@@ -29,7 +29,7 @@ from a2a_zmq.client.reading import read
 from a2a_zmq.client.requests import Ask
 from a2a_zmq.client.streams import place
 from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
-from a2a_zmq.errors import FleetUnavailable, TaskTimeout
+from a2a_zmq.errors import FleetError, FleetUnavailable, TaskTimeout
 from a2a_zmq.streams import StreamEvent
 
 T = TypeVar("T")
@@ -228,6 +228,8 @@ class AsyncFleetClient(AsyncFleetRequests):
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
+                if isinstance(outcome, FleetError):
+                    outcome.accepted = tuple(handle.task_id for handle in handles if not handle.refused)
                 raise outcome
         return handles
 

@@ -101,6 +101,11 @@ class AsyncTaskHandle:
         return self._outcome is not None or self._asked is not None
 
     @property
+    def refused(self) -> bool:
+        """Whether the fleet did not take it, or is out of reach."""
+        return isinstance(self._outcome, FleetError)
+
+    @property
     def interrupts(self) -> list[dict[str, Any]]:
         """The open questions of a task that waits, each with ``id`` and ``value``; empty if it does not."""
         return [] if self._asked is None or self._outcome is not None else list(self._asked.interrupts)
@@ -246,6 +251,11 @@ class TaskHandle:
     def stands(self) -> bool:
         """Whether there is nothing to wait for: the result is here, or the task asks something."""
         return self._outcome is not None or self._asked is not None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the fleet did not take it, or is out of reach."""
+        return isinstance(self._outcome, FleetError)
 
     @property
     def interrupts(self) -> list[dict[str, Any]]:

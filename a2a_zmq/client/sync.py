@@ -225,6 +225,7 @@ class FleetClient(FleetRequests):
         self._post_entries(group)
         gate.wait_for(len(handles), self._thread.check)
         if gate.error is not None:
+            gate.error.accepted = tuple(handle.task_id for handle in handles if not handle.refused)
             raise gate.error
         return handles
 

@@ -47,9 +47,8 @@ def check_directory(path: Path) -> None:
         raise ConfigError(f"key directory {path}: not a directory")
     _check_owner(path, found)
     if found.st_mode & 0o077:
-        raise ConfigError(
-            f"key directory {path}: mode is {found.st_mode & 0o777:04o}, others can enter it; chmod 0700 {path}"
-        )
+        advice = "name another" if found.st_mode & stat.S_ISVTX else f"chmod 0700 {path}"  # /tmp is everybody's
+        raise ConfigError(f"key directory {path}: mode is {found.st_mode & 0o777:04o}, others can enter it; {advice}")
 
 
 def read_private(path: Path) -> bytes:

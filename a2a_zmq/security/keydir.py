@@ -181,8 +181,16 @@ class KeyDirectory:
     # ------------------------------------------------------------ what a starting agent does
 
     def knows(self, name: str) -> bool:
-        """Whether this agent has, or had, keys here; False where there is no fleet yet."""
-        return self.peers_json.exists() and identity_of(name) in self.peers().agents
+        """Whether this agent has, or had, keys here; False where there is no fleet yet.
+
+        Raises:
+            ConfigError: the directory, or what it says of the fleet, may not be read.
+        """
+        try:
+            there = self.peers_json.exists()
+        except OSError as error:  # a directory that may not be entered
+            raise ConfigError(f"key directory {self.path}: {error.strerror}") from None
+        return there and identity_of(name) in self.peers().agents
 
     def create(self) -> None:
         """Make the directory, if it is missing; it holds nothing yet."""

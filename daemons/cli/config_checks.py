@@ -68,7 +68,7 @@ def look(targets: Sequence[Target], *, imports: bool = False) -> Report:
         if checked.settings is not None:
             findings += [*missing_files(checked), *stopped_early(target, checked), *full_disk(checked)]
             good.append((target, checked))
-    findings += collisions(good)
+    findings += [*same_names(good), *collisions(good)]
     if imports:
         from daemons.cli.import_checks import import_checks
 
@@ -175,6 +175,20 @@ class Place(NamedTuple):
     host: str
     port: int
     checked: Checked
+
+
+def same_names(good: Sequence[tuple[Target, Checked]]) -> Iterator[Finding]:
+    """Two programs of this host with one id: the later one would stand by for the other, or is not let in."""
+    seen: dict[str, str] = {}
+    for target, checked in good:
+        settings = checked.settings
+        if not isinstance(settings, DaemonSettings):
+            continue
+        first = seen.setdefault(settings.agent_id, target.name)
+        if first != target.name:
+            problem = f"{target.name} has the id {settings.agent_id!r}, which {first} has too"
+            level = ERROR if isinstance(settings, WorkerSettings) else WARNING
+            yield checked.finding(level, f"{settings.role}_id", problem, "ids are unique in a fleet, but for standbys")
 
 
 def collisions(good: Iterable[tuple[Target, Checked]]) -> Iterator[Finding]:

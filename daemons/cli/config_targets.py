@@ -20,6 +20,7 @@ from daemons.cli.unit_files import UNITS, UnitVariables, environment_files, stop
 from daemons.host_files import FOR_ALL, STATE, SYSTEM, is_file
 from daemons.redis.main import long_form
 from daemons.settings import MODELS, Settings
+from daemons.settings_check import similar
 from daemons.settings_sources import Sources, parse_flags
 
 ROLES: Final[dict[str, type[Settings]]] = {model.role: model for model in MODELS}
@@ -203,7 +204,11 @@ def supervised(path: Path) -> Iterator[Target]:
         words = shlex.split(_expanded(parser.get(section, "command", fallback=""), path, name))
         program = next((word for word in words if re.fullmatch(r"(.*/)?a2a-[a-z]+", word)), "")
         role = program.rpartition("a2a-")[2]
-        if not section.startswith("program:") or role not in ROLES:
+        if not section.startswith("program:"):
+            continue
+        if role not in ROLES:
+            if meant := similar(role, ROLES):
+                raise ConfigError(f"{path}: [{section}]: there is no program {program!r} ({meant})")
             continue
         environ = dict(os.environ)
         for text in (everybody, parser.get(section, "environment", fallback="")):

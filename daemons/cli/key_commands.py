@@ -77,7 +77,7 @@ def _role_of(name: str) -> str:
     """The role that a name like worker-7 says."""
     role = name.partition("-")[0]
     if role not in ("coordinator", "distributor", "worker", "client", "operator"):
-        raise typer.BadParameter(f"{name!r} does not say its role; give it as NAME=ROLE")
+        raise typer.BadParameter(f"{name!r} does not say its role; give it after the name: keys add NAME ROLE")
     return role
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,8 @@ def chaos(
     from daemons.cli.chaos import run as lab
 
     run = invocation(ctx)
+    if report is not None and not os.access(report if report.exists() else report.absolute().parent, os.W_OK):
+        raise typer.BadParameter(f"--report {report}: cannot be written by this user, or its directory is not there")
     options = lab.Options(
         duration_s=duration,
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
@@ -131,9 +134,9 @@ def chaos(
         found = lab.run_on(run.client, addresses, options, sure=yes_break_it, quiet=run.json)
     else:
         found = lab.run_own(options, quiet=run.json)
+    run.show(found, lambda: forms.print_report(found))
     if report is not None:
         lab.write_report(found, report)
-    run.show(found, lambda: forms.print_report(found))
     if not found["ok"]:
         raise CommandFailed(f"{len(forms.complaints(found))} promises were broken (seed {options.seed})")
 

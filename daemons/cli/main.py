@@ -142,7 +142,9 @@ def status_of(error: Exception) -> tuple[int, str]:
     if isinstance(error, TaskTimeout):
         return EX_TEMPFAIL, str(error)
     if isinstance(error, RequestRefused):
-        return (EX_TEMPFAIL if error.code in ("BUSY", "UNAVAILABLE", "DRAINING") else EX_FAILED), str(error)
+        return (EX_TEMPFAIL if error.code in ("BUSY", "UNAVAILABLE", "DRAINING", "NOT_LEADER") else EX_FAILED), str(
+            error
+        )
     if isinstance(error, A2AError | OSError):
         return EX_FAILED, str(error)
     raise error

@@ -59,7 +59,14 @@ def labels_of(texts: list[str]) -> dict[str, str]:
 
 
 def read_tasks(path: Path, task_type: str | None, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Tasks of a file; each line is checked before it is submitted, and named if it is wrong."""
+    """Tasks of a file; each line is checked, of a file that can be read twice before the first is submitted."""
+    if path.is_file():
+        for _ in _lines_of(path, task_type, options):
+            pass
+    yield from _lines_of(path, task_type, options)
+
+
+def _lines_of(path: Path, task_type: str | None, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     name = "standard input" if str(path) == "-" else str(path)
     try:
         stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
@@ -146,9 +153,23 @@ def _submit(run: Invocation, client: FleetClient, specs: Iterable[dict[str, Any]
     try:
         with Busy("submitting", enabled=not run.json) as busy:
             return client.submit_tasks(cast("Iterable[TaskSpec]", _counted(specs, busy)))
+    except FleetError as error:
+        if error.accepted:
+            _show_accepted(run, error.accepted)
+        raise
     except KeyboardInterrupt:
         text = "interrupted while submitting; what was accepted until then goes on (a2actl tasks lists it)"
         raise CommandFailed(text, EX_INTERRUPTED) from None
+
+
+def _show_accepted(run: Invocation, task_ids: tuple[str, ...]) -> None:
+    """Others were refused; whoever mends that and submits all again would run these twice."""
+    if run.json:
+        print_json({"submitted": len(task_ids), "task_ids": task_ids})
+    else:
+        print("\n".join(task_ids))
+    count = f"{len(task_ids):,} tasks were" if len(task_ids) > 1 else "one task was"
+    print(f"a2actl: {count} accepted, with the ids above; not all the others:", file=sys.stderr)
 
 
 def _counted(specs: Iterable[dict[str, Any]], busy: Busy) -> Iterator[dict[str, Any]]:

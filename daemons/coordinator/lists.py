@@ -160,6 +160,8 @@ class Lists:
                 payload["since"] = iso(self._supervision.started(now).wall)
             elif listing.filter.status is None:
                 payload["total"] = max(len(rows), desk.letters)
+        elif len(stored) >= listing.limit:
+            payload["partial"] = True  # the look ended with the last one wanted
         desk.out.append(desk.reply(listing.message, payload))
 
     def _as_it_is(self, listing: Listing, record: Record, later: Record) -> Record | None:

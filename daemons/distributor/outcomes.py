@@ -154,7 +154,7 @@ class Outcomes:
 
     def _abandon(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
         """A run was stopped. Also without a wish known here it is taken for one if the worker says so: an earlier owner
-        may have passed it on. A run stopped for another reason (a drain) is a failed attempt, so that it is bounded."""
+        may have passed it on. A run stopped for another reason is a failed attempt, so that it is bounded."""
         if task.cancelled or item.get("error_kind") == "cancelled":
             self.finish(task, ABANDONED, now, error="cancelled", kind="cancelled", item=item)
         elif item.get("error_kind") == "replaced":

@@ -71,7 +71,7 @@ class Pauses:
     # ------------------------------------------------------------ reports of workers
 
     def moved(self, task: LiveTask, item: dict[str, Any], now: Now) -> None:
-        """Stopped at the end of a step, because its worker leaves: it goes on elsewhere, before all others."""
+        """Stopped because its worker leaves, a graph at the end of a step: it goes on elsewhere, before all others."""
         fields = {"worker": task.worker, "attempt": task.attempt}
         self._memory.meter.count("task_pauses_total", reason="moved")
         self._outcomes.again(task, now, front=True, why="moved")

@@ -253,11 +253,12 @@ class WorkerCore:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
             event.error = event.error_kind = "replaced"
-        if run.graph and run.stop_reason == "drain" and event.error_kind == "killed":
-            event.outcome, event.error_kind = "moved", "drain"  # its step took too long; that one is run again
         if self._drain.reason and event.started_at == 0.0 and event.outcome == "failed":
             self._uplink.hand_back((run.task_id, run.attempt))
             return []
+        if run.stop_reason == "drain" and event.error_kind == "killed":
+            # An operator's restart is no failure of the task. (Of a graph the step is run again that took too long.)
+            event.outcome, event.error_kind = "moved", "drain"
         return self._report(run, event)
 
     def _report(self, run: Run, event: RunFinished) -> list[Effect]:

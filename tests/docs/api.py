@@ -15,7 +15,7 @@ from a2a_zmq.client.base import TaskOptions
 
 # What client and handles say to each other, and nobody else: their docstrings explain it to who works on them.
 INTERNAL = frozenset(
-    {"wait_for", "resume_asked", "accepted", "asked", "finished", "no_longer", "waiter", "stands", "stop"}
+    {"wait_for", "resume_asked", "accepted", "asked", "finished", "no_longer", "waiter", "stands", "refused", "stop"}
 )
 CLASSES = ("FleetClient", "TaskHandle", "StreamEvent", "TaskContext")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from a2a_zmq import FleetClient, RequestRefused, TaskFailed
@@ -64,6 +65,29 @@ def test_a_payload_that_is_too_large_is_refused(fleet: LocalFleet, client: Fleet
     done = a2actl(fleet, "submit", "noop", "--file", str(file))
     assert done.returncode == 1
     assert "PAYLOAD_TOO_LARGE" in one_line(done, "a2actl")
+
+
+def test_what_was_accepted_beside_what_was_refused_is_named(
+    fleet: LocalFleet, client: FleetClient, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        client.submit_many("noop", [{"n": 1}, {"text": "x" * 300_000}, {"n": 3}])
+    assert len(refused.value.accepted) == 2
+    assert [client.attach(task_id).result(PATIENCE_S) for task_id in refused.value.accepted] == [{"n": 1}, {"n": 3}]
+    file = tmp_path / "mixed.jsonl"
+    large = '{"payload": {"text": "%s"}}' % ("x" * 300_000)
+    file.write_text(f'{large}\n{{"task_id": "beside-it"}}\n')
+    done = a2actl(fleet, "submit", "noop", "--file", str(file))
+    assert (done.returncode, done.stdout) == (1, "beside-it\n")
+    assert "one task was accepted" in done.stderr
+    assert "PAYLOAD_TOO_LARGE" in done.stderr
+    done = a2actl(fleet, "submit", "noop", "--file", str(file), "--json")
+    assert orjson.loads(done.stdout)["task_ids"] == ["beside-it"]
+    # A line that is wrong is found before the first task is submitted.
+    file.write_text('{"task_id": "too-early"}\n{"payload": 1}\n')
+    done = a2actl(fleet, "submit", "noop", "--file", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert client.get("too-early") is None
 
 
 def test_payloads_up_to_the_limit_go_through(client: FleetClient) -> None:

@@ -82,6 +82,8 @@ def test_a_total_counts_what_matches_and_not_the_whole_fleet(busy: World) -> Non
     busy.finish("d2", "Render-1")
     ended = busy.ask(root, "list_tasks", status="completed", owner="bob")
     assert (ended["total"], "since" in ended) == (0, False)
+    one = busy.ask(root, "list_tasks", status="completed", distributor="d2", limit=1)
+    assert (one["total"], one["partial"]) == (1, True), "the look ended with the first"
 
 
 def test_it_is_said_when_not_every_task_was_looked_at(make_world: Callable[..., World]) -> None:

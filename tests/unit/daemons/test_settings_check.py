@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from a2a_zmq.errors import ConfigError
 from daemons.cli import config_targets
 from daemons.cli.config_checks import look
 from daemons.cli.config_targets import targets
@@ -225,6 +226,18 @@ def test_ports_that_collide_are_named() -> None:
     assert "two would listen on port 9570, which is metrics_port of one" in finding.text()
     (finding,) = supervised(port="6379")
     assert "two would listen on port 6379, which is redis_port of redis" in finding.text()
+
+
+def test_ids_that_two_programs_have_are_named() -> None:
+    found = supervised(flags="--worker-id worker-2")
+    assert "two has the id 'worker-2', which one has too" in found[0].text()
+    assert found[0].level == "error"
+
+
+def test_a_program_whose_name_is_mistyped() -> None:
+    Path("supervisord.conf").write_text("[program:coordinator]\ncommand=/usr/bin/a2a-coordinater --id coordinator-1\n")
+    with pytest.raises(ConfigError, match=r"\[program:coordinator\]: there is no program .*did you mean coordinator\?"):
+        targets(Path("supervisord.conf"), None)
 
 
 def test_a_supervisor_that_does_not_wait_for_the_drain() -> None:

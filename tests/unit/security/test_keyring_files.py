@@ -292,3 +292,16 @@ def test_the_lock_that_root_makes_belongs_to_the_directorys_owner(tmp_path: Path
         pass
     found = (directory / ".lock").stat()
     assert (found.st_uid, found.st_gid) == (12345, 12346)
+
+
+def test_a_directory_that_may_not_be_read_is_one_error(keys: KeyDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    exists = Path.exists
+
+    def refused(path: Path) -> bool:
+        if path == keys.peers_json:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        keys.knows("worker-1")

@@ -181,6 +181,8 @@ def test_drain_deadline_stops_runs_and_hands_back_those_that_never_began(make_de
         desk.ended("c", outcome="failed", error_kind="killed", retryable=True, started_at=0.0),
     )
     assert list(desk.results()) == ["a"]
+    stopped = desk.results()["a"]
+    assert (stopped["outcome"], stopped["error_kind"]) == ("moved", "drain"), "its worker's end is no failure of a task"
     handed_back, last_word = desk.sent("task_handback")
     assert handed_back["tasks"] == [["b", 1], ["c", 1]]
     assert last_word["rest"] is True
