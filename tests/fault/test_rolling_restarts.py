@@ -12,7 +12,16 @@ import pytest
 
 from a2a_zmq import FleetClient
 from daemons.cli.fleet import LocalFleet
-from tests.integration.rig import Load, check_recorded_once, client_of, complaints, runs, user_fleet, wait_until
+from tests.integration.rig import (
+    PATIENCE_S,
+    Load,
+    check_recorded_once,
+    client_of,
+    complaints,
+    runs,
+    user_fleet,
+    wait_until,
+)
 
 ROLLING = ("worker-1", "worker-2", "distributor-1", "coordinator-1")
 
@@ -82,3 +91,21 @@ def test_a_worker_leaves_when_its_results_are_taken_and_not_before(fleet: LocalF
             fleet.restart(name)
     check_recorded_once(fleet, handles)
     assert len(runs(ledger)) == len(handles)
+
+
+def test_a_task_longer_than_a_drain_uses_up_no_attempt(no_orphans: Path, ledger: Path) -> None:
+    """Worker after worker leaves, each before the task has ended; a single attempt is allowed."""
+    env = {"A2A_DRAIN_TIMEOUT_S": "0.3"}
+    with user_fleet(workers=2, supervise=False, env=env) as fleet, client_of(fleet) as client:
+        task = client.submit("counted", {"n": 7, "seconds": 2.0, "ledger": str(ledger)}, max_attempts=1)
+        for turn in range(1, 4):
+            wait_until(lambda turn=turn: len(runs(ledger)) == turn, "it runs")
+            pid = runs(ledger)[-1].pid
+            name = next(name for name, each in fleet.pids.items() if each == pid)
+            fleet.kill(name, signal.SIGTERM)
+            wait_until(lambda name=name: not fleet.pids[name], f"{name} has left")
+            fleet.restart(name)
+        assert task.result(PATIENCE_S) == 7
+        assert task.record is not None
+        assert task.record["retry_count"] == 0
+        assert len(runs(ledger, "end")) == 1
