@@ -98,9 +98,9 @@ def _fleet(run: Invocation, *, repair: bool) -> list[Check]:
 def _coordinator(fleet: dict[str, Any]) -> Check:
     one = fleet.get("coordinator") or {}
     if not one.get("leading", True):
-        return Check(
-            "coordinator", False, f"{one.get('id')} does not lead", "see its log: it waits for the lease, or for Redis"
-        )
+        leader = f": {one['leader']} does" if one.get("leader") else ""
+        fix = "see its log: it waits for the lease, or for Redis"
+        return Check("coordinator", False, f"{one.get('id')} does not lead{leader}", fix)
     return Check("coordinator", True, f"{one.get('id')} leads, fence {one.get('fence')}")
 
 

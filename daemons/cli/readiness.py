@@ -9,6 +9,8 @@ from daemons.cli.invocation import DEFAULT_TIMEOUT_S, EX_TEMPFAIL, CommandFailed
 from daemons.cli.progress import Busy
 
 POLL_S = 0.25
+# Who has been away for so long, and has no tasks, need not come back before the fleet can run some.
+GONE_S = 60.0
 
 
 def wait_ready(run: Invocation) -> dict[str, Any]:
@@ -41,8 +43,14 @@ def missing(status: dict[str, Any]) -> str:
     sites = status.get("distributors") or ()
     if not sites:
         return "no distributor has joined yet"
+    sites = [one for one in sites if not _gone(one)] or sites
     away = [str(one.get("id")) for one in sites if not one.get("up")]
     if away:
         return f"not connected: {', '.join(away)}"
     idle = [str(one.get("id")) for one in sites if not any(worker.get("up") for worker in one.get("workers") or ())]
     return f"without a worker: {', '.join(idle)}" if idle else ""
+
+
+def _gone(one: dict[str, Any]) -> bool:
+    tasks = sum(int(one.get(count) or 0) for count in ("pending", "in_progress", "waiting", "moving"))
+    return not one.get("up") and not tasks and float(one.get("away_s") or 0.0) >= GONE_S

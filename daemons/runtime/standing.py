@@ -79,11 +79,19 @@ class Standing:
                     text = text or f"{hub} does not answer our greeting"
                 if text:
                     found[hub] = text
-        if not found and self.lease_holder() == self._agent_id:
-            found[self._agent_id] = (
-                f"another process named {self._agent_id} holds the lease; this one waits for its end"
-            )
+        if not found and (why := self._lease_is_held()):
+            found[self._agent_id] = why
         return found
+
+    def _lease_is_held(self) -> str:
+        """Why we shall hardly get the lease that we wait for; "" if all is as it should be with a standby."""
+        holder = self.lease_holder()
+        if holder == self._agent_id:
+            return f"another process named {self._agent_id} holds the lease; this one waits for its end"
+        known = self._identity.agents_of(self._identity.role)
+        if holder and known and holder not in known:
+            return f"{holder} holds the lease, and has no keys here: does another fleet use the same Redis?"
+        return ""
 
     def ready(self, ready: bool, why_not: str) -> tuple[bool, str]:
         """What the role says of its readiness, and what keeps it from being so."""

@@ -113,3 +113,16 @@ def test_a_lease_is_worth_a_line_if_a_namesake_has_it(scene: Scene) -> None:
     scene.standing.lease_holder = lambda: "worker-1"
     scene.look(3)
     assert [event for event, _ in scene.lines.told] == ["no_lease"]
+
+
+def test_a_holder_of_the_lease_that_nobody_knows_is_another_fleets(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.spoke.phase = Phase.ACTIVE
+    scene.standing.lease_holder = lambda: "coordinator-2"
+    monkeypatch.setattr(scene.identity, "agents_of", lambda _role: ["worker-1", "coordinator-2"])
+    assert scene.standing.obstacles() == {}
+    monkeypatch.setattr(scene.identity, "agents_of", lambda _role: ["worker-1"])
+    assert "another fleet" in scene.standing.obstacles()["worker-1"]
+    scene.look(3)
+    assert [event for event, _ in scene.lines.told] == ["no_lease"]
