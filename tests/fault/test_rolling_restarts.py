@@ -97,7 +97,8 @@ def test_a_task_longer_than_a_drain_uses_up_no_attempt(no_orphans: Path, ledger:
     """Worker after worker leaves, each before the task has ended; a single attempt is allowed."""
     env = {"A2A_DRAIN_TIMEOUT_S": "0.3"}
     with user_fleet(workers=2, supervise=False, env=env) as fleet, client_of(fleet) as client:
-        task = client.submit("counted", {"n": 7, "seconds": 2.0, "ledger": str(ledger)}, max_attempts=1)
+        until = ledger.with_name("until")
+        task = client.submit("held", {"n": 7, "until": str(until), "ledger": str(ledger)}, max_attempts=1)
         for turn in range(1, 4):
             wait_until(lambda turn=turn: len(runs(ledger)) == turn, "it runs")
             pid = runs(ledger)[-1].pid
@@ -105,6 +106,7 @@ def test_a_task_longer_than_a_drain_uses_up_no_attempt(no_orphans: Path, ledger:
             fleet.kill(name, signal.SIGTERM)
             wait_until(lambda name=name: not fleet.pids[name], f"{name} has left")
             fleet.restart(name)
+        until.touch()
         assert task.result(PATIENCE_S) == 7
         assert task.record is not None
         assert task.record["retry_count"] == 0

@@ -89,7 +89,7 @@ def test_a_pool_that_is_kept_warm_keeps_a_process_that_has_run_nothing(make_rig:
     rig.wait(lambda: rig.gone(first), "the process that was used has left")
     second = spare_of(rig, {first})
     rig.wait(lambda: rig.ready[-1] == 1, "the next one is ready")
-    assert rig.executor.child_pids() == [second]
+    rig.wait(lambda: rig.executor.child_pids() == [second], "it is the only one")
 
 
 def test_none_is_kept_where_none_is_wanted(make_rig: Callable[..., Any], tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_a_refusal_with_a_time_pauses_the_whole_fleet(
     with pytest.raises(ModelBusy, match="paused") as caught:
         CALLS[how](first.model())
     assert 35 < caught.value.retry_after_s <= 40
+    first.models.close()  # the fleet is told in the background: until that is done
     with pytest.raises(ModelBusy, match="paused"):
         CALLS[how](second.model())
     assert len(server.asked) == 1
