@@ -152,7 +152,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter(
         "task_pauses_total",
         ("reason",),
-        "Attempts of graphs that ended before their task: moved, put_off, or waiting for an answer.",
+        "Attempts that ended before their task, and count as no failure: moved, put_off, or waiting for an answer.",
     ),
     _counter("task_retries_put_off_total", (), "Retries that wait longer because their task type fails too often."),
     _counter(

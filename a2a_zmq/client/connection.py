@@ -109,7 +109,6 @@ class Connection:
         self.core = core
         self.addresses = addresses
         self.lost_at: float | None = clock().mono
-        self.address = addresses[0]
         self._opener = opener
         self._clock = clock
         self._loop = asyncio.get_running_loop()

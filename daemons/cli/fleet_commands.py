@@ -47,7 +47,8 @@ def status(
         bool,
         typer.Option(
             "--wait",
-            help="Wait (at most --timeout s) until a coordinator leads and each distributor is up and has a worker.",
+            help="Wait (at most --timeout s) until a coordinator leads and each distributor is up and has a worker; "
+            "one that has been away for a minute and has no tasks does not count.",
         ),
     ] = False,
 ) -> None:

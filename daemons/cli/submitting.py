@@ -150,26 +150,19 @@ def _failure(bad: list[dict[str, Any]], submitted: int) -> CommandFailed:
 
 
 def _submit(run: Invocation, client: FleetClient, specs: Iterable[dict[str, Any]]) -> list[TaskHandle]:
+    began = time.monotonic()
     try:
         with Busy("submitting", enabled=not run.json) as busy:
             return client.submit_tasks(cast("Iterable[TaskSpec]", _counted(specs, busy)))
     except FleetError as error:
-        if error.accepted:
-            _show_accepted(run, error.accepted)
+        if error.accepted:  # whoever mends the rest and submits all again would run these twice
+            _show_ids(run, list(error.accepted), time.monotonic() - began, most=len(error.accepted))
+            count = f"{len(error.accepted):,} tasks were" if len(error.accepted) > 1 else "one task was"
+            print(f"a2actl: {count} accepted, with the ids above; not all the others:", file=sys.stderr)
         raise
     except KeyboardInterrupt:
         text = "interrupted while submitting; what was accepted until then goes on (a2actl tasks lists it)"
         raise CommandFailed(text, EX_INTERRUPTED) from None
-
-
-def _show_accepted(run: Invocation, task_ids: tuple[str, ...]) -> None:
-    """Others were refused; whoever mends that and submits all again would run these twice."""
-    if run.json:
-        print_json({"submitted": len(task_ids), "task_ids": task_ids})
-    else:
-        print("\n".join(task_ids))
-    count = f"{len(task_ids):,} tasks were" if len(task_ids) > 1 else "one task was"
-    print(f"a2actl: {count} accepted, with the ids above; not all the others:", file=sys.stderr)
 
 
 def _counted(specs: Iterable[dict[str, Any]], busy: Busy) -> Iterator[dict[str, Any]]:
@@ -235,11 +228,11 @@ def _summary(handle: TaskHandle) -> dict[str, Any]:
     return {**row, "error": record.get("error")}
 
 
-def _show_ids(run: Invocation, task_ids: list[str], elapsed_s: float) -> None:
+def _show_ids(run: Invocation, task_ids: list[str], elapsed_s: float, *, most: int = SHOWN_IDS) -> None:
     if run.json:
         print_json({"submitted": len(task_ids), "elapsed_s": round(elapsed_s, 6), "task_ids": task_ids})
         return
-    shown = task_ids if not sys.stdout.isatty() else task_ids[:SHOWN_IDS]
+    shown = task_ids if not sys.stdout.isatty() else task_ids[:most]
     for task_id in shown:
         print(task_id)
     if len(shown) < len(task_ids):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from daemons.host_files import Assignment
+from daemons.host_files import Assignment, is_file
 
 # Where units and what changes them may be; later ones go before.
 UNITS: Final = (
@@ -42,15 +42,13 @@ def unit_files(role: str, name: str = "", units: Sequence[Path] = UNITS) -> list
         name: of the agent; "" for one that is not known by name, or of which a host has but one (``a2a-redis``).
     """
     templates = [f"a2a-{role}@.service", *([f"a2a-{role}@{name}.service"] if name else [])]
-    names = [f"a2a-{role}.service"] if _there(f"a2a-{role}.service", units) else templates
-    unit = next(
-        (directory / each for each in reversed(names) for directory in reversed(units) if _is(directory / each)), None
-    )
+    names = [f"a2a-{role}.service"] if any(is_file(each / f"a2a-{role}.service") for each in units) else templates
+    there = [path for name in names for directory in units if is_file(path := directory / name)]
     dropped: dict[str, Path] = {}
     for directory in units:  # a file hides those of its name in the directories before
         for each in ("service", "a2a-.service", *names):
             dropped |= {path.name: path for path in sorted((directory / f"{each}.d").glob("*.conf"))}
-    return [*([unit] if unit else []), *(dropped[each] for each in sorted(dropped))]
+    return [*there[-1:], *(dropped[each] for each in sorted(dropped))]
 
 
 def variables(files: Sequence[Path], name: str) -> list[UnitVariables]:
@@ -75,17 +73,6 @@ def stop_s(files: Sequence[Path]) -> tuple[float | None, str]:
         return None, ""
     seconds = _seconds(found[-1].value)
     return (seconds, f"TimeoutStopSec in {found[-1].file}") if seconds is not None else (None, "")
-
-
-def _there(name: str, units: Sequence[Path]) -> bool:
-    return any(_is(directory / name) for directory in units)
-
-
-def _is(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _set(files: Sequence[Path], key: str) -> list[Line]:
