@@ -19,7 +19,7 @@ from a2a_zmq.client.base import (
     TaskOptions,
     TaskSpec,
 )
-from a2a_zmq.client.connection import Connection, Opener
+from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
@@ -27,6 +27,7 @@ from a2a_zmq.client.handles import AsyncTaskHandle
 from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, each, yielded
 from a2a_zmq.client.reading import read
 from a2a_zmq.client.requests import Ask
+from a2a_zmq.client.sockets import Opener
 from a2a_zmq.client.streams import place
 from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
 from a2a_zmq.errors import FleetError, FleetUnavailable, TaskTimeout

@@ -10,15 +10,14 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.sockets import Frames, Link, Opener
 from a2a_zmq.client.streams import Stream
 from a2a_zmq.client.tracing import failed
 from a2a_zmq.clock import Now, timer_delay_s
-from a2a_zmq.errors import Busy, FleetUnavailable, KeysMissing, MalformedMessage, Refused, RequestRefused
-from a2a_zmq.protocol.ports import Port
+from a2a_zmq.errors import Busy, ConfigError, FleetUnavailable, KeysMissing, MalformedMessage, Refused, RequestRefused
 
 # With several addresses: how long one of them has to bring a session about before the next is tried.
 TRY_ADDRESS_S = 2.0
@@ -45,47 +44,6 @@ FULL_RETRY_S = 0.005
 # How long close() waits for the good-bye to leave the process.
 LINGER_S = 0.02
 
-Frames = list[tuple[bytes, list[bytes], str]]
-
-
-class Socket(Protocol):
-    """A transport socket, as the connection uses it."""
-
-    def send(self, route: bytes, frame: bytes) -> str:
-        """``ok``, ``full`` (try again) or ``unroutable``."""
-
-    def reconnect(self) -> None:
-        """Drop the connection and make another; the end of the former is not told."""
-
-    def close(self) -> None: ...
-
-
-class Link(NamedTuple):
-    port: Port
-    socket: Socket
-
-
-class Callbacks(Protocol):
-    """What a socket reports to."""
-
-    def on_frames(self, batch: Frames) -> None: ...
-
-    def on_connected(self) -> None: ...
-
-    def on_disconnected(self, route: bytes = b"") -> None: ...
-
-    def on_failed(self, reason: str) -> None: ...
-
-    def on_writable(self) -> None: ...
-
-
-class Opener(Protocol):
-    """Makes links; called on the connection's loop."""
-
-    def open(self, address: str, callbacks: Callbacks) -> Link: ...
-
-    def close(self) -> None: ...
-
 
 def read_clock() -> Now:
     return Now(time.monotonic(), time.time())
@@ -100,6 +58,7 @@ class Connection:
         opener: makes spoke and socket for an address; closed with the connection.
 
     Attributes:
+        address: the one whose turn it is.
         lost_at: monotonic time since which there is no session; None while there is one.
     """
 
@@ -108,6 +67,7 @@ class Connection:
     ) -> None:
         self.core = core
         self.addresses = addresses
+        self.address = addresses[0]
         self.lost_at: float | None = clock().mono
         self._opener = opener
         self._clock = clock
@@ -118,6 +78,7 @@ class Connection:
         self._settled: list[Callable[[], None]] = []
         self._unsent: list[bytes] = []
         self._tried = 0
+        self._keyless = ""  # why no other address can be tried
         self._try_until = math.inf
         self._connected = False
         self._session_until = math.inf
@@ -208,7 +169,7 @@ class Connection:
 
     def on_failed(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again, we remember why for whoever gives up waiting."""
-        self.core.trouble = f"{self.address}: {CONNECT_TROUBLE.get(reason, reason)}"
+        self.core.trouble = self._keyless or f"{self.address}: {CONNECT_TROUBLE.get(reason, reason)}"
         now = self._clock()
         if reason in KEYS_DO_NOT_FIT:
             self.core.locked_out(now.mono + KEYS_DO_NOT_FIT[reason])
@@ -341,17 +302,31 @@ class Connection:
 
     def _next_address(self, now: Now) -> None:
         self._switch_at = math.inf
+        self._tried += 1
+        address = self.address
+        try:
+            link = self._open(now)
+        except ConfigError as error:
+            # Nobody is left whose keys we know: whoever waits is told so, and keys may come before the next attempt.
+            self.address = address
+            self._keyless = self.core.trouble = str(error)
+            self.core.locked_out(now.mono + KEYS_DO_NOT_FIT["auth"])
+            return
         self._link.port.close(now)
         self._transmit()
         self._link.socket.close()
         self._unsent.clear()
         self._connected = False
         self.core.disconnected()
-        self._tried += 1
-        self._link = self._open(now)
+        self._keyless = ""
+        self._link = link
 
     def _open(self, now: Now) -> Link:
-        """To the address whose turn it is; one whose coordinator has left the fleet (no keys) is passed over."""
+        """To the address whose turn it is; one whose coordinator has left the fleet (no keys) is passed over.
+
+        Raises:
+            ConfigError: keys cannot be read; KeysMissing if there are none of any of these coordinators.
+        """
         if len(self.addresses) > 1:
             self._try_until = now.mono + TRY_ADDRESS_S
         last = self._tried + len(self.addresses) - 1

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
-from a2a_zmq.client.connection import Callbacks, Link
 from a2a_zmq.client.environment import ClientSettings
+from a2a_zmq.client.sockets import Callbacks, Link
 from a2a_zmq.config import A2AConfig, split_address
 from a2a_zmq.errors import ConfigError, KeysMissing
 from a2a_zmq.ids import identity_of, make_id_factory

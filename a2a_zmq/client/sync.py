@@ -20,7 +20,7 @@ from a2a_zmq.client.base import (
     TaskOptions,
     TaskSpec,
 )
-from a2a_zmq.client.connection import Connection, Opener
+from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
@@ -28,6 +28,7 @@ from a2a_zmq.client.handles import Gate, TaskHandle
 from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
 from a2a_zmq.client.reading import read_blocking
 from a2a_zmq.client.requests import Ask
+from a2a_zmq.client.sockets import Opener
 from a2a_zmq.client.streams import place
 from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
 from a2a_zmq.client.thread import LoopThread

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from a2a_zmq.client.connection import Connection, Link
+from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Asked, Call, Entry
+from a2a_zmq.client.sockets import Link
 from a2a_zmq.errors import RequestRefused
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.protocol.config import BootInfo, PortConfig

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,3 +226,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(run(), TEST_S))
     return True
+
+
+@pytest.fixture
+def spool_path(tmp_path: Path) -> Path:
+    """Of a spool that does not exist yet, in a directory that does not either."""
+    return tmp_path / "spool" / "a.db"
