@@ -299,6 +299,7 @@ class ForgetfulOpener(LinkOpener):
         return super().open(address, callbacks)
 
 
+@pytest.mark.timeout(30)  # it waits for the end of several attempts
 @pytest.mark.parametrize("error", [KeysMissing("no keys of coordinator-1"), ConfigError("no keys: half of a file")])
 def test_who_loses_the_keys_of_all_coordinators_is_told_and_comes_back_with_them(
     free_port: Callable[[], int], coordinator: Any, error: ConfigError, wait_until: WaitUntil
