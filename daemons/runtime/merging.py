@@ -20,13 +20,14 @@ from typing import Any, Final
 
 import orjson
 
-from a2a_zmq.errors import Fenced, StateError, StateLost
+from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable
 from a2a_zmq.interfaces import CANCELS, INBOX, Held, Mark, Section, SectionWrite, StateStore
 from a2a_zmq.state.keys import section_name
 from a2a_zmq.state.takeover import take_section
 from a2a_zmq.state.yielding import age_of
 from a2a_zmq.tasks import attempt_of, ends
-from daemons.runtime.spool import Kept, Spool, SpoolRefused
+from daemons.runtime.spool import Spool
+from daemons.runtime.spool_rows import Kept, SpoolRefused
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -323,10 +324,22 @@ def _is_newer(result: bytes, ended: bytes | None, live: bytes | None) -> bool:
     return live is None or (_attempt(live) <= attempt and outlived(live, result))
 
 
-async def forget(spool: Spool, upto: int) -> bool:
+async def forget(spool: Spool, upto: int, *, own: bool = False) -> bool:
     """Remove rows that are handed in; False if the disk is too full even for that (they are handed in all the same)."""
     try:
-        await spool.remove(upto)
+        await spool.remove(upto, own=own)
     except SpoolRefused:
         return False
     return True
+
+
+async def read_own(spool: Spool, after: int, max_bytes: int) -> list[Kept]:
+    """The next rows of this process. What another one of this agent kept there waits until it is merged.
+
+    Raises:
+        StoreUnavailable: they cannot be read now.
+    """
+    try:
+        return await spool.read(after, max_bytes, own=True)
+    except SpoolRefused as error:
+        raise StoreUnavailable("spool", str(error)) from error

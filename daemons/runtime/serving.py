@@ -18,7 +18,7 @@ from daemons.runtime.deathwatch import hold_life_mark
 from daemons.runtime.heap import HeapTrimmer, trim_function
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
 from daemons.runtime.orphans import hide_marks, take_over
-from daemons.runtime.spool import SpoolBroken
+from daemons.runtime.spool_rows import SpoolBroken, SpoolRefused
 from daemons.runtime.systemd import Notifier
 from daemons.settings import DaemonSettings, RedisUser
 from daemons.settings_sources import EX_CONFIG, Sources
@@ -66,7 +66,7 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
         redis = settings.redis_config().url(mask=True) if isinstance(settings, RedisUser) else "?"
         status = EX_CONFIG if error.fatal else EX_TEMPFAIL
         return _fail(role, status, f"Redis at {redis} cannot be used: {error}")
-    except SpoolBroken as error:
+    except (SpoolBroken, SpoolRefused) as error:
         return _fail(role, EX_IOERR, f"the local spool fails, what it holds is read at the next start: {error}")
     except KeyboardInterrupt:
         return EX_OK

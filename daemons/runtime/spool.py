@@ -3,6 +3,10 @@
 One SQLite file for each agent, in WAL mode with ``synchronous=FULL``: a call of :meth:`SqliteSpool.append` is one
 transaction and so one forced write, however many writes it carries. All work is done by one thread, so the event loop
 never waits for the disk. The file is opened when it is first needed; in normal running nothing here costs anything.
+
+Two processes of an agent on one host (one acts, one stands by) have one file. Whoever takes the section over writes its
+fence into it, reads what the other kept, and the other's later writes are refused. A process hands in only rows of its
+own as they are; all others are for the next take-over, which merges them.
 """
 
 from __future__ import annotations
@@ -11,16 +15,12 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import orjson
-
-from a2a_zmq.errors import A2AError
-from a2a_zmq.interfaces import Section, SectionWrite
+from daemons.runtime.spool_rows import Kept, SpoolBroken, SpoolRefused, decode, encode
 
 T = TypeVar("T")
 
@@ -39,29 +39,15 @@ _REFUSED: Final = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
 )
-
-
-class SpoolRefused(A2AError):
-    """Nothing was kept, and nothing harmed: the bound is reached, the disk is full, the file cannot be written."""
-
-
-class SpoolBroken(A2AError):
-    """The disk fails. What was kept may be incomplete in memory, not on disk: leave, and read it again at the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One kept write, and the version that its section was to get by it.
-
-    Attributes:
-        size: bytes of the row that it was read from.
-    """
-
-    write: SectionWrite
-    version: int
-    seq: int = 0
-    size: int = 0
+# No room for the index of the log that processes share: one that has the file for itself needs none.
+_NO_INDEX: Final = (sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP)
+# The fence stands in the file's header (``PRAGMA user_version``), which has 32 bits for it.
+_MAX_FENCE: Final = 2**31 - 1
 
 
 class Spool(Protocol):
@@ -86,145 +72,117 @@ class Spool(Protocol):
             SpoolRefused: nothing was kept.
         """
 
-    async def read(self, after: int, max_bytes: int) -> list[Kept]:
-        """The oldest rows behind ``after``, no more than ``max_bytes`` (but one at least)."""
+    async def take(self, fence: int) -> None:
+        """We take the section over with this fence: count what is kept, and let nobody with a lower one keep more.
 
-    async def remove(self, upto: int) -> None:
+        Raises:
+            SpoolRefused: it cannot be looked at.
+        """
+
+    async def read(self, after: int, max_bytes: int, *, own: bool = False) -> list[Kept]:
+        """The oldest rows behind ``after``, no more than ``max_bytes`` (but one at least).
+
+        Args:
+            own: only those that this process kept.
+
+        Raises:
+            SpoolRefused: they cannot be read now.
+        """
+
+    async def remove(self, upto: int, *, own: bool = False) -> None:
         """Forget all rows up to this one.
 
         Raises:
             SpoolRefused: they are still there.
         """
 
-    async def discard(self) -> None:
-        """Forget everything by doing away with the file, which a full disk cannot refuse."""
+    async def discard(self, *, own: bool = False) -> None:
+        """Forget everything, by doing away with the file if nothing else is there: a full disk cannot refuse that.
+
+        What cannot be forgotten counts from now on as another process's.
+        """
 
     async def close(self) -> None: ...
-
-
-def encode(kept: Kept) -> bytes:
-    """A row: four bytes of length, a JSON head, then the records, byte for byte as they were."""
-    write = kept.write
-    blobs: list[bytes] = [*write.put_tasks.values(), *write.results.values(), *write.history]
-    head = orjson.dumps(
-        {
-            "section": tuple(write.section),
-            "fence": write.fence,
-            "version": kept.version,
-            "mutation": write.mutation_id,
-            "header": write.header,
-            "put": [(key, len(raw)) for key, raw in write.put_tasks.items()],
-            "drop": write.drop_tasks,
-            "results": [(key, len(raw)) for key, raw in write.results.items()],
-            "history": [len(raw) for raw in write.history],
-            "letters": write.letters,
-            "drop_letters": write.drop_letters,
-        }
-    )
-    return b"".join((len(head).to_bytes(4, "big"), head, *blobs))
-
-
-def decode(data: bytes, seq: int = 0) -> Kept:
-    """
-    Raises:
-        SpoolBroken: this is no row.
-    """
-    try:
-        end = 4 + int.from_bytes(data[:4], "big")
-        head = orjson.loads(data[4:end])
-        at = end
-
-        def take(size: int) -> bytes:
-            nonlocal at
-            at += size
-            return data[at - size : at]
-
-        puts = {key: take(size) for key, size in head["put"]}
-        results = {key: take(size) for key, size in head["results"]}
-        history = [take(size) for size in head["history"]]
-        section = Section(*head["section"])
-        write = SectionWrite(
-            section,
-            head["fence"],
-            head["mutation"],
-            head["header"],
-            puts,
-            head["drop"],
-            results,
-            history,
-            head["letters"],
-            head["drop_letters"],
-        )
-        version = head["version"]
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise SpoolBroken(f"row {seq} of the spool cannot be read: {error}") from error
-    if at != len(data):
-        raise SpoolBroken(f"row {seq} of the spool has {len(data)} bytes, not {at}")
-    return Kept(write, version, seq, len(data))
 
 
 class SqliteSpool:
     """Implements :class:`Spool` on a file."""
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, *, on_damage: Callable[[Path], None] = lambda _: None) -> None:
         """
         Args:
             path: of the file; its directory is made when it is first needed.
             limit: bytes.
+            on_damage: told, by a thread, where a file was put that could not be read.
         """
         self.path = path
         self.rows = 0
         self.size = 0
         self.limit = limit
-        self.damaged: Path | None = None  # where a file was put that could not be read
+        self._on_damage = on_damage
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of the open one
+        self._own: list[tuple[int, int]] = []  # first and last numbers of the rows that this process kept
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
 
     async def look(self) -> None:
         """At the start: is there anything from before? Opens nothing if there is no file.
 
         Raises:
-            SpoolBroken: the file cannot be opened.
+            SpoolBroken, SpoolRefused: the file cannot be opened.
         """
-        if self.path.exists():
-            await self._run(self._count)
+        await self._in_thread(self._look, None)
+
+    async def take(self, fence: int) -> None:
+        await self._in_thread(self._look, fence)
 
     async def append(self, kept: Sequence[Kept]) -> None:
         rows = [encode(each) for each in kept]
         size = sum(map(len, rows)) + ROW_OVERHEAD * len(rows)
         if self.size + size > self.limit:
             raise SpoolRefused(f"the spool holds {self.size >> 20} MB of at most {self.limit >> 20}")
-        await self._run(lambda connection: self._insert(connection, rows))
+        fence = min(max((each.write.fence for each in kept), default=0), _MAX_FENCE)
+        await self._in_thread(self._guarded, lambda connection: self._insert(connection, rows, fence))
         self.rows += len(rows)
         self.size += size
 
-    async def read(self, after: int, max_bytes: int) -> list[Kept]:
-        return await self._run(lambda connection: _select(connection, after, max_bytes)) if self.rows else []
+    async def read(self, after: int, max_bytes: int, *, own: bool = False) -> list[Kept]:
+        if not self.rows:
+            return []
+        return await self._in_thread(self._guarded, lambda connection: self._select(connection, after, max_bytes, own))
 
-    async def remove(self, upto: int) -> None:
-        await self._run(lambda connection: self._delete(connection, upto))
+    async def remove(self, upto: int, *, own: bool = False) -> None:
+        await self._in_thread(self._guarded, lambda connection: self._delete(connection, upto, own))
 
-    async def discard(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._unlink)
-        self.rows = self.size = 0
+    async def discard(self, *, own: bool = False) -> None:
+        await self._in_thread(self._discard, own)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await self._in_thread(self._close)
         self._thread.shutdown(wait=False)
 
     # ------------------------------------------------------------ in the thread
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do it on the open file.
+
+        One that cannot be read is set aside when it is opened, and only then: what was read or kept since is counted
+        on, and must not be missing without a word.
+        """
         try:
-            return work(self._open())
+            try:
+                connection = self._open()
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                    raise
+                self._set_aside()
+                connection = self._open()
+            return work(connection)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0)
-            if code & 0xFF in _DAMAGED and self.damaged is None:
-                self._set_aside()
-                return work(self._open())
             if code in _REFUSED or code & 0xFF in _REFUSED:
                 raise SpoolRefused(f"{self.path}: {error}") from error
             raise SpoolBroken(f"{self.path}: {error}") from error
@@ -232,58 +190,130 @@ class SqliteSpool:
             raise SpoolRefused(f"{self.path}: {error.strerror or error}") from error
 
     def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._file != self._there():
+            self._close()  # another process of the agent has done away with it, and with all that stood there
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
-            connection = sqlite3.connect(self.path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-                connection.execute(_SCHEMA)
-                for (verdict,) in connection.execute("PRAGMA quick_check(1)"):
-                    if verdict != "ok":
-                        raise _damage(verdict)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+                self._connection = self._connect()
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) not in _NO_INDEX:
+                    raise
+                self._connection = self._connect("PRAGMA locking_mode=EXCLUSIVE")
+            self._file, self._own = self._there(), []
+            self._count(self._connection)
         return self._connection
+
+    def _connect(self, *first: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+        try:
+            for statement in (*first, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _SCHEMA):
+                connection.execute(statement)
+            for (verdict,) in connection.execute("PRAGMA quick_check(1)"):
+                if verdict != "ok":
+                    raise _damage(verdict)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _there(self) -> tuple[int, int] | None:
+        """Device and inode of the file that is there."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _set_aside(self) -> None:
         """A file that cannot be read is kept for whoever can make something of it; work goes on with a new one."""
         self._close()
-        self.damaged = self.path.with_name(f"{self.path.name}.damaged-{time.time():.0f}")
+        damaged = self.path.with_name(f"{self.path.name}.damaged-{time.time():.0f}")
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
             with contextlib.suppress(FileNotFoundError):
-                part.rename(self.damaged.with_name(self.damaged.name + suffix))
+                part.rename(damaged.with_name(damaged.name + suffix))
+        self._on_damage(damaged)
+
+    def _look(self, fence: int | None) -> None:
+        if self._empty():
+            self._close()
+            self.rows = self.size = 0
+            return
+        if fence is not None:
+            with contextlib.suppress(SpoolRefused):  # a disk that is too full for this takes nothing from anybody
+                self._guarded(lambda connection: _set_fence(connection, min(fence, _MAX_FENCE)))
+        try:
+            self._guarded(self._count)
+        except SpoolRefused:
+            if not self._empty():  # else it was set aside, and there is no room for a new one
+                raise
+            self.rows = self.size = 0
+
+    def _empty(self) -> bool:
+        parts = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return not any(part.exists() and part.stat().st_size for part in parts)
 
     def _count(self, connection: sqlite3.Connection) -> None:
         rows, size = connection.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(data)), 0) FROM writes").fetchone()
         self.rows, self.size = rows, size + ROW_OVERHEAD * rows
 
-    def _insert(self, connection: sqlite3.Connection, rows: list[bytes]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    def _insert(self, connection: sqlite3.Connection, rows: list[bytes], fence: int) -> None:
+        with _transaction(connection):
+            taken = _fence(connection)
+            if fence < taken:
+                raise SpoolRefused(f"{self.path}: another process of this agent has taken over, with fence {taken}")
+            if fence > taken:
+                connection.execute(f"PRAGMA user_version={fence}")
             connection.executemany("INSERT INTO writes (data) VALUES (?)", [(row,) for row in rows])
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-                connection.execute("ROLLBACK")
-            raise
+            (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        first = last - len(rows) + 1
+        if self._own and self._own[-1][1] == first - 1:
+            first = self._own.pop()[0]
+        self._own.append((first, last))
 
-    def _delete(self, connection: sqlite3.Connection, upto: int) -> None:
-        connection.execute("DELETE FROM writes WHERE seq <= ?", (upto,))
+    def _select(self, connection: sqlite3.Connection, after: int, max_bytes: int, own: bool) -> list[Kept]:
+        found: list[Kept] = []
+        size = 0
+        for seq, data in connection.execute("SELECT seq, data FROM writes WHERE seq > ? ORDER BY seq", (after,)):
+            if own and not any(first <= seq <= last for first, last in self._own):
+                continue
+            size += len(data)
+            if found and size > max_bytes:
+                break
+            found.append(decode(data, seq))
+        return found
+
+    def _delete(self, connection: sqlite3.Connection, upto: int, own: bool) -> None:
+        with _transaction(connection):
+            for first, last in self._own if own else [(0, upto)]:
+                connection.execute("DELETE FROM writes WHERE seq BETWEEN ? AND ?", (first, min(last, upto)))
         self._count(connection)
         if not self.rows:  # give the room back; both cost nothing on an empty file
             with contextlib.suppress(sqlite3.OperationalError):  # on a full disk, another time
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _unlink(self) -> None:
-        self._close()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+    def _discard(self, own: bool) -> None:
+        try:
+            if not own or self._guarded(self._alone):
+                self._close()
+                for suffix in ("", "-wal", "-shm"):
+                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+                self.rows = self.size = 0
+                return
+            self._guarded(lambda connection: self._delete(connection, self._own[-1][1] if self._own else 0, own))
+        except (OSError, SpoolRefused):  # they stay where they are; whoever merges them finds them recorded
+            pass
+        self._own = []
+
+    def _alone(self, connection: sqlite3.Connection) -> bool:
+        """Whether there are no rows but ours."""
+        self._count(connection)
+        count = "SELECT COUNT(*) FROM writes WHERE seq BETWEEN ? AND ?"
+        own = sum(int(connection.execute(count, each).fetchone()[0]) for each in self._own)
+        return self.rows == own
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -291,18 +321,31 @@ class SqliteSpool:
             self._connection = None
 
 
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _fence(connection: sqlite3.Connection) -> int:
+    (fence,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(fence)
+
+
+def _set_fence(connection: sqlite3.Connection, fence: int) -> None:
+    """Also to a lower one: who has the lease now is right, and fences begin anew with a state that nobody remembers."""
+    with _transaction(connection):
+        if _fence(connection) != fence:
+            connection.execute(f"PRAGMA user_version={fence}")
+
+
 def _damage(verdict: Any) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(f"damaged: {verdict}")
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
-
-
-def _select(connection: sqlite3.Connection, after: int, max_bytes: int) -> list[Kept]:
-    found: list[Kept] = []
-    size = 0
-    for seq, data in connection.execute("SELECT seq, data FROM writes WHERE seq > ? ORDER BY seq", (after,)):
-        size += len(data)
-        if found and size > max_bytes:
-            break
-        found.append(decode(data, seq))
-    return found

@@ -16,12 +16,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from a2a_zmq.errors import StoreUnavailable
-from a2a_zmq.interfaces import Held, Loaded, Mark, Section, SectionWrite, StateStore, Survey, Wanted
-from a2a_zmq.models import SharedAgentState
-from a2a_zmq.streams import Chunk, EventId
+from a2a_zmq.interfaces import Held, Loaded, Mark, Section, SectionWrite, StateStore
 from daemons.runtime.breaker import Breaker
-from daemons.runtime.merging import Group, Merger, drop_outlived, forget, groups_of, outlived_of, outlived_puts
-from daemons.runtime.spool import ROW_OVERHEAD, Kept, Spool, SpoolRefused
+from daemons.runtime.merging import (
+    Group,
+    Merger,
+    drop_outlived,
+    forget,
+    groups_of,
+    outlived_of,
+    outlived_puts,
+    read_own,
+)
+from daemons.runtime.reading import CheckedReads
+from daemons.runtime.spool import ROW_OVERHEAD, Spool
+from daemons.runtime.spool_rows import Kept, SpoolRefused
 
 # Read and handed in at once: one transaction that Redis does not notice much.
 CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -35,7 +44,7 @@ MUCH_BYTES: Final = 16 * 1024 * 1024
 ROOM: Final = 0.75
 
 
-class SpoolingStore:
+class SpoolingStore(CheckedReads):
     """Implements :class:`a2a_zmq.interfaces.StateStore` over another one.
 
     Attributes:
@@ -230,7 +239,9 @@ class SpoolingStore:
                 async with self._lock:
                     while await self._replay_chunk(fence):
                         pass
-                    await self._emptied()
+                    if self._spool.rows:
+                        await self._spool.discard(own=True)
+                    self._emptied()
         except StoreUnavailable as error:
             self.breaker.failed(error.reason)
             raise
@@ -238,7 +249,7 @@ class SpoolingStore:
     async def _replay_chunk(self, fence: Callable[[], int]) -> int:
         """Hand in the oldest rows; returns how many."""
         if not self._groups:
-            self._chunk = await self._spool.read(self._after, CHUNK_BYTES)
+            self._chunk = await read_own(self._spool, self._after, CHUNK_BYTES)
             self._groups = groups_of(self._chunk, alone=self._doubtful)
         while self._groups:
             write = self._groups[0].write
@@ -263,14 +274,12 @@ class SpoolingStore:
             self._handed_in += sum(kept.size + ROW_OVERHEAD for kept in self._chunk)
             self._chunk = []
             if self._handed_in >= min(FORGET_BYTES, self._spool.limit // 8):
-                await forget(self._spool, self._after)
+                await forget(self._spool, self._after, own=True)
                 self._handed_in = 0
         return count
 
-    async def _emptied(self) -> None:
+    def _emptied(self) -> None:
         """Everything is with Redis."""
-        if self._spool.rows:
-            await self._spool.discard()
         self._after = self._handed_in = 0
         self.refused = ""
         self._doubtful.clear()
@@ -296,14 +305,19 @@ class SpoolingStore:
             self._groups, self._chunk = [], []
             merger = Merger(self._inner, self._spool, section, held, self._new_id)
             try:
+                # Another process on this host, which we follow, may have kept something since we looked.
+                await self._spool.take(held.fence)
                 if self._spool.rows:
                     await merger.run(renew)
             except StoreUnavailable as error:
                 self.breaker.failed(error.reason)
                 raise
+            except SpoolRefused as error:
+                self.breaker.failed("spool")
+                raise StoreUnavailable("spool", str(error)) from error
             finally:
                 self._ended |= merger.ended
-            await self._emptied()
+            self._emptied()
             return merger.counts if merger.counts["writes"] else None
 
     # ------------------------------------------------------------ reading
@@ -328,69 +342,6 @@ class SpoolingStore:
 
     def advance(self, section: Section, version: int) -> None:
         self._inner.advance(section, version)
-
-    async def versions(self, distributor_id: str) -> tuple[int, int]:
-        self._check()
-        return await self._inner.versions(distributor_id)
-
-    def results_mark(self, section: Section) -> Mark:
-        return self._inner.results_mark(section)
-
-    async def results(self, distributor_id: str, task_ids: list[str], since: Mark = ()) -> dict[str, bytes]:
-        self._check()
-        return await self._inner.results(distributor_id, task_ids, since)
-
-    async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
-        self._check()
-        return await self._inner.tasks(distributor_id, task_ids)
-
-    async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
-        self._check()
-        return await self._inner.newest_results(distributor_id, wanted, limit)
-
-    async def letters(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
-        self._check()
-        return await self._inner.letters(distributor_id, task_ids)
-
-    async def newest_letters(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
-        self._check()
-        return await self._inner.newest_letters(distributor_id, wanted, limit)
-
-    async def count_letters(self, distributor_id: str) -> int:
-        self._check()
-        return await self._inner.count_letters(distributor_id)
-
-    async def lease(self, distributor_id: str) -> tuple[str, int, int] | None:
-        self._check()
-        return await self._inner.lease(distributor_id)
-
-    async def page(self, distributor_id: str, cursor: str) -> tuple[str, dict[str, bytes]]:
-        self._check()
-        return await self._inner.page(distributor_id, cursor)
-
-    async def survey(self) -> Survey:
-        self._check()
-        return await self._inner.survey()
-
-    async def history(self, distributor_id: str, limit: int, task_id: str | None = None) -> list[bytes]:
-        self._check()
-        return await self._inner.history(distributor_id, limit, task_id)
-
-    async def streams(self, wanted: list[tuple[str, EventId]]) -> list[tuple[list[Chunk], bool]]:
-        self._check()
-        return await self._inner.streams(wanted)
-
-    async def document(self, distributor_id: str) -> SharedAgentState | None:
-        self._check()
-        return await self._inner.document(distributor_id)
-
-    async def distributors(self) -> list[str]:
-        self._check()
-        return await self._inner.distributors()
-
-    async def register_distributor(self, distributor_id: str) -> bool:
-        self._check()
-        return await self._inner.register_distributor(distributor_id)
 
     async def ping(self) -> None:
         await self._inner.ping()

@@ -30,7 +30,7 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
 
     Raises:
         StoreUnavailable: it does not answer in time, or refuses us, or something that we need.
-        SpoolBroken: what an earlier process kept cannot be read.
+        SpoolBroken, SpoolRefused: what an earlier process kept cannot be read.
         ConfigError: our keys are not acceptable, or cannot be made; a file for TLS cannot be used.
     """
     keys.make_directory(settings)
@@ -47,10 +47,12 @@ async def open_store(daemon: Daemon, settings: OwnerSettings) -> tuple[SpoolingS
         raise
     leases = RedisLeases(config, name=settings.agent_id)
     daemon.on_exit.append(leases.close)
-    spool = SqliteSpool(settings.state_dir / "spool" / f"{settings.agent_id}.db", settings.spool_max_mb * 1024 * 1024)
+    spool = SqliteSpool(
+        settings.state_dir / "spool" / f"{settings.agent_id}.db",
+        settings.spool_max_mb * 1024 * 1024,
+        on_damage=lambda path: daemon.log.error("spool_damaged", set_aside=str(path)),
+    )
     await spool.look()
-    if spool.damaged is not None:
-        daemon.log.error("spool_damaged", set_aside=str(spool.damaged))
     off = partial(spool_off, daemon.identity, settings)
     rests = daemon.identity.role is Role.COORDINATOR  # it is where work comes in
     spooling = SpoolingStore(store, spool, off=off, new_id=daemon.new_id, rng=random.random, rests=rests)

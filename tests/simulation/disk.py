@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from a2a_zmq.interfaces import SectionWrite
-from daemons.runtime.spool import Kept, SpoolRefused, decode, encode
+from daemons.runtime.spool_rows import Kept, SpoolRefused, decode, encode
 
 LIMIT_BYTES = 1 << 20
 
@@ -79,12 +79,15 @@ class Disk:
             self._told(each.write)
         await self._force()
 
-    async def read(self, after: int, max_bytes: int) -> list[Kept]:
+    async def take(self, fence: int) -> None:
+        """Nobody else has it: here each process has a disk of its own."""
+
+    async def read(self, after: int, max_bytes: int, *, own: bool = False) -> list[Kept]:
         await self._force()
         found = [each for each in self._kept if each.seq > after]
         return [decode(encode(each), each.seq) for each in found[: self._rng.randint(1, 10)]]
 
-    async def remove(self, upto: int) -> None:
+    async def remove(self, upto: int, *, own: bool = False) -> None:
         await self._force()
         if self.full:
             raise SpoolRefused("simulated")
@@ -92,7 +95,7 @@ class Disk:
         self._sizes = {each.seq: self._sizes[each.seq] for each in self._kept}
         await self._force()
 
-    async def discard(self) -> None:
+    async def discard(self, *, own: bool = False) -> None:
         self._kept = []
         self._sizes = {}
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from a2a_zmq.errors import Fenced, StateLost
+from a2a_zmq.errors import Fenced, StateLost, StoreUnavailable
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
+from daemons.runtime.breaker import Circuit
+from daemons.runtime.spool import SqliteSpool
+from daemons.runtime.spool_rows import SpoolBroken
 from tests.contract.state.spooling_rig import INBOX_SECTION, MINE, OTHER, PLACED, Rig, record, result
 
 Build = Callable[..., SectionWrite]
@@ -234,3 +237,113 @@ async def test_what_was_taken_away_from_a_distributor_does_not_come_back_from_it
     assert set(await rig.store.results("d1", list(names))) == {"arriving", "mine"}
     assert (await rig.store.load(MINE)).tasks == {}
     await rig.store.close()
+
+
+async def test_who_follows_another_process_of_this_host_merges_what_that_one_kept_since(
+    backend: Any, make_write: Build, spool_path: Path
+) -> None:
+    """A standby looks at the spool when it starts; what it takes over is what is there when it takes over."""
+    leases = backend.leases()
+    acts, stands_by = Rig(backend, spool_path), Rig(backend, spool_path)
+    await stands_by.spool.look()
+    held = await acts.own(leases)
+    await acts.store.apply(make_write(fence=held.fence, put_tasks={"t1": record(1, created_at="c")}))
+    acts.switch.fault = "connection"
+    kept = make_write(fence=held.fence, drop_tasks=["t1"], results={"t1": result(1)})
+    await acts.store.apply(kept)
+    await acts.spool.close()  # it is killed
+
+    held = await leases.acquire(MINE, "b|host|2|2|boot", 60_000, steal_from="a|host|1|1|boot")
+    assert await stands_by.merge(MINE, held) == {"writes": 1, "tasks": 0, "results": 1, "dropped": 0}
+    assert stands_by.loaded.tasks == {}
+    assert await stands_by.store.results("d1", ["t1"]) == {"t1": result(1)}
+    assert stands_by.store.rows == 0
+    await stands_by.store.close()
+
+
+async def test_a_process_that_was_replaced_keeps_nothing_more_in_the_spool_of_both(
+    backend: Any, make_write: Build, spool_path: Path
+) -> None:
+    """It is alive, cut off from Redis, and takes itself for the owner: nobody would hand that in."""
+    leases = backend.leases()
+    cut_off, follows = Rig(backend, spool_path), Rig(backend, spool_path)
+    held = await cut_off.own(leases)
+    await cut_off.store.apply(make_write(fence=held.fence, put_tasks={"t1": record(1, created_at="c")}))
+    cut_off.switch.fault = "connection"
+    await cut_off.store.apply(make_write(fence=held.fence, put_tasks={"t2": record(1, created_at="c")}))
+
+    again = await leases.acquire(MINE, "b|host|2|2|boot", 60_000, steal_from="a|host|1|1|boot")
+    await follows.merge(MINE, again)
+    assert follows.loaded.tasks == {"t1": record(1, created_at="c"), "t2": record(1, created_at="c")}
+    follows.switch.fault = "connection"
+    await follows.store.apply(make_write(fence=again.fence, drop_tasks=["t1"], results={"t1": result(2)}))
+    with pytest.raises(StoreUnavailable, match="another process"):
+        await cut_off.store.apply(make_write(fence=held.fence, drop_tasks=["t1"], results={"t1": result(1)}))
+    await follows.back(again.fence)
+    assert await follows.store.results("d1", ["t1"]) == {"t1": result(2)}
+
+    # It owns the section again later: what it remembers of the file is of no account.
+    cut_off.switch.fault = ""
+    last = await leases.acquire(MINE, "a|host|1|1|boot", 60_000, steal_from="b|host|2|2|boot")
+    assert await cut_off.merge(MINE, last) is None
+    assert cut_off.loaded.tasks.keys() == {"t2"}
+    await cut_off.store.close()
+    await follows.store.close()
+
+
+async def test_what_another_process_kept_is_never_handed_in_as_it_is(
+    backend: Any, make_write: Build, spool_path: Path
+) -> None:
+    """A process that was replaced before there was a spool begins one; its rows wait for whoever takes over next."""
+    leases = backend.leases()
+    replaced, owner = Rig(backend, spool_path), Rig(backend, spool_path)
+    held = await replaced.own(leases)
+    await replaced.store.apply(make_write(fence=held.fence, put_tasks={"t1": record(1, created_at="c")}))
+    again = await leases.acquire(MINE, "b|host|2|2|boot", 60_000, steal_from="a|host|1|1|boot")
+    await owner.merge(MINE, again)
+    replaced.switch.fault = "connection"
+    await replaced.store.apply(make_write(fence=held.fence, drop_tasks=["t1"], results={"t1": result(1)}))
+
+    await owner.store.apply(make_write(fence=again.fence, drop_tasks=["t1"], results={"t1": result(2)}))
+    owner.switch.fault = "connection"
+    await owner.store.apply(make_write(fence=again.fence, put_tasks={"t2": record(1)}))
+    assert owner.store.rows == 2
+    await owner.back(again.fence)
+    assert owner.store.breaker.state is Circuit.CLOSED
+    assert await owner.store.results("d1", ["t1"]) == {"t1": result(2)}
+    assert await owner.store.tasks("d1", ["t1", "t2"]) == {"t2": record(1)}
+    assert owner.store.rows == 1, "it waits until it is merged"
+
+    third = Rig(backend, spool_path)
+    last = await leases.acquire(MINE, "c|host|3|3|boot", 60_000, steal_from="b|host|2|2|boot")
+    assert await third.merge(MINE, last) == {"writes": 1, "tasks": 0, "results": 0, "dropped": 1}
+    assert await third.store.results("d1", ["t1"]) == {"t1": result(2)}
+    replaced.switch.fault = ""
+    for rig in (replaced, owner, third):
+        await rig.store.close()
+
+
+async def test_a_spool_that_is_damaged_while_it_is_used_is_no_empty_one(
+    backend: Any, make_write: Build, spool_path: Path
+) -> None:
+    rig = Rig(backend, spool_path, limit=1 << 26)
+    held = await rig.own(backend.leases())
+    rig.switch.fault = "connection"
+    for number in range(200):
+        await rig.store.apply(make_write(fence=held.fence, results={f"t{number}": b'{"pad": "%s"}' % (b"x" * 30_000)}))
+    for part in (spool_path, spool_path.with_name(spool_path.name + "-wal")):
+        data = bytearray(part.read_bytes())
+        for at in range(4096, len(data), 4096):
+            data[at : at + 512] = b"\xff" * 512
+        with part.open("r+b") as file:
+            file.write(data[: part.stat().st_size])
+    with pytest.raises(SpoolBroken):
+        await rig.back(held.fence)
+    assert rig.store.breaker.state is not Circuit.CLOSED
+    await rig.store.close()
+
+    said: list[Path] = []
+    fresh = SqliteSpool(spool_path, 1 << 26, on_damage=said.append)
+    await fresh.look()
+    assert (fresh.rows, [path.exists() for path in said]) == (0, [True])
+    await fresh.close()

@@ -23,7 +23,8 @@ from daemons.cli.invocation import CommandFailed
 from daemons.cli.manual import markdown
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
 from daemons.cli.submitting import LINE_MEMBERS, read_tasks
-from daemons.runtime.spool import Kept, SqliteSpool
+from daemons.runtime.spool import SqliteSpool
+from daemons.runtime.spool_rows import Kept
 from daemons.worker.builtin.python_source_stats import python_source_stats
 from tests.unit.cli.screens import texts
 

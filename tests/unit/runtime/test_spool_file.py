@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2a_zmq.interfaces import Section, SectionWrite
-from daemons.runtime.spool import Kept, SpoolBroken, SpoolRefused, SqliteSpool, decode, encode
+from daemons.runtime.spool import SqliteSpool
+from daemons.runtime.spool_rows import Kept, SpoolBroken, SpoolRefused, decode, encode
 
 T = TypeVar("T")
 MB = 1024 * 1024
@@ -261,3 +262,58 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
         assert path.parent.stat().st_mode & 0o077 == 0
 
     use(path, work)
+
+
+NEARLY_FULL = """
+import asyncio, sys
+from pathlib import Path
+from daemons.runtime.spool import SqliteSpool
+from daemons.runtime.spool_rows import SpoolRefused
+from tests.unit.runtime.test_spool_file import kept
+
+async def look(path):
+    spool = SqliteSpool(path, 1 << 20)
+    await spool.look()
+    rows = [row.write.mutation_id for row in await spool.read(0, 1 << 20)]
+    try:
+        await spool.append([kept("more", 10_000)])
+    except SpoolRefused:
+        rows.append("refused")
+    await spool.close()
+    return rows
+
+async def main():
+    disk = Path(sys.argv[1])
+    first = SqliteSpool(disk / "a.db", 1 << 20)
+    await first.append([kept("1"), kept("2")])
+    parts = {name: (disk / name).read_bytes() for name in ("a.db", "a.db-wal")}
+    await first.close()
+    (disk / "damaged.db").write_bytes(b"no database" * 1000)
+    (disk / "more").write_bytes(b"")
+    for name in ("a.db", "a.db-wal"):  # as a power failure leaves it: without the index of the log
+        (disk / name).write_bytes(parts[name])
+    (disk / "a.db-shm").unlink(missing_ok=True)
+    with open(disk / "more", "wb", buffering=0) as more:
+        try:
+            while more.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+        more.truncate(more.tell() - int(sys.argv[2]))
+    print(*await look(disk / "a.db"), "|", *await look(disk / "fresh.db"), "|", *await look(disk / "damaged.db"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("free", [0, 12 * 1024])
+def test_on_a_disk_that_is_as_good_as_full_what_is_kept_can_be_read_and_no_more_is_taken(
+    tmp_path: Path, free: int
+) -> None:
+    """There is not even room for the files that SQLite makes beside its own."""
+    mounted = f'mount -t tmpfs -o size=1m tmpfs "$0" && exec {sys.executable} -c "$1" "$0" {free}'
+    apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, str(tmp_path), NEARLY_FULL]
+    done = subprocess.run(apart, check=False, capture_output=True, text=True, cwd=REPOSITORY, timeout=30)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no mount namespace: {done.stderr.strip()}")
+    assert (done.stdout.strip(), done.stderr) == ("1 2 refused | refused | refused", "")
