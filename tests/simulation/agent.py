@@ -66,7 +66,7 @@ class Agent:
         place: the host that it runs on, unique; it names it in networks, stores and plans.
         elsewhere: on another machine than the rest, so nobody there can ask the kernel whether it lives.
         disk: where an owner keeps what the store cannot take; it outlives its processes.
-        overtaken_pid: the process of this place that had the lease before one with another disk took it.
+        overtaken_pid: the process of this place that had the lease before another one took it.
         late_s: what it sends to the store now arrives so much later (0: at once).
     """
 
@@ -99,11 +99,13 @@ class Agent:
         if self.pid == self.overtaken_pid:
             self.fleet.witness.put_aside(write)
 
-    def overtaken(self) -> None:
-        """A process with another disk has its lease now, and does not know what is on this one."""
+    def overtaken(self, by: Agent | None = None) -> None:
+        """Another process has its lease now: with another disk, it does not know what is on this one; with the same, it
+        merges what is there, but not what this one begins to keep later."""
         self.overtaken_pid = self.pid
-        for write in self.disk.writes():
-            self.fleet.witness.put_aside(write)
+        if by is None or by.disk.file is not self.disk.file:
+            for write in self.disk.writes():
+                self.fleet.witness.put_aside(write)
 
     @property
     def host_id(self) -> str:
@@ -121,6 +123,7 @@ class Agent:
         fleet = self.fleet
         self.pid = fleet.next_pid()
         self.alive = True
+        self.disk.begin()
         fleet.note("start", self.place, self.pid)
         core, store = make_core(self)
         self._watch(core)

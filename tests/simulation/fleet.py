@@ -118,7 +118,10 @@ class Fleet:
             places = (name, twin_of(name)) if twins else (name,)
             for place in places:
                 elsewhere = not provable and (place != name or not twins)
-                self._add(Agent(self, name, Role.DISTRIBUTOR, place, leaders, place, elsewhere))
+                agent = Agent(self, name, Role.DISTRIBUTOR, place, leaders, place, elsewhere)
+                if place != name and not elsewhere:
+                    agent.disk.file = self.agents[name].disk.file
+                self._add(agent)
             for w in range(1, workers + 1):
                 self._add(Agent(self, f"worker-{number}{w}", Role.WORKER, "", (Upstream(name, places),)))
 
@@ -179,14 +182,15 @@ class Fleet:
     def replaced(self, owner: str) -> None:
         """This process has the lease now: what others of the same name remember does not count any more."""
         name, _, pid, *_ = owner.split("|")
+        new = next((agent for agent in self.agents.values() if agent.pid == int(pid)), None)
+        if new is not None:
+            new.overtaken_pid = 0
         for agent in self.agents.values():
-            if agent.pid == int(pid):
-                agent.overtaken_pid = 0
             same = agent.name == name or {agent.name, name} <= set(self.coordinators)
             if same and agent.pid != int(pid):
-                self.loss.replaced(agent)
+                self.loss.replaced(agent, new)
                 if agent.role is Role.DISTRIBUTOR:
-                    agent.overtaken()
+                    agent.overtaken(new)
 
     def wire(self, inner: Any, agent: Agent) -> Any:
         return Wire(inner, agent, self.redis, self.rng, self.witness)

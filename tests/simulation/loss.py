@@ -116,11 +116,12 @@ class Loss:
                 remembered[task_id].discard(holder)
                 self._look_at(task_id)
 
-    def replaced(self, agent: Agent) -> None:
+    def replaced(self, agent: Agent, by: Agent | None) -> None:
         """Another process of its name has its lease now: what it remembers is nothing any more, and what is in its
-        spool is set aside."""
+        spool is set aside, if the other one has another disk."""
         self._gone(agent.pid)
-        self._gone(agent.place)
+        if by is None or by.disk.file is not agent.disk.file:
+            self._gone(agent.place)
         if self.lost and agent.alive and agent.core is not None:
             self._fleet.witness.unordered.add(agent.name)
 

@@ -36,6 +36,7 @@ from daemons.distributor.pauses import Pauses
 from daemons.distributor.recovery import Recovery
 from daemons.runtime.engine import Engine
 from daemons.runtime.merging import Merger
+from tests.simulation.disk import Disk
 from tests.simulation.plan import MODES
 from tests.simulation.scenario import run_seed
 
@@ -254,6 +255,17 @@ def merged_blindly() -> Iterator[None]:
         await choose(self, write, end)
 
     with mock.patch.object(Merger, "_choose", alone), mock.patch.object(Merger, "_elsewhere", return_value=set()):
+        yield
+
+
+@planted("a spool is merged as it was when the process began")
+def spool_not_looked_at_again() -> Iterator[None]:
+    """What the other process on this host kept since is not seen, and nothing stops that one."""
+
+    async def as_before(self: Disk, fence: int) -> None:
+        """Count nothing, say nothing."""
+
+    with mock.patch.object(Disk, "take", as_before):
         yield
 
 

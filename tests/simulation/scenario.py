@@ -106,7 +106,7 @@ async def settle(fleet: Fleet) -> None:
     for agent in list(fleet.agents.values()):
         await let_own(fleet, agent)
     spools = [each.disk for each in fleet.agents.values() if not each.gone]
-    await fleet.until(lambda: not any(disk.rows for disk in spools), QUIET_S, "every spool is empty")
+    await fleet.until(lambda: not any(disk.file.kept for disk in spools), QUIET_S, "every spool is empty")
     nothing_lives = "no live task is left in the store"
     if not await fleet.until(lambda: answer_rest(fleet) and not fleet.live(), QUIET_S, nothing_lives):
         fleet.violate(f"still live in the store: {fleet.live()}")
@@ -138,11 +138,13 @@ async def let_own(fleet: Fleet, agent: Agent) -> None:
     we see to it that it does: who owns it now is stopped for longer than its lease."""
     # One that has just woken may still take itself for the owner.
     settled = f"{agent.place} hands in, or sees that it was replaced"
-    await fleet.until(lambda: not agent.disk.rows or fleet.acting(agent.name) not in (agent, None), QUIET_S, settled)
+    await fleet.until(
+        lambda: not agent.disk.file.kept or fleet.acting(agent.name) not in (agent, None), QUIET_S, settled
+    )
     other = fleet.acting(agent.name)
-    if agent.disk.rows and other is not None and other is not agent:
+    if agent.disk.file.kept and other is not None and other is not agent:
         other.freeze()
-        await fleet.until(lambda: not agent.disk.rows, 20.0, f"{agent.place} owns its section, and hands in")
+        await fleet.until(lambda: not agent.disk.file.kept, 20.0, f"{agent.place} owns its section, and hands in")
         other.thaw()
 
 

@@ -37,9 +37,11 @@ class Owner:
         self.store: StateStore = MemoryStore(world.redis, name)
         if world.spooling:
             ids = itertools.count()
+            disk = world.disks.setdefault(name, Disk(random.Random(name)))
+            disk.begin()
             self.store = SpoolingStore(
                 self.store,
-                world.disks.setdefault(name, Disk(random.Random(name))),
+                disk,
                 off=lambda: world.spool_off,
                 new_id=lambda: f"{name}-{world.processes}-{next(ids)}",
                 rng=lambda: 0.5,
