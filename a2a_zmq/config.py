@@ -41,7 +41,8 @@ class RedisConfig(BaseModel):
         use_tls: speak TLS; the server's certificate is checked against ``ca_path`` or the system's authorities.
         ca_path: file with CA certificates in PEM form.
         cert_path, key_path: our own certificate and its key in PEM form, where the server asks for one.
-        socket_timeout_s: longest wait for one answer; short, because a doubtful write is resolved by re-reading.
+        socket_timeout_s: longest wait for one answer, besides what a large one needs to arrive; short, because a
+            doubtful write is resolved by re-reading.
         connect_timeout_s: longest wait for a connection.
     """
 

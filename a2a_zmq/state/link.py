@@ -34,7 +34,7 @@ class Link:
     def __init__(self, config: RedisConfig, name: str) -> None:
         """
         Args:
-            config: where; its ``socket_timeout_s`` is the limit of an exchange besides what its size needs.
+            config: where; its ``socket_timeout_s`` is the limit of an exchange besides what its size needs, there and back.
             name: shown by ``CLIENT LIST``.
         """
         self._config = config

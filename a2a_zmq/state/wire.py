@@ -19,6 +19,9 @@ from a2a_zmq.errors import ConfigError, StateError, StoreUnavailable
 
 Command = tuple[Any, ...]
 
+# A reply that comes at this rate on the whole is not late, however large it is; one that trickles in is.
+_BYTES_PER_S: Final = 1_000_000
+
 # First word of an error reply → reason of StoreUnavailable.
 _REASONS: Final = {
     "LOADING": "loading",
@@ -83,15 +86,24 @@ class Wire(asyncio.Protocol):
         self._replies: list[Any] = []
         self._wanted = 0
         self._waiting: asyncio.Future[list[Any]] | None = None
+        # Of the exchange that is under way: when it began, when bytes came last, and how many.
+        self._limit_s = self._began = self._heard = 0.0
+        self._came = 0
+        self._timer: asyncio.TimerHandle
 
     async def exchange(self, packed: bytes, count: int, limit_s: float) -> list[Any]:
         """Send commands and wait for a reply to each. If that is cut short, the connection is of no use any more.
+
+        Args:
+            limit_s: how long to wait for the replies, besides what their own size needs: a section of many megabytes
+                takes seconds to come over a link on which nothing is wrong. Replies to writes are small, so this is
+                all the time that they get.
 
         Returns:
             the replies; an error reply is an exception object among them.
 
         Raises:
-            TimeoutError: not all replies came within ``limit_s``.
+            TimeoutError: nothing came for ``limit_s``, or what came was slower than :data:`_BYTES_PER_S`.
             OSError, hiredis.ProtocolError: the connection ended.
         """
         if self._transport is None or not self.connected:
@@ -99,12 +111,14 @@ class Wire(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting, self._wanted = waiting, count
-        timer = loop.call_later(limit_s, self._late)
+        self._limit_s, self._came = limit_s, 0
+        self._began = self._heard = loop.time()
+        self._timer = loop.call_later(limit_s, self._late)
         try:
             self._transport.write(packed)
             return await waiting
         finally:
-            timer.cancel()
+            self._timer.cancel()
 
     def send(self, packed: bytes) -> None:
         """Send commands whose replies are pushed. Does nothing on a closed connection."""
@@ -112,8 +126,16 @@ class Wire(asyncio.Protocol):
             self._transport.write(packed)
 
     def _late(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(TimeoutError())
+        """The time is up, unless the replies are on their way."""
+        waiting = self._waiting
+        if waiting is None or waiting.done():
+            return
+        loop = asyncio.get_running_loop()
+        until = min(self._heard, self._began + self._came / _BYTES_PER_S) + self._limit_s
+        if loop.time() < until:
+            self._timer = loop.call_at(until, self._late)
+        else:
+            waiting.set_exception(TimeoutError())
 
     def close(self) -> None:
         """End the connection at once. Idempotent."""
@@ -145,6 +167,10 @@ class Wire(asyncio.Protocol):
                     raise hiredis.ProtocolError("a reply that nobody asked for")
         except hiredis.ProtocolError as error:
             self._end(error)
+            return
+        if self._waiting is not None:
+            self._heard = asyncio.get_running_loop().time()
+            self._came += len(data)
 
     def _answer(self) -> None:
         waiting, self._waiting = self._waiting, None

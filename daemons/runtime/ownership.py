@@ -153,14 +153,16 @@ class Ownership:
 
     async def _load_as(self, held: Held) -> bool:
         try:
-            if self._outage is not None:
-                await self._outage.merge(
-                    self._section, held, lambda: self._leases.renew(self._section, held, self._ttl_ms)
-                )
-            if self._engine.owner:
-                # What it writes now would have the fence of before and be refused, as if somebody else had taken over.
-                self._engine.state_lost()
-            loaded = await self._load(held)
+            async with self._renewing(held):
+                if self._outage is not None:
+                    await self._outage.merge(
+                        self._section, held, lambda: self._leases.renew(self._section, held, self._ttl_ms)
+                    )
+                if self._engine.owner:
+                    # What it writes now would have the fence of before and be refused, as if somebody else had taken
+                    # over.
+                    self._engine.state_lost()
+                loaded = await self._load(held)
         except StateError as error:
             self._failed_to_read(error)
             with contextlib.suppress(StateError):
@@ -180,6 +182,24 @@ class Ownership:
         self._engine.ownership_gained(OwnershipGained(held.fence, epoch, loaded, state_lost=self._state_lost))
         self._state_lost = False
         return True
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self, held: Held) -> AsyncIterator[None]:
+        """Keep a lease that was just acquired: reading a large section may take longer than it lasts, and two processes
+        would take it from each other for ever, each before the other has read it."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(self._ttl_ms / 3000)
+                with contextlib.suppress(StateError):  # whoever reads finds out, too
+                    await self._leases.renew(self._section, held, self._ttl_ms)
+
+        renewing = asyncio.ensure_future(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
 
     def _failed_to_read(self, error: StateError) -> None:
         if isinstance(error, StoreUnavailable):

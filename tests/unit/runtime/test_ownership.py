@@ -155,6 +155,32 @@ def test_a_state_that_cannot_be_read_is_given_up_and_tried_again() -> None:
     play(story)
 
 
+def test_a_section_that_takes_longer_to_read_than_a_lease_lasts_is_read_once() -> None:
+    """A process that waited took the lease meanwhile, and then the first one from that one, for ever."""
+
+    async def story(world: World) -> None:
+        first = world.start("a")
+        loads: list[float] = []
+
+        async def load(held: Held) -> dict[Section, Loaded]:
+            loads.append(world.loop.time())
+            await asyncio.sleep(3 * TTL_MS / 1000)
+            return await load_own(first.store, SECTION)
+
+        first.load = load
+        await asyncio.sleep(0.1)
+        second = world.start("b")
+        await world.until(lambda: first.fences, "the first owns it")
+        assert await world.lease() == ("boot-a", 1)
+        first.write("t1")
+        await asyncio.sleep(0.05)
+        assert list(await world.stored()) == ["t1"], "it may be relied on at once"
+        await asyncio.sleep(2 * TTL_MS / 1000)
+        assert (first.fences, second.fences, len(loads)) == ([1], [], 1)
+
+    play(story)
+
+
 # ---------------------------------------------------------------- keeping
 
 
