@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
-from a2a_zmq.errors import StoreUnavailable
+from a2a_zmq.errors import StateError, StoreUnavailable
 from a2a_zmq.state import keys
 from a2a_zmq.state.wire import open_wire, pack, to_state_error
 
@@ -60,8 +60,8 @@ class RedisHints:
                 async for hint in self._subscribed(channels):
                     failures = 0
                     yield hint
-            except StoreUnavailable as error:
-                if error.fatal:
+            except StateError as error:  # hints may be missed, so whatever refuses them ends nothing
+                if isinstance(error, StoreUnavailable) and error.fatal:
                     raise
             # Full jitter, and never a busy loop: many agents come back after the same restart.
             ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(failures, 10))
@@ -94,6 +94,8 @@ class RedisHints:
                     reply = waiting.popleft()
                     if isinstance(reply, Exception):
                         raise to_state_error(reply)
+                    if not isinstance(reply, list) or not reply:
+                        return  # no message of a subscription: what answers there is something else
                     if reply[0] == b"subscribe":
                         confirmed += 1
                         if confirmed == len(channels):

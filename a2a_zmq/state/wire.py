@@ -51,7 +51,9 @@ def to_state_error(error: BaseException) -> StateError:
     text = str(error)
     if isinstance(error, TimeoutError):
         return StoreUnavailable("timeout", text or "no answer in time")
-    if isinstance(error, (OSError, hiredis.ProtocolError)):
+    if isinstance(error, hiredis.ProtocolError):
+        return StoreUnavailable("connection", f"what answers there does not speak Redis' protocol ({text})")
+    if isinstance(error, OSError):
         return StoreUnavailable("connection", text or type(error).__name__)
     word, _, rest = text.partition(" ")
     if word == "EXECABORT":  # EXEC itself was refused, and says why behind this phrase
@@ -90,6 +92,7 @@ class Wire(asyncio.Protocol):
         self._limit_s = self._began = self._heard = 0.0
         self._came = 0
         self._timer: asyncio.TimerHandle
+        self._ended: Exception | None = None
 
     async def exchange(self, packed: bytes, count: int, limit_s: float) -> list[Any]:
         """Send commands and wait for a reply to each. If that is cut short, the connection is of no use any more.
@@ -107,7 +110,7 @@ class Wire(asyncio.Protocol):
             OSError, hiredis.ProtocolError: the connection ended.
         """
         if self._transport is None or not self.connected:
-            raise ConnectionError("the connection is closed")
+            raise self._ended or ConnectionError("the connection is closed")
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting, self._wanted = waiting, count
@@ -182,6 +185,7 @@ class Wire(asyncio.Protocol):
         self._end(exc or ConnectionResetError("the connection was closed by the server"))
 
     def _end(self, error: Exception) -> None:
+        self._ended = self._ended or error
         self.close()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
@@ -210,7 +214,7 @@ async def open_wire(config: RedisConfig, name: str) -> Wire:
             await loop.create_connection(lambda: wire, config.host, config.port, ssl=config.tls_context())
             commands = _greeting(config, name)
             replies = await wire.exchange(pack(commands), len(commands), config.connect_timeout_s) if commands else []
-    except OSError as error:  # a refused certificate and a timeout are such, too
+    except (OSError, hiredis.ProtocolError) as error:  # a refused certificate and a timeout are such, too
         wire.close()
         raise to_state_error(error) from error
     except ConfigError as error:  # a file that was there at the start; it may come back

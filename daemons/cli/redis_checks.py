@@ -72,6 +72,8 @@ def _fix(error: str, config: RedisConfig) -> str:
         return "A2A_REDIS_CA_PATH names the authority of its certificate, and REDIS_HOST has to be a name in that one"
     if config.use_tls and ("WRONG_VERSION_NUMBER" in error or "RECORD_LAYER_FAILURE" in error):
         return "no TLS is spoken on that port: correct REDIS_PORT, or REDIS_USE_TLS=false"
+    if "Protocol error" in error:
+        return "what answers there is no Redis: correct REDIS_HOST and REDIS_PORT; if it speaks TLS: REDIS_USE_TLS=true"
     hung_up = any(word in error.upper() for word in ("ALERT", "EOF OCCURRED", "RESET BY PEER", "CLOSED"))
     if config.use_tls and hung_up:
         return (

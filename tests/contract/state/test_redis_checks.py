@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import pytest
 from pydantic import SecretStr
@@ -41,6 +43,21 @@ def test_a_server_whose_files_another_one_removed_is_named(tmp_path: Path, monke
         server.kill()
         server.start()
         assert client.get("x") == b"value"
+
+
+def test_what_is_no_redis_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Page(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)
+            self.request.sendall(b"HTTP/1.0 503 Service Unavailable\r\n\r\n")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        monkeypatch.setenv("REDIS_PORT", str(server.server_address[1]))
+        (check,) = redis_checks.redis_checks(Invocation())
+        server.shutdown()
+    assert not check.ok
+    assert "what answers there is no Redis: correct REDIS_HOST and REDIS_PORT" in check.fix
 
 
 def test_a_server_that_is_open_to_all_is_named(tmp_path: Path) -> None:
