@@ -244,11 +244,13 @@ class RedisStore:
         Raises:
             StateError: Redis refused a command. Nothing was written, unless EXEC itself reports the error.
         """
-        error = first_error(replies)
+        *mine, outcome, watched, header = replies
+        error = first_error([*mine, outcome])
         if error is not None:
             raise to_state_error(error) from error
-        channel.watched = Snapshot.parse(replies[-1])
-        outcome = replies[-3]
+        # What was asked ahead for the next write may be refused (a fail-over in between): that one asks again.
+        if first_error([watched, header]) is None:
+            channel.watched = Snapshot.parse(header)
         if outcome is None:
             return False
         error = first_error(outcome)

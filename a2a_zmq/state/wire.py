@@ -37,6 +37,9 @@ _REASONS: Final = {
     "DENIED": "noauth",  # protected mode
     "CLUSTERDOWN": "connection",
 }
+# First words of errors by which the command is wrong, or a key: asking again does not mend them. What no server of ours
+# says (a cluster's MOVED, the words of proxies whose server is away) is about the way to it, and may pass.
+_OURS: Final = frozenset(("", "ERR", "WRONGTYPE", "NOSCRIPT", "CROSSSLOT", "EXECABORT"))
 # Errors without a word of their own, by how their text begins.
 _TEXT_REASONS: Final = (
     ("ERR max number of clients", "connection"),
@@ -60,7 +63,10 @@ def to_state_error(error: BaseException) -> StateError:
         word = rest.partition("because of: ")[2].partition(" ")[0]
     reason = _REASONS.get(word) or next((name for start, name in _TEXT_REASONS if text.startswith(start)), None)
     if reason is None:
-        return StateError(f"Redis refused: {text}")
+        # redis-py has taken the first word off its errors' texts.
+        if word in _OURS or not isinstance(error, hiredis.ReplyError):
+            return StateError(f"Redis refused: {text}")
+        reason = "connection"
     return StoreUnavailable(reason, text, fatal=reason == "noauth")
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import hiredis
 import pytest
 
 from a2a_zmq.config import RedisConfig
@@ -14,7 +15,9 @@ from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import Section, SectionWrite
 from a2a_zmq.state.hints import RESUBSCRIBED, RedisHints
 from a2a_zmq.state.leases import RedisLeases
+from a2a_zmq.state.link import Link
 from a2a_zmq.state.redis_store import RedisStore
+from a2a_zmq.state.wire import Command
 from daemons.runtime import permissions
 
 MakeWrite = Callable[..., SectionWrite]
@@ -107,3 +110,25 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(4096):
         writer.write(data)
     writer.close()
+
+
+async def test_a_write_counts_where_what_was_asked_behind_it_is_refused(
+    redis_backend: Any, make_write: MakeWrite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Link.exchange
+    refused: list[Command] = []
+
+    async def exchanged(link: Link, commands: list[Command], *, only_on: int | None = None) -> list[Any]:
+        replies = await exchange(link, commands, only_on=only_on)
+        if commands[-1][0] == "HMGET" and commands[-3] == ("EXEC",) and not refused:
+            refused.append(commands[-1])
+            replies[-2:] = [hiredis.ReplyError("ERR as a proxy says when its server has gone")] * 2
+        return replies
+
+    monkeypatch.setattr(Link, "exchange", exchanged)
+    store = redis_backend.store()
+    assert await store.apply(make_write(put_tasks={"t1": b"{}"})) == 1
+    assert refused
+    assert await store.apply(make_write(put_tasks={"t2": b"{}"})) == 2
+    assert (await store.load(SECTION)).tasks.keys() == {"t1", "t2"}
+    assert store.stats.conflicts == store.stats.resolved == 0

@@ -34,6 +34,11 @@ def as_read(reply: str) -> Exception:
         ("WRONGPASS invalid username-password pair or user is disabled.", "noauth", True),
         ("NOPERM User x has no permissions to run the 'hset' command", "noauth", True),
         ("CLUSTERDOWN The cluster is down", "connection", False),
+        ("MOVED 3999 127.0.0.1:6381", "connection", False),
+        ("ASK 3999 127.0.0.1:6381", "connection", False),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", "connection", False),
+        ("no upstream host", "connection", False),  # Envoy's
+        ("EXECABORT Transaction discarded because of: MOVED 3999 127.0.0.1:6381", "connection", False),
         ("BUSY Redis is busy running a script.", "timeout", False),
         ("ERR max number of clients reached", "connection", False),
         ("ERR AUTH <password> called without any password configured for the default user.", "noauth", True),
@@ -63,7 +68,15 @@ def test_what_the_connection_raises(raised: Exception, reason: str) -> None:
     assert error.reason == reason
 
 
-@pytest.mark.parametrize("reply", ["WRONGTYPE Operation against a key", "ERR unknown command 'X'"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "WRONGTYPE Operation against a key",
+        "ERR unknown command 'X'",
+        "CROSSSLOT Keys in request don't hash to the same slot",
+        "EXECABORT Transaction discarded because of previous errors.",
+    ],
+)
 def test_our_own_mistakes_are_not_called_unavailable(reply: str) -> None:
     error = to_state_error(as_read(reply))
     assert isinstance(error, StateError)
