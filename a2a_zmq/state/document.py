@@ -93,7 +93,7 @@ def _by_age(task: Task) -> tuple[datetime, str]:
 def _lease(parts: DocumentParts, wall: float) -> Lease | None:
     if parts.lease is None or parts.lease_remaining_ms <= 0:
         return None
-    owner = parts.lease.decode().partition("|")[0]
+    owner = parts.lease.decode(errors="replace").partition("|")[0]
     acquired = float(parts.leased_at or wall)
     expires = wall + parts.lease_remaining_ms / 1000
     return Lease(

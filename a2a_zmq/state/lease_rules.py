@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from a2a_zmq.errors import StateError
 from a2a_zmq.interfaces import Held
 
 # A holder stops acting after this part of the TTL: what is left covers clocks that run at different speeds,
@@ -19,6 +20,8 @@ SAFE_PART: Final = 0.66
 # Renewing at a third leaves time for a second try before the safe part is over.
 RENEW_PART: Final = 1 / 3
 JITTER: Final = 0.2
+# So much of a foreign text is shown.
+_SHOWN: Final = 60
 
 
 def lease_value(owner: str, fence: int) -> str:
@@ -26,9 +29,18 @@ def lease_value(owner: str, fence: int) -> str:
     return f"{owner}|{fence}"
 
 
-def parse_lease_value(value: str) -> tuple[str, int]:
-    """(owner text, fence)."""
+def parse_lease_value(value: str, key: str = "a lease") -> tuple[str, int]:
+    """(owner text, fence).
+
+    Args:
+        key: where it was read.
+
+    Raises:
+        StateError: no agent wrote this.
+    """
     owner, _, fence = value.rpartition("|")
+    if not (fence.isascii() and fence.isdigit()):
+        raise StateError(f"{key} holds a foreign text: {value[:_SHOWN]!r}")
     return owner, int(fence)
 
 
@@ -45,21 +57,32 @@ class Grant(NamedTuple):
 
 
 def decide(
-    lease: str | None, recorded_fence: int, owner: str, *, steal_from: str | None, min_fence: int, new_epoch: bool
+    lease: str | None,
+    recorded_fence: int,
+    owner: str,
+    *,
+    steal_from: str | None,
+    min_fence: int,
+    new_epoch: bool,
+    key: str = "a lease",
 ) -> Grant | None:
     """May ``owner`` take the lease?
 
     Args:
         lease: text in the lease key, None if it is free.
         recorded_fence: of the section's header.
+        key: of the lease.
 
     Returns:
         None: somebody else holds it.
+
+    Raises:
+        StateError: no agent wrote what the key holds.
     """
     top = max(recorded_fence, min_fence)
     if lease is None:
         return Grant(top + 1, write=True)
-    holder, fence = parse_lease_value(lease)
+    holder, fence = parse_lease_value(lease, key)
     if holder == owner and fence > min_fence and fence >= recorded_fence and not new_epoch:
         return Grant(fence, write=False)
     if holder in (owner, steal_from):

@@ -84,7 +84,15 @@ class RedisLeases:
                 lease, fence, epoch, watched_on = await self._look(section)
                 # Of the first look: a later one may see what an attempt of ours wrote whose reply was lost.
                 found_fence = fence if found_fence is None else found_fence
-                grant = decide(lease, fence, owner, steal_from=steal_from, min_fence=min_fence, new_epoch=new_epoch)
+                grant = decide(
+                    lease,
+                    fence,
+                    owner,
+                    steal_from=steal_from,
+                    min_fence=min_fence,
+                    new_epoch=new_epoch,
+                    key=keys.lease(section),
+                )
                 if grant is None:
                     return None
                 if lease is None and fence < expect_fence:
@@ -118,7 +126,7 @@ class RedisLeases:
             ("HMGET", header, "fence", "epoch"),
         ]
         _, _, value, (fence, epoch) = await self._link.ask(commands, again=True)
-        text = value.decode() if value is not None else None
+        text = value.decode(errors="replace") if value is not None else None
         return text, int(fence or 0), (epoch or b"").decode(), self._link.generation
 
     async def _take(self, watched_on: int, section: Section, held: Held, ttl_ms: int, epoch: str) -> bool:
@@ -144,7 +152,7 @@ class RedisLeases:
         value, remaining_ms = await self._link.ask([("GET", key), ("PTTL", key)], again=True)
         if value is None or remaining_ms <= 0:
             return None
-        owner, fence = parse_lease_value(value.decode())
+        owner, fence = parse_lease_value(value.decode(errors="replace"), key)
         return owner, fence, remaining_ms
 
     async def renew(self, section: Section, held: Held, ttl_ms: int) -> bool:

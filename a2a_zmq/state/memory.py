@@ -193,7 +193,7 @@ class MemoryStore:
         data, key = self._world.data(self._client), keys.lease(keys.sections(distributor_id)[0])
         if key not in data.leases:
             return None
-        owner, fence = parse_lease_value(data.leases[key])
+        owner, fence = parse_lease_value(data.leases[key], key)
         return owner, fence, round((data.expiry[key] - self._world.clock().mono) * 1000)
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
@@ -296,6 +296,7 @@ class MemoryLeases:
             steal_from=steal_from,
             min_fence=min_fence,
             new_epoch=new_epoch,
+            key=key,
         )
         if grant is None:
             return None

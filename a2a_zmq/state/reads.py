@@ -199,7 +199,7 @@ class Reads:
         value, remaining_ms = await self._ask([("GET", key), ("PTTL", key)])
         if value is None:
             return None
-        owner, fence = parse_lease_value(value.decode())
+        owner, fence = parse_lease_value(value.decode(errors="replace"), key)
         return owner, fence, remaining_ms
 
     async def distributors(self) -> list[str]:

@@ -15,6 +15,7 @@ import orjson
 
 from a2a_zmq import tasks
 from a2a_zmq.clock import parse_iso
+from a2a_zmq.errors import StateError
 from a2a_zmq.interfaces import INBOX, KeyFact
 from a2a_zmq.state import keys
 from a2a_zmq.state.lease_rules import parse_lease_value
@@ -260,10 +261,11 @@ def _note(fact: KeyFact, fleet: Fleet) -> None:
         fleet.tasks[owner] = fact.size
     elif kind.name == "lease":
         try:
-            text, fence = parse_lease_value(fact.lease)
-        except ValueError:
-            text, fence = fact.lease, -1
-        fleet.leases[owner] = (text.partition("|")[0], fence)
+            text, fence = parse_lease_value(fact.lease, fact.key)
+        except StateError as error:
+            fleet.leases[owner] = (str(error), -1)
+        else:
+            fleet.leases[owner] = (text.partition("|")[0], fence)
 
 
 def _registry(fleet: Fleet) -> Iterator[Finding]:
@@ -280,9 +282,11 @@ def _registry(fleet: Fleet) -> Iterator[Finding]:
 def _leases(fleet: Fleet) -> Iterator[Finding]:
     for place, (agent, fence) in sorted(fleet.leases.items()):
         wanted = place or fleet.agent_id
-        if agent != wanted:
+        if fence < 0:
+            yield Finding("foreign_lease", "", section_of(place), agent)
+        elif agent != wanted:
             yield Finding("foreign_lease", "", section_of(place), f"its lease is {agent}'s, not {wanted}'s")
-        elif fence < 0 or (place == INBOX and fence != fleet.fence):
+        elif place == INBOX and fence != fleet.fence:
             yield Finding("foreign_lease", "", section_of(place), f"its lease has fence {fence}, not {fleet.fence}")
     for place in sorted({INBOX, *fleet.up} - fleet.leases.keys()):
         yield Finding("no_lease", "", section_of(place), "its owner is here, its lease is not")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from a2a_zmq.errors import Fenced, StateLost
+from a2a_zmq.errors import Fenced, StateError, StateLost
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 
 MakeWrite = Callable[..., SectionWrite]
@@ -182,3 +183,17 @@ async def test_a_lease_that_is_free_because_the_state_was_lost_is_left_alone(bac
     taken = await leases.acquire(SECTION, BOB, 10_000, expect_fence=held.fence)
     assert taken is not None
     assert taken.fence == held.fence + 1
+
+
+@pytest.mark.parametrize("text", [b"foreign", b"\xff|x"])
+async def test_a_foreign_text_is_an_error_that_names_the_key(redis_backend: Any, text: bytes) -> None:
+    """It ended the owner each time it was started."""
+    leases, store = redis_backend.leases(), redis_backend.store()
+    key = "lease:{shared:distributor:d1}"
+    await redis_backend.client.set(key, text, ex=60)
+    for call in (leases.acquire(SECTION, ALICE, 10_000), leases.holder(SECTION), store.lease("d1")):
+        with pytest.raises(StateError, match=re.escape(f"{key} holds a foreign text: ")):
+            await call
+    assert await redis_backend.client.get(key) == text, "whose it is we do not know"
+    await redis_backend.client.delete(key)
+    assert await leases.acquire(SECTION, ALICE, 10_000) is not None

@@ -146,6 +146,11 @@ def test_keys_leases_and_registry(keys: list[KeyFact], more: dict[str, Any], wan
     assert [(each.kind, each.section, each.repair) for each in judge_keys(keys, fleet(**more))] == [wanted]
 
 
+def test_a_foreign_text_of_a_lease_is_shown() -> None:
+    found = judge_keys([LEADER, lease("shared:distributor:d1", "no lease at all")], fleet())
+    assert [each.what for each in found] == ["lease:{shared:distributor:d1} holds a foreign text: 'no lease at all'"]
+
+
 def test_a_distributor_that_is_on_its_way_to_us_is_not_wrong() -> None:
     new = [KeyFact("shared:distributor:d2", "hash", -1), lease("shared:distributor:d2", "d2|h|1|1|b|1")]
     assert judge_keys([*WHOLE, *new], fleet()) == []

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from a2a_zmq.errors import StateError
 from a2a_zmq.interfaces import Held
 from a2a_zmq.state.lease_rules import (
     Grant,
@@ -32,6 +33,12 @@ def keeper(chance: float = 0.5) -> LeaseKeeper:
 
 def test_a_lease_text_keeps_an_owner_with_bars() -> None:
     assert parse_lease_value(lease_value("a|host|1|2|boot", 17)) == ("a|host|1|2|boot", 17)
+
+
+@pytest.mark.parametrize("text", ["", "foreign", "a|host|1|2|boot|", "a|-1", "a|1_0", "a| 1", "a|²"])
+def test_a_foreign_text_is_named_with_its_key(text: str) -> None:
+    with pytest.raises(StateError, match="^lease:x holds a foreign text: "):
+        parse_lease_value(text, "lease:x")
 
 
 @pytest.mark.parametrize(
