@@ -116,8 +116,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter(
         "lease_failures_total",
         ("reason",),
-        "Leases that were not obtained or were lost, by reason.",
-        ("held", "state_lost", "unavailable"),
+        "Leases that were not obtained or were lost, by reason; unreadable: a key of lease or section cannot be read.",
+        ("held", "state_lost", "unavailable", "unreadable"),
     ),
     _counter(
         "lease_renewal_failures_total",

@@ -20,8 +20,12 @@ from a2a_zmq.state.wire import Command, Wire, first_error, open_wire, pack, to_s
 _BYTES_PER_S: Final = 10_000_000
 
 
+# Errors about a key that do not say which.
+_KEYLESS: Final = ("NOPERM", "WRONGTYPE")
+
+
 def _named(command: Command) -> str:
-    """A command and its first key; Redis itself does not say which key somebody may not use."""
+    """A command and its first key; Redis itself does not say which key somebody may not use, or has a foreign type."""
     key = command[3:4] if command[0] == "EVAL" else command[1:2]
     return " ".join(
         part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in (command[0], *key)
@@ -34,7 +38,7 @@ class Link:
     def __init__(self, config: RedisConfig, name: str) -> None:
         """
         Args:
-            config: where; its ``socket_timeout_s`` is the limit of an exchange besides what its size needs, there and back.
+            config: where; its ``socket_timeout_s`` limits an exchange, besides what its size needs there and back.
             name: shown by ``CLIENT LIST``.
         """
         self._config = config
@@ -84,7 +88,7 @@ class Link:
             if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):
                 wire.close()  # a replica now: the name may lead to the new primary already
             for index, reply in enumerate(replies):
-                if isinstance(reply, Exception) and str(reply).startswith("NOPERM"):
+                if isinstance(reply, Exception) and str(reply).startswith(_KEYLESS):
                     replies[index] = type(reply)(f"{reply} ({_named(commands[index])})")
             return replies
 

@@ -323,6 +323,7 @@ class Daemon:
             outage=outage,
         )
         self.standing.lease_holder = lambda: ownership.waiting_for
+        self.standing.unreadable = lambda: ownership.unreadable
 
     def listen(self, hints: Hints, store: StateStore, ids: Callable[[], list[str]], writer: str) -> None:
         """Have the core told when these distributors' sections move by this writer's hand."""

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import StateError, StateLost, StoreUnavailable
+from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import Held, LeaseStore, Loaded, Section
 from daemons.runtime.breaker import Breaker
 from daemons.runtime.contract import Meter, Outranked, OwnershipGained
 from daemons.runtime.engine import Engine
 from daemons.runtime.procs import ProcessIdentity, owner_is_dead, owner_text
+from daemons.runtime.renewing import renewing
 
 # While somebody else holds the lease, or Redis is away, ask this often: a small part of the lease's TTL.
 ASK_AGAIN_S = 0.25
@@ -92,6 +93,7 @@ class Ownership:
         self._patient_until = math.inf
         self.held: Held | None = None
         self.waiting_for = ""
+        self.unreadable = ""  # why the lease or what is under it cannot be read although Redis is there
 
     def lost(self, *, state_lost: bool = False) -> None:
         """A write was refused: take the lease anew (or learn who has it).
@@ -127,7 +129,7 @@ class Ownership:
             if held is None:
                 continue
             self._fence = held.fence
-            self.held = held
+            self.held, self.unreadable = held, ""
             self._engine.safe_until = held.safe_until
             self._answered()
             self._turned()
@@ -153,7 +155,7 @@ class Ownership:
 
     async def _load_as(self, held: Held) -> bool:
         try:
-            async with self._renewing(held):
+            async with renewing(self._leases, self._section, held, self._ttl_ms):
                 if self._outage is not None:
                     await self._outage.merge(
                         self._section, held, lambda: self._leases.renew(self._section, held, self._ttl_ms)
@@ -164,7 +166,8 @@ class Ownership:
                     self._engine.state_lost()
                 loaded = await self._load(held)
         except StateError as error:
-            self._failed_to_read(error)
+            self._meter.count("lease_failures_total", reason="unreadable")
+            self._failed_to_read(error, loading=True)
             with contextlib.suppress(StateError):
                 await self._leases.release(self._section, held)
             await asyncio.sleep(ASK_AGAIN_S)
@@ -183,31 +186,20 @@ class Ownership:
         self._state_lost = False
         return True
 
-    @contextlib.asynccontextmanager
-    async def _renewing(self, held: Held) -> AsyncIterator[None]:
-        """Keep a lease that was just acquired: reading a large section may take longer than it lasts, and two processes
-        would take it from each other for ever, each before the other has read it."""
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(self._ttl_ms / 3000)
-                with contextlib.suppress(StateError):  # whoever reads finds out, too
-                    await self._leases.renew(self._section, held, self._ttl_ms)
-
-        renewing = asyncio.ensure_future(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-
-    def _failed_to_read(self, error: StateError) -> None:
+    def _failed_to_read(self, error: StateError, *, loading: bool = False) -> None:
         if isinstance(error, StoreUnavailable):
             if error.fatal:
                 raise error
+            # Where the lease cannot be had because Redis is away, the circuit tells of it.
+            self.unreadable = str(error) if loading else ""
             if self._outage is not None:
                 self._outage.failed(error)
             self._engine.store_available(available=False, reason=error.reason)
+            self._turned()
+            return
+        self.unreadable = str(error)
+        if not loading and not isinstance(error, (Fenced, StateLost, VersionConflict)):
+            self._engine.store_available(available=False, reason="refused")
             self._turned()
 
     async def _acquire(self) -> Held:
@@ -228,6 +220,7 @@ class Ownership:
                     self.waiting_for = ""
                     self._shown_fence, self._patient_until = 0, math.inf
                     return held
+                self.unreadable = ""  # it is another's to read
                 holder = await self._leases.holder(self._section)
                 steal_from = None
                 if holder is not None:
@@ -246,7 +239,8 @@ class Ownership:
                 if self._patient_until == math.inf:
                     self._patient_until = self._clock().mono + self._ttl_ms / 1000
             except StateError as error:
-                self._meter.count("lease_failures_total", reason="unavailable")
+                away = isinstance(error, StoreUnavailable)
+                self._meter.count("lease_failures_total", reason="unavailable" if away else "unreadable")
                 self._failed_to_read(error)
             await asyncio.sleep(self._pause_s())
 
@@ -311,6 +305,7 @@ class Ownership:
                 self._meter.count("lease_renewal_failures_total")
                 return  # to take it again at once, or to learn who has it
             self._engine.safe_until = held.safe_until
+            self.unreadable = ""
             self._answered()
             self._engine.store_available(available=True, reason="")
             self._turned()

@@ -17,6 +17,9 @@ from a2a_zmq.security.identity import Identity
 NOTICE_S: Final = 1.0
 REMIND_S: Final = 30.0
 
+# What stands for our section among the hubs; no agent is called so.
+SECTION: Final = ""
+
 # A connection on which a hub answers no greeting for this long is made anew: of a key that it does not let in (any
 # more) it says nothing, except when the connection is made.
 GREETING_S: Final = 5.0
@@ -39,12 +42,14 @@ class Standing:
         self._identity = identity
         self._log = log
         self.lease_holder: Callable[[], str] = str  # who has the lease that we wait for, "" for nobody
+        self.unreadable: Callable[[], str] = str  # why we cannot read our section, "" if we can
         self._spokes: dict[str, Spoke] = {}
         self._retry: dict[str, Callable[[], None]] = {}
         self._greeting: dict[str, float] = {}  # hub → since when it has been greeted in vain
         self._failed: dict[str, str] = {}  # hub → why the last attempt to connect failed
         self._since: dict[str, float] = {}  # what is in the way → since when; next line in the log
         self._remind_at: dict[str, float] = {}
+        self._told_of_section: str | None = None
 
     def watch(self, hub: str, spoke: Spoke, reconnect: Callable[[], None]) -> None:
         """
@@ -79,7 +84,9 @@ class Standing:
                     text = text or f"{hub} does not answer our greeting"
                 if text:
                     found[hub] = text
-        if not found and (why := self._lease_is_held()):
+        if unreadable := self.unreadable():
+            found[SECTION] = f"the section cannot be read: {unreadable}"
+        elif not found and (why := self._lease_is_held()):
             found[self._agent_id] = why
         return found
 
@@ -112,16 +119,22 @@ class Standing:
         for hub in [hub for hub in self._since if hub not in found]:
             del self._since[hub]
             self._remind_at.pop(hub, None)
+        if found.get(SECTION) != self._told_of_section:  # another reason is news; hubs may have several in turn
+            self._remind_at.pop(SECTION, None)
         for hub, why in found.items():
             since = self._since.setdefault(hub, mono)
             if mono - since >= NOTICE_S and mono >= self._remind_at.get(hub, 0.0):
                 self._remind_at[hub] = mono + REMIND_S
-                if hub != self._agent_id:
-                    self._log.warning("no_session", peer=hub, why=why, for_s=round(mono - since, 1))
-                else:
-                    self._log.warning(
-                        "shut_out" if self.shut_out else "no_lease", why=why, for_s=round(mono - since, 1)
-                    )
+                self._tell(hub, why, for_s=round(mono - since, 1))
+
+    def _tell(self, hub: str, why: str, *, for_s: float) -> None:
+        if hub == SECTION:
+            self._told_of_section = why
+            self._log.warning("section_unreadable", why=why, for_s=for_s)
+        elif hub != self._agent_id:
+            self._log.warning("no_session", peer=hub, why=why, for_s=for_s)
+        else:
+            self._log.warning("shut_out" if self.shut_out else "no_lease", why=why, for_s=for_s)
 
     def _greet_anew(self, mono: float) -> None:
         for hub, spoke in self._spokes.items():

@@ -293,6 +293,8 @@ async def test_a_key_of_a_foreign_type_is_reported(redis_backend: Any, make_writ
     await redis_backend.client.set("tasks:{shared:distributor:d1}", "a string")
     with pytest.raises(StateError, match="foreign type"):
         await redis_backend.store().apply(make_write(put_tasks={"t1": b"{}"}))
+    with pytest.raises(StateError, match=r"WRONGTYPE.*\(HLEN tasks:\{shared:distributor:d1\}\)"):
+        await redis_backend.store().load(SECTION)
 
 
 async def test_a_transaction_is_not_sent_on_another_connection_than_its_watch(redis_backend: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from a2a_zmq.errors import Fenced, StoreUnavailable
+from a2a_zmq.errors import Fenced, StateError, StoreUnavailable
 from a2a_zmq.interfaces import Held, Loaded, Section
 from a2a_zmq.state.memory import MemoryLeases
 from daemons.runtime.contract import OwnershipGained, StandsBy, StoreChanged
@@ -153,6 +154,79 @@ def test_a_state_that_cannot_be_read_is_given_up_and_tried_again() -> None:
         assert owner.fences == [3]
 
     play(story)
+
+
+def test_why_a_section_cannot_be_read_is_known_until_it_is() -> None:
+    """An owner tried for ever without a word."""
+
+    async def story(world: World) -> None:
+        owner = world.start("a")
+        why: list[StateError | None] = [StateError("Redis refused: WRONGTYPE (HLEN tasks)")]
+
+        async def load(held: Held) -> dict[Section, Loaded]:
+            if why[0] is not None:
+                raise why[0]
+            return await load_own(owner.store, SECTION)
+
+        owner.load = load
+        await asyncio.sleep(2.0)
+        assert owner.ownership.unreadable == "Redis refused: WRONGTYPE (HLEN tasks)"
+        assert owner.meter.counts["lease_failures_total unreadable"] > 4
+        why[0] = StoreUnavailable("timeout", "no answer in time")
+        await asyncio.sleep(2.0)
+        assert owner.ownership.unreadable == "timeout: no answer in time"
+        world.redis.take_away()
+        await asyncio.sleep(2.0)
+        assert owner.ownership.unreadable == "", "the circuit says so"
+        world.redis.give_back()
+        await asyncio.sleep(2.0)
+        assert owner.ownership.unreadable
+        other = world.start("b")
+        await world.until(lambda: other.fences, "the other one owns it")
+        await asyncio.sleep(ASK_AGAIN_S * 2)
+        assert owner.ownership.unreadable == "", "it is the other's to read"
+        why[0] = None
+        other.kill()
+        await world.until(lambda: owner.fences, "owner")
+        assert owner.ownership.unreadable == ""
+
+    play(story)
+
+
+def test_a_lease_that_cannot_be_read_is_told_of_and_asked_for_again() -> None:
+    async def story(world: World) -> None:
+        owner = await world.owner("a")
+        leases = owner.ownership._leases
+        owner.ownership._leases = _Foreign()
+        await asyncio.sleep(3.0)
+        assert owner.ownership.unreadable == "lease:x holds a foreign text: 'y'"
+        assert owner.core.of(StoreChanged)[-1] == StoreChanged(available=False, reason="refused")
+        owner.ownership._leases = leases
+        await world.until(lambda: not owner.ownership.unreadable, "it is renewed")
+        await asyncio.sleep(0.05)
+        assert owner.core.of(StoreChanged)[-1].available
+        assert owner.fences == [1]
+
+        other = world.start("b")
+        other.ownership._leases = _Foreign()
+        await asyncio.sleep(1.0)
+        assert other.ownership.unreadable == "lease:x holds a foreign text: 'y'"
+        assert other.meter.counts["lease_failures_total unreadable"] > 1
+
+    play(story)
+
+
+class _Foreign(MemoryLeases):
+    """Somebody wrote into the key."""
+
+    def __init__(self) -> None:
+        """No world is behind them."""
+
+    async def acquire(self, *args: Any, **kwargs: Any) -> Held | None:
+        raise StateError("lease:x holds a foreign text: 'y'")
+
+    async def renew(self, section: Section, held: Held, ttl_ms: int) -> bool:
+        raise StateError("lease:x holds a foreign text: 'y'")
 
 
 def test_a_section_that_takes_longer_to_read_than_a_lease_lasts_is_read_once() -> None:

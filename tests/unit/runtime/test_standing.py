@@ -105,6 +105,28 @@ def test_revoked_keys_make_nobody_ready(scene: Scene) -> None:
     assert [event for event, _ in scene.lines.told] == ["shut_out"]
 
 
+def test_a_section_that_cannot_be_read_is_told_of_and_again_for_another_reason(scene: Scene) -> None:
+    scene.spoke.phase, scene.spoke.obstacle = Phase.GREETING, "refused"
+    why = ["timeout: no answer in time"]
+    scene.standing.unreadable = lambda: why[0]
+    scene.look(1)
+    assert scene.lines.told == []
+    text = "the section cannot be read: timeout: no answer in time"
+    assert scene.standing.ready(False, "no owner") == (False, f"no owner; refused; {text}")
+    scene.look(2 * REMIND_S - 5)
+    told = [line for line in scene.lines.told if line[0] == "section_unreadable"]
+    assert told == [("section_unreadable", text)] * 2
+    assert "no_session" in dict(scene.lines.told), "one does not hide the other"
+    why[0] = "Redis refused: WRONGTYPE"
+    scene.lines.told.clear()
+    scene.look(2)
+    assert scene.lines.told == [("section_unreadable", "the section cannot be read: Redis refused: WRONGTYPE")]
+    why[0] = ""
+    scene.look(REMIND_S)
+    assert [event for event, _ in scene.lines.told if event == "section_unreadable"] == ["section_unreadable"]
+    assert "cannot be read" not in scene.standing.ready(False, "no owner")[1]
+
+
 def test_a_lease_is_worth_a_line_if_a_namesake_has_it(scene: Scene) -> None:
     scene.spoke.phase = Phase.ACTIVE
     scene.standing.lease_holder = lambda: "coordinator-2"  # we stand by, as we should

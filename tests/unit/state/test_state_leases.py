@@ -37,7 +37,7 @@ def test_a_lease_text_keeps_an_owner_with_bars() -> None:
 
 @pytest.mark.parametrize("text", ["", "foreign", "a|host|1|2|boot|", "a|-1", "a|1_0", "a| 1", "a|²"])
 def test_a_foreign_text_is_named_with_its_key(text: str) -> None:
-    with pytest.raises(StateError, match="^lease:x holds a foreign text: "):
+    with pytest.raises(StateError, match=r"^lease:x holds a foreign text: "):
         parse_lease_value(text, "lease:x")
 
 
