@@ -53,11 +53,19 @@ class Listener:
         self._read_now = asyncio.Event()
 
     async def run(self) -> None:
-        """For ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            group.create_task(self._read())
-            group.create_task(self._hand_over())
+        """For ever.
+
+        Raises:
+            StoreUnavailable: hints cannot be had, and trying again cannot help.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
+                group.create_task(self._read())
+                group.create_task(self._hand_over())
+        except ExceptionGroup as failed:
+            # Which status a daemon ends with is told by the kind of its error, and a group is of none.
+            raise failed.exceptions[0] from None
 
     async def _listen(self) -> None:
         while True:
