@@ -26,6 +26,8 @@ MAX_CONNECTIONS: Final = 8
 CLIENT_TIMEOUT_S: Final = 5.0
 # How long the main loop may take to answer before /readyz and /state say that it does not.
 LOOP_TIMEOUT_S: Final = 1.0
+# Where the process is out of descriptors, a connection that waits is looked at again after this long.
+NO_DESCRIPTOR_S: Final = 0.1
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -169,6 +171,15 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, handler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            # The connection stays in the listen queue, so the socket is readable again at once.
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(NO_DESCRIPTOR_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._slots.acquire(timeout=CLIENT_TIMEOUT_S):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import json
 import socket
+import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -172,6 +175,29 @@ def test_a_silent_client_does_not_keep_others_out(daemon: Daemon, monkeypatch: p
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_a_process_without_descriptors_does_not_spin(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection that cannot be accepted stays in the listen queue, so that the socket is readable for ever."""
+    pauses: list[float] = []
+    failures = [
+        OSError(errno.EMFILE, "too many open files"),
+        OSError(errno.ENFILE, ""),
+        OSError(errno.ECONNABORTED, ""),
+    ]
+
+    def accept(_server: object) -> None:
+        raise failures.pop(0)
+
+    listener = daemon.server._server
+    with monkeypatch.context() as patched:
+        patched.setattr(socketserver.TCPServer, "get_request", accept)
+        patched.setattr(time, "sleep", pauses.append)
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"."):
+                listener.get_request()
+    assert pauses == [health.NO_DESCRIPTOR_S] * 2
+    assert daemon.get("/livez")[0] == 200
 
 
 def test_a_port_in_use_is_named() -> None:
