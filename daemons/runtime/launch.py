@@ -31,6 +31,7 @@ from daemons import logs
 from daemons.health import HealthServer, Page
 from daemons.meter import PrometheusMeter
 from daemons.runtime import keys
+from daemons.runtime.closing import close_all
 from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.deathwatch import own_life_fd
 from daemons.runtime.engine import Engine
@@ -67,6 +68,7 @@ class Daemon:
         reloader: has the settings in use; ``settings`` are those of the start.
         steps: nodes of the user's for its supervision graph.
         pages: further pages of the health port, by path; to be set before :meth:`assemble`.
+        at_once: told the status with which a daemon leaves that cannot wait.
         shell: after :meth:`assemble`.
     """
 
@@ -85,6 +87,7 @@ class Daemon:
         self.tracer = open_exporter(settings, role)
         self.shell: Shell
         self.ready: Callable[[], tuple[bool, str]]  # and why not; like shell after assemble()
+        self.at_once: Callable[[int], None] = lambda _status: None
         self.on_exit: list[Callable[[], Awaitable[None]]] = []
         nodes = OwnNodes.load(settings.supervision_nodes)
         self.steps = nodes.steps if nodes is not None else None
@@ -283,12 +286,7 @@ class Daemon:
             for index, wire in enumerate(self._wire):
                 self.shell.attach(wire(index))
         except BaseException:
-            for close in self.on_exit:
-                await close()
-            if store is not None:
-                await store.close()
-            self._context.close()
-            self.health.stop()
+            await self._close(*([store.close] if store is not None else []))
             raise
         self.health.start(self._loop)
         self.shell.on_beat = self.health.beat
@@ -349,15 +347,22 @@ class Daemon:
             for hub in self._hubs:
                 await hub.self_test()
             self.log.info("started", pid=os.getpid(), metrics_port=self.health.port if self.health else 0)
-            return await self.shell.run()
-        finally:
-            for close in self.on_exit:
-                await close()
-            if self.tracer is not None:
-                await asyncio.to_thread(self.tracer.close)
-            self._context.close()
-            if self.health is not None:
-                self.health.stop()
+            status = await self.shell.run()
+        except BaseException:
+            await self._close()
+            raise
+        if (error := await self._close()) is not None:
+            raise error
+        return status
+
+    async def _close(self, *more: Callable[[], Awaitable[None]]) -> Exception | None:
+        closers: list[Callable[[], Any]] = [*self.on_exit, *more]
+        if self.tracer is not None:
+            closers.append(functools.partial(asyncio.to_thread, self.tracer.close))
+        closers.append(self._context.close)
+        if self.health is not None:
+            closers.append(self.health.stop)
+        return await close_all(closers, self.log)
 
     def drain(self, why: str) -> None:
         """Leave in good order; asked a second time, leave at once."""
@@ -381,6 +386,7 @@ class Daemon:
         self._loop.call_later(LEAVE_S, self._leave_now, status)
 
     def _leave_now(self, status: int) -> None:
+        self.at_once(status)
         if not self.shell.exit_status.done():
             self.shell.exit_status.set_result(status)
 

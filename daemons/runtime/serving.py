@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import uvloop
 from pydantic import BaseModel, SecretStr
@@ -30,11 +34,16 @@ EX_IOERR: Final = 74
 # lives for milliseconds, so looking at it early only finds it alive: a twelfth of the processor time under load.
 GC_THRESHOLD: Final = 25_000
 
+# How long closing may take where a daemon is to leave at once. A disk that hangs holds the spool's thread, for which
+# Python waits at the end.
+CLOSE_S: Final = 5.0
+
 S = TypeVar("S", bound=DaemonSettings)
 
 
 def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[Daemon]]) -> int:
     """Run a daemon process to its end; returns its exit status, with one clear line where it could not run."""
+    _end_on_signals()
     settings = sources.load_or_exit()
     logs.configure(
         role=role.value, agent_id=settings.agent_id, level=settings.log_level, log_format=settings.log_format
@@ -52,6 +61,7 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
         daemon = await open_daemon(settings)
         daemon.reloader.read = sources.load
         daemon.on_signals()
+        daemon.at_once = partial(_end_in_time, log)
         if (trim := trim_function()) is not None:
             daemon.shell.chores.append(HeapTrimmer(trim).look)
         if notifier is not None:
@@ -76,6 +86,29 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
     finally:
         if notifier is not None:
             notifier.close()
+
+
+def _end_on_signals() -> None:
+    """Until a daemon runs there is nothing that it would have to finish, or to read anew: SIGTERM and SIGINT end it at
+    once, however long it waits for Redis, and SIGHUP is let go by. (It is not ignored, which programs that are started
+    meanwhile would inherit.)"""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: os._exit(EX_OK))
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+
+
+def _end_in_time(log: Any, status: int) -> None:
+    """End the process with this status if it has not ended by itself within :data:`CLOSE_S`; what was promised is on
+    disk or in Redis, as for any kill."""
+
+    def end() -> None:
+        with contextlib.suppress(Exception):
+            log.error("closing_hangs", status=status)
+        os._exit(status)
+
+    timer = threading.Timer(CLOSE_S, end)
+    timer.daemon = True
+    timer.start()
 
 
 def secrets_of(settings: BaseModel) -> Iterator[str]:

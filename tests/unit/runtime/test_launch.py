@@ -243,6 +243,76 @@ def test_a_signal_drains_and_ends_with_status_0(host: Host, wait_until: WaitUnti
     assert number.name in host.said
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_waits_for_redis_lets_sighup_go_by_and_ends_at_once_when_asked(
+    host: Host, wait_until: WaitUntil, free_port: Callable[[], int], number: signal.Signals
+) -> None:
+    process = host.start("distributor", A2A_TOKEN_SECRET=SECRET, REDIS_PORT=str(free_port()))
+    wait_until(lambda: '"event":"waiting_for_redis"' in host.said, "it waits for Redis", timeout_s=15.0)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(number)
+    assert process.wait(10) == EX_OK
+    assert "Traceback" not in host.said
+
+
+def test_a_start_that_imports_handlers_lets_sighup_go_by_and_ends_at_once_when_asked(
+    host: Host, wait_until: WaitUntil
+) -> None:
+    (host.home / "slow.py").write_text("import pathlib, time\npathlib.Path('imports').touch()\ntime.sleep(60)\n")
+    process = host.start("worker", A2A_TOKEN_SECRET=SECRET, A2A_WORKER_HANDLERS="slow", PYTHONPATH=str(host.home))
+    wait_until((host.home / "imports").exists, "handlers are imported", timeout_s=15.0)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.terminate()
+    assert process.wait(10) == EX_OK
+    assert "Traceback" not in host.said
+
+
+ENDS = """
+import asyncio, sys, time
+from daemons.runtime import serving
+from daemons.worker import main
+serving.CLOSE_S = 0.2
+opened = main.open_worker
+async def hang():
+    print("closing", file=sys.stderr, flush=True)
+    await asyncio.to_thread(time.sleep, 1000)
+async def broken():
+    raise LookupError("cannot be closed")
+async def last():
+    print("the last one is closed", file=sys.stderr, flush=True)
+async def open_worker(settings):
+    daemon = await opened(settings)
+    daemon.on_exit += [{}]
+    return daemon
+main.open_worker = open_worker
+sys.exit(main.main())
+"""
+
+
+def test_closing_that_hangs_is_ended_by_a_second_signal(host: Host, wait_until: WaitUntil) -> None:
+    """A disk that hangs holds the thread of the spool, for which Python waits at the end of a process."""
+    process = host.start("worker", code=ENDS.format("hang"), A2A_TOKEN_SECRET=SECRET)
+    wait_until(lambda: '"event":"started"' in host.said, "the worker has started", timeout_s=15.0)
+    process.terminate()
+    wait_until(lambda: "closing" in host.said, "it closes")
+    process.terminate()
+    assert process.wait(10) == EX_OK
+    assert '"event":"closing_hangs"' in host.said
+
+
+def test_what_cannot_be_closed_keeps_nothing_else_open(host: Host, wait_until: WaitUntil) -> None:
+    process = host.start("worker", code=ENDS.format("broken, last"), A2A_TOKEN_SECRET=SECRET)
+    wait_until(lambda: '"event":"started"' in host.said, "the worker has started", timeout_s=15.0)
+    process.terminate()
+    assert process.wait(10) == EX_SOFTWARE
+    assert "the last one is closed" in host.said
+    assert host.said.rstrip().endswith("a2a-worker: internal error: LookupError: cannot be closed")
+
+
 def test_sighup_reads_keys_again(host: Host, wait_until: WaitUntil) -> None:
     keys = KeyDirectory(host.keys)
     keys.init({"worker-1": Role.WORKER, "distributor-1": Role.DISTRIBUTOR})
