@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from a2a_zmq.errors import IllegalTransition
 
 Record = dict[str, Any]
@@ -32,6 +34,28 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     FAILED: frozenset({PENDING}),  # only by an operator's `retry`
     ABANDONED: frozenset({PENDING}),  # only by an operator's `retry`
 }
+
+
+# Members of a record that say what is to become of its task; any of them may be missing.
+_DECISIVE: Final = (("task_id", str), ("status", str), ("metadata", dict))
+
+
+def read_object(stored: bytes | str) -> dict[str, Any] | None:
+    """A JSON object that was stored; None if it cannot be read, for whoever may write to Redis may have put anything
+    there."""
+    try:
+        found = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_record(stored: bytes) -> Record | None:
+    """A stored record, live or of a result; None if it cannot be read as one: what decides is of another type."""
+    found = read_object(stored)
+    if found is None or any(not isinstance(found.get(name), kind | None) for name, kind in _DECISIVE):
+        return None
+    return found
 
 
 def attempt_of(record: Mapping[str, Any]) -> int:

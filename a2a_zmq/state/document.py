@@ -59,15 +59,12 @@ def build_document(parts: DocumentParts, wall: float) -> SharedAgentState:
         raise StateError(f"the header holds what the model does not allow: {error}") from error
 
 
-def parse_task(record: bytes) -> Task:
-    """
-    Raises:
-        StateError: the record is not a task.
-    """
+def parse_task(record: bytes) -> Task | None:
+    """None if the record is not a task: the document shows the others all the same."""
     try:
         task = Task.model_validate_json(record)
-    except ValidationError as error:
-        raise StateError(f"a stored record is not a task: {error}") from error
+    except ValidationError:
+        return None
     if "updated_at" not in task.model_fields_set:  # of an ended task only its end is stored, which was its last change
         task.updated_at = task.completed_at or task.created_at
     return task

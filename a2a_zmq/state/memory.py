@@ -247,7 +247,7 @@ class MemoryStore:
             leased_at=_encoded(header.get(LEASED_AT)),
             lease=_encoded(lease),
             lease_remaining_ms=round((data.expiry.get(lease_key, 0) - now.mono) * 1000),
-            tasks=[parse_task(record) for record in records.values()],
+            tasks=[task for record in records.values() if (task := parse_task(record)) is not None],
         )
         return build_document(parts, now.wall)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from a2a_zmq.interfaces import Wanted
+from a2a_zmq.tasks import read_record
 
 # What one look for the newest results goes through at most: some 0.2 s of a core, in steps.
 SCAN_MAX: Final = 20_000
@@ -17,7 +16,7 @@ PARSE_STEP: Final = 100
 
 
 class Newest:
-    """Keeps the newest wanted records of those that are shown to it.
+    """Keeps the newest wanted records of those that are shown to it; what cannot be read is left out.
 
     Attributes:
         seen: how many were shown.
@@ -32,8 +31,8 @@ class Newest:
     def show(self, records: Iterable[bytes]) -> None:
         for record in records:
             self.seen += 1
-            found: dict[str, Any] = orjson.loads(record)
-            if not self._wanted(found):
+            found = read_record(record)
+            if found is None or not self._wanted(found):
                 continue
             item = (str(found.get("completed_at") or ""), str(found.get("task_id")), record)
             if len(self._heap) < self._limit:

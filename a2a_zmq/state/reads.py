@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+import orjson
+
 from a2a_zmq.interfaces import INBOX, Mark, Section, Wanted
 from a2a_zmq.models import SharedAgentState, Task
 from a2a_zmq.state import keys
@@ -16,7 +18,7 @@ from a2a_zmq.state.link import Link
 from a2a_zmq.state.newest import Newest, steps
 from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot
 from a2a_zmq.state.wire import Command
-from a2a_zmq.streams import START, Chunk, EventId, id_text, parse_id
+from a2a_zmq.streams import OMITTED, START, Chunk, EventId, id_text, parse_id
 
 # One step holds Redis for about a millisecond: 1,000 records of 0.5 KB, or 8,000 look-ups, as 1,000 ids in 8 buckets.
 _SCAN_STEP: Final = 1000
@@ -153,11 +155,7 @@ class Reads:
         ]
         found: list[tuple[list[Chunk], bool]] = []
         for entries in await self._ask(commands):
-            chunks = [
-                Chunk(parse_id(fields[1].decode()) or START, parse_id(name.decode()) or START, fields[3])
-                for name, fields in entries
-            ]
-            found.append((chunks, len(entries) < _CHUNKS_STEP))
+            found.append(([_chunk(name, fields) for name, fields in entries], len(entries) < _CHUNKS_STEP))
         return found
 
     async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
@@ -239,7 +237,9 @@ class Reads:
         for number, record in enumerate(records.values()):
             if number % _SCAN_STEP == 0:
                 await asyncio.sleep(0)
-            tasks.append(parse_task(record))
+            task = parse_task(record)
+            if task is not None:
+                tasks.append(task)
         return tasks
 
     async def _newest_results(self, distributor_id: str) -> dict[str, bytes]:
@@ -251,8 +251,15 @@ class Reads:
         return dict(list(found.items())[:RECENT_RESULTS])
 
 
+def _chunk(name: bytes, fields: list[bytes]) -> Chunk:
+    last = parse_id(name.decode()) or START
+    if len(fields) < 4:  # of another writer than ours: readers go past it
+        return Chunk(START, last, orjson.dumps([[id_text(last), OMITTED, [], None]]))
+    return Chunk(parse_id(fields[1].decode(errors="replace")) or START, last, fields[3])
+
+
 def _pairs(flat: list[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    return {name.decode(errors="replace"): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _present(ids: Iterable[str], values: Iterable[bytes | None]) -> dict[str, bytes]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from a2a_zmq.interfaces import SectionWrite
 from a2a_zmq.state import keys
 from a2a_zmq.state.wire import Command
+from a2a_zmq.tasks import read_object
 
 # KEYS: live tasks. ARGV: id, record, created_at, retried and attempt of each. A record that cannot be read gives way.
 SCRIPT: Final = b"""
@@ -51,11 +50,8 @@ class Age(NamedTuple):
 
 def age_of(record: bytes) -> Age | None:
     """None if it cannot be read."""
-    try:
-        value = orjson.loads(record)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(value, dict):
+    value = read_object(record)
+    if value is None:
         return None
     metadata = value.get("metadata")
     if not isinstance(metadata, dict):

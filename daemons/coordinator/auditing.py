@@ -92,13 +92,10 @@ def section_of(place: str) -> str:
 
 def parsed(task_id: str, record: bytes) -> dict[str, Any] | None:
     """The live record, if it is one of this task."""
-    try:
-        found = orjson.loads(record)
-    except orjson.JSONDecodeError:
+    found = tasks.read_record(record)
+    if found is None or found.get("task_id") != task_id or not isinstance(found.get("task_type"), str):
         return None
-    if not isinstance(found, dict) or found.get("task_id") != task_id or not isinstance(found.get("task_type"), str):
-        return None
-    return found if isinstance(found.get("metadata") or {}, dict) and found.get("status") not in TERMINAL else None
+    return found if found.get("status") not in TERMINAL else None
 
 
 def ends(result: bytes | None, record: Mapping[str, Any] | None) -> bool:

@@ -15,7 +15,7 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
 from daemons.coordinator.lives import revived_record
 from daemons.coordinator.queries import task_ids_of
-from daemons.coordinator.records import MOVING, QUEUED, Entry, entry_of, owner_of
+from daemons.coordinator.records import MOVING, QUEUED, Entry, entry_of, owner_of, unreadable
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import QueryAnswer, Send
 
@@ -110,8 +110,7 @@ class Commands:
         (order.terminal if visible else order.unknown).append(task_id)
 
     def _cancel_found(self, order: Cancellation, task_ids: list[str], answer: QueryAnswer, now: Now) -> None:
-        if answer.error is not None:
-            self._desk.refuse(order.message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        if self._desk.unread(order.message, answer):
             return
         for task_id in task_ids:
             self._ended(order, task_id, answer.value.get(task_id))
@@ -157,6 +156,8 @@ class Commands:
         refused: list[tuple[str, str]] = []
         for task_id in task_ids:
             why = self._revive(client, task_id, answer.value.get(task_id), now)
+            if why is not None and task_id in answer.unreadable and task_id not in desk.ledger.live:
+                why = unreadable(task_id)
             if why is None:
                 retried.append(task_id)
             else:
@@ -180,9 +181,11 @@ class Commands:
             return "its result is not in the store yet"  # but in its distributor's spool
         if not isinstance(result.get("payload"), dict):
             return "its payload is not kept any more"
+        if not isinstance(result.get("task_type"), str):
+            return unreadable(task_id)
         found = entry_of(revived_record(result, now), desk.ledger.needs, now.mono)
         if found is None:
-            return "its record cannot be read"
+            return unreadable(task_id)
         entry, floor = found
         entry.subscriber = client.agent_id
         desk.letters -= dead_letter(result)

@@ -13,7 +13,7 @@ from a2a_zmq.encoding import kept_json
 from a2a_zmq.fences import obeyed_above
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of, dead_letter
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of, dead_letter, read_object
 from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator.clients import Client, Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
@@ -22,10 +22,10 @@ from daemons.coordinator.ledger import Ledger
 from daemons.coordinator.lives import cancelled_record, life_of
 from daemons.coordinator.memory import Recent
 from daemons.coordinator.questions import Questions, Then
-from daemons.coordinator.records import MOVING, Entry, public_result
+from daemons.coordinator.records import MOVING, Entry, public_result, unreadable
 from daemons.coordinator.spans import TaskSpans
 from daemons.coordinator.staging import INBOX_SECTION, Staging
-from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Outranked, Send
+from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Outranked, QueryAnswer, Send
 
 # Task types that are remembered at most: they are kept in one header member, and named to clients.
 MAX_KNOWN_TYPES = 1_000
@@ -112,6 +112,16 @@ class Desk:
         if code in ("BUSY", "NOT_LEADER", "UNAVAILABLE", "DRAINING"):
             payload["retry_after_s"] = round(self.retry_after_s(), 3)
         self.out.append(Send(message.sender, MessageType.ERROR, payload, reply_to=message.metadata.request_id))
+
+    def unread(self, message: Message, answer: QueryAnswer, task_id: str = "") -> bool:
+        """Refuse a request for which the store could not be read, or has a record of this task that cannot be."""
+        if answer.error is not None:
+            self.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        elif task_id in answer.unreadable:
+            self.refuse(message, "UNREADABLE", unreadable(task_id))
+        else:
+            return False
+        return True
 
     def mark(self) -> dict[str, Any]:
         """What shows a distributor that it is the present leader who asks."""
@@ -247,7 +257,7 @@ class Desk:
 
     def know_cancels(self, home: Distributor, header: dict[str, str]) -> None:
         """What was asked of a leader before us, as far as it has not ended."""
-        kept = orjson.loads(header.get(CANCELS) or "{}")
+        kept = read_object(header.get(CANCELS) or "{}") or {}
         home.cancels_kept = len(kept)
         for task_id, life in kept.items():
             entry = self.ledger.live.get(task_id)

@@ -22,7 +22,7 @@ from daemons.coordinator.failover import Failover
 from daemons.coordinator.lists import fitting, row
 from daemons.coordinator.lives import attempts_of
 from daemons.coordinator.placement import capable, eligible
-from daemons.coordinator.records import FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Need, owner_of
+from daemons.coordinator.records import FRESH, HELD, MOVING, PLACED, QUEUED, SENT, Entry, Need, owner_of, unreadable
 from daemons.runtime.contract import QueryAnswer, Send
 
 EVENTS: Final = 100
@@ -112,6 +112,8 @@ class Explaining:
             record = self._record(inquiry, entry)
             if record is None and inquiry.store_error:
                 desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {inquiry.store_error}")
+            elif record is None and inquiry.store.get("unreadable"):
+                desk.refuse(message, "UNREADABLE", unreadable(inquiry.task_id))
             elif record is None or not inquiry.client.may_see(owner_of(record)):
                 desk.out.append(desk.reply(message, {"task": None}))
             else:
@@ -138,6 +140,8 @@ class Explaining:
         places = {name: [place or "inbox" for place in store.get(name, ())] for name in ("tasks", "results", "letters")}
         if len(places["tasks"]) > 1:
             why.append(f"its record is in two places ({', '.join(places['tasks'])}): it is being moved, or was then")
+        if places_unread := store.get("unreadable"):
+            why.append(f"its record cannot be read in {', '.join(places_unread)}")
         if inquiry.store_error:
             why.append(f"the store could not be read: {inquiry.store_error}")
         return {
@@ -311,8 +315,8 @@ def _hops(record: Record, view: Json, events: list[bytes]) -> list[list[Any]]:
     return sorted((hop for hop in hops if hop[1]), key=lambda hop: str(hop[1]))
 
 
-def _before(time: str, seconds: float) -> str | None:
+def _before(time: Any, seconds: float) -> str | None:
     try:
-        return iso(parse_iso(time) - seconds)
+        return iso(parse_iso(str(time)) - seconds)
     except ValueError:
         return None

@@ -41,8 +41,7 @@ class Inbox:
         desk = self._desk
         ledger = desk.ledger
         self.gone_back.clear()
-        known = orjson.loads(loaded.header.get("known_types") or "[]")
-        desk.known_types.update(name for name in known if isinstance(name, str))
+        desk.known_types.update(_names_in(loaded.header.get("known_types") or "[]"))
         for task_id, record in loaded.tasks.items():
             found = entry_of(record, ledger.needs, now.mono)
             if found is None or found[0].task_id != task_id:
@@ -97,3 +96,11 @@ class Inbox:
             self._check_next(ids[READ_CHUNK:], now)
         else:
             desk.inbox_checked = True
+
+
+def _names_in(text: str) -> list[str]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []

@@ -11,7 +11,7 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import WAITING, Record, attempt_of, dead_letter
+from a2a_zmq.tasks import WAITING, Record, attempt_of, dead_letter, read_record
 from daemons.coordinator.asking import as_answered
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
@@ -111,7 +111,7 @@ class Lists:
         rows: list[Record] = []
         matching = 0
         for entry in listing.chosen:
-            stored = orjson.loads(records.get(entry.task_id) or entry.record or b"{}")
+            stored = read_record(records.get(entry.task_id) or b"") or read_record(entry.record) or {}
             record = as_answered(stored, self._desk.ledger.waits.get(entry.task_id))
             if record and listing.filter.is_live(record):
                 matching += 1
@@ -139,8 +139,7 @@ class Lists:
 
     def _list_ended(self, listing: Listing, answer: QueryAnswer, now: Now) -> None:
         desk = self._desk
-        if answer.error is not None:
-            desk.refuse(listing.message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        if desk.unread(listing.message, answer):
             return
         stored, later = answer.value
         rows: list[Record] = []

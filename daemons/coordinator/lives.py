@@ -9,7 +9,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.tasks import ABANDONED, IN_PROGRESS, PENDING, WAITING, Record, attempt_of, dead_letter
-from daemons.coordinator.records import GRAPH_MEMBERS, PAST_MEMBERS, RESERVED, Entry
+from daemons.coordinator.records import GRAPH_MEMBERS, PAST_MEMBERS, RESERVED, Entry, count_of
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
 ATTEMPTS_KEPT: Final = 10
@@ -78,7 +78,7 @@ def moved_record(record: Record, distributor_id: str, now: Now) -> bytes:
         lost |= {"error": f"{distributor_id} stayed away", "started_at": record.get("started_at")}
         metadata["attempts"] = [*(earlier if isinstance(earlier, list) else []), lost][-ATTEMPTS_KEPT:]
     metadata["attempt"] = (attempt // ATTEMPTS_A_MOVE + 1) * ATTEMPTS_A_MOVE
-    metadata["moved"] = (metadata.get("moved") or 0) + 1
+    metadata["moved"] = count_of(metadata.get("moved")) + 1
     found = {name: value for name, value in record.items() if name != "started_at"}
     status = WAITING if record.get("status") == WAITING else PENDING
     return kept_json({**found, "status": status, "updated_at": iso(now.wall), "metadata": metadata})
@@ -95,7 +95,7 @@ def revived_record(result: Record, now: Now) -> bytes:
     metadata = {key: value for key, value in last.items() if key not in RESERVED or key in kept}
     metadata["client"] = last.get("client") or ""
     metadata["attempt"] = metadata["floor"] = attempt_of(result)
-    metadata["retried"] = (last.get("retried") or 0) + 1
+    metadata["retried"] = count_of(last.get("retried")) + 1
     metadata["letter"] = last.get("distributor") if dead_letter(result) else ""
     metadata["attempts"] = attempts_of(result)[-ATTEMPTS_KEPT:]
     if last.get("moved"):

@@ -9,7 +9,7 @@ import orjson
 from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
-from a2a_zmq.tasks import PENDING, WAITING
+from a2a_zmq.tasks import PENDING, WAITING, read_record
 from daemons.coordinator.asking import as_answered
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
@@ -89,8 +89,7 @@ class Queries:
             watch.unknown.append(task_id)
 
     def _watch_found(self, watch: Watch, task_ids: list[str], answer: QueryAnswer, now: Now) -> None:
-        if answer.error is not None:
-            self._desk.refuse(watch.message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        if self._desk.unread(watch.message, answer):
             return
         for task_id in task_ids:
             if self._watch_known(watch, task_id):  # submitted or ended while we looked
@@ -149,13 +148,13 @@ class Queries:
     def _get_live(self, client: Client, message: Message, entry: Entry, answer: QueryAnswer, now: Now) -> None:
         task_id = entry.task_id
         stored = answer.value.get(task_id) if answer.error is None else None
+        if stored is not None and read_record(stored) is None:
+            stored = None
         ended = self._desk.recent.get(task_id) if self._desk.ledger.live.get(task_id) is not entry else None
         self._got(client, message, ended or stored or entry.record or None)
 
     def _get_stored(self, client: Client, message: Message, task_id: str, answer: QueryAnswer, now: Now) -> None:
-        if answer.error is not None:
-            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
-        else:
+        if not self._desk.unread(message, answer, task_id):
             self._got(client, message, answer.value.get(task_id))
 
     def _got(self, client: Client, message: Message, stored: bytes | None, *, early: bool = False) -> None:
@@ -191,10 +190,10 @@ class Queries:
         return entry is not None and client.may_see(entry.owner)
 
     def _history_of(self, client: Client, message: Message, task_id: str, answer: QueryAnswer, now: Now) -> None:
-        stored = answer.value.get(task_id) if answer.error is None else None
-        if answer.error is not None:
-            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
-        elif stored is None or not client.may_see(owner_of(orjson.loads(stored))):
+        if self._desk.unread(message, answer, task_id):
+            return
+        stored = answer.value.get(task_id)
+        if stored is None or not client.may_see(owner_of(orjson.loads(stored))):
             self._desk.refuse(message, "UNKNOWN_TASK", f"no task {task_id} of yours is known")
         else:
             self._read_history(message, task_id, now)
@@ -206,8 +205,7 @@ class Queries:
         desk.ask("history", args, partial(self._history_read, message, limit), now)
 
     def _history_read(self, message: Message, limit: int, answer: QueryAnswer, now: Now) -> None:
-        if answer.error is not None:
-            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {answer.error}")
+        if self._desk.unread(message, answer):
             return
         events = fitting([orjson.Fragment(event) for event in answer.value[:limit]])
         self._desk.out.append(self._desk.reply(message, {"events": events}))

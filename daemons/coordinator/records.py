@@ -13,7 +13,7 @@ from a2a_zmq.encoding import kept_json
 from a2a_zmq.ids import TASK_ID, valid_agent_id
 from a2a_zmq.models import Task
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
-from a2a_zmq.tasks import Record
+from a2a_zmq.tasks import Record, read_record
 from a2a_zmq.tracing.context import MAX_STATE_CHARS, TRACEPARENT, TRACESTATE
 
 if TYPE_CHECKING:
@@ -345,8 +345,10 @@ def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, Floor | 
     Returns:
         None if the record cannot be read.
     """
+    found = read_record(record)
+    if found is None:
+        return None
     try:
-        found = orjson.loads(record)
         metadata = found.get("metadata") or {}
         need = needs.of(found["task_type"], metadata)
         floor = metadata.get("floor")
@@ -354,7 +356,7 @@ def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, Floor | 
         if isinstance(floor, int) and metadata.get("retried"):
             before = Floor(floor, str(metadata.get("letter") or ""))
         return Entry(found["task_id"], record, need, str(metadata.get("client") or ""), since), before
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return None
 
 
@@ -366,9 +368,19 @@ def public_result(record: Record) -> Record:
 def restored_record(record: bytes) -> bytes:
     """The record of a task that the store has lost. It says so, for its distributor may believe that it has ended."""
     found: Record = orjson.loads(record)
-    metadata = found.setdefault("metadata", {})
-    metadata["restored"] = (metadata.get("restored") or 0) + 1
+    metadata = found["metadata"] = found.get("metadata") or {}
+    metadata["restored"] = count_of(metadata.get("restored")) + 1
     return kept_json(found)
+
+
+def count_of(value: Any) -> int:
+    """A number in a record's metadata; 0 for what is none."""
+    return value if type(value) is int else 0
+
+
+def unreadable(task_id: str) -> str:
+    """What a client is told of a record that somebody else must have written."""
+    return f"the record of task {task_id} in the store cannot be read"
 
 
 def owner_of(record: Record) -> str:

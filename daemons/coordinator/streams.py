@@ -107,9 +107,9 @@ class Streams:
 
     def _looked_up(self, client: Client, message: Message, found: QueryAnswer, now: Now) -> None:
         task_id = message.payload["task_id"]
-        if found.error is not None:
-            self._desk.refuse(message, "UNAVAILABLE", f"the store could not be read: {found.error}")
-        elif task_id in self._desk.ledger.live:  # it came meanwhile
+        if self._desk.unread(message, found, task_id):
+            return
+        if task_id in self._desk.ledger.live:  # it came meanwhile
             self.open(client, message, now)
         elif (stored := found.value.get(task_id)) is None:
             self._unknown(message)

@@ -14,7 +14,7 @@ from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import Record
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
-from daemons.coordinator.records import Admission, Entry, Rejection, owner_of, public_result
+from daemons.coordinator.records import Admission, Entry, Rejection, owner_of, public_result, unreadable
 from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.contract import QueryAnswer
 
@@ -178,6 +178,9 @@ class Submissions:
                 self._join(submission, entry.task_id)
             elif (stored := desk.ended(entry.task_id) or answer.value.get(entry.task_id)) is not None:
                 self._ended(submission, entry.task_id, stored)
+            elif entry.task_id in answer.unreadable:  # it has ended: nothing of that id is to run once more
+                told = {"task_id": entry.task_id, "code": "UNREADABLE", "message": unreadable(entry.task_id)}
+                submission.rejected.append(told)
             else:
                 desk.accept(entry)
                 submission.accepted += 1

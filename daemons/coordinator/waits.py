@@ -16,7 +16,7 @@ import orjson
 from a2a_zmq.clock import Now
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import WAITING, Record
+from a2a_zmq.tasks import WAITING, Record, read_record
 from daemons.coordinator.asking import questions_in
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
@@ -115,7 +115,7 @@ class Waits:
 
         def read(answer: QueryAnswer, later: Now) -> None:
             stored = answer.value.get(entry.task_id) if answer.error is None else None
-            record: Record = orjson.loads(stored) if stored is not None else {}
+            record = (read_record(stored) if stored is not None else None) or {}
             metadata = record.get("metadata") or {}
             asked = metadata.get("asked", metadata.get("attempt"))
             same = record.get("status") == WAITING and asked == wait.attempt
@@ -158,9 +158,9 @@ class Waits:
         self._desk.refuse(answer.message, "UNKNOWN_TASK", f"no task {answer.task_id} of yours is known")
 
     def _looked_up(self, answer: Answer, found: QueryAnswer, now: Now) -> None:
-        if found.error is not None:
-            self._desk.refuse(answer.message, "UNAVAILABLE", f"the store could not be read: {found.error}")
-        elif (stored := found.value.get(answer.task_id)) is None:
+        if self._desk.unread(answer.message, found, answer.task_id):
+            return
+        if (stored := found.value.get(answer.task_id)) is None:
             self._unknown(answer)
         else:
             self._ended(answer, stored)

@@ -191,7 +191,7 @@ def parse_record(record: Any) -> Parsed | None:
         metadata = record["metadata"] = {}
     if not isinstance(metadata, dict) or not isinstance(record.get("task_id"), str):
         return None
-    if not isinstance(record.get("task_type"), str):
+    if not isinstance(record.get("task_type"), str) or not isinstance(record.get("status"), str | None):
         return None
     if "retried" in metadata:
         _revive(record, metadata)

@@ -107,11 +107,16 @@ class Hint:
 
 @dataclass(slots=True)
 class QueryAnswer:
-    """Answer to a :class:`Query`; ``error`` is set instead if the store could not be read."""
+    """Answer to a :class:`Query`; ``error`` is set instead if the store could not be read.
+
+    Attributes:
+        unreadable: of ``results``: tasks with a record that cannot be read; it is left out.
+    """
 
     tag: str
     value: Any = None
     error: str | None = None
+    unreadable: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ Redis lost state, or another process led): task by task, by what the store says 
 - A record is put unless the task has ended, is live elsewhere, or is live here at this or a later attempt or life.
   (For a distributor, elsewhere is where it lives at a later attempt: it was taken away while we were gone.)
 - A removal is done if the task has ended, or has left the inbox for a distributor.
+
+A record in the store that cannot be read is older than any other, and a result that cannot be read is none.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from a2a_zmq.interfaces import CANCELS, INBOX, Held, Mark, Section, SectionWrite
 from a2a_zmq.state.keys import section_name
 from a2a_zmq.state.takeover import take_section
 from a2a_zmq.state.yielding import age_of
-from a2a_zmq.tasks import attempt_of, ends
+from a2a_zmq.tasks import ends, read_object, read_record
 from daemons.runtime.spool import Spool
 from daemons.runtime.spool_rows import Kept, SpoolRefused
 
@@ -92,13 +94,14 @@ def _absorb(group: Group, kept: Kept) -> None:
 
 
 def _attempt(record: bytes) -> int:
-    return attempt_of(orjson.loads(record))
+    age = age_of(record)
+    return age.attempt if age is not None else 0
 
 
 def _age(record: bytes) -> tuple[int, int]:
     """How often it was sent around again, and its attempt."""
     age = age_of(record)
-    return (age.retried, age.attempt) if age is not None else (0, 0)
+    return (age.retried, age.attempt) if age is not None else (-1, -1)
 
 
 def _life(record: bytes) -> tuple[str, int]:
@@ -109,7 +112,8 @@ def _life(record: bytes) -> tuple[str, int]:
 
 def outlived(record: bytes, result: bytes) -> bool:
     """Whether this result ends the task of this live record."""
-    return ends(orjson.loads(result), orjson.loads(record))
+    end = read_record(result)
+    return end is not None and ends(end, read_record(record) or {})
 
 
 async def outlived_puts(store: StateStore, write: SectionWrite, since: Mark = ()) -> list[str]:
@@ -208,7 +212,13 @@ class Merger:
         here (and so may be with another distributor), then it has a later attempt there."""
         here = write.section.distributor_id
         if write.section.writer == "coordinator":
-            return {task_id for place in live if place not in (here, INBOX) for task_id in live[place]}
+            return {
+                task_id
+                for place in live
+                if place not in (here, INBOX)
+                for task_id, record in live[place].items()
+                if age_of(record) is not None
+            }
         ours = {**write.put_tasks, **write.results}
         return {
             task_id
@@ -272,7 +282,8 @@ class Merger:
         ended: dict[str, bytes] = {}
         for place in places:
             for task_id, result in (await self._store.results(place, ids)).items():
-                ended[task_id] = max(ended.get(task_id, result), result, key=_attempt)
+                if age_of(result) is not None:
+                    ended[task_id] = max(ended.get(task_id, result), result, key=_attempt)
         elsewhere = self._elsewhere(write, live)
         before = len(write.put_tasks) + len(write.results)
         letters = set(write.letters)
@@ -313,7 +324,7 @@ def _joined_cancels(ours: dict[str, str], found: dict[str, str]) -> dict[str, st
     """What of our header counts beside a newer one: a wish that a task be cancelled was acknowledged."""
     if CANCELS not in ours:
         return {}
-    both = {**orjson.loads(ours[CANCELS]), **orjson.loads(found.get(CANCELS, "{}"))}
+    both = {**(read_object(ours[CANCELS]) or {}), **(read_object(found.get(CANCELS, "{}")) or {})}
     return {CANCELS: orjson.dumps(both).decode()}
 
 

@@ -4,21 +4,76 @@ from __future__ import annotations
 
 import asyncio
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
-import orjson
-
+from a2a_zmq.errors import StateError
 from a2a_zmq.interfaces import Section, StateStore, Wanted
-from a2a_zmq.tasks import COMPLETED
+from a2a_zmq.tasks import COMPLETED, attempt_of, read_record
 from daemons.runtime import seizing
-from daemons.runtime.contract import Query
+from daemons.runtime.contract import Query, QueryAnswer
+
+# Unreadable records and failed queries whose like is not told of again, at most.
+TOLD_MAX: Final = 1_000
+
+
+class Answers:
+    """Answers queries, whatever is stored: who asked hears that it cannot be read, and the log does once."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._told: set[str] = set()
+
+    async def answer(self, store: StateStore, query: Query, leases: seizing.Borrower | None) -> QueryAnswer:
+        """
+        Raises:
+            StateError: the store could not be read.
+        """
+        unreadable: set[str] = set()
+        try:
+            value = await answer_query(store, query, leases, unreadable)
+        except StateError:
+            raise
+        except Exception as error:
+            # One entry that nobody foresaw must not end an owner each time that it is asked for.
+            why = f"what is stored cannot be read: {type(error).__name__}: {error}"
+            about = query.args.get("task_id") or ""
+            if self._first(f"{query.op} {about} {why}"):
+                self._log.exception("query_failed", op=query.op, task_id=about)
+            return QueryAnswer(query.tag, error=f"task {about}: {why}" if about else why)
+        if fresh := [each for each in sorted(unreadable) if self._first(each)]:
+            self._log.error("unreadable_records", tasks=fresh)
+        return QueryAnswer(query.tag, value, unreadable=frozenset(unreadable))
+
+    def _first(self, text: str) -> bool:
+        if text in self._told:
+            return False
+        if len(self._told) >= TOLD_MAX:
+            self._told.clear()
+        self._told.add(text)
+        return True
 
 
 def _age(record: bytes) -> tuple[int, str]:
-    """Orders records of one task: it failed at one distributor, was retried, and ended at another."""
-    found = orjson.loads(record)
-    attempt = (found.get("metadata") or {}).get("attempt")
-    return attempt if isinstance(attempt, int) else 0, str(found.get("completed_at"))
+    """Orders records of one task: it failed at one distributor, was retried, and ended at another. What cannot be read
+    is the oldest."""
+    found = read_record(record)
+    return (attempt_of(found), str(found.get("completed_at") or "")) if found is not None else (-1, "")
+
+
+def _readable(records: dict[str, bytes], unreadable: set[str]) -> dict[str, bytes]:
+    """Those of these records that can be read; the ids of the others are added to ``unreadable``."""
+    kept: dict[str, bytes] = {}
+    for task_id, record in records.items():
+        if _is_of(task_id, record):
+            kept[task_id] = record
+        else:
+            unreadable.add(task_id)
+    return kept
+
+
+def _is_of(task_id: str, record: bytes) -> bool:
+    found = read_record(record)
+    return found is not None and found.get("task_id") == task_id
 
 
 async def _ended(
@@ -29,12 +84,13 @@ async def _ended(
     found = await asyncio.gather(*(read(each, wanted, limit) for each in distributor_ids))
     records: dict[str, bytes] = {}
     for record in chain.from_iterable(found):
-        task_id = orjson.loads(record)["task_id"]
-        records[task_id] = max(records[task_id], record, key=_age) if task_id in records else record
-    newest = sorted(records, key=lambda task_id: _completed(records[task_id]), reverse=True)[:limit]
+        task_id = (read_record(record) or {}).get("task_id")
+        if task_id is not None:
+            records[task_id] = max(records[task_id], record, key=_age) if task_id in records else record
+    newest = sorted(records, key=lambda task_id: _age(records[task_id])[1], reverse=True)[:limit]
     now: dict[str, bytes] = {}
     # What failed may have been retried since: an older record must not hide what became of it.
-    completed = all(orjson.loads(records[task_id]).get("status") == COMPLETED for task_id in newest)
+    completed = all((read_record(records[task_id]) or {}).get("status") == COMPLETED for task_id in newest)
     if newest and (dead or not completed):
         args = {"distributor_ids": distributor_ids, "task_ids": newest}
         now = await answer_query(store, Query("", "results", args))
@@ -45,14 +101,17 @@ async def _explain(
     store: StateStore, *, distributor_ids: list[str], task_id: str, limit: int, owners: list[str]
 ) -> dict[str, Any]:
     """All that the store knows of one task: ``tasks``, ``results`` and ``letters`` (place → record), ``ended`` (the
-    newest of the last two), ``events``, and the ``leases`` of the owners.
+    newest of the last two), ``events``, the ``leases`` of the owners, and where records are ``unreadable``.
     """
     places: dict[str, Any] = {}
+    unreadable: list[str] = []
     for name, read in (("tasks", store.tasks), ("results", store.results), ("letters", store.letters)):
         found = await asyncio.gather(*(read(each, [task_id]) for each in distributor_ids))
-        places[name] = {
+        there = {
             place: records[task_id] for place, records in zip(distributor_ids, found, strict=True) if task_id in records
         }
+        places[name] = {place: record for place, record in there.items() if _is_of(task_id, record)}
+        unreadable += (f"{name} of {place or 'the inbox'}" for place in there if place not in places[name])
     ended = [*places["letters"].values(), *places["results"].values()]
     history = {"distributor_ids": distributor_ids, "limit": limit, "task_id": task_id}
     return {
@@ -60,23 +119,27 @@ async def _explain(
         "ended": max(ended, key=_age) if ended else None,
         "events": await answer_query(store, Query("", "history", history)),
         "leases": {each: await store.lease(each) for each in owners},
+        "unreadable": unreadable,
     }
 
 
-def _completed(record: bytes) -> str:
-    return str(orjson.loads(record).get("completed_at") or "")
-
-
-async def answer_query(store: StateStore, query: Query, leases: seizing.Borrower | None = None) -> Any:
+async def answer_query(
+    store: StateStore,
+    query: Query,
+    leases: seizing.Borrower | None = None,
+    unreadable: set[str] | None = None,
+) -> Any:
     """The value for a QueryAnswer.
 
     Args:
         leases: by which the sections of others are taken, for those that ask for it.
+        unreadable: gets the ids of results that are left out as they cannot be read.
 
     Raises:
         StateError: the store could not be read.
     """
     args = query.args
+    bad = unreadable if unreadable is not None else set()
     if query.op in ("results", "tasks"):
         read = store.results if query.op == "results" else store.tasks
         found = await asyncio.gather(*(read(each, args["task_ids"]) for each in args["distributor_ids"]))
@@ -84,10 +147,13 @@ async def answer_query(store: StateStore, query: Query, leases: seizing.Borrower
         for part in found:
             for each, record in part.items():
                 merged[each] = max(merged[each], record, key=_age) if each in merged else record
+        if query.op == "results":  # live ones are for the audit to judge
+            merged = _readable(merged, bad)
         missing = [each for each in args["task_ids"] if each not in merged] if args.get("letters") else []
         if missing:
             for part in await asyncio.gather(*(store.letters(each, missing) for each in args["distributor_ids"])):
-                merged |= part
+                merged |= _readable(part, bad)
+            bad -= merged.keys()
         return merged
     if query.op == "ended":
         return await _ended(store, **args)

@@ -26,7 +26,7 @@ from daemons.runtime.engine import Engine
 from daemons.runtime.outputs import Outputs, PendingBatch
 from daemons.runtime.ownership import Ownership
 from daemons.runtime.procs import wait_gone
-from daemons.runtime.queries import answer_query
+from daemons.runtime.queries import Answers
 from daemons.runtime.sending import FULL_RETRY_S, Sender, Socket
 from daemons.runtime.spooling import SpoolingStore
 
@@ -82,6 +82,7 @@ class Shell:
         self._wait_gone = wait_gone
         self._loop = asyncio.get_running_loop()
         self._log = logs.get_logger("shell")
+        self._answers = Answers(self._log)
         self._sender = Sender(self._undeliverable)
         self._deaths = DeathWatch(self._loop, self._died)
         self._timer: asyncio.TimerHandle | None = None
@@ -278,13 +279,13 @@ class Shell:
     async def _answer(self, query: Any) -> None:
         assert self._store is not None
         try:
-            value = await answer_query(self._store, query, self.ownership)
+            answer = await self._answers.answer(self._store, query, self.ownership)
         except StateError as error:
             if isinstance(error, StateLost):
                 self.state_lost(str(error))
             self.event(QueryAnswer(query.tag, error=str(error)))
         else:
-            self.event(QueryAnswer(query.tag, value))
+            self.event(answer)
 
     def state_lost(self, why: str) -> None:
         """A read found our sections older than what we wrote: take the lease anew; our memory is the better copy."""

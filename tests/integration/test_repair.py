@@ -94,6 +94,37 @@ def test_what_has_no_one_answer_is_only_reported(fleet: LocalFleet, store: Any) 
     assert doctor(fleet)[0] == 0
 
 
+def test_a_record_that_cannot_be_read_ends_no_daemon(fleet: LocalFleet, client: FleetClient, store: Any) -> None:
+    broken, good = client.submit("noop", {}), client.submit("noop", {})
+    for handle in (broken, good):
+        handle.result(PATIENCE_S)
+    pids = {name: fleet.daemons[name].pid for name in ("coordinator-1", "distributor-1")}
+
+    def bucket() -> Any:
+        return next((key for key in store.scan_iter("results:*") if store.hexists(key, broken.task_id)), None)
+
+    wait_until(bucket, "the result is stored")
+    key = bucket()
+    store.hset(key, broken.task_id, "{broken")
+    try:
+        # A coordinator remembers what ended lately: one that comes after it has only the store.
+        fleet.kill("coordinator-1", restart=False)
+        wait_until(lambda: not fleet.daemons["coordinator-1"].pid, "it is gone")
+        fleet.restart("coordinator-1")
+        pids["coordinator-1"] = fleet.daemons["coordinator-1"].pid
+        explained = a2actl(fleet, "explain", broken.task_id)
+        assert (explained.returncode, "UNREADABLE" in explained.stderr) == (1, True), explained
+        assert f"task {broken.task_id} " in explained.stderr
+        assert a2actl(fleet, "result", broken.task_id).returncode == 1
+        assert a2actl(fleet, "history", broken.task_id).returncode == 0
+        listed = a2actl(fleet, "tasks", "--status", "completed")
+        assert (listed.returncode, good.task_id in listed.stdout) == (0, True), listed
+        assert a2actl(fleet, "tasks", "--dead").returncode == 0
+        assert {name: fleet.daemons[name].pid for name in pids} == pids
+    finally:
+        store.hdel(key, broken.task_id)
+
+
 def test_a_repair_leaves_a_line_in_the_history(fleet: LocalFleet, operator: FleetClient, store: Any) -> None:
     store.hdel("distributors:{shared:coordinator}", "distributor-1")
     status, check = doctor(fleet, "--repair")

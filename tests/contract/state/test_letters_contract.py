@@ -12,6 +12,13 @@ from a2a_zmq.state.section import RetentionPolicy
 
 MakeWrite = Callable[..., SectionWrite]
 COORDINATOR = Section("d1", "coordinator")
+UNREADABLE = {
+    "cut": b'{"task_id":"cut","status":"fai',
+    "list": b"[1, 2]",
+    "metadata": b'{"task_id":"metadata","metadata":["a"],"completed_at":"2026"}',
+    "status": b'{"task_id":"status","status":["failed"]}',
+    "id": b'{"task_id":["id"],"status":"failed"}',
+}
 
 
 def ended(task_id: str, second: int, status: str = "failed", **members: Any) -> bytes:
@@ -106,3 +113,13 @@ async def test_the_lease_of_an_owner_can_be_looked_at(backend: Any) -> None:
     assert (owner, fence) == ("d1|host|1|2|boot", held.fence)
     assert 0 < remaining_ms <= 10_000
     assert await store.lease(INBOX) is None
+
+
+async def test_lists_leave_out_what_cannot_be_read(backend: Any, make_write: MakeWrite) -> None:
+    store = backend.store()
+    for name, broken in UNREADABLE.items():
+        await store.apply(make_write(results={name: broken}, letters=[name]))
+    await store.apply(make_write(results={"t1": ended("t1", 1)}, letters=["t1"]))
+    assert ids_of(await store.newest_letters("d1", everything, 10)) == ["t1"]
+    assert ids_of(await store.newest_results("d1", everything, 10)) == ["t1"]
+    assert await store.count_letters("d1") == 1 + len(UNREADABLE)

@@ -347,3 +347,41 @@ async def test_a_spool_that_is_damaged_while_it_is_used_is_no_empty_one(
     await fresh.look()
     assert (fresh.rows, [path.exists() for path in said]) == (0, [True])
     await fresh.close()
+
+
+async def test_what_cannot_be_read_in_the_store_is_older_than_anything(
+    backend: Any, make_write: Build, spool_path: Path
+) -> None:
+    """It ended the owner at each start, and what stood on its disk was never handed in."""
+    leases = backend.leases()
+    first = Rig(backend, spool_path)
+    held = await first.own(leases)
+    broken = b"{broken"
+    names = ("finished", "goes_on", "waits", "ended_unreadably")
+    await first.store.apply(make_write(fence=held.fence, put_tasks=dict.fromkeys(names, record(1))))
+    first.switch.fault = "connection"
+    await first.store.apply(
+        make_write(
+            fence=held.fence,
+            put_tasks={"goes_on": record(2), "waits": record(0), "ended_unreadably": record(2)},
+            results={"finished": result(), "both": result(2)},
+            drop_tasks=["finished"],
+        )
+    )
+    await first.spool.close()
+    other = backend.store()
+    await other.apply(
+        make_write(
+            fence=held.fence,
+            put_tasks=dict.fromkeys(("finished", "goes_on", "waits"), broken),
+            results={"ended_unreadably": broken, "both": b'["no record"]'},
+        )
+    )
+    second = Rig(backend, spool_path)
+    await second.own(leases)
+    assert second.store.rows == 0
+    live = (await second.store.load(MINE)).tasks
+    assert live == {"goes_on": record(2), "waits": record(0), "ended_unreadably": record(2)}
+    found = await second.store.results("d1", ["finished", "both"])
+    assert found == {"finished": result(), "both": result(2)}
+    await second.store.close()

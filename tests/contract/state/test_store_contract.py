@@ -374,3 +374,13 @@ async def test_a_survey_names_every_key_with_its_end(backend: Any, make_write: M
     assert lease.lease == "d1|host|1|2|boot|1"
     assert 0 < lease.ttl_ms <= 5_000
     assert facts["results:{shared:distributor:d1}:1"].ttl_ms > 0
+
+
+async def test_an_entry_that_cannot_be_read_hides_no_other(backend: Any, make_write: MakeWrite) -> None:
+    store = backend.store()
+    await store.apply(make_write(put_tasks={"t1": record("t1"), "t2": b"{broken"}, history=[event("t1", "accepted")]))
+    await store.apply(make_write(history=[b"{broken"]))
+    await store.apply(make_write(history=[b"7", b"[]", b'["","",[],1]', event("t2", "accepted")]))
+    assert [orjson.loads(each)[1] for each in await store.history("d1", 10)] == ["t2", "t1"]
+    document = await store.document("d1")
+    assert [task.task_id for task in document.tasks] == ["t1"]

@@ -156,3 +156,11 @@ async def test_many_readers_are_answered_in_one_round_trip(redis_backend: Any) -
     store = redis_backend.store()
     answers = await store.streams([("t", START), ("unknown", START), ("t", (1, 1)), ("t", (7, 0))])
     assert [(len(chunks), whole) for chunks, whole in answers] == [(1, True), (0, True), (0, True), (0, True)]
+
+
+async def test_readers_go_past_what_others_wrote_into_a_stream(redis_backend: Any) -> None:
+    await redis_backend.client.xadd(keys.stream("t"), {"foreign": "entry"}, id="1-1")
+    await redis_backend.client.xadd(keys.stream("t"), {b"\xff": b"\xff"}, id="1-2")
+    ((chunks, whole),) = await redis_backend.store().streams([("t", START)])
+    assert ([chunk.last for chunk in chunks], whole) == ([(1, 1), (1, 2)], True)
+    assert [orjson.loads(chunk.events)[0][:2] for chunk in chunks] == [["1-1", "omitted"], ["1-2", "omitted"]]

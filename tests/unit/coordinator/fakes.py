@@ -24,6 +24,7 @@ class Store:
         live, results, letters: distributor id ("" for the inbox) → task id → record.
         recorded: task id → how many writes recorded a result of it.
         held: distributors that hold their lease; ``fences``: of their sections.
+        unreadable: tasks whose result records cannot be read.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Store:
         self.held: set[str] = set()
         self.fences: dict[str, int] = {}
         self.writes: list[SectionWrite] = []
+        self.unreadable: set[str] = set()
 
     def register(self, distributor_id: str) -> None:
         if distributor_id not in self.registered:
@@ -88,7 +90,9 @@ class Store:
         }
         events = [orjson.dumps(event) for event in reversed(self.history) if event[1] == task_id]
         ended = next(iter([*found["results"].values(), *found["letters"].values()]), None)
-        return {**found, "ended": ended, "events": events, "leases": {INBOX: ("c|h|1|2|b", self.fence, 2_000)}}
+        leases = {INBOX: ("c|h|1|2|b", self.fence, 2_000)}
+        unreadable = ["results of d1"] if task_id in self.unreadable else []
+        return {**found, "ended": ended, "events": events, "leases": leases, "unreadable": unreadable}
 
     def take(self, name: str) -> None:
         """A process of this distributor takes its lease."""

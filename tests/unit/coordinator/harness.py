@@ -170,7 +170,8 @@ class World:
         for query in queries:
             answer = QueryAnswer(query.tag, error=self.query_error)
             if self.query_error is None:
-                answer = QueryAnswer(query.tag, self.store.read(query))
+                bad = self.store.unreadable.intersection(query.args["task_ids"]) if query.op == "results" else ()
+                answer = QueryAnswer(query.tag, self.store.read(query), unreadable=frozenset(bad))
             self._inbox.append(answer)
 
     def release_queries(self) -> None:

@@ -413,3 +413,37 @@ def test_other_local_calls(fleet: World) -> None:
     fleet.call(2, "no_such_call")
     assert fleet.answers[1]["coordinator"]["id"] == "coordinator-1"
     assert fleet.answers[2] is None
+
+
+# ---------------------------------------------------------------- records that cannot be read
+
+
+@pytest.mark.parametrize("request_", ["get_task", "history", "explain", "resume_task"])
+def test_a_request_about_a_task_whose_record_cannot_be_read_is_refused_by_its_name(fleet: World, request_: str) -> None:
+    fleet.store.unreadable.add("t1")
+    more = {"value": 1} if request_ == "resume_task" else {}
+    found = fleet.ask("alice~1", request_, task_id="t1", **more)
+    assert found["code"] == "UNREADABLE"
+    assert "task t1 " in found["message"]
+    assert "retry_after_s" not in found, "asking again does not help"
+
+
+def test_what_ended_unreadably_does_not_run_once_more(fleet: World) -> None:
+    fleet.store.unreadable.add("t1")
+    found = fleet.submit("alice~1", "t1", "t2", check=True)
+    assert (found["accepted"], [(each["task_id"], each["code"]) for each in found["rejected"]]) == (
+        1,
+        [("t1", "UNREADABLE")],
+    )
+    assert fleet.assigned("d1") == ["t2"]
+    found = fleet.ask(fleet.operator(), "retry_tasks", task_ids=["t1", "t2"])
+    why = "the record of task t1 in the store cannot be read"
+    assert [list(each) for each in found["refused"]] == [["t1", why], ["t2", "it has not ended"]]
+
+
+def test_lists_show_what_memory_has_where_the_stored_record_cannot_be_read(fleet: World) -> None:
+    fleet.submit("alice~1", "t1", "t2")
+    fleet.store.live["d1"]["t1"] = ["no record"]  # type: ignore[assignment]
+    found = fleet.ask("alice~1", "list_tasks")
+    assert {each["task_id"] for each in orjson.loads(orjson.dumps(found["tasks"]))} == {"t1", "t2"}
+    assert fleet.ask("alice~1", "get_task", task_id="t1")["task"]["task_id"] == "t1"

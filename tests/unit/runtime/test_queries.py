@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import Section, SectionWrite
 from a2a_zmq.state.memory import MemoryRedis, MemoryStore
 from daemons.runtime.contract import Query
-from daemons.runtime.queries import answer_query
+from daemons.runtime.queries import Answers, answer_query
 from tests.unit.runtime.fakes import at
 
 
@@ -119,3 +121,89 @@ def test_of_a_task_that_failed_at_one_distributor_and_completed_at_another_the_l
     asyncio.run(end("d1", failed))
     asyncio.run(end("d2", completed))
     assert ask(store, "results", distributor_ids=order, task_ids=["r"]) == {"r": completed}
+
+
+# ---------------------------------------------------------------- what cannot be read
+
+
+BROKEN = [
+    b'{"task_id":"r1","sta',
+    b"[]",
+    b'{"task_id":"r1","status":"failed","metadata":[]}',
+    b'{"task_id":"r1","status":{}}',
+    b'{"task_id":7}',
+    b'{"status":"failed"}',
+]
+BOTH = ["d1", "d2"]
+
+
+async def damage(store: MemoryStore, name: str, task_id: str, broken: bytes, *, letter: bool = False) -> None:
+    write = SectionWrite(Section(name, "distributor"), 1, f"damage {name}")
+    write.results = {task_id: broken}
+    write.letters = [task_id] if letter else []
+    await store.apply(write)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_result_that_cannot_be_read_is_left_out_and_named(store: MemoryStore, broken: bytes) -> None:
+    asyncio.run(damage(store, "d1", "r1", broken, letter=True))
+    told: list[tuple[str, dict[str, Any]]] = []
+    answers = Answers(SimpleNamespace(error=lambda event, **fields: told.append((event, fields))))
+    query = Query("tag", "results", {"distributor_ids": BOTH, "task_ids": ["r1", "r2"], "letters": True})
+    for _ in range(2):
+        answer = asyncio.run(answers.answer(store, query, None))
+        assert answer.value == {"r2": record("r2", "completed")}
+        assert answer.unreadable == {"r1"}
+    assert told == [("unreadable_records", {"tasks": ["r1"]})], "once"
+
+
+def test_another_copy_that_can_be_read_counts(store: MemoryStore) -> None:
+    asyncio.run(damage(store, "d2", "r1", b"{broken"))
+    ids = {"distributor_ids": BOTH, "task_ids": ["r1"]}
+    assert ask(store, "results", **ids) == {"r1": record("r1", "completed")}
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_lists_of_ended_tasks_leave_out_what_cannot_be_read(store: MemoryStore, dead: bool) -> None:
+    for number, broken in enumerate(BROKEN):
+        asyncio.run(damage(store, f"d{number + 3}", "r1", broken, letter=True))
+    asyncio.run(damage(store, "d2", "r9", record("r9", "failed"), letter=True))
+    names = [f"d{number}" for number in range(1, 9)]
+    args = {"distributor_ids": names, "wanted": lambda _: True, "limit": 9, "dead": dead}
+    records, _ = asyncio.run(answer_query(store, Query("tag", "ended", args)))
+    wanted = [record("r9", "failed")] if dead else [record("r9", "failed"), *_ended_records()]
+    assert sorted(records) == sorted(wanted)
+
+
+def _ended_records() -> list[bytes]:
+    return [record(name, "completed") for name in ("r1", "r2")]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_explain_names_where_a_record_cannot_be_read(store: MemoryStore, broken: bytes) -> None:
+    asyncio.run(damage(store, "d1", "r1", broken))
+    args = {"distributor_ids": ["d1", "d2", ""], "task_id": "r1", "limit": 5, "owners": []}
+    found = asyncio.run(answer_query(store, Query("tag", "explain", args)))
+    assert (found["results"], found["ended"], found["unreadable"]) == ({}, None, ["results of d1"])
+
+
+def test_what_nobody_foresaw_is_an_error_of_that_query_and_told_once(store: MemoryStore) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    answers = Answers(SimpleNamespace(exception=lambda event, **fields: told.append((event, fields))))
+
+    async def lease(_distributor_id: str) -> None:
+        raise ValueError("invalid literal for int()")
+
+    store.lease = lease  # type: ignore[method-assign,assignment]
+    query = Query("tag", "explain", {"distributor_ids": BOTH, "task_id": "t1", "limit": 5, "owners": ["d1"]})
+    for _ in range(2):
+        answer = asyncio.run(answers.answer(store, query, None))
+        assert answer.error == "task t1: what is stored cannot be read: ValueError: invalid literal for int()"
+    assert told == [("query_failed", {"op": "explain", "task_id": "t1"})]
+
+
+def test_a_store_that_is_away_is_told_to_the_shell(redis: MemoryRedis, store: MemoryStore) -> None:
+    redis.take_away()
+    query = Query("tag", "results", {"distributor_ids": BOTH, "task_ids": ["r1"]})
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(Answers(None).answer(store, query, None))

@@ -204,6 +204,24 @@ def test_queries_are_answered_also_where_redis_is_away() -> None:
     play(story)
 
 
+def test_a_query_about_what_cannot_be_read_is_answered_with_an_error() -> None:
+    """It ended the daemon, each time that somebody asked."""
+
+    async def story(stand: Stand) -> None:
+        async def tasks(*_: object) -> dict[str, bytes]:
+            raise LookupError("nobody foresaw this")
+
+        stand.store.tasks = tasks  # type: ignore[method-assign,assignment]
+        stand.core.settling = [Query("a", "tasks", {"distributor_ids": ["d1"], "task_ids": ["t1"]})]
+        stand.shell.wake()
+        await stand.settle()
+        (answer,) = stand.core.of(QueryAnswer)
+        assert "nobody foresaw this" in answer.error
+        assert not stand.running.done()
+
+    play(story)
+
+
 # ---------------------------------------------------------------- other effects
 
 
