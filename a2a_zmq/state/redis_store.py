@@ -227,7 +227,7 @@ class RedisStore:
         if plan.drop_buckets:
             commands.append(("UNLINK", *(keys.results(section, number) for number in plan.drop_buckets)))
         if write.letters or write.drop_letters:
-            commands.append(letters.command(write, self._policy, self._wall()))
+            commands.append(letters.command(write, self._policy))
         if write.history:
             entry = b"[" + b",".join(write.history) + b"]"
             stream = keys.history(section.distributor_id)

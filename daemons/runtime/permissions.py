@@ -108,6 +108,7 @@ def _state() -> list[Need]:
         Need("exec", ("EXEC",)),
         Need("unwatch", ("UNWATCH",)),
         Need("scan", ("SCAN", 0)),
+        Need("time", ("TIME",)),
     ]
     needs += _on(keys.header(_HEADER), _OWN, "WATCH HMGET HGET HSET PTTL TYPE")
     needs += _on(keys.header(Section(INBOX, "coordinator")), _OWN, "HSET")

@@ -104,8 +104,13 @@ class RedisBackend(Backend):
         self._opened: list[RedisStore | RedisLeases] = []
         self.client: Redis = Redis(port=server.port)
 
-    def store(self, policy: RetentionPolicy | None = None, config: RedisConfig | None = None) -> RedisStore:
-        store = RedisStore(config or self.server.config, name="test", policy=policy)
+    def store(
+        self,
+        policy: RetentionPolicy | None = None,
+        config: RedisConfig | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> RedisStore:
+        store = RedisStore(config or self.server.config, name="test", policy=policy, wall=wall)
         self._opened.append(store)
         return store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,16 @@ async def test_the_lease_of_an_owner_can_be_looked_at(backend: Any) -> None:
     assert (owner, fence) == ("d1|host|1|2|boot", held.fence)
     assert 0 < remaining_ms <= 10_000
     assert await store.lease(INBOX) is None
+
+
+async def test_a_writer_whose_clock_is_far_ahead_does_away_with_no_letters(
+    redis_backend: Any, make_write: MakeWrite
+) -> None:
+    await redis_backend.store().apply(make_write(results={"t1": ended("t1", 1)}, letters=["t1"]))
+    ahead = redis_backend.store(wall=lambda: time.time() + 30 * 86_400)
+    await ahead.apply(make_write(results={"t2": ended("t2", 2)}, letters=["t2"]))
+    await redis_backend.store().apply(make_write(results={"t3": ended("t3", 3)}, letters=["t3"]))
+    assert ids_of(await ahead.newest_letters("d1", everything, 10)) == ["t3", "t2", "t1"]
 
 
 async def test_lists_leave_out_what_cannot_be_read(backend: Any, make_write: MakeWrite) -> None:
