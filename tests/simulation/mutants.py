@@ -49,6 +49,7 @@ KNOWN_SEEDS: dict[str, int] = {
     "signatures are not checked": 39,
     "orders with a lower fence are obeyed": 205,
     "a task taken over keeps its attempt number": 9,
+    "a spool is merged as it was when the process began": 1096,
 }
 # More than any of them needs, by a wide margin.
 MOST_SEEDS = 1000
