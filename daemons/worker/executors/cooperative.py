@@ -8,6 +8,7 @@ reported, what it may return later is dropped, and a thread that hangs so is rep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -69,7 +70,7 @@ class OpenRuns:
         run = attempt.run
         try:
             encoded = invoke.encode(value, self._max_bytes)
-        except invoke.Unserializable as error:
+        except BaseException as error:  # what a value does while it is encoded is the handler's, too
             return self.failed(attempt, error, begun)
         if not self.claim(attempt):
             return None
@@ -84,7 +85,10 @@ class OpenRuns:
             return self.stopped(attempt, {})
         if not self.claim(attempt):
             return None
-        kind, text, retryable, detail = invoke.failure(error, context)
+        try:
+            kind, text, retryable, detail = invoke.failure(error, context)
+        except BaseException:  # an exception that cannot even be looked at must not leave its run unreported
+            kind, text, retryable, detail = "raised", f"{type(error).__name__} (nothing can be told of it)", True, {}
         return RunFinished(
             attempt.run.task_id,
             attempt.run.attempt,
@@ -159,10 +163,12 @@ class AsyncRunner:
         return ""
 
     def close(self, wait_s: float) -> None:
-        if self._thread is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        loop, self._loop = self._loop, None  # by this it ends
+        if self._thread is not None and loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has noticed already
+                loop.call_soon_threadsafe(loop.stop)
             self._thread.join(wait_s)  # a blocked handler does not keep the process: the thread is a daemon
-            self._thread = self._loop = None
+            self._thread = None
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -176,12 +182,17 @@ class AsyncRunner:
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            # asyncio passes SystemExit and KeyboardInterrupt of any task on to whoever runs the loop, and anybody may
+            # stop it. What one handler does is not the end of all others: each task has its exception, so go on.
+            while self._loop is loop:
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_forever()
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
             if tasks:
-                loop.run_until_complete(asyncio.wait(tasks, timeout=0.5))
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_until_complete(asyncio.wait(tasks, timeout=0.5))
         finally:
             loop.close()
 
@@ -211,7 +222,7 @@ class AsyncRunner:
         begun = time.monotonic()
         try:
             value = invoke.load(attempt.reference).call(attempt.run.payload)
-        except Exception as error:
+        except BaseException as error:
             return self._open.failed(attempt, error, begun)
         return self._open.completed(attempt, value, begun)
 
@@ -326,8 +337,14 @@ class ThreadRunner:
             if key not in self._open.table:
                 continue
             self._busy[key] = this
-            self._run(attempt)
-            del self._busy[key]
+            try:
+                self._run(attempt)
+            except BaseException as error:  # not the handler's, which are caught there: no thread and no run is lost
+                done = self._open.failed(attempt, error, time.monotonic())
+                if done is not None:
+                    self._open.report([done])
+            finally:
+                del self._busy[key]
             if this not in self._threads:
                 return  # given up meanwhile, and replaced
 

@@ -175,6 +175,33 @@ def test_sys_exit_ends_the_run_only(rig: Any, task_type: str) -> None:
     assert rig.value("sleep", {"seconds": 0}) == {"slept_s": 0.0}
 
 
+@pytest.mark.parametrize("by", ["exit", "interrupt"])
+def test_sys_exit_in_a_part_of_an_async_handler_ends_its_run_only(rig: Any, tmp_path: Path, by: str) -> None:
+    """asyncio lets it through to whoever runs the loop, on which all the others are."""
+    mark, release = tmp_path / "mark", tmp_path / "release"
+    rig.start("stubborn-async", {"mark": str(mark), "release": str(release)}, "bystander")
+    rig.wait(mark.exists, "the other one runs")
+    assert rig.run("exit-subtask", {"by": by}).outcome == "failed"
+    assert rig.value("sleep", {"seconds": 0}) == {"slept_s": 0.0}
+    release.write_text("")
+    assert rig.end_of("bystander").outcome == "completed"
+
+
+def test_async_handler_that_stops_the_loop_stops_nobody(rig: Any) -> None:
+    rig.start("sleep", {"seconds": 0.1}, "bystander")
+    assert rig.value("stop-loop") == "still here"
+    assert rig.end_of("bystander").outcome == "completed"
+    assert rig.value("sleep", {"seconds": 0}) == {"slept_s": 0.0}
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_an_exception_that_has_no_text_is_reported_and_costs_no_thread(make_rig: Callable[..., Any], kind: str) -> None:
+    rig = make_rig(thread_slots=1)
+    for n in range(3):
+        assert rig.run(f"silent-{kind}", task_id=f"t{n}").outcome == "failed"
+    assert rig.run(f"raise-{kind}").error_kind == "raised"
+
+
 def test_os_exit_is_reported_with_its_last_words(rig: Any) -> None:
     outcome = rig.run("os-exit")
     assert (outcome.outcome, outcome.error_kind, outcome.error) == (

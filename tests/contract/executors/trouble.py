@@ -181,6 +181,36 @@ async def sys_exit_async(payload: Payload) -> None:
     sys.exit(3)
 
 
+@task("exit-subtask")
+async def sys_exit_in_subtask(payload: Payload) -> None:
+    async def leaves() -> None:
+        raise {"exit": SystemExit, "interrupt": KeyboardInterrupt}[payload["by"]]
+
+    await asyncio.gather(leaves(), asyncio.sleep(60))
+
+
+@task("stop-loop")
+async def stop_loop(payload: Payload) -> str:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    return "still here"
+
+
+class Silent(InvalidInput):
+    def __str__(self) -> str:
+        raise KeyError("there is no text")
+
+
+@task("silent-async")
+async def silent_async(payload: Payload) -> None:
+    raise Silent
+
+
+@task("silent-thread", executor="thread")
+def silent_in_thread(payload: Payload) -> None:
+    raise Silent
+
+
 @task("os-exit")
 def os_exit(payload: Payload) -> None:
     print("last words", flush=True)
