@@ -269,12 +269,14 @@ class StopRun:
     """Worker: end a run early: cooperative, then SIGTERM, then SIGKILL; RunFinished follows in every case.
 
     ``at_step``: a graph's run; it is let come to the end of its present step, and nothing is forced.
+    ``unbegun``: only if it has not begun, in an executor that is stuck; what has begun is left alone.
     """
 
     task_id: str
     attempt: int
     reason: str  # "cancelled" | "timeout" | "drain"
     at_step: bool = False
+    unbegun: bool = False
 
 
 @dataclass(slots=True)

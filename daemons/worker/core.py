@@ -26,7 +26,6 @@ from daemons.runtime.contract import (
     DrainRequested,
     Effect,
     Event,
-    Exit,
     Log,
     Meter,
     ModelCalled,
@@ -44,9 +43,10 @@ from daemons.worker import reports
 from daemons.worker.board import Board
 from daemons.worker.config import WorkerConfig
 from daemons.worker.credit import Credit
-from daemons.worker.drain import Drain
 from daemons.worker.kinds import PROCESS, TaskKind
+from daemons.worker.leaving import Leaving
 from daemons.worker.model_calls import count_call
+from daemons.worker.outgoing import Key
 from daemons.worker.oversight import Oversight
 from daemons.worker.runs import Run, parse
 from daemons.worker.story import Story
@@ -93,16 +93,20 @@ class WorkerCore:
         self._uplink = Uplink(distributor_id, config)
         self._relay = Relay(config.message_bytes)
         self._oversight = Oversight(self._board, self._uplink, config, meter)
-        self._drain = Drain()
-        self._executor_problem = ""
         self._story = Story(agent_id)
+        self._leaving = Leaving(
+            self._board,
+            self._uplink,
+            self._story,
+            lambda now: self._uplink.beat(lambda: self.heartbeat(distributor_id, now)),
+        )
         self._tally = Tally(meter, tracer)
         self._graphs = {name: kind.graph for name, kind in self._kinds.items() if kind.graph}
         self._actions: dict[str, Callable[[Message, Now], list[Effect]]] = {
             "assign_tasks": self._assign_tasks,
             "assign_task": self._assign_tasks,
             "cancel_tasks": self._cancel_tasks,
-            "drain": lambda _, now: self._begin_drain("asked by the distributor", config.drain_timeout_s, now),
+            "drain": lambda _, now: self._leaving.begin("asked by the distributor", config.drain_timeout_s, now),
         }
 
     # ------------------------------------------------------------ events
@@ -133,7 +137,7 @@ class WorkerCore:
                 self._uplink.down()
                 self._story.note(now, "distributor_down", reason=event.reason)
         elif isinstance(event, DrainRequested):
-            return self._begin_drain(event.reason, event.deadline_s, now)
+            return self._leaving.begin(event.reason, event.deadline_s, now)
         elif isinstance(event, LocalCall):
             return self._local_call(event, now)
         elif isinstance(event, Reconfigured):
@@ -142,9 +146,10 @@ class WorkerCore:
             self._credit.allow(self._config.max_limit)
         return []
 
-    def executor_health(self, problem: str) -> None:
-        """The executors' own view (``Executor.problem()``): "" if runs run, else why not; shown by :meth:`ready`."""
-        self._executor_problem = problem
+    def executor_health(self, problem: str, stuck: Iterable[str] = (), blocker: Key | None = None) -> None:
+        """The executors' own view (``Executor.health()``): "" if runs run, else why not; which of them begin nothing
+        more, and which run is known to be the cause."""
+        self._leaving.health(problem, stuck, blocker)
 
     def _received(self, event: Received, now: Now) -> list[Effect]:
         message = event.message
@@ -177,7 +182,7 @@ class WorkerCore:
                 why = f"{type(error).__name__}: {error}"
                 effects.append(Log("error", "task_malformed", {"task_id": named, "why": why}))
                 continue
-            if self._drain.reason:
+            if self._leaving.closed:
                 self._uplink.hand_back((run.task_id, run.attempt))
             else:
                 self._admit(run, now, effects)
@@ -215,27 +220,6 @@ class WorkerCore:
                 self._stop(run, why, now, effects)
         return effects
 
-    def _begin_drain(self, reason: str, deadline_s: float, now: Now) -> list[Effect]:
-        if not self._drain.begin(reason, now.mono + deadline_s):
-            return []
-        self._story.note(now, "draining", reason=reason)
-        effects: list[Effect] = []
-        for run in self._board.take_held():
-            if run.call_id is None:
-                self._uplink.hand_back((run.task_id, run.attempt))
-            else:
-                effects.append(LocalAnswer(run.call_id, reports.local_failure("the worker is draining")))
-        # A graph goes on elsewhere from its last step: no need to wait for its end.
-        effects += [
-            StopRun(run.task_id, run.attempt, "drain", at_step=True)
-            for run in self._board.all()
-            if run.graph and not run.stop_reason
-        ]
-        fields = {"reason": reason, "running": len(self._board), "unsent": self._uplink.unsent}
-        # Told at once, so that nothing more is sent here just to be handed back.
-        effects += self._uplink.beat(lambda: self.heartbeat(self.distributor_id, now))
-        return [*effects, Log("info", "draining", fields)]
-
     # ------------------------------------------------------------ runs
 
     def _stop(self, run: Run, reason: str, now: Now, effects: list[Effect]) -> None:
@@ -253,12 +237,16 @@ class WorkerCore:
             return [LocalAnswer(run.call_id, reports.local_answer(event))]
         if run.stop_reason == "replaced" and event.outcome == "abandoned":
             event.error = event.error_kind = "replaced"
-        if self._drain.reason and event.started_at == 0.0 and event.outcome == "failed":
+        called_back = run.called_back and event.error_kind == "killed"
+        if event.started_at == 0.0 and event.outcome == "failed" and (self._leaving.drain.reason or called_back):
             self._uplink.hand_back((run.task_id, run.attempt))
             return []
-        if run.stop_reason == "drain" and event.error_kind == "killed":
-            # An operator's restart is no failure of the task. (Of a graph the step is run again that took too long.)
-            event.outcome, event.error_kind = "moved", "drain"
+        if called_back or (run.stop_reason == "drain" and event.error_kind == "killed"):
+            if self._leaving.blocker == (run.task_id, run.attempt):
+                event.error, event.error_kind = reports.BLOCKED, "blocked"  # it would block the next worker, too
+            else:
+                # A restart is no failure of the task. (Of a graph the step is run again that took too long.)
+                event.outcome, event.error_kind = "moved", "drain"
         return self._report(run, event)
 
     def _report(self, run: Run, event: RunFinished) -> list[Effect]:
@@ -272,6 +260,7 @@ class WorkerCore:
         self._credit.advance(now.mono)
         for run in self._board.overdue(now.mono):
             self._stop(run, "timeout", now, effects)
+        effects += self._leaving.look(now, self._config.drain_timeout_s)
         lasting = [run for run in self._board.lasting(now.mono) if run.call_id is None]
         if lasting and self._uplink.connected:
             tasks = [[run.task_id, run.attempt, iso(run.started_wall)] for run in lasting]
@@ -283,27 +272,17 @@ class WorkerCore:
             now.mono, self._granted, len(self._board.runs), lambda: self.heartbeat(self.distributor_id, now)
         )
         effects += [*sends, *self._relay.sends(self.distributor_id if self._uplink.connected else "")]
-        if self._drain.reason:
-            self._drain_on(now, effects, just_sent=bool(sends))
+        effects += self._leaving.step(now, lambda: self._stop_all(now, effects), just_sent=bool(sends))
         return effects
 
-    def _drain_on(self, now: Now, effects: list[Effect], *, just_sent: bool) -> None:
-        if self._drain.must_stop_runs(now.mono):
-            for run in self._board.all():
-                self._stop(run, "drain", now, effects)
-        unsent, runs = self._uplink.unsent, len(self._board)
-        rest = [] if runs else self._uplink.rest()
-        effects += rest
-        if self._drain.may_exit(now.mono, runs=runs, unsent=unsent, just_sent=just_sent or bool(rest)):
-            if unsent:
-                effects.append(Log("warning", "left_unreported", {"results": unsent}))
-            # What is not acknowledged may not even have left: closing would lose it, and its tasks count as lost.
-            effects.append(Exit(0, f"drained ({self._drain.reason})", until=self._drain.deadline))
+    def _stop_all(self, now: Now, effects: list[Effect]) -> None:
+        for run in self._board.all():
+            self._stop(run, "drain", now, effects)
 
     def _granted(self) -> dict[str, int]:
         """The credit, as the distributor is told it."""
         granted = self._credit.slots() if self._slot_types else {}
-        return {"limit": 0 if self._drain.reason or self._executor_problem else self._credit.limit(), **granted}
+        return {"limit": 0 if self._leaving.closed else self._credit.limit(), **granted}
 
     # ------------------------------------------------------------ in-process calls
 
@@ -319,8 +298,8 @@ class WorkerCore:
                 raise ValueError(f"no handler of task type {run.task_type!r}")
             if run.task_id in self._board.runs:
                 raise ValueError(f"task {run.task_id!r} is here already")
-            if self._drain.reason:
-                raise ValueError("the worker is draining")
+            if self._leaving.closed:
+                raise ValueError(self._leaving.closed)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             return [LocalAnswer(call.call_id, reports.local_failure(f"cannot run this: {error}"))]
         run.call_id = call.call_id
@@ -334,8 +313,7 @@ class WorkerCore:
         return None
 
     def supervise(self, step: str, now: Now) -> list[Effect]:
-        limit = 0 if self._executor_problem else self._credit.due()
-        return self._oversight.step(step, now, limit=limit, leaving=bool(self._drain.reason))
+        return self._oversight.step(step, now, limit=self._credit.due(), leaving=bool(self._leaving.closed))
 
     def announce(self, now: Now) -> dict[str, Any]:
         return {
@@ -345,7 +323,7 @@ class WorkerCore:
             **self._uplink.tells(self._granted()),
             "labels": self._labels,
             "running": [[r.task_id, r.attempt, r.fence] for r in self._board.runs.values() if r.call_id is None],
-            "draining": bool(self._drain.reason),
+            "draining": bool(self._leaving.drain.reason),
             **({"graphs": self._graphs} if self._graphs else {}),
             **self._uplink.guard.obeys(),
         }
@@ -361,7 +339,7 @@ class WorkerCore:
             **self._uplink.tells(self._granted()),
             "running": self._board.running,
             "held": self._board.waiting + self._uplink.unsent,  # what the distributor cannot know of yet counts
-            "draining": bool(self._drain.reason),
+            "draining": bool(self._leaving.drain.reason),
         }
 
     def local_state(self, now: Now) -> LocalAgentState:
@@ -380,20 +358,18 @@ class WorkerCore:
         return self._story.state(now, self._status(), tasks, facts, metadata)
 
     def _status(self) -> AgentStatus:
-        if self._executor_problem:
+        if self._leaving.problem:
             return AgentStatus.ERROR
-        if not self._uplink.connected or self._drain.reason:
+        if not self._uplink.connected or self._leaving.drain.reason:
             return AgentStatus.RECOVERING
         return AgentStatus.BUSY if len(self._board) else AgentStatus.IDLE
 
     def ready(self) -> tuple[bool, str]:
         if not self._uplink.connected:
             return False, f"no session with {self.distributor_id}"
-        if self._drain.reason:
-            return False, f"draining: {self._drain.reason}"
-        return not self._executor_problem, self._executor_problem
+        if self._leaving.drain.reason:
+            return False, f"draining: {self._leaving.drain.reason}"
+        return not self._leaving.problem, self._leaving.problem
 
     def next_deadline(self) -> float:
-        return min(
-            self._board.next_deadline(), self._uplink.next_deadline(), self._drain.next_deadline(len(self._board))
-        )
+        return min(self._board.next_deadline(), self._uplink.next_deadline(), self._leaving.next_deadline())

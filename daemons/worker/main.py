@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.protocol.message import Role
 from daemons.runtime import permissions
-from daemons.runtime.launch import Daemon
+from daemons.runtime.launch import EX_TEMPFAIL, Daemon
 from daemons.runtime.reconfigured import Reconfigured
 from daemons.runtime.serving import serve
 from daemons.settings import WorkerSettings
@@ -19,6 +22,7 @@ from daemons.settings_sources import command_line
 from daemons.worker import graph
 from daemons.worker.config import WorkerConfig
 from daemons.worker.core import WorkerCore
+from daemons.worker.executors.cooperative import HANDLERS
 from daemons.worker.executors.facade import Executor
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.registry import Registry
@@ -138,7 +142,7 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
     daemon.on_exit.append(executor.close)
     if forks is not None:
         daemon.on_exit.append(partial(asyncio.to_thread, forks.close))
-    daemon.shell.chores.append(lambda: core.executor_health(executor.problem()))
+    daemon.shell.chores.append(lambda: core.executor_health(*executor.health()))
 
     def use(new: WorkerSettings) -> None:
         nonlocal models
@@ -153,7 +157,14 @@ async def open_worker(settings: WorkerSettings) -> Daemon:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return serve(command_line(WorkerSettings, argv), Role.WORKER, open_worker)
+    status = serve(command_line(WorkerSettings, argv), Role.WORKER, open_worker)
+    if status == EX_TEMPFAIL or any(thread.name.startswith(HANDLERS) for thread in threading.enumerate()):
+        # All is said and done, but Python waits for threads of pools at its end, for ever where a handler hangs in one.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

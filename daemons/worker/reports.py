@@ -20,6 +20,7 @@ from daemons.worker.runs import RUNNING, Run
 
 # LocalAgentState is for people: more than this many tasks nobody reads.
 SHOWN_TASKS: Final = 100
+BLOCKED: Final = "it blocked the handler loop of its worker, where all async handlers run, until that had to leave"
 # The part of a time that stays the same for a second; formatting it anew for every result would cost more than the
 # result.
 _second: list[tuple[int, str]] = [(-1, "")]

@@ -25,6 +25,7 @@ class Run:
     __slots__ = (
         "attempt",
         "call_id",
+        "called_back",
         "fence",
         "graph",
         "kind",
@@ -65,6 +66,7 @@ class Run:
         self.started_wall = 0.0
         self.stop_reason = ""
         self.stop_mono = 0.0
+        self.called_back = False  # its executor was asked to let it go if it has not begun
         self.call_id: int | None = None  # a call of the in-process API waits for it
 
     def exemplar(self) -> Exemplar:

@@ -234,3 +234,23 @@ def test_tasks_beside_one_that_kills_its_worker_are_done(no_orphans: Path, ledge
             poison.result(3 * PATIENCE_S)  # the only worker starts again three times
         until.touch()
         assert [handle.result(PATIENCE_S) for handle in beside] == list(range(20))
+
+
+def test_what_waits_behind_a_handler_that_blocks_all_others_runs_elsewhere(
+    no_orphans: Path, ledger: Path, tmp_path: Path
+) -> None:
+    until = tmp_path / "go"
+    env_of = {"worker-1": {"A2A_WORKER_LABELS": "its=own"}}
+    with user_fleet(workers=2, env_of=env_of) as pair, client_of(pair) as client:
+        pid = pair.pids["worker-1"]
+        blocker = client.submit("blocks-loop", {"until": str(until)}, labels={"its": "own"})
+        wait_until(lambda: '"running":1' in pair.get("worker-1", "/state")[1], "it runs")
+        others = client.submit_many("counted", [{"n": n, "ledger": str(ledger)} for n in range(20)])
+        assert [handle.result(2 * PATIENCE_S) for handle in others] == list(range(20))
+        assert "blocks the handler loop" in pair.get("worker-1", "/readyz")[1]
+        until.touch()
+        assert blocker.result(PATIENCE_S) == "done"
+        wait_until(lambda: pair.ready("worker-1"), "its worker is fit again")
+        assert pair.pids["worker-1"] == pid
+        check_recorded_once(pair, [*others, blocker])
+    assert len(runs(ledger)) == 20, "what was handed back had not begun"

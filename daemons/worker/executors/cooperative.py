@@ -10,119 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
 from a2a_zmq.handlers import TaskContext, running
-from a2a_zmq.texts import whole_texts
-from daemons.runtime.contract import Event, RunFinished, RunStarted, StartRun
+from daemons.runtime.contract import Event, RunFinished, RunStarted
 from daemons.worker.executors import invoke
+from daemons.worker.executors.attempts import Attempt, Key, OpenRuns, Report
 
 if TYPE_CHECKING:
     from a2a_zmq.tracing.runs import Entered, Runs
-
-Report = Callable[[list[Event]], None]
-Key = tuple[str, int]
 
 # Inline runs in one go before the handler loop looks after its coroutines again; at 3 µs each below a millisecond.
 INLINE_AT_ONCE: Final = 256
 # A handler loop that has not looked at its inbox for this long is blocked by an async handler that does not await.
 BLOCKED_S: Final = 5.0
-
-
-class Attempt:
-    """A run of a cooperative executor. Whoever takes it out of the table of open ones reports it."""
-
-    __slots__ = ("context", "inline", "reference", "run", "started_at", "task")
-
-    def __init__(self, run: StartRun, reference: str, *, inline: bool = False) -> None:
-        self.run = run
-        self.reference = reference
-        self.inline = inline
-        self.context = TaskContext(run.task_id, run.attempt, run.task_type, metadata=run.metadata)
-        self.started_at = 0.0
-        self.task: asyncio.Task[None] | None = None
-
-
-class OpenRuns:
-    """Runs that are not reported yet; each is reported once, by whichever thread claims it first."""
-
-    def __init__(self, max_result_bytes: int, report: Report) -> None:
-        self._max_bytes = max_result_bytes
-        self.report = report
-        self.table: dict[Key, Attempt] = {}
-        self._lock = threading.Lock()
-
-    def claim(self, attempt: Attempt) -> bool:
-        """True for the one caller that may report this attempt."""
-        key = (attempt.run.task_id, attempt.run.attempt)
-        with self._lock:
-            if self.table.get(key) is not attempt:
-                return False
-            del self.table[key]
-            return True
-
-    def completed(self, attempt: Attempt, value: Any, begun: float) -> RunFinished | None:
-        """The handler returned."""
-        run = attempt.run
-        try:
-            encoded = invoke.encode(value, self._max_bytes)
-        except BaseException as error:  # what a value does while it is encoded is the handler's, too
-            return self.failed(attempt, error, begun)
-        if not self.claim(attempt):
-            return None
-        return RunFinished(
-            run.task_id, run.attempt, "completed", encoded, "", "", False, attempt.started_at, time.monotonic() - begun
-        )
-
-    def failed(self, attempt: Attempt, error: BaseException, begun: float) -> RunFinished | None:
-        """The handler raised, or ended because it was asked to."""
-        context = attempt.context
-        if context.cancelled and not isinstance(error, (invoke.Unserializable, invoke.InvalidInput)):
-            return self.stopped(attempt, {})
-        if not self.claim(attempt):
-            return None
-        try:
-            kind, text, retryable, detail = invoke.failure(error, context)
-        except BaseException:  # an exception that cannot even be looked at must not leave its run unreported
-            kind, text, retryable, detail = "raised", f"{type(error).__name__} (nothing can be told of it)", True, {}
-        return RunFinished(
-            attempt.run.task_id,
-            attempt.run.attempt,
-            "failed",
-            b"null",
-            text,
-            kind,
-            retryable,
-            attempt.started_at,
-            time.monotonic() - begun,
-            detail,
-        )
-
-    def stopped(self, attempt: Attempt, detail: dict[str, Any]) -> RunFinished | None:
-        """The run ended on request, or is given up."""
-        run, context = attempt.run, attempt.context
-        if not self.claim(attempt):
-            return None
-        outcome, error, kind, retryable = invoke.stopped(context.stop_reason, run.timeout_s)
-        if context.lines:
-            detail["log"] = whole_texts(context.lines)
-        execution_s = time.time() - attempt.started_at if attempt.started_at else 0.0
-        return RunFinished(
-            run.task_id, run.attempt, outcome, b"null", error, kind, retryable, attempt.started_at, execution_s, detail
-        )
-
-    def give_up(self, key: Key) -> bool:
-        """Report a run that did not end within the grace; False if it has ended."""
-        attempt = self.table.get(key)
-        finished = None if attempt is None else self.stopped(attempt, {"still_running": True})
-        if finished is None:
-            return False
-        self.report([finished])
-        return True
+# What the names of threads begin with in which handlers run.
+HANDLERS: Final = "a2a-handler"
+# What a loop calls its callbacks and the steps of its tasks by.
+CALLBACK: Final = asyncio.Handle._run.__code__
 
 
 class AsyncRunner:
@@ -153,8 +63,20 @@ class AsyncRunner:
         self._running_loop().call_soon_threadsafe(self._cancel, attempt)
         return True
 
+    def has_begun(self, key: Key) -> bool:
+        return self._open.begun(key)
+
     def give_up(self, key: Key) -> bool:
         return self._open.give_up(key)
+
+    def blocker(self) -> Key | None:
+        """On behalf of which run the loop does what it does at this moment; None if of none."""
+        frame = sys._current_frames().get(self._thread.ident or 0) if self._thread is not None else None
+        while frame is not None and frame.f_code is not CALLBACK:
+            frame = frame.f_back
+        handle = frame.f_locals.get("self") if frame is not None else None
+        context: TaskContext | None = handle._context.get(running) if handle is not None else None
+        return None if context is None else (context.task_id, context.attempt)
 
     def problem(self) -> str:
         since = self._woken_at
@@ -173,7 +95,10 @@ class AsyncRunner:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="a2a-handlers", daemon=True)
+            # For asyncio.to_thread(); named, since Python waits for these threads at its end (see daemons.worker.main).
+            self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix=f"{HANDLERS}-call"))
+            name = f"{HANDLERS}-loop"
+            self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=name, daemon=True)
             self._thread.start()
         return self._loop
 
@@ -293,6 +218,9 @@ class ThreadRunner:
             self.give_up(key)  # still queued behind hanging threads: nothing to wait for
         return True
 
+    def has_begun(self, key: Key) -> bool:
+        return self._open.begun(key)
+
     def give_up(self, key: Key) -> bool:
         thread = self._busy.get(key)
         if not self._open.give_up(key):
@@ -304,7 +232,10 @@ class ThreadRunner:
         return True
 
     def problem(self) -> str:
+        lost = len(self._lost)
         self._lost = [thread for thread in self._lost if thread.is_alive()]
+        for _ in range(lost - len(self._lost)):
+            self._grow()
         if len(self._lost) > self._slots:
             return f"{len(self._lost)} thread handlers hang"
         return ""
@@ -321,7 +252,7 @@ class ThreadRunner:
         # Hanging threads are replaced, up to as many again; beyond that a worker is broken and says so.
         allowed = min(self._slots, 2 * self._slots - len(self._lost))
         if self._queue.qsize() and len(self._threads) < allowed:
-            thread = threading.Thread(target=self._serve, name="a2a-handler-thread", daemon=True)
+            thread = threading.Thread(target=self._serve, name=f"{HANDLERS}-thread", daemon=True)
             self._threads.append(thread)
             thread.start()
 

@@ -17,7 +17,8 @@ from a2a_zmq.llm import configure
 from a2a_zmq.llm.calls import Call
 from daemons.runtime.contract import Event, ModelCalled, RunFinished, StartRun, StopRun
 from daemons.worker.config import WorkerConfig
-from daemons.worker.executors.cooperative import AsyncRunner, Attempt, ThreadRunner
+from daemons.worker.executors.attempts import Attempt, Key
+from daemons.worker.executors.cooperative import AsyncRunner, ThreadRunner
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.processes import ProcessPool
@@ -97,10 +98,14 @@ class Executor:
         """End a run early; one that has ended is left alone."""
         key = (stop.task_id, stop.attempt)
         grace_s = self._config.stop_grace_s + self._config.kill_grace_s
+        if stop.unbegun and (self._async.has_begun(key) or self._threads.has_begun(key)):
+            return
         if self._async.stop(key, stop.reason):
             self._loop.call_later(grace_s, self._async.give_up, key)
         elif self._threads.stop(key, stop.reason):
             self._loop.call_later(grace_s, self._threads.give_up, key)
+        elif stop.unbegun:
+            return
         elif stop.at_step:
             self._processes.drain(stop.task_id, stop.attempt)
         else:
@@ -117,8 +122,16 @@ class Executor:
         self._processes.use_models(models)
 
     def problem(self) -> str:
-        """Why runs cannot be relied on to run, "" if they can; for ``WorkerCore.executor_health``."""
-        return self._processes.problem() or self._async.problem() or self._threads.problem()
+        """Why runs cannot be relied on to run, "" if they can."""
+        return self.health()[0]
+
+    def health(self) -> tuple[str, list[str], Key | None]:
+        """The same, which executors begin nothing more by it, and which run is the cause, where one is known; for
+        ``WorkerCore.executor_health``."""
+        problems = {"async": self._async.problem(), "thread": self._threads.problem()}
+        stuck = [kind for kind, problem in problems.items() if problem]
+        blocker = self._async.blocker() if problems["async"] else None
+        return self._processes.problem() or problems["async"] or problems["thread"], stuck, blocker
 
     def child_pids(self) -> list[int]:
         """Process ids of the living child processes."""

@@ -61,8 +61,8 @@ class Rig:
         self.executor.start(StartRun(task_id, 1, task_type, payload or {}, **values))
         return task_id
 
-    def stop(self, task_id: str, reason: str = "cancelled") -> None:
-        self.executor.stop(StopRun(task_id, 1, reason))
+    def stop(self, task_id: str, reason: str = "cancelled", **more: Any) -> None:
+        self.executor.stop(StopRun(task_id, 1, reason, **more))
 
     def wait(self, predicate: Callable[[], object], what: str, timeout_s: float = 8.0) -> None:
         end = time.monotonic() + timeout_s

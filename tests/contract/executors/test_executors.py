@@ -177,7 +177,7 @@ def test_sys_exit_ends_the_run_only(rig: Any, task_type: str) -> None:
 
 @pytest.mark.parametrize("by", ["exit", "interrupt"])
 def test_sys_exit_in_a_part_of_an_async_handler_ends_its_run_only(rig: Any, tmp_path: Path, by: str) -> None:
-    """asyncio lets it through to whoever runs the loop, on which all the others are."""
+    """Asyncio lets it through to whoever runs the loop, on which all the others are."""
     mark, release = tmp_path / "mark", tmp_path / "release"
     rig.start("stubborn-async", {"mark": str(mark), "release": str(release)}, "bystander")
     rig.wait(mark.exists, "the other one runs")

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from daemons.worker.executors import cooperative
+
 ENDS = {
     "cancelled": ("abandoned", "cancelled", False),
     "timeout": ("failed", "timeout", True),
@@ -95,6 +97,61 @@ def test_too_many_hanging_threads_make_the_worker_unfit(make_rig: Callable[..., 
     release.write_text("")
     rig.wait(lambda: not rig.executor.problem(), "the threads have ended")
     assert rig.run("raise-thread").error_kind == "raised"
+
+
+def test_what_waits_behind_hanging_threads_is_let_go_and_what_has_begun_is_not(
+    make_rig: Callable[..., Any], tmp_path: Path
+) -> None:
+    rig = make_rig(thread_slots=1)
+    mark, release = tmp_path / "mark", tmp_path / "release"
+    rig.start("stubborn-thread", {"mark": str(mark), "release": str(release)})
+    rig.wait(mark.exists, "the handler runs")
+    rig.start("raise-thread")
+    for task_id in ("stubborn-thread", "raise-thread"):
+        rig.stop(task_id, "drain", unbegun=True)
+    let_go = rig.end_of("raise-thread")
+    assert (let_go.outcome, let_go.error_kind, let_go.started_at) == ("failed", "killed", 0.0)
+    release.write_text("")
+    assert rig.end_of("stubborn-thread").outcome == "completed"
+
+
+def test_what_a_blocked_loop_has_not_begun_is_let_go_and_who_blocks_it_is_known(
+    make_rig: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cooperative, "BLOCKED_S", 0.2)
+    rig = make_rig()
+    mark, release = tmp_path / "mark", tmp_path / "release"
+    rig.start("sleep", {"seconds": 0.5}, "begun")
+    rig.value("sleep", {"seconds": 0}, task_id="before")
+    rig.start("block-async", {"mark": str(mark), "release": str(release)})
+    rig.wait(mark.exists, "the handler runs")
+    rig.start("sleep", {"seconds": 0}, "waits")
+    rig.wait(rig.executor.problem, "it is noticed")
+    assert rig.executor.health() == ("an async handler blocks the handler loop", ["async"], ("block-async", 1))
+    for task_id in ("begun", "block-async", "waits"):
+        rig.stop(task_id, "drain", unbegun=True)
+    let_go = rig.end_of("waits")
+    assert (let_go.outcome, let_go.error_kind, let_go.started_at) == ("failed", "killed", 0.0)
+    release.write_text("")
+    assert rig.end_of("block-async").result == b'"released"'
+    assert rig.end_of("begun").outcome == "completed"
+    rig.wait(lambda: rig.executor.health() == ("", [], None), "it has passed")
+    assert rig.value("sleep", {"seconds": 0}) == {"slept_s": 0.0}
+
+
+def test_threads_that_stop_hanging_run_what_waits(make_rig: Callable[..., Any], tmp_path: Path) -> None:
+    rig = make_rig(thread_slots=1, stop_grace_s=0.02, kill_grace_s=0.02)
+    release = tmp_path / "release"
+    for n in range(2):
+        mark = tmp_path / f"mark{n}"
+        rig.start("stubborn-thread", {"mark": str(mark), "release": str(release)}, f"t{n}")
+        rig.wait(mark.exists, "the handler runs")
+        rig.stop(f"t{n}")
+        rig.end_of(f"t{n}")
+    rig.start("raise-thread")
+    release.write_text("")
+    rig.wait(lambda: not rig.executor.problem(), "the threads have ended")
+    assert rig.end_of("raise-thread").error_kind == "raised"
 
 
 def test_runs_that_wait_for_a_child_are_stopped_without_having_begun(make_rig: Callable[..., Any]) -> None:

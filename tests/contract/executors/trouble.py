@@ -171,6 +171,19 @@ async def stubborn_async(payload: Payload) -> str:
     return "late"
 
 
+@task("block-async")
+async def block_async(payload: Payload) -> str:
+    """In a task of its own: the run is known by what it started, too."""
+
+    async def block() -> str:
+        note(payload["mark"])
+        while not os.access(payload["release"], os.F_OK):
+            time.sleep(0.01)
+        return "released"
+
+    return await asyncio.create_task(block())
+
+
 @task("exit")
 def sys_exit(payload: Payload) -> None:
     sys.exit(3)

@@ -231,6 +231,30 @@ def test_a_mistake_of_ours_is_status_70_with_the_traceback_in_the_log(host: Host
     assert "in settle" in host.said
 
 
+HUNG = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from daemons.worker import main
+def serve(*_):
+    pool = ThreadPoolExecutor(thread_name_prefix=sys.argv[1])
+    pool.submit(threading.Event().wait)
+    sys.stdout.write("said")
+    return int(sys.argv[2])
+main.serve = serve
+main.command_line = lambda *_: None
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("a2a-handler-call", EX_OK), ("of-the-users", EX_TEMPFAIL)])
+def test_a_pool_in_which_a_handler_hangs_keeps_no_worker(tmp_path: Path, name: str, status: int) -> None:
+    """Python waits for the threads of pools at its end. Asked to leave, a supervisor ends it; by itself nobody would."""
+    done = subprocess.run(
+        [sys.executable, "-c", HUNG, name, str(status)], cwd=tmp_path, capture_output=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, b"said")
+
+
 # ---------------------------------------------------------------- signals
 
 
