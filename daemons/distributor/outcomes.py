@@ -44,6 +44,8 @@ from daemons.distributor.workers import Worker
 # A report without an error text still has to say something to a user.
 _NO_ERROR = "the worker gave no reason"
 KILLED = "killed"  # error_kind: its process died by a signal
+# Of a pause; by then it is at its bound whatever that is, and 2.0 ** 1024 is no number any more.
+MAX_DOUBLINGS = 64
 
 
 class Outcomes:
@@ -198,8 +200,8 @@ class Outcomes:
             self._memory.spans.ended(task, now, FAILED, kind=kind, error=error, item=item)
         config = self._memory.config
         # Full jitter above a base: repeated at different times, so that what failed together is not repeated together.
-        earlier = failed_before(task, KILLED) if kind == KILLED else failures
-        most = min(config.retry_cap_s, config.retry_base_s * 2**earlier)
+        earlier = failed_before(task, KILLED) if kind == KILLED else failures - forgiven(task)
+        most = min(config.retry_cap_s, config.retry_base_s * 2.0 ** min(earlier, MAX_DOUBLINGS))
         delay = config.retry_base_s + self._rng() * max(0.0, most - config.retry_base_s) if earlier else 0.0
         put_off_s = self.budgets.charge(task.task_type, now.mono)
         if put_off_s:

@@ -90,9 +90,10 @@ def note_attempt(
 
 
 def failed_before(task: LiveTask, kind: str) -> int:
-    """How many of the attempts that its metadata tells of failed in that way."""
+    """How many of the attempts that its metadata tells of failed in that way, since an operator sent it around."""
     told = task.metadata.get("attempts")
-    return sum(each.get("kind") == kind for each in told if isinstance(each, dict)) if isinstance(told, list) else 0
+    dicts = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    return sum(each.get("kind") == kind and number(each.get("attempt"), 0) > task.floor for each in dicts)
 
 
 def forgiven(task: LiveTask) -> int:

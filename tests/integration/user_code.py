@@ -151,7 +151,7 @@ def too_large(payload: Payload) -> str:
 @task("blocks-loop")
 async def blocks_loop(payload: Payload) -> str:
     """What one must not do: block in an async handler, for ``seconds`` or until the file ``until`` is there."""
-    while not os.path.exists(payload.get("until", "/")):  # noqa: PTH110, ASYNC110, ASYNC240
+    while not os.path.exists(payload.get("until", "/")):  # noqa: PTH110, ASYNC240
         time.sleep(0.02)  # noqa: ASYNC251 - on purpose
     time.sleep(payload.get("seconds", 0))  # noqa: ASYNC251
     return "done"

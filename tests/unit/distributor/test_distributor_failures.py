@@ -47,6 +47,42 @@ def test_a_task_whose_process_is_killed_runs_again_at_once_but_only_the_first_ti
     assert site.got("w1")[2:] == [("a", 3)]
 
 
+@pytest.mark.parametrize("before", [5, 1023, 10**6])
+def test_the_pause_grows_with_what_failed_since_an_operator_sent_it_around(before: int) -> None:
+    site = Site(DistributorConfig(retry_base_s=0.05, retry_cap_s=60.0))
+    site.own()
+    site.coordinator_up()
+    site.worker_up("w1", limit=5)
+    record = {**site.record("a", max_attempts=100, retried=1, attempt=7, floor=7), "retry_count": before}
+    site.store.live["a"] = record
+    site.store.accepted.add("a")
+    site.from_coordinator("assign_tasks", tasks=[record], fence=1)
+    ((_, attempt),) = site.got("w1")
+    site.fail("w1", "a", attempt)
+    site.advance(0.1)  # at most twice the base after the first failure
+    assert site.got("w1") == [("a", attempt), ("a", attempt + 1)]
+
+
+def test_many_failures_in_a_row_are_no_number_too_large(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    record = {**site.record("b", max_attempts=5000, attempt=1), "retry_count": 2000}
+    site.store.live["b"] = record
+    site.store.accepted.add("b")
+    site.from_coordinator("assign_tasks", tasks=[record], fence=1)
+    site.fail("w1", "b", dict(site.got("w1"))["b"])
+    site.advance(DistributorConfig().retry_cap_s)
+    assert site.got("w1")[-1][0] == "b"
+
+
+def test_a_task_killed_before_an_operator_sent_it_around_runs_again_at_once_when_it_is_killed(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    told = [{"attempt": n, "kind": "killed"} for n in range(1, 4)]
+    site.assign("a", max_attempts=5, attempt=3, floor=3, retried=1, attempts=told)
+    ((_, attempt),) = site.got("w1")
+    site.fail("w1", "a", attempt, kind="killed")
+    assert site.got("w1") == [("a", attempt), ("a", attempt + 1)]
+
+
 def test_a_task_that_fails_to_its_last_attempt_becomes_a_dead_letter_with_its_reason(site: Site) -> None:
     site.worker_up("w1", limit=5)
     site.assign("a", max_attempts=2)

@@ -248,7 +248,7 @@ sys.exit(main.main())
 
 @pytest.mark.parametrize(("name", "status"), [("a2a-handler-call", EX_OK), ("of-the-users", EX_TEMPFAIL)])
 def test_a_pool_in_which_a_handler_hangs_keeps_no_worker(tmp_path: Path, name: str, status: int) -> None:
-    """Python waits for the threads of pools at its end. Asked to leave, a supervisor ends it; by itself nobody would."""
+    """Python waits for the threads of pools at its end. A supervisor ends whom it asked to leave; others nobody."""
     done = subprocess.run(
         [sys.executable, "-c", HUNG, name, str(status)], cwd=tmp_path, capture_output=True, timeout=20, check=False
     )
