@@ -206,7 +206,7 @@ class Desk:
         record = orjson.loads(stored)
         if record.get("status") not in self.finished or self.stale(entry.task_id, record):
             return False
-        self.finish(entry, kept_json(public_result(record)), record)
+        self.finish(entry, public_result(record), record)
         return True
 
     def stale(self, task_id: str, record: Record) -> bool:
@@ -224,7 +224,7 @@ class Desk:
         """Cancel a task that no distributor runs: recorded by us; who waits is told when that is durable."""
         record = cancelled_record(entry, by, now)
         self.staging.end(entry, entry.home.section if entry.home is not None else INBOX_SECTION, kept_json(record))
-        public = kept_json(public_result(record))
+        public = public_result(record)
         for client in self.clients.waiting_for(entry):
             self._ended.setdefault(client.agent_id, []).append(public)
         floor = self.ledger.floors.get(entry.task_id)

@@ -7,7 +7,6 @@ from functools import partial
 import orjson
 
 from a2a_zmq.clock import Now
-from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import PENDING, WAITING, read_record
 from daemons.coordinator.asking import as_answered
@@ -16,6 +15,7 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.lists import fitting, limit_of
 from daemons.coordinator.records import SENT, Entry, owner_of, public_result
 from daemons.runtime.contract import QueryAnswer
+from daemons.runtime.shortening import sendable
 
 
 class Watch:
@@ -84,7 +84,7 @@ class Queries:
     def _watch_result(self, watch: Watch, task_id: str, stored: bytes) -> None:
         record = orjson.loads(stored)
         if watch.client.may_see(owner_of(record)):
-            watch.results.append(kept_json(public_result(record)))
+            watch.results.append(public_result(record))
         else:
             watch.unknown.append(task_id)
 
@@ -158,7 +158,7 @@ class Queries:
             self._got(client, message, answer.value.get(task_id))
 
     def _got(self, client: Client, message: Message, stored: bytes | None, *, early: bool = False) -> None:
-        record = orjson.loads(stored) if stored is not None else None
+        record = orjson.loads(sendable(stored)) if stored is not None else None
         if record is not None and self._desk.ledger.waits:
             record = as_answered(record, self._desk.ledger.waits.get(record["task_id"]))
         if record is not None and not client.may_see(owner_of(record)):

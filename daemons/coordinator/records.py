@@ -15,6 +15,7 @@ from a2a_zmq.models import Task
 from a2a_zmq.nesting import MAX_VALUE_DEPTH, too_deep
 from a2a_zmq.tasks import Record, read_record
 from a2a_zmq.tracing.context import MAX_STATE_CHARS, TRACEPARENT, TRACESTATE
+from daemons.runtime.shortening import sendable
 
 if TYPE_CHECKING:
     from daemons.coordinator.config import CoordinatorConfig
@@ -360,9 +361,9 @@ def entry_of(record: bytes, needs: Needs, since: float) -> tuple[Entry, Floor | 
         return None
 
 
-def public_result(record: Record) -> Record:
-    """A result record as clients get it: without the payload."""
-    return {key: value for key, value in record.items() if key != "payload"}
+def public_result(record: Record) -> bytes:
+    """A result record as clients get it: without the payload, and as one message carries it."""
+    return sendable(kept_json({key: value for key, value in record.items() if key != "payload"}))
 
 
 def restored_record(record: bytes) -> bytes:

@@ -45,8 +45,8 @@ class Results:
                 unwanted += 1
                 continue
             # What did not complete is stored with its payload, for a retry; clients get it without.
-            public = record if record["status"] == COMPLETED else public_result(record)
-            desk.finish(entry, kept_json(public), record)
+            public = kept_json(record) if record["status"] == COMPLETED else public_result(record)
+            desk.finish(entry, public, record)
             if not measured:  # one of a batch: each would cost about as much as all else that is done for it here
                 measured = True
                 desk.meter.observe("task_turnaround_seconds", now.mono - entry.since, _example(record))

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 
 from a2a_zmq.clock import Now
-from a2a_zmq.encoding import kept_json
 from a2a_zmq.ids import identity_of, valid_agent_id
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import Record
@@ -142,7 +141,7 @@ class Submissions:
             submission.rejected.append(_taken(task_id))
             return
         submission.duplicates.append(task_id)
-        submission.found.append(kept_json(public_result(record)))
+        submission.found.append(public_result(record))
 
     def _check(self, submission: Submission, admission: Admission, tasks: list[Any], now: Now) -> None:
         """Ids that may have been submitted before: what is not live is looked up among the results first."""

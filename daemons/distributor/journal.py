@@ -22,6 +22,7 @@ from daemons.distributor.memory import STORING, WAITING, LiveTask, Memory
 from daemons.distributor.records import Stamps, history_line, live_record, split, waiting_item
 from daemons.runtime.calls import LocalAnswer
 from daemons.runtime.contract import Batch, Effect, Send
+from daemons.runtime.shortening import sendable
 
 
 class Journal:
@@ -313,7 +314,7 @@ class Journal:
         # While nobody leads it goes to nobody, comes back, and waits: one that stands by may be connected, but it
         # acknowledges nothing, and what it has been sent is not told to the one that will lead.
         to = self._memory.coordinator if self._memory.coordinator_up else ""
-        for part in split(list(write.results.values()), self._config.message_bytes):
+        for part in split([sendable(raw) for raw in write.results.values()], self._config.message_bytes):
             payload = {"action": "task_results", "results": part, "version": version}
             yield Send(to, MessageType.EVENT, payload)
 

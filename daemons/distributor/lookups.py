@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orjson import loads
+from orjson import Fragment, loads
 
 from a2a_zmq.protocol.message import MessageType
 from a2a_zmq.tasks import ends
 from daemons.distributor.memory import Memory, Parsed
 from daemons.runtime.contract import Query, Send
+from daemons.runtime.shortening import sendable
 
 
 def ask(memory: Memory, tag: str, task_ids: Iterable[str]) -> None:
@@ -20,7 +21,7 @@ def ask(memory: Memory, tag: str, task_ids: Iterable[str]) -> None:
 
 def tell(memory: Memory, result: bytes) -> None:
     """Tell the coordinator of a result that is in the store; it may have been told before."""
-    payload = {"action": "task_results", "results": [loads(result)], "version": memory.version}
+    payload = {"action": "task_results", "results": [Fragment(sendable(result))], "version": memory.version}
     memory.out.append(Send(memory.coordinator, MessageType.EVENT, payload))
 
 

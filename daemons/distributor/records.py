@@ -83,10 +83,15 @@ def note_attempt(
         "held_s": held_s(task, now),
     }
     if isinstance(detail, dict):
-        told |= {name: detail[name] for name in ("signal", "exit_code") if name in detail}
+        told |= {name: _brief(detail[name]) for name in ("signal", "exit_code") if name in detail}
     before = task.metadata.get("attempts")
     earlier = before if isinstance(before, list) else []
     task.metadata["attempts"] = [*earlier[1 - ATTEMPTS_KEPT :], told]
+
+
+def _brief(value: Any) -> Any:
+    """An exit status is what a handler gives to ``sys.exit()``, which may be a text of any length."""
+    return value if isinstance(value, int) else str(value)[:ATTEMPT_ERROR_CHARS]
 
 
 def failed_before(task: LiveTask, kind: str) -> int:

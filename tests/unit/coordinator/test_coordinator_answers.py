@@ -8,6 +8,7 @@ from collections.abc import Callable
 import orjson
 
 from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.wire import MAX_FRAME_BYTES
 from daemons.runtime.contract import QueryAnswer, Send, Undelivered
 from tests.unit.coordinator.fakes import task
 from tests.unit.coordinator.harness import World
@@ -153,3 +154,19 @@ def test_results_that_are_kept_for_questions_cost_about_their_bytes(fleet: World
     assert taken < 5 * sum(len(orjson.dumps(result)) for result in results)
     fleet.client("alice~1")
     assert fleet.ask("alice~1", "get_task", task_id="t0")["task"]["status"] == "completed"
+
+
+def test_a_stored_record_too_large_for_a_message_is_told_without_what_is_large(fleet: World) -> None:
+    fleet.submit("alice~1", "t1")
+    result = fleet.result("d1", "t1", status="failed")
+    result["metadata"]["detail"] = {"exit_code": "x" * (MAX_FRAME_BYTES + 1)}
+    fleet.store.record("d1", "t1", result)
+    del fleet.store.live["d1"]["t1"]
+    fleet.report("d1", [result])
+    fleet.core.desk.recent.forget("t1")
+    for found in (
+        fleet.got("alice~1")["t1"],
+        fleet.ask("alice~1", "watch_tasks", task_ids=["t1"])["results"][0],
+        fleet.ask("alice~1", "get_task", task_id="t1")["task"],
+    ):
+        assert (found["status"], found["metadata"]["shortened"]) == ("failed", ["detail"])

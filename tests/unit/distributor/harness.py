@@ -15,6 +15,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded, Section, SectionWrite
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
+from a2a_zmq.protocol.wire import MAX_FRAME_BYTES
 from a2a_zmq.tracing.spans import Tracer
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.core import DistributorCore
@@ -164,6 +165,9 @@ class Site:
         raw = orjson.dumps(effect.payload)
         payload = orjson.loads(raw)
         action = payload["action"]
+        if len(raw) > MAX_FRAME_BYTES - 1024:
+            self._queue.append(Undelivered(effect, "malformed"))
+            return
         if action == "assign_tasks" and self.unsealable & {item["task_id"] for item in payload.get("tasks", ())}:
             self._queue.append(Undelivered(effect, "malformed"))
             return

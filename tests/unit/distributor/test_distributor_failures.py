@@ -315,3 +315,40 @@ def test_a_task_that_no_message_can_carry_fails_alone(site: Site) -> None:
     site.advance(0.01)
     assert site.got("w1") == [("a", 1), ("b", 1)]
     assert site.store.results["huge"]["metadata"]["error_kind"] == "invalid_input"
+
+
+def test_what_a_handler_said_as_it_exited_does_not_keep_the_result_from_being_told(site: Site) -> None:
+    """``sys.exit()`` takes a text of any length, in the detail of each attempt."""
+    site.worker_up("w1", limit=5)
+    site.assign("a", max_attempts=3)
+    for _ in range(3):
+        ((_, attempt),) = site.got("w1")[-1:]
+        site.fail("w1", "a", attempt, kind="exited", detail={"exit_code": "x" * 400_000})
+        site.advance(1)
+    assert [len(each["exit_code"]) for each in site.store.results["a"]["metadata"]["attempts"]] == [300, 300]
+    assert site.reported() == [("a", "failed")]
+
+
+def test_a_result_record_too_large_for_a_message_is_told_without_what_is_large(site: Site) -> None:
+    site.worker_up("w1", limit=5)
+    site.assign("a", max_attempts=1)
+    site.fail("w1", "a", 1, detail={"exit_code": "x" * 1_100_000, "log": ["last words"]})
+    assert site.reported() == [("a", "failed")]
+    (told,) = site.told(COORDINATOR, "task_results")[-1]["results"]
+    assert (told["error"], told["metadata"]["error_kind"]) == ("boom", "raised")
+    assert told["metadata"]["shortened"] == ["detail"]
+    assert site.store.results["a"]["metadata"]["detail"]["log"] == ["last words"], "it is stored as it is"
+
+
+def test_a_task_too_large_for_a_worker_ends_and_that_is_told(site: Site) -> None:
+    """Its payload and the answers that it got are bounded each, not together."""
+    site.worker_up("w1", limit=5)
+    record = site.record("a", resume={"q1": "x" * 700_000}, attempt=2)
+    record["payload"] = {"text": "x" * 700_000}
+    site.store.live["a"] = record
+    site.store.accepted.add("a")
+    site.from_coordinator("assign_tasks", tasks=[record], fence=1)
+    assert site.got("w1") == []
+    assert site.reported() == [("a", "failed")]
+    assert site.store.results["a"]["metadata"]["error_kind"] == "invalid_input"
+    assert "too large for a message" in site.store.results["a"]["error"]
