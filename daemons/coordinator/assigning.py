@@ -202,6 +202,12 @@ class Assigner:
         """Its outbox is full, or it is gone: back to the head of the queue, in the same order."""
         desk = self._desk
         home = desk.ledger.distributors[effect.to]
+        if reason == "malformed" and len(effect.entries) == 1:
+            # A record with answers in it may be larger than a message. Its distributor is to read it from the store;
+            # at the head of the queue it would be in the way of all others for ever.
+            desk.log("warning", "assignment_too_large", distributor=home.agent_id, task_id=effect.entries[0].task_id)
+            home.needs_sync = True
+            return
         for entry in reversed(effect.entries):
             if entry.state == SENT and entry.home is home:
                 desk.ledger.queue(entry, front=True)

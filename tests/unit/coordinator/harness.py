@@ -14,6 +14,7 @@ import orjson
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerSuspect, PeerUp, Received
+from a2a_zmq.protocol.wire import MAX_FRAME_BYTES
 from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator.config import CoordinatorConfig
 from daemons.coordinator.core import CoordinatorCore
@@ -187,7 +188,11 @@ class World:
         if effect.to in self.busy:
             self._inbox.append(Undelivered(effect, "busy"))
             return
-        payload = orjson.loads(orjson.dumps(effect.payload))
+        raw = orjson.dumps(effect.payload)
+        if len(raw) > MAX_FRAME_BYTES - 1024:
+            self._inbox.append(Undelivered(effect, "malformed"))
+            return
+        payload = orjson.loads(raw)
         told = Told(effect.type, payload, effect.reply_to, self._new_id())
         self._check_told(effect.to, told)
         peer.told.append(told)

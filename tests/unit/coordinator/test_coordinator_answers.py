@@ -170,3 +170,21 @@ def test_a_stored_record_too_large_for_a_message_is_told_without_what_is_large(f
         fleet.ask("alice~1", "get_task", task_id="t1")["task"],
     ):
         assert (found["status"], found["metadata"]["shortened"]) == ("failed", ["detail"])
+
+
+def test_a_record_too_large_for_an_assignment_is_read_from_the_store_and_in_nobodys_way(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(max_payload_bytes=2 * MAX_FRAME_BYTES)
+    world.own()
+    world.distributor("d1")
+    world.client("alice~1")
+    world.peers["d1"].told.clear()
+    world.submit("alice~1", "large", payload={"text": "x" * MAX_FRAME_BYTES})
+    world.submit("alice~1", "t1")
+    world.advance(1)
+    told = world.peers["d1"].told
+    assert [each.payload["tasks"][0]["task_id"] for each in told if each.action == "assign_tasks"] == ["t1"]
+    assert [each.action for each in told].count("resync") == 1
+    world.finish("d1", "large", status="failed")
+    assert world.got("alice~1")["large"]["status"] == "failed"
