@@ -178,15 +178,21 @@ class WorkerCore:
             try:
                 run = parse(record, fence, self._kinds)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                named = record.get("task_id") if isinstance(record, dict) else None
                 why = f"{type(error).__name__}: {error}"
-                effects.append(Log("error", "task_malformed", {"task_id": named, "why": why}))
+                effects.append(Log("error", "task_malformed", {"task_id": reports.named(record)[0], "why": why}))
+                self._refuse(record, why)
                 continue
             if self._leaving.closed:
                 self._uplink.hand_back((run.task_id, run.attempt))
             else:
                 self._admit(run, now, effects)
         return effects
+
+    def _refuse(self, record: Any, why: str) -> None:
+        """What is not answered counts as held here for as long as anything else is."""
+        task_id, attempt = reports.named(record)
+        if isinstance(task_id, str) and isinstance(attempt, int) and self._board.get(task_id, attempt) is None:
+            self._uplink.result((task_id, attempt), reports.unreadable(task_id, attempt, why))
 
     def _admit(self, run: Run, now: Now, effects: list[Effect]) -> None:
         known = self._board.runs.get(run.task_id)

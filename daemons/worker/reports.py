@@ -80,6 +80,17 @@ def unsendable(task_id: str, attempt: int) -> bytes:
     return encode(RunFinished(task_id, attempt, "failed", b"null", error, "unserializable", False, 0.0, 0.0))
 
 
+def named(record: Any) -> tuple[Any, Any]:
+    """The task and the attempt that an assignment seems to be about."""
+    return (record.get("task_id"), record.get("attempt", 1)) if isinstance(record, dict) else (None, None)
+
+
+def unreadable(task_id: str, attempt: int, why: str) -> bytes:
+    """What is reported of an assignment that is not one. It would be none at another worker either."""
+    error = f"its assignment cannot be read: {why}"
+    return encode(RunFinished(task_id, attempt, "failed", b"null", error, "invalid_input", False, 0.0, 0.0))
+
+
 @dataclass(slots=True)
 class SendResults(Send):
     """A ``task_results`` message that knows which results it has."""

@@ -79,6 +79,22 @@ def test_malformed_task_costs_neither_the_worker_nor_its_neighbours(desk: Any) -
     assert desk.logs() == ["task_malformed"] * 3
 
 
+@pytest.mark.parametrize("bad", [{"metadata": [1]}, {"metadata": {"timeout_s": "soon"}}, {"task_type": None}])
+def test_malformed_task_that_has_a_name_is_answered(desk: Any, bad: dict[str, Any]) -> None:
+    """Its distributor would count it as held here for as long as the worker has anything to do."""
+    desk.request(
+        {"action": "assign_tasks", "fence": 7, "tasks": [{"task_id": "t1", "attempt": 2, "task_type": "noop", **bad}]}
+    )
+    assert desk.logs() == ["task_malformed"]
+    result = desk.results()["t1"]
+    assert (result["attempt"], result["outcome"], result["error_kind"], result["retryable"]) == (
+        2,
+        "failed",
+        "invalid_input",
+        False,
+    )
+
+
 # ------------------------------------------------------------ fences, attempts, duplicates
 
 
