@@ -140,9 +140,9 @@ class Lane:
         self._dead += 1
         if self._dead > 64 and self._dead > self.size:
             for negative in list(self._buckets):
-                self._buckets[negative] = deque(
-                    t for t in self._buckets[negative] if t.phase is QUEUED and t.lane is self
-                )
+                # Each once: one that came back here before its dead entry was met has two that look alive.
+                alive = (t for t in self._buckets[negative] if t.phase is QUEUED and t.lane is self)
+                self._buckets[negative] = deque(dict.fromkeys(alive))
             self._dead = 0
 
 

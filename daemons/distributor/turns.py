@@ -20,11 +20,31 @@ GRAPH: Final = "graph:"  # how the types of tasks begin that have threads
 Order = tuple[str, int]  # when it was submitted, and its number among those that were submitted together
 
 
+class _Line:
+    """Who waits behind one task, each once: behind one that runs for days a task is put off every minute."""
+
+    __slots__ = ("_tasks", "heap")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[Order, int, LiveTask]] = []
+        self._tasks: set[LiveTask] = set()
+
+    def push(self, order: Order, number: int, task: LiveTask) -> None:
+        if task not in self._tasks:
+            self._tasks.add(task)
+            heappush(self.heap, (order, number, task))
+
+    def pop(self) -> LiveTask:
+        task = heappop(self.heap)[2]
+        self._tasks.discard(task)
+        return task
+
+
 class Turns:
     """See the module's text."""
 
     def __init__(self) -> None:
-        self._behind: dict[str, list[tuple[Order, int, LiveTask]]] = {}
+        self._behind: dict[str, _Line] = {}
         self._count = count()  # tasks are not compared
         self._heads: dict[str, LiveTask] = {}  # by thread: whose turn it is
 
@@ -41,7 +61,7 @@ class Turns:
 
     def wait(self, task: LiveTask, holder: str, order: Order) -> None:
         """It goes on behind the task that has its thread."""
-        heappush(self._behind.setdefault(holder, []), (order, next(self._count), task))
+        self._behind.setdefault(holder, _Line()).push(order, next(self._count), task)
 
     def over(self, holder: LiveTask) -> LiveTask | None:
         """This task's thread is free: who is next?"""
@@ -56,15 +76,15 @@ class Turns:
 
     def _following(self, holder: str) -> LiveTask | None:
         waiting = self._behind.pop(holder, None)
-        while waiting:
-            _, _, task = heappop(waiting)
+        while waiting is not None and waiting.heap:
+            task = waiting.pop()
             if not _waits(task):
                 continue  # it was cancelled, say
-            if waiting:
+            if waiting.heap:
                 later = self._behind.setdefault(task.task_id, waiting)
                 if later is not waiting:
-                    for each in waiting:
-                        heappush(later, each)
+                    for each in waiting.heap:
+                        later.push(*each)
             return task
         return None
 

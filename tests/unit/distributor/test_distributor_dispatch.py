@@ -7,6 +7,8 @@ from collections.abc import Callable
 import orjson
 
 from daemons.distributor.config import DistributorConfig
+from daemons.distributor.dispatch import Dispatcher
+from daemons.distributor.memory import QUEUED, RUNNING, LiveTask
 from tests.unit.distributor.fakes import SECTION
 from tests.unit.distributor.harness import COORDINATOR, Site
 
@@ -335,3 +337,26 @@ def test_lanes_of_labels_that_nobody_asks_for_any_more_are_forgotten(site: Site)
     assert len(site.core._dispatcher._lanes) < 600
     site.worker_up("w2", limit=5, labels={"job": "none"})
     assert site.got("w2") == [("waits", 1)]
+
+
+def test_tasks_that_come_back_to_their_lane_leave_its_count_of_dead_entries_true(site: Site) -> None:
+    """A worker that comes back with a task that waits is believed; if it then hands it back, the task waits anew, and
+    its former entry looks alive."""
+    dispatcher, workers = Dispatcher(DistributorConfig()), list(site.core._memory.workers.values())
+    tasks = [LiveTask(record := site.record(f"t{n}"), record["metadata"], 1, 0, QUEUED) for n in range(300)]
+    for task in tasks:
+        dispatcher.add(task, workers)
+    (lane,) = dispatcher._lanes.values()
+    for task in tasks[:60]:
+        dispatcher.discard(task)
+        dispatcher.add(task, workers)
+    for task in tasks[60:]:
+        dispatcher.discard(task)
+        task.phase = RUNNING
+    served = []
+    while (head := lane.head()) is not None:
+        lane.pop()
+        head.phase = RUNNING
+        served.append(head)
+    assert sorted(task.task_id for task in served) == sorted(task.task_id for task in tasks[:60])
+    assert (lane.size, lane._dead) == (0, 0)

@@ -256,6 +256,23 @@ def test_a_task_behind_another_one_asks_again_by_itself_should_the_end_of_that_o
     assert site.got("w1")[2:] == [("b", 2)]
 
 
+def test_a_task_behind_one_that_runs_for_days_takes_up_one_place(site: Site) -> None:
+    graph_worker(site, "w1", limit=8)
+    site.assign("a", "b", "c", task_type=GRAPH)
+    put_off(site, "w1", "c", holder="a")
+    for _ in range(50):
+        put_off(site, "w1", "b", holder="a")
+        site.advance(61)
+        put_off(site, "w1", "c", holder="a")
+    put_off(site, "w1", "b", holder="a")
+    assert [len(line.heap) for line in site.core._outcomes.pauses._turns._behind.values()] == [2]
+    sent = len(site.got("w1"))
+    site.complete("w1", "a")
+    assert [task_id for task_id, _ in site.got("w1")[sent:]] == ["b"]
+    site.complete("w1", "b")
+    assert [task_id for task_id, _ in site.got("w1")[sent:]] == ["b", "c"]
+
+
 def test_tasks_that_name_a_thread_are_sent_one_after_the_other_in_the_order_of_their_submission(site: Site) -> None:
     graph_worker(site, "w1", limit=8)
     assign_to_thread(site, "t", "a", "b", "c")
