@@ -250,7 +250,7 @@ sys.exit(main.main())
 def test_a_pool_in_which_a_handler_hangs_keeps_no_worker(tmp_path: Path, name: str, status: int) -> None:
     """Python waits for the threads of pools at its end. A supervisor ends whom it asked to leave; others nobody."""
     done = subprocess.run(
-        [sys.executable, "-c", HUNG, name, str(status)], cwd=tmp_path, capture_output=True, timeout=20, check=False
+        [sys.executable, "-c", HUNG, name, str(status)], cwd=tmp_path, capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (status, b"said")
 
