@@ -30,7 +30,7 @@ NODE_CHARS = 200
 
 
 class Unserializable(Exception):
-    """The result cannot be carried as JSON, or is too large."""
+    """The result cannot be carried as JSON, or is too large; caused by TaskStopped if encoding was interrupted."""
 
 
 class Ended(Exception):
@@ -178,9 +178,15 @@ def encode(value: Any, max_bytes: int, what: str = "result") -> bytes:
         Unserializable: it is not JSON (not even NaN is), or has more than ``max_bytes``.
     """
     try:
-        encoded = orjson.dumps(value, default=_default)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Unserializable(f"the {what} is not JSON: {one_line(error.__cause__ or error)}") from None
+        return _encode(value, max_bytes, what)
+    except Unserializable:
+        raise
+    except Exception as error:  # whatever the value's own methods raise
+        raise Unserializable(f"the {what} is not JSON: {one_line(_cause(error))}") from _stop_in(error)
+
+
+def _encode(value: Any, max_bytes: int, what: str) -> bytes:
+    encoded = orjson.dumps(value, default=_default)
     if len(encoded) > max_bytes:
         raise Unserializable(f"the {what} has {len(encoded)} bytes, at most {max_bytes} are carried")
     if too_deep(encoded):
@@ -212,28 +218,60 @@ def _has_nan(value: Any) -> bool:
     return False
 
 
+def _cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else error.__cause__
+
+
+def _stop_in(error: BaseException) -> TaskStopped | None:
+    """orjson, and pydantic in it, raise an error of their own for one that passes."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen and not isinstance(cause, TaskStopped):
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return cause if isinstance(cause, TaskStopped) else None
+
+
 def one_line(error: BaseException) -> str:
     """``Type: text`` on one line, bounded, as JSON can carry it; with the node of a graph that raised it."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = "(its text cannot be made)"
+    text = _text(error)
     name = type(error).__name__
     where = _node(error)
     return whole((f"{name}: {text}" if text else name)[: ERROR_CHARS - len(where)] + where)
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except BaseException:  # whatever its __str__() raises
+        return "(its text cannot be made)"
+
+
 def _node(error: BaseException) -> str:
     """LangGraph notes the node on an error that passes, the innermost first."""
-    notes = [str(note) for note in getattr(error, "__notes__", ())]
-    nodes = [note.split("'")[1] for note in notes if note.startswith(NODE_NOTE)]
+    notes = getattr(error, "__notes__", ())
+    if not isinstance(notes, (list, tuple)):
+        return ""
+    nodes = [note.split("'")[1] for note in notes if isinstance(note, str) and note.startswith(NODE_NOTE)]
     return f" (in node {' of '.join(repr(node) for node in dict.fromkeys(nodes))})"[:NODE_CHARS] if nodes else ""
+
+
+def ended_on_request(error: BaseException, context: TaskContext) -> bool:
+    """It was asked to end, and did; it would not have failed by itself."""
+    if isinstance(error, Unserializable):
+        return context.cancelled and isinstance(error.__cause__, TaskStopped)
+    return context.cancelled and not isinstance(error, InvalidInput)
 
 
 def failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool, dict[str, Any]]:
     """What to report of a handler's failure: (error_kind, error, retryable, detail), as JSON can carry it."""
-    kind, text, retryable, detail = _failure(error, context)
-    return kind, whole(text), retryable, whole_texts(detail)
+    try:
+        kind, text, retryable, detail = _failure(error, context)
+        return kind, whole(text), retryable, whole_texts(detail)
+    except Exception:  # an error that cannot be looked at: told in few words, but told
+        refused = isinstance(error, InvalidInput)
+        text = f"{type(error).__name__}: (it cannot be described)"
+        return "invalid_input" if refused else "raised", whole(text), not refused, {}
 
 
 def _failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool, dict[str, Any]]:
@@ -242,16 +280,26 @@ def _failure(error: BaseException, context: TaskContext) -> tuple[str, str, bool
     if lines:
         detail["log"] = lines
     if isinstance(error, InvalidInput):
-        return "invalid_input", " ".join(str(error).split())[:ERROR_CHARS], False, detail
+        return "invalid_input", _text(error)[:ERROR_CHARS], False, detail
     if isinstance(error, Unserializable):
         return "unserializable", str(error), False, detail
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, (int, str)) else 0
+        code = _exit_code(error)
         detail["exit_code"] = code
         return "exited", f"the handler called sys.exit({code!r})"[:ERROR_CHARS], True, detail
     detail["traceback"] = _traceback(error.__traceback__)
     # A module that cannot be imported fails everywhere alike, but another worker may have what this one lacks.
-    return "raised", one_line(error.__cause__ or error if isinstance(error, ConfigError) else error), True, detail
+    return "raised", one_line(_cause(error) if isinstance(error, ConfigError) else error), True, detail
+
+
+def _exit_code(error: SystemExit) -> int | str:
+    code = error.code
+    if isinstance(code, str):
+        return code[:ERROR_CHARS]
+    if not isinstance(code, int):
+        return 0
+    # JSON carries 64 bits; and beyond some thousand digits Python writes no decimal text.
+    return int(code) if -(2**63) <= code < 2**63 else hex(code)[:ERROR_CHARS]
 
 
 def _traceback(trace: TracebackType | None) -> str:
@@ -286,6 +334,7 @@ __all__ = [
     "TaskStopped",
     "Unserializable",
     "encode",
+    "ended_on_request",
     "failure",
     "find",
     "load",

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import InvalidInput, TaskContext, TaskStopped, options_of, task
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
-from daemons.worker.executors.invoke import Handler, Unserializable, encode, failure
+from daemons.worker.executors.invoke import Handler, Unserializable, encode, ended_on_request, failure
 from daemons.worker.kinds import TaskKind
 from daemons.worker.registry import Registry
 
@@ -125,6 +126,66 @@ def test_what_json_cannot_carry_is_refused(value: Any) -> None:
         encode(value, 1000)
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+
+class Untrue(Exception):
+    def __bool__(self) -> bool:
+        raise KeyError("neither true nor false")
+
+
+def noted(notes: Any) -> Exception:
+    error = ValueError("x")
+    error.__notes__ = notes
+    return error
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+class Values(dict[str, Any]):
+    def values(self) -> Any:
+        raise RuntimeError("no values")
+
+
+class Dumped:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def model_dump(self, mode: str) -> Any:
+        raise self.error
+
+
+class Field(BaseModel):
+    error: Any
+
+    @field_serializer("error")
+    def serialized(self, value: BaseException) -> Any:
+        raise value
+
+
+@pytest.mark.parametrize("value", [Values(a=None), Dumped(ValueError()), Dumped(caused(ValueError("x"), Untrue()))])
+def test_results_that_resist_are_refused(value: Any) -> None:
+    with pytest.raises(Unserializable):
+        encode(value, 1000)
+
+
+@pytest.mark.parametrize("value", [Dumped(TaskStopped("timeout")), Field(error=TaskStopped("timeout"))])
+def test_a_run_that_is_stopped_while_its_result_is_encoded_ended_on_request(value: Any) -> None:
+    context = TaskContext("t", 1)
+    with pytest.raises(Unserializable) as caught:
+        encode(value, 1000)
+    assert not ended_on_request(caught.value, context)
+    context.stop("timeout")
+    assert ended_on_request(caught.value, context)
+    assert not ended_on_request(Unserializable("by itself"), context)
+    assert not ended_on_request(InvalidInput("by itself"), context)
+
+
 def test_endless_and_too_large_results_are_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
@@ -144,6 +205,34 @@ def test_failure_is_one_line_with_the_place_in_the_detail() -> None:
     assert (kind, text, retryable) == ("raised", "ValueError: first second", True)
     assert "test_worker_handlers.py" in detail["traceback"]
     assert detail["log"] == ["half way"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Mute(), "Mute: (its text cannot be made)"),
+        (noted(None), "ValueError: x"),
+        (noted([object(), "During task with name 'act'"]), "ValueError: x (in node 'act')"),
+        (caused(ConfigError("no module"), Untrue("why")), "Untrue: why"),
+    ],
+)
+def test_errors_that_resist_are_told(error: Exception, text: str) -> None:
+    assert failure(error, TaskContext("t", 1))[:3] == ("raised", text, True)
+
+
+def test_an_error_that_cannot_be_looked_at_is_told_by_its_name() -> None:
+    context = TaskContext("t", 1)
+    context._lines = None  # type: ignore[assignment]
+    assert failure(Mute(), context) == ("raised", "Mute: (it cannot be described)", True, {})
+    refused = failure(InvalidInput("x"), context)
+    assert refused == ("invalid_input", "InvalidInput: (it cannot be described)", False, {})
+
+
+@pytest.mark.parametrize("code", ["x" * 100_000, 2**63, -(10**5000)], ids=["text", "64 bits", "5000 digits"])
+def test_an_exit_code_is_bounded(code: int | str) -> None:
+    _, text, _, detail = failure(SystemExit(code), TaskContext("t", 1))
+    assert len(text) <= 500
+    assert len(orjson.dumps(detail)) < 600
 
 
 def test_context_tells_when_to_stop() -> None:
