@@ -13,22 +13,23 @@ a service manager that signals the whole control group must not end running work
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import signal
 import sys
-import time
 from collections import deque
 from contextlib import suppress
+from time import monotonic as monotonic_s  # (bound here: a handler may replace those of the module, and leave them so)
+from time import time as wall_s
 
 import orjson
 
 from a2a_zmq.handlers import TaskContext, TaskStopped, running
 from a2a_zmq.llm import configure
-from a2a_zmq.texts import whole_texts
 from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import invoke
-from daemons.worker.executors.frames import Unpacker, pack
+from daemons.worker.executors.copies import CopiesEnd, without_handler
+from daemons.worker.executors.link import Link
+from daemons.worker.executors.surroundings import Surroundings, flush, print_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +41,8 @@ if TYPE_CHECKING:
     from a2a_zmq.tracing.runs import Entered, Runs
     from daemons.worker.graphs.runs import GraphRun, GraphRunner
 
-READ_BYTES = 256 * 1024
 # This process may be killed at any time: what it did is reported soon.
 GATHER_SPANS_S = 0.1
-# Starts a run's lines on the log pipe; no text of a handler's begins so by accident.
-RUN_MARK = b"\x1e"
 # Begins the references of graphs; those of functions are module:function.
 GRAPH = "graph:"
 
@@ -66,13 +64,12 @@ class Child:
     """Both threads' state. ``waiting`` decides who has a job: whoever pops it (atomically) runs or returns it."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._unpacker = Unpacker()
+        self._link = Link(fd)
+        self._surroundings = Surroundings()
         self._order: deque[tuple[str, int]] = deque()
         self._waiting: dict[tuple[str, int], Job | str] = {}  # a text: a handler to import
         self._available = _thread.allocate_lock()  # held while there is nothing to do
         self._available.acquire()
-        self._write_lock = _thread.allocate_lock()
         self._current: Job | None = None
         self._stops: dict[tuple[str, int], str] = {}  # asked to end, perhaps before the main thread took them up
         self._drained: set[tuple[str, int]] = set()  # asked to stop at the end of a step, perhaps before they began
@@ -81,39 +78,42 @@ class Child:
         self._graphs: GraphRunner | None = None
         self._runs: Runs | None = None  # where traces are reported
         self._entered: Entered | None = None
-        self._directory = ""  # the one in which a run begins
+        self._told = False  # it knows its options
         self._closing = False
 
     def run(self) -> None:
         """Serve until the worker closes the socket."""
-        self._init()
+        while not self._told:
+            self._link.wait()
+            if not self._heard():
+                return
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminated)
+        without_handler(signal.SIGTERM, self._terminated)
         _thread.start_new_thread(self._read_forever, ())
-        self._send(["ready"])
+        self._link.send(["ready"])
         while True:
             self._available.acquire()
-            if self._closing:
-                break
-            while self._order and not self._closing:
+            while self._order and self._heard():
                 job = self._waiting.pop(self._order.popleft(), None)
                 if isinstance(job, str):
                     self._load(job)
                 elif job is not None and not self._work(job):
                     return
+            if self._closing:
+                break
         if self._graphs is not None:
             self._graphs.close()
         if self._runs is not None:
             self._runs.exporter.close()
 
-    def _init(self) -> None:
-        frames: list[tuple[list[Any], bytes]] = []
-        while not frames:
-            data = os.read(self._fd, READ_BYTES)
-            if not data:
-                sys.exit(0)
-            frames = self._unpacker.feed(data)
-        options = frames[0][0][1]
+    def _heard(self) -> bool:
+        """Take what has come; False if the worker is gone."""
+        if not self._link.take(self._take):
+            self._closing = True
+        return not self._closing
+
+    def _set_up(self, options: dict[str, Any]) -> None:
         self._max_bytes = options["max_result_bytes"]
         self._checkpoints = options["checkpoints"]
         if options["models"] is not None:
@@ -125,18 +125,21 @@ class Child:
             os.environ.pop("PYTHONPATH", None)
         else:
             os.environ["PYTHONPATH"] = options["pythonpath"]
-        for frame, body in frames[1:]:
-            self._take(frame, body)
+        self._told = True
 
     # ------------------------------------------------------------ reading thread
 
     def _read_forever(self) -> None:
         # Signals belong to the main thread: one that arrived here would not interrupt what that one waits for.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        with contextlib.suppress(OSError):  # the worker is gone: the same as end of file
-            while data := os.read(self._fd, READ_BYTES):
-                for head, body in self._unpacker.feed(data):
-                    self._take(head, body)
+        try:
+            with suppress(OSError):  # the worker is gone: the same as end of file
+                while self._heard():
+                    self._wake()  # only now: the main thread takes what has come, too, and would wait for this one
+                    self._link.wait()
+        except BaseException as error:  # without this thread the worker would be heard no more
+            print_error(error)
+            os.killpg(0, signal.SIGKILL)
         self._closing = True
         self._wake()
         # A handler that still runs has nobody to report to; it and whatever it started end here.
@@ -144,10 +147,12 @@ class Child:
             os.killpg(0, signal.SIGKILL)
 
     def _take(self, head: list[Any], body: bytes) -> None:
+        if head[0] == "init":
+            self._set_up(head[1])
+            return
         if head[0] == "load":
             self._waiting[head[1], 0] = head[1]
             self._order.append((head[1], 0))
-            self._wake()
             return
         if head[0] == "models":
             configure(**head[1], on_call=self._model_called)
@@ -156,10 +161,9 @@ class Child:
         if head[0] == "run":
             self._waiting[key] = Job(head, body)
             self._order.append(key)
-            self._wake()
         elif head[0] == "revoke":
             if self._waiting.pop(key, None) is not None:
-                self._send(["back", *key])
+                self._link.send(["back", *key])
         elif head[0] == "drain":
             self._drained.add(key)
             job = self._current
@@ -177,16 +181,10 @@ class Child:
         with suppress(RuntimeError):  # released already: the main thread is about to look
             self._available.release()
 
-    def _send(self, head: list[Any], body: bytes = b"") -> None:
-        view = memoryview(pack(head, body))
-        with self._write_lock:
-            while view:
-                view = view[os.write(self._fd, view) :]
-
     def _model_called(self, call: Call) -> None:
         """At once, not with the run's report: what a killed run used counts, too. It costs little beside a call."""
         with suppress(OSError):  # the worker is gone
-            self._send(["model", *call])
+            self._link.send(["model", *call])
 
     # ------------------------------------------------------------ what handlers trace and log
 
@@ -203,23 +201,20 @@ class Child:
         if "logging" in sys.modules:
             from daemons.worker.executors.child_logs import forward
 
-            forward(self._send, lambda: self._current is not None)
-        with suppress(OSError):  # somebody has removed it
-            self._directory = os.getcwd()  # noqa: PTH109 - pathlib is not there otherwise
+            forward(self._link.send_log, lambda: self._current is not None)
+        self._surroundings.begin()
         if self._runs is not None:
             self._entered = self._runs.enter(job.context.metadata, job.task_id, job.attempt)
 
     def _left(self) -> None:
-        if self._directory:
-            with suppress(OSError):
-                os.chdir(self._directory)
+        self._surroundings.left()
         if self._runs is not None:
             self._runs.leave(self._entered)
             self._entered = None
             counts = self._runs.exporter.counts()
             if any(counts):
                 with suppress(OSError):  # the worker is gone
-                    self._send(["spans", *counts])
+                    self._link.send(["spans", *counts])
 
     # ------------------------------------------------------------ main thread
 
@@ -230,21 +225,21 @@ class Child:
 
     def _load(self, reference: str) -> None:
         """Import a handler before there is a run of it. What goes wrong is told by the run that needs it."""
-        with suppress(Exception, SystemExit):
+        with CopiesEnd(), suppress(Exception, SystemExit):
             if reference.startswith(GRAPH):
                 self._graph_runner().load(reference)
             elif invoke.load(reference).is_async:
                 import asyncio  # noqa: F401 - such a handler's run needs it
         flush()
-        self._send(["loaded"])
+        self._link.send(["loaded"])
 
     def _work(self, job: Job) -> bool:
         """Run it and report; False if nobody knows what it left behind: then this process must run nothing any more."""
         context = job.context
-        os.write(2, b"%s%s %d\n" % (RUN_MARK, job.task_id.encode(), job.attempt))
+        self._surroundings.mark(job.task_id, job.attempt)
         outcome, result, error, kind, retryable, detail = "completed", b"null", "", "", False, {}
         over = False  # it was interrupted, or left its event loop as it was
-        started_at, begun = time.time(), time.monotonic()
+        started_at, begun = wall_s(), monotonic_s()
         if job.timeout_s is not None:
             context.deadline = begun + job.timeout_s
         running.set(context)
@@ -254,7 +249,8 @@ class Child:
                 context.stop(self._stops[(job.task_id, job.attempt)])
             try:
                 context.raise_if_cancelled()
-                result = invoke.encode(self._call(job), self._max_bytes)
+                with CopiesEnd():
+                    result = invoke.encode(self._call(job), self._max_bytes)
             finally:
                 self._current = None  # from here on SIGTERM interrupts nothing
         except invoke.Ended as ended:
@@ -269,7 +265,7 @@ class Child:
             detail = ended.detail
         except BaseException as failed:
             self._current = None
-            if context.cancelled and not isinstance(failed, (invoke.Unserializable, invoke.InvalidInput)):
+            if invoke.ended_on_request(failed, context):
                 outcome, error, kind, retryable = invoke.stopped(context.stop_reason, job.timeout_s)
                 detail = {"log": context.lines} if context.lines else {}
                 over = True
@@ -279,18 +275,21 @@ class Child:
                 # SystemExit and the like leave an event loop at once: what else was on it, the run itself too, is there
                 # still, and would be the next run's to end.
                 over = job.reference.startswith(GRAPH) and not isinstance(failed, Exception)
-        execution_s = time.monotonic() - begun
+        execution_s = monotonic_s() - begun
         running.set(None)
         self._left()
         self._stops.pop((job.task_id, job.attempt), None)
         self._drained.discard((job.task_id, job.attempt))
         flush()
+        over = over or self._surroundings.broken()
         head = ["done", job.task_id, job.attempt, outcome, error, kind, retryable, started_at, execution_s, detail]
         try:
-            self._send([*head, over], result)
+            self._link.send([*head, over], result)
         except OSError as lost:
             # The worker is gone, or the handler closed what was not its own.
-            sys.exit(f"cannot report to the worker: {lost.strerror}")
+            print(f"cannot report to the worker: {lost.strerror}", file=sys.stderr)
+            flush()
+            os._exit(1)  # and not at the end of what threads the handler has left
         if self._graphs is not None and not over:
             self._graphs.settle()
         return not over
@@ -315,9 +314,15 @@ class Child:
         async def main() -> Any:
             loop, this = asyncio.get_running_loop(), asyncio.current_task()
             assert this is not None
-            job.on_stop = lambda: (loop.call_soon_threadsafe(this.cancel), None)[1]
+
+            def cancel() -> None:
+                with suppress(RuntimeError):  # its loop is closed: what is left is to encode the result
+                    loop.call_soon_threadsafe(this.cancel)
+
+            job.on_stop = cancel
             job.context.raise_if_cancelled()
-            return await handler.call(*positional, **named)
+            with CopiesEnd():  # here, and not when they have closed the loop's descriptors, which both have
+                return await handler.call(*positional, **named)
 
         return asyncio.run(main())
 
@@ -339,7 +344,7 @@ class Child:
 
         def told(chunk: Chunk) -> None:
             names = id_text(chunk.prev), id_text(chunk.last)
-            self._send(["events", job.task_id, job.attempt, *names], chunk.events)
+            self._link.send(["events", job.task_id, job.attempt, *names], chunk.events)
 
         self._graph_runner().load(job.reference)
         self._begins(job)
@@ -350,50 +355,26 @@ def _interrupt() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def flush() -> None:
-    """Everything printed goes to the log pipe before the run's report."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue  # a handler closed or replaced it
-
-
-def list_handlers(sources: list[str]) -> list[dict[str, Any]]:
-    """What each source offers, or ``{"error": ...}`` for those that cannot be used (see registry)."""
-    from daemons.worker.executors.listing import describe
-
-    return [item for source in sources for item in describe(source)]
-
-
-def list_graphs(files: list[str]) -> list[dict[str, Any]]:
-    """The same for projects of graphs."""
-    from daemons.worker.graphs.loading import describe_project
-
-    return [item for file in files for item in describe_project(file)]
-
-
 def main(arguments: list[str]) -> None:
     """
     Args:
         arguments: what to list; or the process to end with, unless that was seen to, and the number of the socket.
     """
-    listing = {"--list": list_handlers, "--list-graphs": list_graphs}.get("".join(arguments[:1]))
-    if listing is not None:
-        # Handler modules may print while they are imported: the answer has a descriptor of its own.
-        answer = os.dup(1)
-        os.dup2(2, 1)
-        with open(0, "rb", closefd=False) as given:  # a fork's sys.stdin was made for another file
-            models = orjson.loads(given.read() or b"null")
-        if models is not None:
-            configure(**models)
-        os.write(answer, orjson.dumps(whole_texts(listing(arguments[1:]))))
+    if arguments[0].startswith("--list"):
+        from daemons.worker.executors.listing import answer
+
+        answer(*arguments)
         return
     if len(arguments) > 1:
         die_with_parent(int(arguments[0]))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    Child(int(arguments[-1])).run()
+    try:
+        Child(int(arguments[-1])).run()
+    except BaseException as error:
+        # At once: the interpreter would wait for the threads that handlers have left, and the run with it.
+        print_error(error)
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ class Forwarder(logging.Handler):
     lines that a run printed are part of its record if it fails.
     """
 
-    def __init__(self, send: Callable[[list[Any]], None], busy: Callable[[], bool]) -> None:
+    def __init__(self, send: Callable[[list[Any]], bool], busy: Callable[[], bool]) -> None:
         """
         Args:
-            send: writes a frame.
+            send: writes a frame; False if it could not.
             busy: whether something runs.
         """
         super().__init__(logging.WARNING)
@@ -59,10 +59,11 @@ class Forwarder(logging.Handler):
         error = ""
         if record.exc_info:
             error = logging.Formatter().formatException(record.exc_info)[-TRACE_CHARS:]
-        self._send(["log", level, record.name, record.getMessage()[:TEXT_CHARS], error, held_back])
+        if not self._send(["log", level, record.name, record.getMessage()[:TEXT_CHARS], error, held_back]):
+            self._held_back += held_back + 1
 
 
-def forward(send: Callable[[list[Any]], None], busy: Callable[[], bool]) -> None:
+def forward(send: Callable[[list[Any]], bool], busy: Callable[[], bool]) -> None:
     """From now on, if it is not so already. A program's own handlers stay; ours is added behind them."""
     if not any(isinstance(each, Forwarder) for each in logging.root.handlers):
         logging.root.addHandler(Forwarder(send, busy))

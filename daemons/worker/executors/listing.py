@@ -1,14 +1,41 @@
-"""What handler modules offer. Runs in a child process, so that user code is not imported into the worker to learn
-names."""
+"""What handler modules, and projects of graphs, offer. Runs in a child process, so that user code is not imported into
+the worker to learn names."""
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+import orjson
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import TaskOptions, options_of, resolve_executor
+from a2a_zmq.llm import configure
+from a2a_zmq.texts import whole_texts
 from daemons.worker.executors.invoke import Handler, find, one_line
+
+
+def answer(kind: str, *sources: str) -> None:
+    """Print, as JSON, what each source offers, or ``{"error": ...}`` for those that cannot be used (see registry).
+
+    Args:
+        kind: ``--list`` for handlers, ``--list-graphs`` for files of projects.
+    """
+    # Modules may print while they are imported: the answer has a descriptor of its own.
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    with open(0, "rb", closefd=False) as given:  # a fork's sys.stdin was made for another file
+        models = orjson.loads(given.read() or b"null")
+    if models is not None:
+        configure(**models)
+    if kind == "--list":
+        found = [item for source in sources for item in describe(source)]
+    else:
+        from daemons.worker.graphs.loading import describe_project
+
+        found = [item for source in sources for item in describe_project(source)]
+    os.write(descriptor, orjson.dumps(whole_texts(found)))
 
 
 def describe(source: str) -> list[dict[str, Any]]:

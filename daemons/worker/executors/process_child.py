@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,35 +21,17 @@ import orjson
 
 from daemons.runtime.contract import StartRun
 from daemons.runtime.modules import child_environment, search_path
-from daemons.worker.executors.child import RUN_MARK
 from daemons.worker.executors.fitting import project_of
 from daemons.worker.executors.forks import Forked, ForkServer
 from daemons.worker.executors.frames import BadFrame, Unpacker, pack
+from daemons.worker.executors.printed import Printed
 
-# Printed lines that are kept for a run: the end of what it said, small enough for its record.
-LINES: Final = 20
-LINE_CHARS: Final = 400
-LOG_CHARS: Final = 4096
-# Runs whose lines are kept: the one that runs, the one that just ended, and one to spare.
-RINGS: Final = 3
 COMMAND: Final = (sys.executable, "-X", "faulthandler", "-m", "daemons.worker.executors.child")
 READ_BYTES: Final = 256 * 1024
 # One reading of a child's output may take this much before other children have their turn.
 LOG_BYTES_AT_ONCE: Final = 1024 * 1024
 # A killed process may need the kernel to give back gigabytes; it is gone for us meanwhile.
 REAP_S: Final = 5.0
-
-
-def tail(lines: Sequence[str]) -> list[str]:
-    """The last lines, as many as a record may hold."""
-    room = LOG_CHARS
-    kept: list[str] = []
-    for line in reversed(lines[-LINES:]):
-        room -= len(line)
-        if room < 0:
-            break
-        kept.append(line)
-    return kept[::-1]
 
 
 class Job:
@@ -126,8 +108,7 @@ class ChildProcess:
         self._on_gone = on_gone
         self._unpacker = Unpacker()
         self._out = bytearray()
-        self._rings: OrderedDict[str, deque[str]] = OrderedDict({"": deque(maxlen=LINES)})
-        self._partial = b""
+        self._printed = Printed()
         self._buried = False
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
@@ -255,7 +236,7 @@ class ChildProcess:
                 if self._buried:
                     break
         except (BadFrame, ValueError, LookupError, TypeError, AssertionError) as error:
-            self._ring("").append(f"protocol error: {error}")
+            self._printed.add(f"protocol error: {error}")
             self.kill()
             return False
         return True
@@ -293,37 +274,13 @@ class ChildProcess:
                 self._selector.unregister(self._log_fd)
                 return
             taken += len(data)
-            self._note(data)
-
-    def _note(self, data: bytes) -> None:
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        if len(self._partial) > LINE_CHARS:
-            lines.append(self._partial)
-            self._partial = b""
-        ring = self._rings[next(reversed(self._rings))]
-        for line in lines:
-            if line.startswith(RUN_MARK):
-                ring = self._ring(line[1:].decode(errors="replace"))
-            else:
-                ring.append(line[:LINE_CHARS].decode(errors="replace"))
-
-    def _ring(self, name: str) -> deque[str]:
-        ring = self._rings.get(name)
-        if ring is None:
-            ring = self._rings[name] = deque(maxlen=LINES)
-            if len(self._rings) > RINGS:
-                self._rings.popitem(last=False)
-        return ring
+            self._printed.note(data)
 
     def lines_of(self, task_id: str, attempt: int) -> list[str]:
         """The last lines that this run printed."""
         if not self._buried and self._selector.get_map().get(self._log_fd) is not None:
             self._log_event(0)
-        name = f"{task_id} {attempt}" if task_id else ""
-        lines = list(self._rings.get(name, ()))
-        if self._partial and name == next(reversed(self._rings)):
-            lines.append(self._partial.decode(errors="replace"))
-        return tail(lines)
+        return self._printed.lines_of(task_id, attempt)
 
     # ------------------------------------------------------------ the end
 

@@ -32,7 +32,8 @@ from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.pool_facts import RunTimes, Starts
 from daemons.worker.executors.pool_thread import PoolThread
-from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tail, tell_all
+from daemons.worker.executors.printed import tail
+from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tell_all
 from daemons.worker.executors.spares import Spares
 
 # A task that waits behind another this long while a child is free is taken back.

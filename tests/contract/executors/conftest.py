@@ -107,10 +107,10 @@ class Rig:
 
 @pytest.fixture(scope="session")
 def kinds() -> dict[str, TaskKind]:
-    """The built-in task types and those of trouble.py."""
+    """The built-in task types and those of trouble.py and mischief.py."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HERE))
-        return Registry.load(["trouble"]).kinds()
+        return Registry.load(["trouble", "mischief"]).kinds()
 
 
 @pytest.fixture(scope="session")
