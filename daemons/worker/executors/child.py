@@ -5,6 +5,9 @@ One run at a time on the main thread, so that handlers meet the ordinary rules f
 frames, so that a request to stop arrives while a handler runs. Also ``--list`` and ``--list-graphs``: import handler
 modules, or projects of graphs, and say what they offer.
 
+A run that was given ahead begins in the child itself, without a word from the worker; so before each run it takes all
+that the worker has sent, and finds a request to give that run back (see ``ChildProcess.recall``).
+
 What keeps it from outliving or disturbing its worker: its own session (a terminal's Ctrl-C does not reach it), a
 parent-death signal, and end-of-file on the socket. SIGTERM interrupts a run that was asked to stop, and nothing else:
 a service manager that signals the whole control group must not end running work before the worker drains.

@@ -3,11 +3,11 @@
 The body (a payload downwards, a result upwards) is never parsed and encoded again on the way.
 
 Worker → child: ``["run", task_id, attempt, task_type, reference, timeout_s, metadata]`` + payload;
-``["stop", task_id, attempt, reason]``; ``["revoke", task_id, attempt]`` (only if it has not begun); ``["load",
+``["stop", task_id, attempt, reason]``; ``["revoke", task_id, attempt]`` (give it back, unless it has begun); ``["load",
 reference]`` (import a handler ahead); ``["models", {...}]`` (other chat models); ``["init", {...}]`` first.
 Child → worker: ``["ready"]``; ``["loaded"]``;
 ``["done", task_id, attempt, outcome, error, error_kind, retryable, started_at, execution_s, detail, over]`` + result,
-``over`` if the child runs nothing more; ``["back", task_id, attempt]`` (revoked); ``["model", …]``, a
+``over`` if the child runs nothing more; ``["back", task_id, attempt]`` (revoked, not begun); ``["model", …]``, a
 :class:`a2a_zmq.llm.calls.Call`; ``["events", task_id, attempt, prev, last]`` + events that are stored; ``["log", level,
 logger, text, traceback, held back]``; ``["spans", exported, failed, dropped]``: what became of spans since the last.
 """

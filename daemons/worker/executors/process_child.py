@@ -43,9 +43,7 @@ class Job:
         "given_at",
         "next_stage_at",
         "reference",
-        "revoked",
         "run",
-        "started",
         "stop_reason",
         "stop_stage",
     )
@@ -61,11 +59,25 @@ class Job:
         self.frame = pack(head, orjson.dumps(run.payload))
         self.child: ChildProcess | None = None
         self.given_at = 0.0
-        self.started = False
-        self.revoked = False  # asked back, not answered yet
         self.stop_reason = ""
         self.stop_stage = 0  # 0 not asked, 1 asked, 2 SIGTERM sent
         self.next_stage_at = 0.0
+
+    def ask(self, grace_s: float) -> None:
+        """Have the run that its child is at end."""
+        assert self.child is not None
+        self.stop_stage, self.next_stage_at = 1, time.monotonic() + grace_s
+        self.child.send(["stop", self.run.task_id, self.run.attempt, self.stop_reason])
+
+    def insist(self, now: float, grace_s: float) -> None:
+        """It did not."""
+        assert self.child is not None
+        self.next_stage_at = now + grace_s
+        if self.stop_stage == 1:
+            self.stop_stage = 2
+            self.child.terminate()
+        else:
+            self.child.kill()
 
 
 class ChildProcess:
@@ -77,6 +89,7 @@ class ChildProcess:
         knows: handlers that it has imported, or that it is not to import ahead.
         loading: the handler that it imports ahead, "" for none.
         loading_since: monotonic time at which that began.
+        recalled: the run that it was asked to give back and has not yet; it is given nothing until then.
     """
 
     def __init__(
@@ -101,6 +114,7 @@ class ChildProcess:
         self.knows: set[str] = set()
         self.loading = ""
         self.loading_since = 0.0
+        self.recalled: tuple[str, int] | None = None
         self.retired_at: float | None = None
         self.born = self.idle_since = time.monotonic()
         self._selector = selector
@@ -147,7 +161,7 @@ class ChildProcess:
     @property
     def free(self) -> bool:
         """It could begin a run at once."""
-        return self.ready and not self.jobs and not self.loading and self.retired_at is None
+        return self.spare and self.ready and not self.loading and self.recalled is None
 
     @property
     def spare(self) -> bool:
@@ -165,6 +179,8 @@ class ChildProcess:
             return self.born + start_s
         if self.loading:
             return self.loading_since + start_s
+        if self.recalled is not None and not self.jobs:
+            return self.idle_since + start_s
         return math.inf if self.retired_at is None else self.retired_at + REAP_S
 
     # ------------------------------------------------------------ towards the child
@@ -176,9 +192,27 @@ class ChildProcess:
         self.jobs.append(job)
         self._queue(job.frame)
 
-    def revoke(self, job: Job) -> None:
-        job.revoked = True
-        self.send(["revoke", job.run.task_id, job.run.attempt])
+    def recall(self, job: Job) -> bool:
+        """Ask for a run back that it has at hand. True if it will not begin it, False if it may have (or will).
+
+        The child says so itself, but only when it comes to it, and a handler that holds the interpreter keeps it from
+        that. So nobody waits for its word: before it begins a run, and after it has reported the one before, it takes
+        all that has come (``Link.take``). Once the request is in its socket, and no such report in ours, it is certain
+        to meet the request first.
+        """
+        if self.recalled is None:
+            if not self._behind(job):
+                return False  # that report was there already
+            self.recalled = job.run.task_id, job.run.attempt
+            self.send(["revoke", *self.recalled])
+        return not self._out and self._behind(job)  # (or the request is not there yet)
+
+    def _behind(self, job: Job) -> bool:
+        """After all that has come, the run still waits for the one before it."""
+        while not self._buried and self._has_input():
+            if not self._read():
+                return False  # its end is told next
+        return job in self.jobs and self.jobs[0] is not job
 
     def load(self, reference: str) -> None:
         """Have it import that handler; it is not free meanwhile."""

@@ -22,12 +22,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from daemons.runtime.contract import ChildrenReady, Event, RunFinished, RunStarted, StartRun
 from daemons.worker.config import WorkerConfig
-from daemons.worker.executors import endings, invoke
-from daemons.worker.executors.fitting import first_fit, fits, in_the_way
+from daemons.worker.executors import ahead, endings, invoke
+from daemons.worker.executors.fitting import first_fit, in_the_way
 from daemons.worker.executors.forks import ForkServer
 from daemons.worker.executors.hearing import Hearing
 from daemons.worker.executors.pool_facts import RunTimes, Starts
@@ -35,9 +35,6 @@ from daemons.worker.executors.pool_thread import PoolThread
 from daemons.worker.executors.printed import tail
 from daemons.worker.executors.process_child import ChildProcess, Job, exit_report, tell_all
 from daemons.worker.executors.spares import Spares
-
-# A task that waits behind another this long while a child is free is taken back.
-REVOKE_AFTER_S: Final = 0.005
 
 Key = tuple[str, int]
 
@@ -165,9 +162,9 @@ class ProcessPool:
             self._pending.remove(job)
             self._finish_unstarted(job)
         elif job.child.jobs[0] is job:
-            self._ask(job)
+            job.ask(self._config.stop_grace_s)
         else:
-            job.child.revoke(job)
+            self._recall(job)
 
     def _drain(self, key: Key) -> None:
         job = self._jobs.get(key)
@@ -178,22 +175,11 @@ class ProcessPool:
         else:
             self._stop(key, "drain")
 
-    def _ask(self, job: Job) -> None:
-        assert job.child is not None
-        job.stop_stage = 1
-        job.next_stage_at = time.monotonic() + self._config.stop_grace_s
-        job.child.send(["stop", job.run.task_id, job.run.attempt, job.stop_reason])
-
     def _timers(self, now: float) -> None:
         for child in list(self._children):
             job = child.jobs[0] if child.jobs else None
             if job is not None and job.stop_stage and now >= job.next_stage_at:
-                if job.stop_stage == 1:
-                    job.stop_stage, job.next_stage_at = 2, now + self._config.kill_grace_s
-                    child.terminate()
-                else:
-                    job.next_stage_at = now + self._config.kill_grace_s
-                    child.kill()
+                job.insist(now, self._config.kill_grace_s)
             elif now >= child.hung_at(self._config.child_start_s):
                 child.kill()
             elif now >= self._idle_until(child) and self._may_go(child):
@@ -217,8 +203,8 @@ class ProcessPool:
             due.append(child.hung_at(self._config.child_start_s))
             if self._may_go(child):
                 due.append(self._idle_until(child))
-            elif room and len(child.jobs) > 1 and not child.jobs[1].revoked:
-                due.append(child.jobs[1].given_at + REVOKE_AFTER_S)
+            elif room:
+                due.append(ahead.recall_at(child))
         if (self._pending or self._starts.problem) and self._starts.after > self._turned_at:
             due.append(self._starts.after)
         first = min(due)
@@ -231,6 +217,22 @@ class ProcessPool:
     # ------------------------------------------------------------ giving out
 
     def _assign(self, now: float) -> None:
+        self._give_out(now)
+        free = self._room() > 0 and any(child.free for child in self._children)
+        if behind := ahead.behind(self._children, now, others_free=free):
+            for job in behind:
+                self._recall(job)
+            self._give_out(now)
+        if self._starts.problem and not self._children and now >= self._starts.after:
+            # Nobody sends work to a worker that cannot start children, so find out without work whether it can again.
+            self._spawn(now)
+        room = self._room()
+        self._start_some(now, room)
+        if self._pending and room <= 0:
+            self._give_ahead(now)
+
+    def _give_out(self, now: float) -> None:
+        """To children that can begin at once."""
         room = self._room()
         free = [child for child in self._children if child.free]
         while room > 0 and (fit := first_fit(self._pending, free)) is not None:
@@ -238,16 +240,11 @@ class ProcessPool:
             free.remove(fit[1])
             self._give(fit[1], fit[0], now)
             room -= 1
-        if free and room > 0:
-            for child in self._children:
-                if len(child.jobs) > 1 and not child.jobs[1].revoked and now >= child.jobs[1].given_at + REVOKE_AFTER_S:
-                    child.revoke(child.jobs[1])
-        elif self._starts.problem and not self._children and now >= self._starts.after:
-            # Nobody sends work to a worker that cannot start children, so find out without work whether it can again.
-            self._spawn(now)
-        self._start_some(now, room)
-        if self._pending and room <= 0:
-            self._give_ahead(now)
+
+    def _recall(self, job: Job) -> None:
+        if job.child is not None and job.child.recall(job):
+            job.child.jobs.remove(job)
+            self._came_back(job)
 
     def _start_some(self, now: float, room: int) -> None:
         """Children for the runs that wait, or a spare."""
@@ -267,11 +264,10 @@ class ProcessPool:
     def _give_ahead(self, now: float) -> None:
         """All slots are taken: the next short runs wait behind other short ones, in the child that will run them."""
         for child in self._children:
-            if self._pending and child.ready and len(child.jobs) == 1 and self._short(child.jobs[0]):
-                if not self._short(self._pending[0]):
-                    break
-                if fits(child, self._pending[0].reference):
-                    self._give(child, self._pending.popleft(), now)
+            if not self._pending or not self._short(self._pending[0]):
+                break
+            if ahead.may_wait_in(child, self._pending[0]) and self._short(child.jobs[0]):
+                self._give(child, self._pending.popleft(), now)
 
     def _short(self, job: Job) -> bool:
         return not job.stop_reason and self._times.short(job.run.task_type)
@@ -284,10 +280,9 @@ class ProcessPool:
 
     def _begins(self, job: Job) -> None:
         """The job is at the front of its child now."""
-        job.started = True
         self._events.append(RunStarted(job.run.task_id, job.run.attempt, time.time()))
         if job.stop_reason:
-            self._ask(job)
+            job.ask(self._config.stop_grace_s)
 
     def _spawn(self, now: float) -> bool:
         try:
@@ -316,11 +311,13 @@ class ProcessPool:
             child.loading = ""
         elif head[0] == "done":
             self._done(child, head, body)
-        elif head[0] == "back":  # (it may have come to the front here while its return was on the way)
-            job = self._jobs[(str(head[1]), int(str(head[2])))]
-            child.jobs.remove(job)
-            job.stop_stage = 0
-            self._came_back(job)
+        elif head[0] == "back":
+            child.recalled = None
+            job = self._jobs.get((str(head[1]), int(str(head[2]))))
+            if job is not None and job in child.jobs:  # else it was taken back without this word
+                child.jobs.remove(job)
+                job.stop_stage = 0  # it may have come to the front here meanwhile
+                self._came_back(job)
         else:
             self._events += self._hearing.hear(child.jobs[0].run if child.jobs else None, head, body)
 
@@ -332,6 +329,8 @@ class ProcessPool:
         assert isinstance(execution_s, float)
         assert isinstance(started_at, float)
         child.jobs.popleft()
+        if child.recalled == (run.task_id, run.attempt):
+            child.recalled = None  # too late: it had begun
         del self._jobs[(run.task_id, run.attempt)]
         if outcome == "completed":
             self._times.ended(run.task_type, execution_s)
@@ -372,7 +371,7 @@ class ProcessPool:
             self._came_back(child.jobs.pop())
 
     def _came_back(self, job: Job) -> None:
-        job.child, job.revoked = None, False
+        job.child = None
         if job.stop_reason:
             self._finish_unstarted(job)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import multiprocessing
 import os
 import signal
@@ -168,3 +170,15 @@ def look_around(payload: Payload) -> int:
     if payload.get("die"):
         os._exit(7)
     return os.getpid()
+
+
+# ------------------------------------------------------------ who holds the interpreter
+
+
+@task("brief")
+def brief(payload: Payload) -> None:
+    """Notes that it ran; where ``hold_s`` is given no other thread of its process has a turn as long."""
+    with Path(payload["notes"]).open("a") as notes:
+        notes.write(json.dumps([payload["name"], os.getpid()]) + "\n")
+    if "hold_s" in payload:
+        ctypes.PyDLL(None).usleep(int(payload["hold_s"] * 1e6))

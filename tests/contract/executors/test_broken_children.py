@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,48 @@ def test_a_line_that_a_run_left_unfinished_is_its_own(make_rig: Callable[..., An
     rig = make_rig(slots=1, spare_children=0)
     rig.value("leave", {"what": "unfinished"})
     assert rig.run("os-exit").detail["log"] == ["last words", "unfinished"]
+
+
+def test_what_waits_behind_a_run_that_holds_the_interpreter_runs_elsewhere_and_once(rig: Any, tmp_path: Path) -> None:
+    """Symptom: it waited as long as the other one ran, though a child was free: asked to give it back the child could
+    not answer."""
+    notes = tmp_path / "notes"
+
+    def start(name: str, **more: Any) -> None:
+        rig.start("brief", {"notes": str(notes), "name": name, **more}, name)
+
+    for n in range(20):
+        start(f"warm{n}")
+    rig.wait(lambda: len(rig.finished) == 20, "20 short runs")
+    start("holds", hold_s=2)
+    for n in range(6):
+        start(f"short{n}")
+    rig.wait(lambda: len(rig.finished) == 26, "six short runs beside it")
+    assert "holds" not in rig.finished
+    rig.end_of("holds")
+    for n in range(20):
+        start(f"after{n}")
+    rig.wait(lambda: len(rig.finished) == 47, "the child takes up others")
+    ran = Counter(json.loads(line)[0] for line in notes.read_text().splitlines())
+    assert set(ran.values()) == {1}
+    assert len(ran) == 47
+
+
+def test_what_waits_behind_a_run_that_holds_the_interpreter_can_be_cancelled(
+    make_rig: Callable[..., Any], tmp_path: Path
+) -> None:
+    rig = make_rig(slots=1, spare_children=0)
+    notes = tmp_path / "notes"
+    payload = {"notes": str(notes), "name": "warm"}
+    for n in range(20):
+        rig.start("brief", payload, f"warm{n}")
+    rig.wait(lambda: len(rig.finished) == 20, "20 short runs")
+    rig.start("brief", {**payload, "name": "holds", "hold_s": 2}, "holds")
+    rig.start("brief", {**payload, "name": "behind"}, "behind")
+    rig.wait(lambda: '"holds"' in notes.read_text(), "it holds the interpreter")
+    rig.stop("behind")
+    assert rig.end_of("behind").outcome == "abandoned"
+    assert "holds" not in rig.finished
+    assert rig.end_of("holds").outcome == "completed"
+    assert rig.value("echo", {"after": 1}) == {"after": 1}
+    assert "behind" not in notes.read_text()
