@@ -24,6 +24,7 @@ from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateE
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from a2a_zmq.streams import Chunk
 from a2a_zmq.tracing.context import sampled_in
+from daemons.worker.executors.copies import CopiesEnd
 from daemons.worker.executors.invoke import Ended, encode, one_line
 from daemons.worker.graphs import questions
 from daemons.worker.graphs.breakpoints import Breakpoints
@@ -259,11 +260,12 @@ class GraphRunner:
                 "version": "v2",
             }
             traced = self._traced(config, context)
-            if run.teller is None:
-                found = await compiled.ainvoke(given, traced, **options)
-                output = Output(found.value, found.interrupts)
-            else:
-                output = await stream(compiled, given, traced, request, run.teller, **options)
+            with CopiesEnd():  # here, before they write to the connections that both have
+                if run.teller is None:
+                    found = await compiled.ainvoke(given, traced, **options)
+                    output = Output(found.value, found.interrupts)
+                else:
+                    output = await stream(compiled, given, traced, request, run.teller, **options)
             if breakpoints and not output.interrupts:
                 output = output._replace(breakpoint=await breakpoints.reached(compiled, config))
             return output

@@ -46,6 +46,15 @@ def act(state: State) -> State:
         raise ValueError("bad \\ud800 text")
     if state["how"] == "move":
         os.chdir("/")
+    if state["how"].startswith("fork"):
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return {"told": ["of the parent"]}
+        if state["how"] == "fork-exit":
+            sys.exit(3)
+        if state["how"] == "fork-raise":
+            raise ValueError("in the copy")
     return {"told": [os.getpid(), os.getcwd()]}
 
 
@@ -101,6 +110,14 @@ def test_a_directory_that_a_run_changes_to_is_not_the_next_ones(rig: Rig) -> Non
     pid, directory = told_by(rig, "plain", "", "first")
     assert told_by(rig, "plain", "move", "moves") == [pid, "/"]
     assert told_by(rig, "coroutine", "", "next") == [pid, directory]
+
+
+@pytest.mark.parametrize("how", ["fork-exit", "fork-raise", "fork-return"])
+def test_a_copy_of_the_process_that_a_node_makes_ends(rig: Rig, how: str) -> None:
+    """Symptom: it reported the run of its parent, and wrote to the store by the same connection."""
+    for n in range(2):
+        assert told_by(rig, "coroutine", how, f"run-{n}") == ["of the parent"]
+    told_by(rig, "coroutine", "", "after")
 
 
 def test_a_nodes_error_with_half_a_character_is_told(rig: Rig) -> None:
