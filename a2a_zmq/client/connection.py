@@ -172,10 +172,10 @@ class Connection:
         self.core.trouble = self._keyless or f"{self.address}: {CONNECT_TROUBLE.get(reason, reason)}"
         now = self._clock()
         if reason in KEYS_DO_NOT_FIT:
-            self.core.locked_out(now.mono + KEYS_DO_NOT_FIT[reason])
+            self.core.lockouts.refused(now.mono + KEYS_DO_NOT_FIT[reason])
             self.wake()
-        elif len(self.addresses) == 1:
-            self.core.no_longer_locked_out()
+        else:
+            self.core.lockouts.fits()
         if len(self.addresses) > 1 and not self.core.peer:
             self._try_until = min(self._try_until, now.mono + NEXT_ADDRESS_S)
             self.wake()
@@ -288,7 +288,9 @@ class Connection:
             return
         if self._try_until == math.inf:
             self._try_until = now.mono + TRY_ADDRESS_S
-        elif now.mono >= self._try_until:
+        if self.core.lockouts.turned_away:
+            self._try_until = min(self._try_until, now.mono + NEXT_ADDRESS_S)
+        if now.mono >= self._try_until:
             self._next_address(now)
 
     def _renew_connection(self, now: Now) -> None:
@@ -307,10 +309,14 @@ class Connection:
         try:
             link = self._open(now)
         except ConfigError as error:
-            # Nobody is left whose keys we know: whoever waits is told so, and keys may come before the next attempt.
+            # Keys may come before its turn comes again; whoever waits is told once there is no address left to try.
+            self.core.lockouts.unknown(self.address, now.mono + KEYS_DO_NOT_FIT["auth"])
             self.address = address
-            self._keyless = self.core.trouble = str(error)
-            self.core.locked_out(now.mono + KEYS_DO_NOT_FIT["auth"])
+            self.core.trouble = str(error)
+            if self.core.lockouts.everywhere():
+                self._keyless = str(error)
+            else:
+                self._try_until = now.mono + NEXT_ADDRESS_S
             return
         self._link.port.close(now)
         self._transmit()
@@ -333,11 +339,15 @@ class Connection:
         while True:
             self.address = self.addresses[self._tried % len(self.addresses)]
             try:
-                return self._opener.open(self.address, self)
+                link = self._opener.open(self.address, self)
             except KeysMissing:
                 if self._tried == last:
                     raise
+                self.core.lockouts.unknown(self.address, now.mono + KEYS_DO_NOT_FIT["auth"])
                 self._tried += 1
+            else:
+                self.core.lockouts.at(self.addresses, self.address)
+                return link
 
     # ------------------------------------------------------------ time and life
 

@@ -30,6 +30,7 @@ from a2a_zmq.client.limits import (
     LOCKED_OUT_S,
     TRANSIENT,
 )
+from a2a_zmq.client.lockouts import Lockouts
 from a2a_zmq.client.quantities import bounded, seconds
 from a2a_zmq.client.silence import Silence
 from a2a_zmq.client.streams import StreamTable
@@ -59,6 +60,7 @@ class ClientCore:
         max_payload_bytes: largest body of one task that the coordinator takes.
         task_types: task types that the fleet knew at the last welcome.
         trouble: why there is no session, as far as known; set by the shell too.
+        lockouts: at which addresses keys do not fit; the shell says which address it is at, and what it sees there.
     """
 
     def __init__(self, new_id: Callable[[], str], rand: Callable[[], float]) -> None:
@@ -71,8 +73,7 @@ class ClientCore:
         self.streams = StreamTable()
         self._next_scan = math.inf
         self.trouble = ""
-        self._give_up_at = math.inf
-        self._gave_up = False
+        self.lockouts = Lockouts()
         self._silence = Silence()
         self._boot_id = ""
         self.peer = ""
@@ -144,7 +145,7 @@ class ClientCore:
         elif isinstance(event, Refusal) and not self.peer:
             self.trouble = f"{event.reason}: {event.detail}" if event.detail else event.reason
             if event.agent_id and event.reason in FINAL_REFUSALS:
-                self.locked_out(now.mono + LOCKED_OUT_S)
+                self.lockouts.refused(now.mono + LOCKED_OUT_S)
 
     def _heard(self, now: Now) -> None:
         """Results or acceptances came."""
@@ -156,23 +157,15 @@ class ClientCore:
             self._watch_all()
         self._silence.goes_on(now, waiting=bool(self.tasks))
 
-    def locked_out(self, give_up_at: float) -> None:
-        """Keys do not fit: unless that changes until this monotonic time, all waiting for the coordinator ends."""
-        self._give_up_at = min(self._give_up_at, give_up_at)
-
-    def no_longer_locked_out(self) -> None:
-        self._give_up_at = math.inf
-        self._gave_up = False
-
     def lockout(self, now: Now) -> KeyRefused | None:
         """Why waiting for a session is in vain, once that is clear."""
-        if self.peer or now.mono < self._give_up_at:
+        if self.peer or now.mono < self.lockouts.give_up_at:
             return None
         return KeyRefused(f"no session with the coordinator: {self.trouble}")
 
     def _give_up(self, error: KeyRefused) -> None:
         """End what waits for a session; what was accepted stays valid."""
-        self._gave_up = True
+        self.lockouts.gave_up = True
         self.calls.close(error)
         watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
         for entry in [*self._submits.entries(), *watched]:
@@ -190,7 +183,7 @@ class ClientCore:
         self._boot_id = peer.boot_id or "unknown"
         self.wants_other = False
         self.trouble = ""
-        self.no_longer_locked_out()
+        self.lockouts.session()
         details = peer.details
         if details.get("leading") is False:
             self._stands_by(f"{peer.agent_id} stands by")
@@ -366,8 +359,8 @@ class ClientCore:
     def next_deadline(self) -> float:
         """Monotonic time at which :meth:`tick` and :meth:`flush` want to be called again (inf: never)."""
         deadline = min(self._next_scan, self._silence.ask_at)
-        if not self.peer and not self._gave_up:
-            deadline = min(deadline, self._give_up_at)
+        if not self.peer and not self.lockouts.gave_up:
+            deadline = min(deadline, self.lockouts.give_up_at)
         if self._within_reach:  # else what is due waits for the next session, which wakes us
             for table in (self.calls, self._watches, self._submits, self.streams):
                 deadline = min(deadline, table.next_deadline())

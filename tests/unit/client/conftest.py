@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from a2a_zmq.client.connection import read_clock
+from a2a_zmq.clock import Now
 from a2a_zmq.ids import make_id_factory
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.hub import Hub
@@ -31,6 +32,10 @@ Fault = dict[str, Any] | None
 class FleetInAThread:
     """Accepts tasks and completes them at once, unless told otherwise. State outlives :meth:`restart`, as Redis would.
 
+    Args:
+        secret: of its fleet.
+        skew_s: how far its clock is ahead.
+
     Attributes:
         held: while True, tasks are accepted and not completed.
         fault: called with the action of a request; a dict is sent as ERROR payload, None answers normally.
@@ -38,7 +43,9 @@ class FleetInAThread:
         requests: (action, payload) of every request, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: str = SECRET, *, skew_s: float = 0.0) -> None:
+        self._secret = secret
+        self._skew_s = skew_s
         self.tasks: dict[str, dict[str, Any]] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, Any] = {}  # of tasks of type "graph:asks", which wait until they have one
@@ -73,7 +80,7 @@ class FleetInAThread:
         self._loop = asyncio.get_running_loop()
         self._stop_wanted = asyncio.Event()
         context = TransportContext()
-        identity = SecretIdentity("coordinator-1", Role.COORDINATOR, SECRET)
+        identity = SecretIdentity("coordinator-1", Role.COORDINATOR, self._secret)
         self._hub = Hub(
             identity,
             boot=BootInfo(secrets.token_hex(8)),
@@ -86,14 +93,14 @@ class FleetInAThread:
         self._socket = RouterSocket(
             context,
             on_frames=self._frames,
-            on_disconnected=lambda route: self._hub.disconnected(route, read_clock()),
+            on_disconnected=lambda route: self._hub.disconnected(route, self._now()),
             curve=CurveServer(identity.server_pair(), "coordinator-1", identity.allow),
         )
         self.address = self._socket.bind(self.address)
         self._started.set()
         try:
             while not self._stop_wanted.is_set():
-                self._hub.tick(read_clock())
+                self._hub.tick(self._now())
                 self._transmit()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_wanted.wait(), 0.05)
@@ -101,10 +108,14 @@ class FleetInAThread:
             self._socket.close()
             context.close()
 
+    def _now(self) -> Now:
+        mono, wall = read_clock()
+        return Now(mono, wall + self._skew_s)
+
     # ------------------------------------------------------------ behaviour, on the thread
 
     def _frames(self, batch: list[tuple[bytes, list[bytes], str]]) -> None:
-        now = read_clock()
+        now = self._now()
         for route, frames, user_id in batch:
             self._hub.receive(route, frames, now, user_id)
         events, self._hub.events = self._hub.events, []
@@ -130,7 +141,7 @@ class FleetInAThread:
         answer = fault if fault is not None else getattr(self, f"_on_{action}", self._on_other)(client, payload)
         type_ = MessageType.RESPONSE if fault is None else MessageType.ERROR
         request_id = message.metadata.request_id
-        self._hub.send(client, type_, {"action": action, **answer}, read_clock(), reply_to=request_id)
+        self._hub.send(client, type_, {"action": action, **answer}, self._now(), reply_to=request_id)
         if action == "submit_tasks" and fault is None:
             self._complete(client, [task["task_id"] for task in payload["tasks"]])
 
@@ -173,7 +184,7 @@ class FleetInAThread:
 
     def _tell_waiting(self, client: str, task_id: str, interrupts: list[dict[str, Any]]) -> None:
         item = {"task_id": task_id, "attempt": 1, "interrupts": interrupts}
-        self._hub.send(client, MessageType.EVENT, {"action": "task_waiting", "tasks": [item]}, read_clock())
+        self._hub.send(client, MessageType.EVENT, {"action": "task_waiting", "tasks": [item]}, self._now())
 
     def _on_other(self, client: str, payload: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -197,7 +208,7 @@ class FleetInAThread:
             done.append(record)
         if done:
             results = orjson.Fragment(orjson.dumps(done))
-            self._hub.send(client, MessageType.EVENT, {"action": "task_results", "results": results}, read_clock())
+            self._hub.send(client, MessageType.EVENT, {"action": "task_results", "results": results}, self._now())
 
     def _record(self, task: dict[str, Any]) -> dict[str, Any]:
         record = {"task_id": task["task_id"], "task_type": task["task_type"], "metadata": {"worker": "worker-1"}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
@@ -10,24 +9,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from a2a_zmq import FleetClient
-from a2a_zmq.client.links import LinkOpener
 from a2a_zmq.client.requests import TaskPage
-from a2a_zmq.client.sockets import Callbacks, Link
-from a2a_zmq.config import A2AConfig
 from a2a_zmq.errors import (
     ConfigError,
     FleetUnavailable,
-    KeyRefused,
-    KeysMissing,
     RequestRefused,
     TaskCancelled,
     TaskFailed,
     TaskTimeout,
 )
-from tests.unit.client.conftest import SECRET
 
 WaitUntil = Callable[..., None]
 pytestmark = pytest.mark.timeout(10)
@@ -278,50 +270,6 @@ def test_waiting_for_a_result_ends_when_the_fleet_is_gone(arguments: dict[str, A
         coordinator.stop()
         with pytest.raises(FleetUnavailable, match="handle stays valid"):
             handle.result()
-
-
-def test_several_addresses_are_tried_in_turn(
-    free_port: Callable[[], int], arguments: dict[str, Any], coordinator: Any
-) -> None:
-    arguments["addresses"] = [f"tcp://127.0.0.1:{free_port()}", coordinator.address]
-    with FleetClient(**arguments) as fleet:
-        assert fleet.submit("noop", {"n": 1}).result(5) == {"n": 1}
-
-
-class ForgetfulOpener(LinkOpener):
-    """One whose keys are gone, or cannot be read, for as long as the test says so."""
-
-    error: ConfigError | None = None
-
-    def open(self, address: str, callbacks: Callbacks) -> Link:
-        if self.error is not None:
-            raise self.error
-        return super().open(address, callbacks)
-
-
-@pytest.mark.timeout(30)  # it waits for the end of several attempts
-@pytest.mark.parametrize("error", [KeysMissing("no keys of coordinator-1"), ConfigError("no keys: half of a file")])
-def test_who_loses_the_keys_of_all_coordinators_is_told_and_comes_back_with_them(
-    free_port: Callable[[], int], coordinator: Any, error: ConfigError, wait_until: WaitUntil
-) -> None:
-    config = A2AConfig(agent_id="client", token_secret=SecretStr(SECRET))
-    opener = ForgetfulOpener(config, "coordinator-1")
-    addresses = [coordinator.address, f"tcp://127.0.0.1:{free_port()}"]
-    with FleetClient(addresses, opener=opener, request_timeout_s=60) as fleet:
-        assert fleet.submit("noop", {"n": 1}).result(5) == {"n": 1}
-        opener.error = error
-        coordinator.stop()
-        with pytest.raises(KeyRefused, match="no keys"):
-            fleet.submit("noop", {"n": 2})
-        coordinator.restart()
-        opener.error = None
-
-        def works() -> bool:
-            with contextlib.suppress(KeyRefused):
-                return bool(fleet.submit("noop", {"n": 3}).result(5))
-            return False
-
-        wait_until(works, "the keys are known again")
 
 
 def test_a_wrong_secret_is_told_as_such(arguments: dict[str, Any]) -> None:
