@@ -28,6 +28,7 @@ from a2a_zmq.client.limits import (
     DEFAULT_RETRY_AFTER_S,
     FINAL_REFUSALS,
     LOCKED_OUT_S,
+    MALFORMED,
     TRANSIENT,
 )
 from a2a_zmq.client.lockouts import Lockouts
@@ -272,6 +273,8 @@ class ClientCore:
             waiting = [entry for entry in batch if entry.phase == SENT]
             if code in TRANSIENT:
                 self._put_off(waiting, refused, self._later(wait, now), hold=True)
+            elif code == MALFORMED and len(waiting) > 1:
+                self._submits.part(waiting)  # one of them is not well-formed, the others are to be taken
             else:
                 for one in waiting:
                     self.tasks.finish(one, refused)

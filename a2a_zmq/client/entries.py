@@ -56,6 +56,7 @@ class Entry:
     """One task that a caller waits for.
 
     Attributes:
+        alone: it is sent in a message of its own: one that had others as well was not well-formed.
         asked: what the task waits for; None if it waits for nothing.
         body: the task as JSON bytes; dropped once the coordinator has it.
         check: the coordinator may know this id already.
@@ -68,8 +69,8 @@ class Entry:
     """
 
     __slots__ = (
-        "asked", "body", "check", "deadline", "index", "outcome", "phase", "sink", "submitted", "task_id", "trouble",
-        "twins",
+        "alone", "asked", "body", "check", "deadline", "index", "outcome", "phase", "sink", "submitted", "task_id",
+        "trouble", "twins",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +90,7 @@ class Entry:
         self.deadline = deadline
         self.index = index
         self.phase = QUEUED
+        self.alone = False
         self.outcome: Record | FleetError | None = None
         self.trouble: RequestRefused | None = None
         self.submitted: Submitted | None = None

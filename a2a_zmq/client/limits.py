@@ -20,3 +20,5 @@ LOCKED_OUT_S: Final = 2.0
 
 # Refusals that say "not now": the request is repeated until its deadline. All others are final.
 TRANSIENT: Final = frozenset({"BUSY", "UNAVAILABLE", "NOT_LEADER", "DRAINING"})
+# What a coordinator answers to a message that it cannot read, whatever is in it.
+MALFORMED: Final = "MALFORMED"

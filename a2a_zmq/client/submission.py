@@ -166,8 +166,9 @@ class TaskForm:
             raise InvalidTask("timeout_s must be a positive number of seconds")
         if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
             raise InvalidTask("max_attempts must be at least 1")
-        if labels is not None and not isinstance(labels, Mapping):
-            raise InvalidTask(f"labels must be a dict of texts, not {type(labels).__name__}")
+        if distributor is not None and not isinstance(distributor, str):
+            raise InvalidTask(f"distributor must be a text, not {type(distributor).__name__}")
+        check_labels(labels)
         metadata: dict[str, Any] = {"priority": priority}
         if max_attempts is not None:
             metadata["max_attempts"] = max_attempts
@@ -181,7 +182,7 @@ class TaskForm:
         try:
             fields = orjson.dumps({"task_type": task_type, "metadata": metadata})
         except TypeError as error:
-            raise InvalidTask(f"labels must be texts: {error}") from error
+            raise InvalidTask(f"the options cannot be written as JSON: {error}") from error
         self._middle = b'",' + fields[1:-2] + _AFTER_METADATA
 
     def body(self, task_id: str, payload: bytes) -> bytes:
@@ -192,6 +193,21 @@ class TaskForm:
         """The same task with its trace."""
         end = len(b'{"task_id":"') + len(task_id.encode()) + len(self._middle) - len(_AFTER_METADATA)
         return body[:end] + b"," + orjson.dumps(trace.members())[1:-1] + body[end:]
+
+
+def check_labels(labels: object) -> None:
+    """Labels travel with other callers' tasks in one message, which the coordinator takes or refuses as a whole.
+
+    Raises:
+        RequestRefused: they are no texts by texts.
+    """
+    if labels is None:
+        return
+    if not isinstance(labels, Mapping):
+        raise InvalidTask(f"labels must be a dict of texts, not {type(labels).__name__}")
+    for name, value in labels.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidTask(f"labels must be texts by texts, not {name!r:.60}: {type(value).__name__}")
 
 
 def shown(number: int) -> str:

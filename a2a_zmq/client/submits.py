@@ -89,11 +89,13 @@ class SubmitTable:
                 queue.popleft()
                 continue
             size += len(entry.body) + 1
-            if batch and (size > MAX_BATCH_BYTES or entry.check is not batch[0].check):
+            if batch and (size > MAX_BATCH_BYTES or entry.alone or entry.check is not batch[0].check):
                 break
             queue.popleft()
             entry.phase = SENT
             batch.append(entry)
+            if entry.alone:
+                break
         return batch
 
     # ------------------------------------------------------------ answers
@@ -101,6 +103,13 @@ class SubmitTable:
     def answered(self, request_id: str) -> list[Entry] | None:
         """The entries of this submission, which is not unanswered any more; None if it is none of these."""
         return self._asked.pop(request_id, None)
+
+    def part(self, batch: list[Entry]) -> None:
+        """Send each of these again, first of all, in a message of its own."""
+        for entry in batch:
+            entry.phase = QUEUED
+            entry.alone = True
+        self._queue.extendleft(reversed(batch))
 
     def delay(self, batch: list[Entry], again_at: float, *, hold: bool = False) -> None:
         """These are to be sent again at this time (monotonic).

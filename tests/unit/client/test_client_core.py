@@ -200,6 +200,25 @@ def test_two_callers_of_one_task_share_one_submission(world: Scripted) -> None:
     assert second.outcome is first.outcome
 
 
+def test_a_message_that_cannot_be_read_costs_only_the_task_that_makes_it_so(world: Scripted) -> None:
+    world.up()
+    good, bad, other = (world.entry(task_id) for task_id in ("good", "bad", "other"))
+    [sent] = world.flush()
+    world.answer(sent, MessageType.ERROR, code="MALFORMED", message="nested too deeply")
+    world.entry("later")
+    parts = world.flush()
+    assert [ids_of(part) for part in parts] == [["good"], ["bad"], ["other"], ["later"]]
+    for part in parts:
+        if ids_of(part) == ["bad"]:
+            world.answer(part, MessageType.ERROR, code="MALFORMED", message="nested too deeply")
+        else:
+            world.answer(part, accepted=1)
+    assert world.core.tasks.finished == [bad]
+    assert world.core.tasks.accepted[:2] == [good, other]
+    with pytest.raises(RequestRefused, match="MALFORMED"):
+        value_of("bad", bad.outcome or {})
+
+
 def test_a_watch_whose_answer_is_too_large_is_asked_in_parts(world: Scripted) -> None:
     world.up("boot-1")
     for task_id in ("a", "b", "c"):

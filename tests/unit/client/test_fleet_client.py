@@ -102,7 +102,14 @@ def test_the_same_idempotency_key_is_the_same_task(fleet: FleetClient, coordinat
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"idempotency_key": ""}, "idempotency_key"), ({"labels": ["x"]}, "labels"), ({"task_id": ""}, "task id")],
+    [
+        ({"idempotency_key": ""}, "idempotency_key"),
+        ({"labels": ["x"]}, "labels"),
+        ({"labels": {"gpu": ["a100"]}}, "labels"),
+        ({"labels": {1: "x"}}, "labels"),
+        ({"distributor": ["d-1"]}, "distributor"),
+        ({"task_id": ""}, "task id"),
+    ],
 )
 def test_options_that_say_nothing_are_refused_by_name(
     fleet: FleetClient, coordinator: Any, options: dict[str, Any], named: str
