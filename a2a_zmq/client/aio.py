@@ -18,6 +18,8 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
+    due,
+    with_accepted,
 )
 from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
@@ -193,9 +195,7 @@ class AsyncFleetClient(AsyncFleetRequests):
         """
         form = self._maker.form("submit_many", task_type, options)
         make = self._maker.next
-        return await self._submit_all(
-            payloads, lambda payload, handle, deadline: make(form, payload, handle, deadline=deadline)
-        )
+        return await self._submit_all(payloads, lambda payload, handle: make(form, payload, handle))
 
     async def submit_tasks(self, tasks: Iterable[TaskSpec]) -> list[AsyncTaskHandle]:
         """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
@@ -207,30 +207,32 @@ class AsyncFleetClient(AsyncFleetRequests):
         return await self._submit_all(enumerate(tasks), self._maker.of)
 
     async def _submit_all(
-        self, items: Iterable[T], make: Callable[[T, AsyncTaskHandle, float], Entry]
+        self, items: Iterable[T], make: Callable[[T, AsyncTaskHandle], Entry]
     ) -> list[AsyncTaskHandle]:
         connection = self._connected()
         loop = asyncio.get_running_loop()
         handles: list[AsyncTaskHandle] = []
-        deadline = time.monotonic() + self._request_timeout_s
         waiting: list[asyncio.Future[None]] = []
+        group: list[Entry] = []
+        pause_at = time.monotonic() + CHUNK_S
         for item in items:
-            handle = AsyncTaskHandle(self, loop.create_future())
-            assert handle._accepted is not None
-            waiting.append(handle._accepted)
-            entry = make(item, handle, deadline)
+            accepted: asyncio.Future[None] = loop.create_future()
+            handle = AsyncTaskHandle(self, accepted)
+            entry = make(item, handle)
             handle.task_id = entry.task_id
+            waiting.append(accepted)
             handles.append(handle)
-            connection.submit([entry])
-            if len(handles) % CHUNK_TASKS == 0:
-                # Let submissions leave while the rest is made, and give the last of them the full time too.
-                deadline = time.monotonic() + self._request_timeout_s
-                await asyncio.sleep(0)
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        for outcome in outcomes:
+            group.append(entry)
+            if len(group) == CHUNK_TASKS or time.monotonic() >= pause_at:
+                connection.submit(due(group, self._request_timeout_s))
+                group = []
+                await asyncio.sleep(0)  # these leave while the rest is made
+                pause_at = time.monotonic() + CHUNK_S
+        connection.submit(due(group, self._request_timeout_s))
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            if isinstance(outcome, FleetError):
+                raise with_accepted(outcome, handles)
             if isinstance(outcome, BaseException):
-                if isinstance(outcome, FleetError):
-                    outcome.accepted = tuple(handle.task_id for handle in handles if not handle.refused)
                 raise outcome
         return handles
 

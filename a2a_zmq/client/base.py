@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, Required, TypedDict, cast
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
 from a2a_zmq.client.environment import ClientSettings
 from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload, known_keys, known_options
 from a2a_zmq.client.tracing import API, MODULES, ClientTraces
+from a2a_zmq.errors import FleetError
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
 # A request that nobody has answered after this long fails with FleetUnavailable.
@@ -42,6 +44,34 @@ class TaskSpec(TaskOptions, total=False):
 
 
 REQUIRED = ("task_type", "payload")  # as above; while annotations are texts, Python does not know
+
+
+class Handle(Protocol):
+    """What is looked at of a handle of either client."""
+
+    task_id: str
+
+    @property
+    def refused(self) -> bool: ...
+
+
+def due(group: list[Entry], within_s: float) -> list[Entry]:
+    """These are sent now; however long it took to make them, each has the full time to be accepted."""
+    deadline = time.monotonic() + within_s
+    for entry in group:
+        entry.deadline = deadline
+    return group
+
+
+def with_accepted(error: FleetError, handles: Sequence[Handle]) -> FleetError:
+    """The error of a bulk submission, with the ids that were accepted all the same.
+
+    It is a copy: what refused a whole message is the error of every caller that had tasks in it.
+    """
+    own = type(error).__new__(type(error), *error.args)
+    own.__dict__.update(error.__dict__)
+    own.accepted = tuple(handle.task_id for handle in handles if not handle.refused)
+    return own
 
 
 class EntryMaker:
@@ -98,7 +128,7 @@ class EntryMaker:
         entry = Entry(chosen, form.body(chosen, encode_payload(payload)), sink, check=True, deadline=deadline)
         return self._traced(entry, form) if self._traces.reports or API in MODULES else entry
 
-    def of(self, task: tuple[int, TaskSpec], sink: Sink, deadline: float) -> Entry:
+    def of(self, task: tuple[int, TaskSpec], sink: Sink) -> Entry:
         """Entry of one task of a mixed bulk submission, with its index there.
 
         Raises:
@@ -112,7 +142,7 @@ class EntryMaker:
             spec["task_type"],
             spec["payload"],
             sink,
-            deadline=deadline,
+            deadline=math.inf,
             idempotency_key=spec.get("idempotency_key"),
             task_id=spec.get("task_id"),
             options=cast(TaskOptions, options),

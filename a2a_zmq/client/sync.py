@@ -19,6 +19,8 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
+    due,
+    with_accepted,
 )
 from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
@@ -192,9 +194,7 @@ class FleetClient(FleetRequests):
         """
         form = self._maker.form("submit_many", task_type, options)
         make = self._maker.next
-        return self._submit_all(
-            payloads, lambda payload, handle, deadline: make(form, payload, handle, deadline=deadline)
-        )
+        return self._submit_all(payloads, lambda payload, handle: make(form, payload, handle))
 
     def submit_tasks(self, tasks: Iterable[TaskSpec]) -> list[TaskHandle]:
         """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
@@ -205,29 +205,26 @@ class FleetClient(FleetRequests):
         """
         return self._submit_all(enumerate(tasks), self._maker.of)
 
-    def _submit_all(self, items: Iterable[T], make: Callable[[T, TaskHandle, float], Entry]) -> list[TaskHandle]:
+    def _submit_all(self, items: Iterable[T], make: Callable[[T, TaskHandle], Entry]) -> list[TaskHandle]:
         gate = Gate()
         handles: list[TaskHandle] = []
         group: list[Entry] = []
-        deadline = time.monotonic() + self._request_timeout_s
         for item in items:
             handle = TaskHandle(self, gate)
-            entry = make(item, handle, deadline)
+            entry = make(item, handle)
             handle.task_id = entry.task_id
             handles.append(handle)
             group.append(entry)
             if len(group) == CHUNK_TASKS:
-                self._post_entries(group)
+                self._post_entries(due(group, self._request_timeout_s))
                 group = []
                 gate.wait_for(len(handles) - MAX_UNACCEPTED, self._thread.check)
                 if gate.error is not None:
                     break
-                deadline = time.monotonic() + self._request_timeout_s
-        self._post_entries(group)
+        self._post_entries(due(group, self._request_timeout_s))
         gate.wait_for(len(handles), self._thread.check)
         if gate.error is not None:
-            gate.error.accepted = tuple(handle.task_id for handle in handles if not handle.refused)
-            raise gate.error
+            raise with_accepted(gate.error, handles)
         return handles
 
     def attach(self, task_id: str) -> TaskHandle:
