@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class AsyncFleetClient(AsyncFleetRequests):
-    """Submits tasks to a fleet, from one event loop.
+    """Submits tasks to a fleet, from one event loop of one process: that on which it is first used.
 
     Args:
         addresses: one coordinator's address or several (they are tried in turn until one that leads answers).
@@ -100,6 +100,7 @@ class AsyncFleetClient(AsyncFleetRequests):
         if self._connection is None:
             core = ClientCore(self._maker.new_id, random.random)
             self._connection = Connection(core, list(self.settings.addresses), self._opener)
+        self._connection.check_home()
         return self._connection
 
     async def close(self) -> None:
@@ -260,10 +261,13 @@ class AsyncFleetClient(AsyncFleetRequests):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             handle._waiters.append(waiter)
             left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
-            await asyncio.wait((waiter,), timeout=max(0.0, left))
+            try:
+                await asyncio.wait((waiter,), timeout=max(0.0, left))
+            finally:
+                if not waiter.done():
+                    handle._waiters.remove(waiter)
             if waiter.done():
                 continue
-            handle._waiters.remove(waiter)
             if until is not None and timeout is not None and time.monotonic() >= until:
                 raise TaskTimeout(handle.task_id, timeout)
             connection.check_reach(self._unavailable_after_s)

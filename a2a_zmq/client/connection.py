@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Callable
 
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.handing import hand_out
 from a2a_zmq.client.sockets import Frames, Link, Opener
 from a2a_zmq.client.streams import Stream
-from a2a_zmq.client.tracing import failed
 from a2a_zmq.clock import Now, timer_delay_s
 from a2a_zmq.errors import Busy, ConfigError, FleetUnavailable, KeysMissing, MalformedMessage, Refused, RequestRefused
 
@@ -72,6 +73,7 @@ class Connection:
         self._opener = opener
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._timer: asyncio.TimerHandle | None = None
         self._turn_wanted = False
         self._closed = False
@@ -143,8 +145,19 @@ class Connection:
 
     def wake(self) -> None:
         if not self._turn_wanted and not self._closed:
-            self._turn_wanted = True
             self._loop.call_soon(self.turn)
+            self._turn_wanted = True
+
+    def check_home(self) -> None:
+        """Whether the caller is where the connection was made; anywhere else nothing would ever be answered.
+
+        Raises:
+            FleetUnavailable: it is on another event loop, or in another process.
+        """
+        if os.getpid() != self._pid:
+            raise FleetUnavailable("this client was made before a fork; make a new one in the child process")
+        if asyncio.get_running_loop() is not self._loop:
+            raise FleetUnavailable("this client belongs to another event loop; make one for each loop")
 
     # ------------------------------------------------------------ the socket's reports
 
@@ -206,28 +219,7 @@ class Connection:
         self._arm(now)
 
     def _hand_out(self) -> None:
-        tasks, calls = self.core.tasks, self.core.calls
-        if tasks.accepted:
-            accepted, tasks.accepted = tasks.accepted, []
-            for entry in accepted:
-                if entry.submitted is not None:
-                    entry.submitted.ended()
-                entry.sink.accepted(entry)
-        if tasks.asked:
-            asked, tasks.asked = tasks.asked, []
-            for entry in asked:
-                entry.sink.asked(entry)
-        if tasks.finished:
-            finished, tasks.finished = tasks.finished, []
-            for entry in finished:
-                if entry.submitted is not None:
-                    failed(entry.submitted, entry.outcome)
-                entry.sink.finished(entry)
-        self.core.streams.hand_out()
-        if calls.answered:
-            answered, calls.answered = calls.answered, []
-            for call in answered:
-                call.done(call)
+        hand_out(self.core)
         if self._settled:
             settled, self._settled = self._settled, []
             for settle in settled:
@@ -372,17 +364,31 @@ class Connection:
             self._timer = self._loop.call_later(timer_delay_s(deadline - now.mono), self.turn)
 
     async def close(self) -> None:
-        """Say good-bye, end everybody's waiting with FleetUnavailable, close the socket. Safe to call twice."""
+        """Say good-bye, end everybody's waiting with FleetUnavailable, close the socket. Safe to call twice.
+
+        Raises:
+            FleetUnavailable: as :meth:`check_home`, while the connection's own loop may still run it.
+        """
         if self._closed:
             return
+        if self._loop.is_closed() and os.getpid() == self._pid:  # nobody is left who waits
+            self._drop()
+            return
+        self.check_home()
         if self._timer is not None:
             self._timer.cancel()
-        self.core.close("the client was closed")
-        self._hand_out()
-        self._link.port.close(self._clock())
-        self._transmit()
+        try:
+            self.core.close("the client was closed")
+            self._hand_out()
+            self._link.port.close(self._clock())
+            self._transmit()
+            self._closed = True
+            # ZMQ hands frames to its own thread, and the socket is closed without linger.
+            await asyncio.sleep(LINGER_S)
+        finally:
+            self._drop()
+
+    def _drop(self) -> None:
         self._closed = True
-        # ZMQ hands frames to its own thread, and the socket is closed without linger.
-        await asyncio.sleep(LINGER_S)
         self._link.socket.close()
         self._opener.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -115,5 +116,96 @@ def test_without_a_coordinator(arguments: dict[str, Any], free_port: Callable[[]
                 await fleet.submit("noop", {})
             with pytest.raises(FleetUnavailable):
                 [value async for value in fleet.map("noop", [{}])]
+
+    asyncio.run(story())
+
+
+def test_a_client_belongs_to_the_loop_that_used_it_first(arguments: dict[str, Any]) -> None:
+    """Symptom: whatever was called on a second loop never came back."""
+    fleet = AsyncFleetClient(**arguments)
+
+    async def use() -> Any:
+        async with asyncio.timeout(5):
+            return await fleet.status()
+
+    assert asyncio.run(use())
+    for _ in range(2):
+        with pytest.raises(FleetUnavailable, match="another event loop"):
+            asyncio.run(use())
+    asyncio.run(fleet.close())
+    asyncio.run(fleet.close())
+
+
+def test_a_client_that_its_own_loop_still_runs_is_not_closed_from_another_one(arguments: dict[str, Any]) -> None:
+    async def story() -> None:
+        async with AsyncFleetClient(**arguments) as fleet:
+            await fleet.status()
+            with pytest.raises(FleetUnavailable, match="another event loop"):
+                await asyncio.to_thread(lambda: asyncio.run(fleet.tasks()))
+            assert await fleet.status()
+
+    asyncio.run(story())
+
+
+def test_a_forked_child_gets_a_clear_error(arguments: dict[str, Any]) -> None:
+    async def story() -> None:
+        async with AsyncFleetClient(**arguments) as fleet:
+            await fleet.status()
+            read_end, write_end = os.pipe()
+            child = os.fork()
+            if child == 0:
+                in_the_child(fleet, write_end)
+            os.close(write_end)
+            with os.fdopen(read_end) as pipe:
+                assert "fork" in await asyncio.to_thread(pipe.read)
+            os.waitpid(child, 0)
+            assert await (await fleet.submit("noop", {"n": 1})).result(5) == {"n": 1}
+
+    asyncio.run(story())
+
+
+def in_the_child(fleet: AsyncFleetClient, write_end: int) -> None:
+    async def submit() -> None:
+        async with asyncio.timeout(5):
+            await fleet.submit("noop", {})
+
+    try:
+        asyncio._set_running_loop(None)
+        asyncio.run(submit())
+    except BaseException as error:
+        os.write(write_end, repr(error).encode())
+    finally:
+        os._exit(0)
+
+
+def test_a_close_that_is_cancelled_leaves_nothing_open(arguments: dict[str, Any]) -> None:
+    async def story() -> None:
+        fleet = AsyncFleetClient(**arguments)
+        await fleet.status()
+        connection = fleet._connection
+        assert connection is not None
+        closing = asyncio.ensure_future(fleet.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert connection._opener._context is None  # type: ignore[attr-defined]
+        await fleet.close()
+
+    asyncio.run(story())
+
+
+def test_a_result_that_is_given_up_leaves_nothing_behind(arguments: dict[str, Any], coordinator: Any) -> None:
+    async def story() -> None:
+        coordinator.held = True
+        async with AsyncFleetClient(**arguments) as fleet:
+            handle = await fleet.submit("noop", {})
+            waiting = asyncio.ensure_future(handle.result())
+            await asyncio.sleep(0)
+            assert len(handle._waiters) == 1
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert handle._waiters == []
 
     asyncio.run(story())
