@@ -343,7 +343,7 @@ class AsyncFleetClient(AsyncFleetRequests):
                 await self._next_change(run, changed, connection)
         finally:
             feeder.cancel()
-            connection.core.tasks.forget(run)
+            connection.core.forget(run)
 
     async def _next_change(self, run: MapRun, changed: asyncio.Event, connection: Connection) -> None:
         changed.clear()

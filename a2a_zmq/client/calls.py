@@ -104,7 +104,7 @@ class CallTable:
             else:
                 text = f"coordinator {peer!r} did not answer {call.action!r} before the deadline"
                 self._end(call, FleetUnavailable(text))
-        self._asked = {request_id: call for request_id, call in self._asked.items() if call.answer is None}
+        self._drop_ended()
         return earliest
 
     def close(self, error: FleetUnavailable) -> None:
@@ -114,6 +114,12 @@ class CallTable:
         self._waiting.clear()
         self._asked.clear()
         self._delayed.clear()
+
+    def _drop_ended(self) -> None:
+        self._waiting = deque(call for call in self._waiting if call.answer is None)
+        self._asked = {request_id: call for request_id, call in self._asked.items() if call.answer is None}
+        self._delayed = [one for one in self._delayed if one[2].answer is None]
+        heapq.heapify(self._delayed)
 
     def _unanswered(self) -> list[Call]:
         calls = [*self._waiting, *self._asked.values(), *(call for _, _, call in self._delayed)]

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from a2a_zmq.client.calls import CallTable
 from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Call, Entry, Outbound, refused_too_long
 from a2a_zmq.client.limits import (
     BODY_OVERHEAD_BYTES,
@@ -34,17 +33,15 @@ from a2a_zmq.client.limits import (
 from a2a_zmq.client.lockouts import Lockouts
 from a2a_zmq.client.quantities import bounded, seconds
 from a2a_zmq.client.silence import Silence
-from a2a_zmq.client.streams import StreamTable
-from a2a_zmq.client.submits import MAX_BATCH_TASKS, SubmitTable
-from a2a_zmq.client.tasktable import TaskTable
-from a2a_zmq.client.watches import WatchTable
+from a2a_zmq.client.submits import MAX_BATCH_TASKS
+from a2a_zmq.client.tables import Tables
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError, FleetUnavailable, KeyRefused, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType
 from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, PortEvent, Received, Refusal
 
 
-class ClientCore:
+class ClientCore(Tables):
     """See the module's text.
 
     Args:
@@ -67,11 +64,7 @@ class ClientCore:
     def __init__(self, new_id: Callable[[], str], rand: Callable[[], float]) -> None:
         self._new_id = new_id
         self._rand = rand
-        self.tasks = TaskTable()
-        self._submits = SubmitTable()
-        self.calls = CallTable()
-        self._watches = WatchTable()
-        self.streams = StreamTable()
+        super().__init__()
         self._next_scan = math.inf
         self.trouble = ""
         self.lockouts = Lockouts()
@@ -91,6 +84,10 @@ class ClientCore:
             self.tasks.finish(entry, RequestRefused("PAYLOAD_TOO_LARGE", text))
             return
         self._note_deadline(entry.deadline, now)
+        watched = self.tasks.submit_watched(entry)
+        if watched is not None:
+            self._watches.drop(entry.task_id)
+            self._submits.add(watched)
         if self.tasks.add(entry):
             self._submits.add(entry)
 
@@ -113,10 +110,6 @@ class ClientCore:
     @property
     def _within_reach(self) -> bool:
         return bool(self.peer) and not self.elsewhere
-
-    def queued(self) -> int:
-        """How many tasks are not sent yet."""
-        return len(self._submits)
 
     # ------------------------------------------------------------ events in
 
@@ -172,6 +165,7 @@ class ClientCore:
         for entry in [*self._submits.entries(), *watched]:
             if entry.phase < ACCEPTED:
                 self.tasks.finish(entry, error)
+        self._drop_ended()
 
     def disconnected(self) -> None:
         """The shell gave the session up (next address, or a new socket)."""
@@ -224,8 +218,11 @@ class ClientCore:
             return
         if self.streams.answered(request_id):
             return
-        if not self.calls.answer(request_id, payload) and self._watches.answered(request_id):
-            self._take_watch(payload)
+        if self.calls.answer(request_id, payload):
+            return
+        asked = self._watches.answered(request_id)
+        if asked is not None:
+            self._take_watch(payload, asked)
             if self._silence.ask_at == math.inf:
                 self._heard(now)
 
@@ -247,18 +244,6 @@ class ClientCore:
                 self.tasks.finish(entry, refused)
         if patient:
             self._submits.delay(patient, self._later(wait, now))
-
-    def _take_watch(self, payload: dict[str, Any]) -> None:
-        self.tasks.take_results(payload.get("results"))
-        for row in payload.get("live") or ():
-            entry = self.tasks.get(row[0])
-            if entry is not None:
-                self.tasks.lives(entry, row[1])
-        for task_id in payload.get("unknown") or ():
-            entry = self.tasks.get(task_id)
-            if entry is not None and entry.phase in (WATCHED, ACCEPTED):
-                text = f"the fleet does not know task {task_id} (never accepted, expired, or lost by the store)"
-                self.tasks.finish(entry, RequestRefused("UNKNOWN_TASK", text))
 
     def _take_error(self, message: Message, now: Now) -> None:
         request_id = message.metadata.parent_request_id or ""
@@ -338,21 +323,6 @@ class ClientCore:
         if not self.calls.refuse(request_id, "BUSY", "", again_at) and not self.streams.unsent(request_id, again_at):
             self._watches.refused(request_id, "BUSY", again_at)
 
-    def unsendable(self, request_id: str, error: RequestRefused) -> None:
-        """The message can never be sent (too large): end what is in it."""
-        for entry in self._submits.answered(request_id) or ():
-            self.tasks.finish(entry, error)
-        self.calls.refuse(request_id, error.code, error.message, None)
-
-    def close(self, reason: str) -> None:
-        """End all waiting with FleetUnavailable."""
-        for entry in self.tasks.entries():
-            self.tasks.finish(entry, FleetUnavailable(reason))
-        self.calls.close(FleetUnavailable(reason))
-        self.streams.fail(FleetUnavailable(reason))
-        self._submits.clear()
-        self._watches.clear()
-
     # ------------------------------------------------------------ time
 
     def _note_deadline(self, deadline: float, now: Now) -> None:
@@ -382,6 +352,7 @@ class ClientCore:
         watched = [e for task_id in self._watches.ids() if (e := self.tasks.get(task_id)) is not None]
         for entry in [*self._submits.entries(), *(e for e in watched if e.phase == WATCHED)]:
             earliest = min(earliest, self.tasks.expire(entry, now, self._too_late))
+        self._drop_ended()
         self._next_scan = max(earliest, now.mono + DEADLINE_SCAN_S)
 
     def _too_late(self, trouble: RequestRefused | None) -> FleetError:

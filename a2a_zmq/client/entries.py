@@ -97,6 +97,11 @@ class Entry:
         self.asked: Asked | None = None
         self.twins: list[Entry] | None = None
 
+    def inherit(self, twins: list[Entry]) -> None:
+        """Its caller is gone: it belongs to the first of these now, and the others are its twins."""
+        heir, *others = twins
+        self.sink, self.index, self.deadline, self.twins = heir.sink, heir.index, heir.deadline, others
+
 
 class Call:
     """One request that is not a submission.

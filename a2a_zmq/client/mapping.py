@@ -51,6 +51,7 @@ class MapRun:
         self._settling = False
         self._by_index: dict[int, Entry] = {}
         self._arrived: deque[Entry] = deque()
+        self._waits: set[int] = set()  # tasks that asked something: they count as ended here
         self.on_room: Callable[[], None] | None = None  # a feeder that wants to hear of room
 
     # ------------------------------------------------------------ sink
@@ -61,13 +62,15 @@ class MapRun:
     def asked(self, entry: Entry) -> None:
         """A map goes on to the end of all tasks, so one that waits for an answer counts as one that did not complete.
         What becomes of it later is nobody's business here."""
-        if entry.asked is not None:
+        if entry.asked is not None and entry.index not in self._waits:
             ended = Entry(entry.task_id, b"", self, index=entry.index)
             ended.outcome = TaskWaiting(entry.task_id, entry.asked.interrupts, entry.asked.attempt)
-            entry.sink = _NOBODY
             self.finished(ended)
+            self._waits.add(entry.index)
 
     def finished(self, entry: Entry) -> None:
+        if self._waits and entry.index in self._waits:
+            return
         if self._ordered:
             self._by_index[entry.index] = entry
         else:
@@ -86,6 +89,10 @@ class MapRun:
 
     def ready(self) -> bool:
         return self.taken in self._by_index if self._ordered else bool(self._arrived)
+
+    def may_hear_more(self) -> bool:
+        """Whether anything may still come of what was submitted."""
+        return self.outstanding() > 0 or bool(self._waits)
 
     def outstanding(self) -> int:
         return self.started - self.taken
@@ -110,19 +117,6 @@ class MapRun:
             if self.on_room is not None and self.wants_more():
                 self.on_room()
         return entry
-
-
-class _Nobody:
-    """Sink of tasks that nobody waits for any more."""
-
-    def accepted(self, entry: Entry) -> None: ...
-
-    def asked(self, entry: Entry) -> None: ...
-
-    def finished(self, entry: Entry) -> None: ...
-
-
-_NOBODY = _Nobody()
 
 
 def yielded(entry: Entry, *, records: bool, return_exceptions: bool) -> Any:

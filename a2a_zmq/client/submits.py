@@ -53,6 +53,18 @@ class SubmitTable:
             entry.check = True
         self._queue.extendleft(reversed(again))
 
+    def drop_ended(self) -> None:
+        """Keep nothing for those who have given up: no place here, and no message that may be unanswered."""
+        self._queue = deque(entry for entry in self._queue if entry.phase == QUEUED)
+        self._asked = {
+            request_id: batch
+            for request_id, batch in self._asked.items()
+            if any(entry.phase == SENT for entry in batch)
+        }
+        delayed = [(at, n, [e for e in batch if e.phase == QUEUED]) for at, n, batch in self._delayed]
+        self._delayed = [one for one in delayed if one[2]]
+        heapq.heapify(self._delayed)
+
     def clear(self) -> None:
         self._queue.clear()
         self._asked.clear()

@@ -342,7 +342,7 @@ class FleetClient(FleetRequests):
                     if not (more and run.wants_more()):
                         self._next_change(run, changed)
         finally:
-            if run.outstanding():
+            if run.may_hear_more():
                 thread.forget(run)
 
     def _feed(self, run: MapRun, form: TaskForm, source: Iterator[Mapping[str, Any]]) -> bool:

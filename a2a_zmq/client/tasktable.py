@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from a2a_zmq.client.entries import ACCEPTED, DONE, WATCHED, Asked, Entry
+from a2a_zmq.client.entries import ACCEPTED, DONE, QUEUED, WATCHED, Asked, Entry
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError, RequestRefused
 from a2a_zmq.tasks import WAITING
@@ -45,7 +45,7 @@ class TaskTable:
         return [entry.task_id for entry in self._tasks.values() if entry.phase in (WATCHED, ACCEPTED)]
 
     def add(self, entry: Entry) -> bool:
-        """True if it is the task's first entry; a later one is served along with the first."""
+        """True if it is to be sent: it is the task's first entry; a later one is served along with the first."""
         known = self._tasks.setdefault(entry.task_id, entry)
         if known is entry:
             return True
@@ -59,6 +59,20 @@ class TaskTable:
             entry.asked = known.asked
             self.asked.append(entry)
         return False
+
+    def submit_watched(self, entry: Entry) -> Entry | None:
+        """Somebody only asks about this task, and somebody else submits it now: it is submitted for both.
+
+        Returns:
+            the task's first entry, which is to be sent; None if there is none that is only asked about.
+        """
+        known = self._tasks.get(entry.task_id)
+        if known is None or known.phase != WATCHED:
+            return None
+        known.body, known.check = entry.body, True
+        for one in (known, *(known.twins or ())):
+            one.phase = QUEUED
+        return known
 
     # ------------------------------------------------------------ moves
 
@@ -162,13 +176,16 @@ class TaskTable:
         ended = Entry(entry.task_id, b"", entry.sink, index=entry.index)
         ended.phase, ended.outcome = DONE, error(entry.trouble)
         self.finished.append(ended)
-        heir, *entry.twins = patient
-        entry.sink, entry.index, entry.deadline = heir.sink, heir.index, heir.deadline
+        entry.inherit(patient)
         return earliest
 
     def forget(self, sink: object) -> None:
-        """Nobody reads this sink any more: what was not sent is not sent, and results are dropped. O(all entries)."""
+        """Nobody reads this sink any more: what was not sent is not sent, and results are dropped. What another caller
+        waits for as well goes on under that one's name. O(all entries)."""
         for entry in [entry for entry in self._tasks.values() if entry.sink is sink]:
-            entry.phase = DONE
-            if not entry.twins:
+            heirs = [twin for twin in entry.twins or () if twin.sink is not sink and twin.phase != DONE]
+            if heirs:
+                entry.inherit(heirs)
+            else:
+                entry.phase = DONE
                 del self._tasks[entry.task_id]

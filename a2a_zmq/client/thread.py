@@ -80,7 +80,7 @@ class LoopThread:
     def forget(self, sink: object) -> None:
         """Nobody reads this sink any more; does nothing where the thread is gone."""
         if self._failure is None and not self._stopping and os.getpid() == self._pid:
-            self.post(lambda: self.connection.core.tasks.forget(sink))
+            self.post(lambda: self.connection.core.forget(sink))
 
     def close_stream(self, stream: Stream) -> None:
         """The same for a task's stream."""
@@ -128,8 +128,14 @@ class LoopThread:
             await self.connection.close()
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback raised: that is a bug, and nobody shall wait for ever because of it."""
+        """A callback raised: that is a bug, and nobody shall wait for ever because of it.
+
+        What is told without an exception (a reconnect that failed and will be repeated) ends nothing.
+        """
         error = context.get("exception")
-        self._failure = error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
+        if not isinstance(error, BaseException):
+            loop.default_exception_handler(context)
+            return
+        self._failure = error
         if self._stop_wanted is not None:
             self._stop_wanted.set()

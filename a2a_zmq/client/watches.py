@@ -36,6 +36,19 @@ class WatchTable:
         for start in range(0, len(task_ids), MAX_WATCHED_IDS):
             self._waiting.append(task_ids[start : start + MAX_WATCHED_IDS])
 
+    def keep(self, known: Container[str]) -> None:
+        """Only these are still waited for; what was asked stays until it is answered."""
+        self._waiting = deque(ids for group in self._waiting if (ids := [each for each in group if each in known]))
+        delayed = [(at, n, [each for each in ids if each in known]) for at, n, ids in self._delayed]
+        self._delayed = [one for one in delayed if one[2]]
+        heapq.heapify(self._delayed)
+
+    def drop(self, task_id: str) -> None:
+        """It is not asked about any more, and what an answer says of it does not count."""
+        for ids in (*self._waiting, *self._asked.values(), *(ids for _, _, ids in self._delayed)):
+            if task_id in ids:
+                ids.remove(task_id)
+
     def clear(self) -> None:
         self._waiting.clear()
         self._asked.clear()
@@ -67,9 +80,9 @@ class WatchTable:
         """When delayed ids want to be asked about again."""
         return self._delayed[0][0] if self._delayed else math.inf
 
-    def answered(self, request_id: str) -> bool:
-        """True if the answer is to one of these."""
-        return self._asked.pop(request_id, None) is not None
+    def answered(self, request_id: str) -> list[str] | None:
+        """The ids that this request was about; None if it is none of these."""
+        return self._asked.pop(request_id, None)
 
     def refused(self, request_id: str, code: str, again_at: float | None) -> list[str]:
         """A request was refused.

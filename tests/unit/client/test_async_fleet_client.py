@@ -158,7 +158,7 @@ def test_a_forked_child_gets_a_clear_error(arguments: dict[str, Any]) -> None:
             os.close(write_end)
             with os.fdopen(read_end) as pipe:
                 assert "fork" in await asyncio.to_thread(pipe.read)
-            os.waitpid(child, 0)
+            await asyncio.to_thread(os.waitpid, child, 0)
             assert await (await fleet.submit("noop", {"n": 1})).result(5) == {"n": 1}
 
     asyncio.run(story())

@@ -31,7 +31,7 @@ def slow_payloads() -> Iterator[dict[str, int]]:
 
 def test_payloads_may_take_longer_than_a_request(arguments: dict[str, Any], coordinator: FleetInAThread) -> None:
     # The answer takes a moment: what is late as it is sent would not wait for it.
-    coordinator.fault = lambda action: time.sleep(0.3) if action == "submit_tasks" else None  # type: ignore[func-returns-value]
+    coordinator.fault = lambda action: time.sleep(0.3) if action == "submit_tasks" else None
     with FleetClient(**arguments, request_timeout_s=TIMEOUT_S) as fleet:
         handles = fleet.submit_many("noop", slow_payloads())
         assert [handle.result(5) for handle in handles] == [{"n": number} for number in range(COUNT)]
@@ -80,7 +80,11 @@ def test_each_caller_of_a_refused_message_hears_of_its_own_tasks(
     with FleetClient(**arguments) as fleet:
         fleet.status()
         free = threading.Event()
-        fleet._thread.post(lambda: free.wait(5) and None)  # both groups leave with the next turn
+
+        def hold_up() -> None:
+            free.wait(5)
+
+        fleet._thread.post(hold_up)  # both groups leave with the next turn
         errors: list[RequestRefused] = []
 
         def submit() -> None:
