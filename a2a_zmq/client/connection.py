@@ -300,6 +300,11 @@ class Connection:
         address = self.address
         try:
             link = self._open(now)
+        except OSError as error:
+            self.address = address
+            self.core.trouble = f"no new connection can be made: {error}"
+            self._try_until = now.mono + NEXT_ADDRESS_S
+            return
         except ConfigError as error:
             # Keys may come before its turn comes again; whoever waits is told once there is no address left to try.
             self.core.lockouts.unknown(self.address, now.mono + KEYS_DO_NOT_FIT["auth"])

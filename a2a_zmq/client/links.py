@@ -7,7 +7,9 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import zmq
 from pydantic import SecretStr, ValidationError
 
 from a2a_zmq.client.environment import ClientSettings
@@ -23,6 +25,8 @@ from a2a_zmq.security.identity import Identity, open_identity
 from a2a_zmq.security.keyring import KeyDirectory
 from a2a_zmq.transport.context import SocketOptions, TransportContext
 from a2a_zmq.transport.dealer import DealerSocket
+
+T = TypeVar("T")
 
 OPERATOR_NAME = "operator"
 
@@ -48,7 +52,12 @@ class LinkOpener:
         self._context: TransportContext | None = None
 
     def open(self, address: str, callbacks: Callbacks) -> Link:
-        """A spoke and its socket, connecting to the address."""
+        """A spoke and its socket, connecting to the address.
+
+        Raises:
+            ConfigError: its keys or the address are not usable.
+            OSError: there are no descriptors left.
+        """
         name, target = split_address(address)
         peer = name or self._coordinator_id
         with contextlib.suppress(ConfigError):  # half of a change: what we know may still fit, the next attempt sees it
@@ -67,7 +76,7 @@ class LinkOpener:
         encrypted = self._config.use_mtls
         server_keys = self._server_keys(peer) if encrypted else None
         if self._context is None:
-            self._context = TransportContext()
+            self._context = _no_descriptors(TransportContext)
         socket = DealerSocket(
             self._context,
             on_frames=callbacks.on_frames,
@@ -80,7 +89,11 @@ class LinkOpener:
                 max_message_bytes=self._config.max_message_bytes, high_water_mark=self._config.high_water_mark
             ),
         )
-        socket.connect(target, server_keys)
+        try:
+            _no_descriptors(lambda: socket.connect(target, server_keys))
+        except BaseException:
+            socket.close()
+            raise
         return Link(spoke, socket)
 
     def _server_keys(self, peer: str) -> Callable[[], list[bytes]]:
@@ -123,6 +136,14 @@ def link_opener(settings: ClientSettings) -> LinkOpener:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}") from None
     return LinkOpener(config, settings.coordinator_id)
+
+
+def _no_descriptors(make: Callable[[], T]) -> T:
+    """What it makes; without descriptors ZeroMQ raises an error of its own, of which no other client module knows."""
+    try:
+        return make()
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, str(error)) from error
 
 
 def _identity(config: A2AConfig) -> Identity:

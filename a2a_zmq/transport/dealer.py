@@ -105,6 +105,7 @@ class DealerSocket:
 
         Raises:
             ConfigError: the address is not valid, or not allowed without CURVE.
+            zmq.ZMQError: there are no descriptors left.
         """
         if self._closed:
             raise ConfigError(f"{address}: the socket is closed")
@@ -155,13 +156,17 @@ class DealerSocket:
         self._drop()
         server_key = self._server_key()
         socket = self._context.socket(zmq.DEALER, self._options, self.address)
-        socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
-        if self._curve is not None:
-            own = self._curve() if callable(self._curve) else self._curve
-            self.own_key = own.public
-            socket.curve_publickey, socket.curve_secretkey = own
-            socket.curve_serverkey = server_key
-        self._link = _Link(self, socket)
+        try:
+            socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
+            if self._curve is not None:
+                own = self._curve() if callable(self._curve) else self._curve
+                self.own_key = own.public
+                socket.curve_publickey, socket.curve_secretkey = own
+                socket.curve_serverkey = server_key
+            self._link = _Link(self, socket)
+        except BaseException:
+            socket.close(0)
+            raise
         try:
             socket.connect(self.address)
         except zmq.ZMQError as error:
@@ -184,7 +189,8 @@ class DealerSocket:
         self._retry = None
         try:
             self._open()
-        except ConfigError as error:  # a hub without keys, or a host name that is unknown, for the moment
+        except (ConfigError, zmq.ZMQError, OSError) as error:
+            # For the moment: a hub without keys, a host name that is unknown, or no descriptors that are left.
             self._loop.call_exception_handler({"message": f"reconnect failed, will be repeated: {error}"})
             self._reopen_later()
 
@@ -259,7 +265,11 @@ class _Link:
         self._monitor = Monitor(
             context.zmq, context.loop, socket, name=context.new_name(), events=SPOKE_EVENTS, on_events=self._events
         )
-        self._pump = Pump(context.loop, socket, self._drain)
+        try:
+            self._pump = Pump(context.loop, socket, self._drain)
+        except BaseException:
+            self._monitor.close()
+            raise
 
     def _events(self, events: list[tuple[int, int]]) -> None:
         self._owner._handle(self, events)

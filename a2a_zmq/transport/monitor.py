@@ -47,12 +47,16 @@ class Monitor:
         self._on_events = on_events
         socket.monitor(name, events)
         self._socket = context.socket(zmq.PAIR)
-        self._socket.linger = 0
-        # Without a bound: the I/O thread would block on a full pipe, and with it every connection. What piles up is
-        # bounded by how fast connections can be made.
-        self._socket.rcvhwm = 0
-        self._socket.connect(name)
-        self._pump = Pump(loop, self._socket, self._drain)
+        try:
+            self._socket.linger = 0
+            # Without a bound: the I/O thread would block on a full pipe, and with it every connection. What piles up is
+            # bounded by how fast connections can be made.
+            self._socket.rcvhwm = 0
+            self._socket.connect(name)
+            self._pump = Pump(loop, self._socket, self._drain)
+        except BaseException:
+            self._socket.close(0)
+            raise
 
     def take(self) -> list[tuple[int, int]]:
         """All events so far, as (event, value), oldest first; the value is a descriptor, an error or a status."""

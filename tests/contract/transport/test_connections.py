@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
@@ -192,6 +193,37 @@ def test_an_unreachable_hub_is_reported_and_tried_again(play: Play) -> None:
         assert set(spoke.failures) == {"unreachable"}
         stage.hub(f"tcp://127.0.0.1:{port}", pair=pair)
         await stage.wait_until(lambda: spoke.ups == 1, "connected once the hub was there")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("missing", ["socket", "monitor"])
+def test_a_spoke_without_descriptors_for_a_moment_tries_again_and_keeps_none(
+    play: Play, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        hub = stage.hub()
+        spoke, _ = await stage.joined(hub)
+        made: list[zmq.Socket[bytes]] = []
+        failed: list[int] = []
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        real = zmq.Context.socket
+
+        def make(context: zmq.Context[Any], kind: int, **more: Any) -> zmq.Socket[bytes]:
+            if len(failed) < 3 and (missing, kind) in {("socket", zmq.DEALER), ("monitor", zmq.PAIR)}:
+                failed.append(kind)
+                raise zmq.ZMQError(errno.EMFILE)
+            made.append(real(context, kind, **more))
+            return made[-1]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(zmq.Context, "socket", make)
+            spoke.dealer.reconnect()
+            await stage.wait_until(lambda: spoke.ups == 2, "it is connected again")
+        assert len(failed) == len(told) == 3
+        assert not any("exception" in one for one in told)
+        assert len([one for one in made if not one.closed]) <= 2, "the last attempt's socket and its monitor's"
 
     play(scenario)
 

@@ -98,7 +98,7 @@ class Addresses:
 
     def __init__(self, *addresses: str) -> None:
         self.mono = 100.0
-        self.errors: dict[str, ConfigError] = {}
+        self.errors: dict[str, Exception] = {}
         self.opened: list[str] = []
         self.world = Scripted()
         self.core: ClientCore = self.world.core
@@ -204,6 +204,20 @@ def test_keys_that_cannot_be_read_for_a_moment_lock_nobody_out() -> None:
         fleet.pass_time(2.5)
         assert fleet.opened == ["a", "a", "b"]
         assert fleet.hopes()
+
+    story(work)
+
+
+def test_an_address_for_which_no_descriptor_is_left_is_tried_again() -> None:
+    def work() -> None:
+        fleet = Addresses("a", "b")
+        fleet.errors["a"] = fleet.errors["b"] = OSError(24, "Too many open files")
+        fleet.pass_time(5.0)
+        assert "Too many open files" in fleet.core.trouble
+        assert fleet.hopes()
+        fleet.errors.clear()
+        fleet.pass_time(0.5)
+        assert len(fleet.opened) == 2
 
     story(work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import zmq
 
 from a2a_zmq import FleetClient
 from a2a_zmq.client.requests import TaskPage
@@ -20,6 +22,7 @@ from a2a_zmq.errors import (
     TaskFailed,
     TaskTimeout,
 )
+from a2a_zmq.transport.dealer import DealerSocket
 
 WaitUntil = Callable[..., None]
 pytestmark = pytest.mark.timeout(10)
@@ -277,6 +280,26 @@ def test_waiting_for_a_result_ends_when_the_fleet_is_gone(arguments: dict[str, A
         coordinator.stop()
         with pytest.raises(FleetUnavailable, match="handle stays valid"):
             handle.result()
+
+
+def test_a_reconnect_that_fails_for_a_moment_ends_nothing(
+    fleet: FleetClient, coordinator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptors, or a host name that is unknown, for the moment."""
+    errors = iter([zmq.ZMQError(errno.EMFILE), ConfigError("its host name is unknown")])
+    connect = DealerSocket._open
+
+    def fails(dealer: DealerSocket) -> None:
+        for error in errors:
+            raise error
+        connect(dealer)
+
+    assert fleet.submit("noop", {"n": 1}).result(5) == {"n": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr(DealerSocket, "_open", fails)
+        coordinator.restart()
+        assert fleet.submit("noop", {"n": 2}).result(5) == {"n": 2}
+    assert next(errors, None) is None
 
 
 def test_a_wrong_secret_is_told_as_such(arguments: dict[str, Any]) -> None:
