@@ -199,26 +199,24 @@ class Gate:
                 check()
 
 
-class TaskHandle:
-    """A task that the fleet has accepted.
+class HandleSink:
+    """All that the client's thread has of a handle. Filled there, read on any thread.
 
-    Valid through lost connections and replaced coordinators, and usable from any thread.
+    It does not know the client: a client that was dropped while its tasks run is closed, as if it had none.
 
     Attributes:
-        task_id: what the fleet calls it; ``attach`` gives a handle of it to another program.
+        outcome: the result record, or the error to raise; None until known.
+        question: what the task asks; None if it asks nothing.
+        waiters: set when one of the two changes.
     """
 
-    __slots__ = ("_asked", "_fleet", "_gate", "_outcome", "_waiters", "task_id")
+    __slots__ = ("_gate", "outcome", "question", "waiters")
 
-    def __init__(self, fleet: Owner, gate: Gate) -> None:
-        self.task_id = ""
-        self._fleet = fleet
+    def __init__(self, gate: Gate) -> None:
         self._gate: Gate | None = gate
-        self._asked: Asked | None = None
-        self._outcome: Record | FleetError | None = None
-        self._waiters: list[threading.Event] | None = None
-
-    # ------------------------------------------------------------ sink, on the client's thread
+        self.outcome: Record | FleetError | None = None
+        self.question: Asked | None = None
+        self.waiters: list[threading.Event] = []
 
     def accepted(self, entry: Entry) -> None:
         gate, self._gate = self._gate, None
@@ -226,46 +224,64 @@ class TaskHandle:
             gate.one(None)
 
     def finished(self, entry: Entry) -> None:
-        outcome = self._outcome = entry.outcome
+        outcome = self.outcome = entry.outcome
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.one(outcome if isinstance(outcome, FleetError) else None)
         self._wake()
 
     def asked(self, entry: Entry) -> None:
-        self._asked = entry.asked
+        self.question = entry.asked
         if entry.asked is not None:
             self._wake()
 
     def _wake(self) -> None:
-        for waiter in list(self._waiters or ()):  # a waiter that gives up takes itself out meanwhile
+        for waiter in list(self.waiters):  # a waiter that gives up takes itself out meanwhile
             waiter.set()
+
+
+class TaskHandle:
+    """A task that the fleet has accepted.
+
+    Valid through lost connections and replaced coordinators, and usable from any thread.
+
+    Attributes:
+        task_id: what the fleet calls it; ``attach`` gives a handle of it to another program.
+        sink: where its progress goes.
+    """
+
+    __slots__ = ("_fleet", "sink", "task_id")
+
+    def __init__(self, fleet: Owner, gate: Gate) -> None:
+        self.task_id = ""
+        self.sink = HandleSink(gate)
+        self._fleet = fleet
 
     # ------------------------------------------------------------ for callers
 
     def done(self) -> bool:
         """Whether the result is here."""
-        return self._outcome is not None
+        return self.sink.outcome is not None
 
     @property
     def stands(self) -> bool:
         """Whether there is nothing to wait for: the result is here, or the task asks something."""
-        return self._outcome is not None or self._asked is not None
+        return self.sink.outcome is not None or self.sink.question is not None
 
     @property
     def refused(self) -> bool:
         """Whether the fleet did not take it, or is out of reach."""
-        return isinstance(self._outcome, FleetError)
+        return isinstance(self.sink.outcome, FleetError)
 
     @property
     def interrupts(self) -> list[dict[str, Any]]:
         """The open questions of a task that waits, each with ``id`` and ``value``; empty if it does not."""
-        return [] if self._asked is None or self._outcome is not None else list(self._asked.interrupts)
+        return [] if self.sink.question is None or self.sink.outcome is not None else list(self.sink.question.interrupts)
 
     @property
     def record(self) -> Record | None:
         """The result record (worker, times, attempt …) once the task is done."""
-        return self._outcome if isinstance(self._outcome, dict) else None
+        return self.sink.outcome if isinstance(self.sink.outcome, dict) else None
 
     def result(self, timeout: float | None = None) -> Any:
         """The task's value.
@@ -279,9 +295,12 @@ class TaskHandle:
             TaskWaiting: it asks something; :meth:`resume` answers, then its result can be waited for again.
             FleetUnavailable: no coordinator was reachable for the client's ``unavailable_after_s``.
         """
-        if not self.stands:
-            self._fleet.wait_for(self, timeout)
-        return _value_of(self.task_id, self._outcome, self._asked)
+        while True:
+            if not self.stands:
+                self._fleet.wait_for(self, timeout)
+            outcome, asked = self.sink.outcome, self.sink.question
+            if outcome is not None or asked is not None:  # else somebody else has answered in this very moment
+                return _value_of(self.task_id, outcome, asked)
 
     def resume(self, value: Any = UNSET, *, answers: Mapping[str, Any] | None = None) -> None:
         """Answer what the task asks: a value for its only question, or values by the questions' ids.
@@ -289,7 +308,7 @@ class TaskHandle:
         Raises:
             RequestRefused: ``NOT_WAITING`` (any more), ``AMBIGUOUS`` (several questions), ``UNKNOWN_TASK``.
         """
-        self._fleet.resume_asked(self.task_id, value, answers, self._asked)
+        self._fleet.resume_asked(self.task_id, value, answers, self.sink.question)
 
     def stream(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
         """What the task's runs tell; see :meth:`FleetClient.stream`."""
@@ -297,8 +316,8 @@ class TaskHandle:
 
     def status(self) -> str:
         """The task's status now; asks the coordinator unless the result is here."""
-        if isinstance(self._outcome, dict):
-            return str(self._outcome.get("status"))
+        if isinstance(self.sink.outcome, dict):
+            return str(self.sink.outcome.get("status"))
         record = self._fleet.get(self.task_id)
         if record is None:
             raise RequestRefused("UNKNOWN_TASK", f"the fleet does not know task {self.task_id}")
@@ -311,16 +330,13 @@ class TaskHandle:
     def waiter(self) -> threading.Event:
         """An event that is set when the task is done or asks something (at once if it is so)."""
         event = threading.Event()
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(event)
+        self.sink.waiters.append(event)
         if self.stands:
             event.set()
         return event
 
     def no_longer(self, waiter: threading.Event) -> None:
-        if self._waiters is not None and waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self.sink.waiters.remove(waiter)
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.task_id} {'done' if self.done() else 'under way'}>"

@@ -26,7 +26,7 @@ from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.environment import ClientSettings, client_settings
-from a2a_zmq.client.handles import Gate, TaskHandle
+from a2a_zmq.client.handles import Gate, HandleSink, TaskHandle
 from a2a_zmq.client.mapping import CHUNK_S, CHUNK_TASKS, DEFAULT_IN_FLIGHT, MapRun, yielded
 from a2a_zmq.client.reading import read_blocking
 from a2a_zmq.client.requests import Ask
@@ -139,7 +139,7 @@ class FleetClient(FleetRequests):
         entry = self._maker.one(
             task_type,
             payload,
-            handle,
+            handle.sink,
             deadline=time.monotonic() + self._request_timeout_s,
             idempotency_key=idempotency_key,
             task_id=task_id,
@@ -194,7 +194,7 @@ class FleetClient(FleetRequests):
         """
         form = self._maker.form("submit_many", task_type, options)
         make = self._maker.next
-        return self._submit_all(payloads, lambda payload, handle: make(form, payload, handle))
+        return self._submit_all(payloads, lambda payload, sink: make(form, payload, sink))
 
     def submit_tasks(self, tasks: Iterable[TaskSpec]) -> list[TaskHandle]:
         """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
@@ -205,13 +205,13 @@ class FleetClient(FleetRequests):
         """
         return self._submit_all(enumerate(tasks), self._maker.of)
 
-    def _submit_all(self, items: Iterable[T], make: Callable[[T, TaskHandle], Entry]) -> list[TaskHandle]:
+    def _submit_all(self, items: Iterable[T], make: Callable[[T, HandleSink], Entry]) -> list[TaskHandle]:
         gate = Gate()
         handles: list[TaskHandle] = []
         group: list[Entry] = []
         for item in items:
             handle = TaskHandle(self, gate)
-            entry = make(item, handle)
+            entry = make(item, handle.sink)
             handle.task_id = entry.task_id
             handles.append(handle)
             group.append(entry)
@@ -236,7 +236,7 @@ class FleetClient(FleetRequests):
         gate = Gate()
         handle = TaskHandle(self, gate)
         deadline = time.monotonic() + self._request_timeout_s
-        entry = Entry(checked_task_id(task_id), b"", handle, check=True, deadline=deadline)
+        entry = Entry(checked_task_id(task_id), b"", handle.sink, check=True, deadline=deadline)
         handle.task_id = task_id
         thread = self._thread
         thread.post(lambda: thread.connection.attach(entry))
@@ -259,7 +259,8 @@ class FleetClient(FleetRequests):
                 self._thread.check()
                 left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
                 if waiter.wait(max(0.0, left)):
-                    return
+                    waiter.clear()  # what the task asked may be answered by now
+                    continue
                 if until is not None and timeout is not None and time.monotonic() >= until:
                     raise TaskTimeout(handle.task_id, timeout)
                 self._check_reach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections import deque
@@ -75,16 +76,20 @@ class LoopThread:
         self._inbox.append(work)
         if not self._signalled:
             self._signalled = True
-            self._loop.call_soon_threadsafe(self._drain)
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop was closed since we looked
+                self.check()
+                raise
 
     def forget(self, sink: object) -> None:
         """Nobody reads this sink any more; does nothing where the thread is gone."""
-        if self._failure is None and not self._stopping and os.getpid() == self._pid:
+        with contextlib.suppress(FleetUnavailable):
             self.post(lambda: self.connection.core.forget(sink))
 
     def close_stream(self, stream: Stream) -> None:
         """The same for a task's stream."""
-        if self._failure is None and not self._stopping and os.getpid() == self._pid:
+        with contextlib.suppress(FleetUnavailable):
             self.post(lambda: self.connection.close_stream(stream))
 
     def _drain(self) -> None:

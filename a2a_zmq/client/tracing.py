@@ -5,6 +5,7 @@ OpenTelemetry is not imported here unless the caller has done so, or named a rec
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -35,10 +36,11 @@ class _Theirs:
         span, self._span = self._span, None
         if span is None:
             return
-        if error:
-            api = MODULES[API]
-            span.set_status(api.Status(api.StatusCode.ERROR, error))
-        span.end()
+        with contextlib.suppress(Exception):  # of a processor of theirs; nobody's task waits for it
+            if error:
+                api = MODULES[API]
+                span.set_status(api.Status(api.StatusCode.ERROR, error))
+            span.end()
 
 
 class _Ours:

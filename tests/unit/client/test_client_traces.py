@@ -181,3 +181,17 @@ sys.exit("opentelemetry" in sys.modules)
 def test_a_program_without_traces_does_not_import_opentelemetry(coordinator: FleetInAThread) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, coordinator.address, SECRET], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_a_span_processor_that_raises_costs_no_task(
+    connect: Callable[..., FleetClient], theirs: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*_: object) -> None:
+        raise LookupError("a processor of the program's own")
+
+    monkeypatch.setattr(SimpleSpanProcessor, "on_end", raises)
+    client = connect()
+    handles = client.submit_many("noop", [{"n": 1}, {"n": 2}])
+    assert [handle.result(10) for handle in handles] == [{"n": 1}, {"n": 2}]
+    with pytest.raises(RequestRefused, match="never heard of it"):
+        client.submit("unknown", {})
