@@ -217,11 +217,10 @@ class AsyncFleetClient(AsyncFleetRequests):
         group: list[Entry] = []
         pause_at = time.monotonic() + CHUNK_S
         for item in items:
-            accepted: asyncio.Future[None] = loop.create_future()
-            handle = AsyncTaskHandle(self, accepted)
+            waiting.append(loop.create_future())
+            handle = AsyncTaskHandle(self, waiting[-1])
             entry = make(item, handle)
             handle.task_id = entry.task_id
-            waiting.append(accepted)
             handles.append(handle)
             group.append(entry)
             if len(group) == CHUNK_TASKS or time.monotonic() >= pause_at:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from a2a_zmq.client.core import ClientCore
 from a2a_zmq.client.entries import Call, Entry
 from a2a_zmq.client.handing import hand_out
+from a2a_zmq.client.lockouts import KEYS_DO_NOT_FIT
 from a2a_zmq.client.sockets import Frames, Link, Opener
 from a2a_zmq.client.streams import Stream
 from a2a_zmq.clock import Now, timer_delay_s
@@ -34,9 +35,6 @@ CONNECT_TROUBLE = {
     "handshake": "it hangs up: it has other keys than we know of, or is no coordinator",
     "silent": "it does not answer",
 }
-# Reasons that say that keys do not fit, and how long one of them lasts before nobody is kept waiting for its end: a
-# coordinator that learns of our key does so within a second; one that hangs up may also be about to end.
-KEYS_DO_NOT_FIT = {"auth": 2.0, "handshake": 5.0, "protocol": 5.0}
 # A connection that has brought no session about after this long is made anew. A coordinator says nothing to a key that
 # it does not let in (any more), except when the connection is made.
 SESSION_WITHIN_S = 3.0
@@ -60,7 +58,7 @@ class Connection:
 
     Attributes:
         address: the one whose turn it is.
-        lost_at: monotonic time since which there is no session; None while there is one.
+        lost_at: monotonic time since which there is no session with one that leads; None while there is one.
     """
 
     def __init__(
@@ -262,7 +260,10 @@ class Connection:
 
     def _look_at_session(self, now: Now) -> None:
         if self.core.peer and not self.core.elsewhere:
-            self.lost_at = None
+            if not self.core.wants_other:
+                self.lost_at = None
+            elif self.lost_at is None:  # the only one that there is stands by
+                self.lost_at = now.mono
             self._try_until = self._switch_at = self._session_until = math.inf
             return
         if self.lost_at is None:

@@ -115,21 +115,13 @@ class ClientCore(Tables):
 
     def handle(self, event: PortEvent, now: Now) -> None:
         if isinstance(event, Received):
-            message = event.message
-            if message.type is MessageType.EVENT:
-                if message.action == "task_results":
-                    self.tasks.take_results(message.payload.get("results"))
-                    self._heard(now)
-                    if message.payload.get("dropped"):
-                        self._resume(same_process=True)
-                elif message.action == "task_waiting":
-                    self.tasks.take_asked(message.payload.get("tasks"))
-                elif message.action == "task_events":
-                    self.streams.take(message.payload)
-            elif message.type is MessageType.RESPONSE:
-                self._take_response(message, now)
-            elif message.type is MessageType.ERROR:
-                self._take_error(message, now)
+            # Looked for before it is read: what is answered is not unanswered any more.
+            request_id = event.message.metadata.parent_request_id or ""
+            batch, watched = self._submits.unanswered(request_id), self._watches.unanswered(request_id)
+            try:
+                self._take(event.message, now)
+            except Exception as error:  # noqa: BLE001 - of another version, maybe: it ends what it was about, not us
+                self._unreadable(event.message, error, batch, watched)
         elif isinstance(event, PeerUp):
             self._peer_up(event.peer, now)
         elif isinstance(event, PeerDown):
@@ -141,8 +133,26 @@ class ClientCore(Tables):
             if event.agent_id and event.reason in FINAL_REFUSALS:
                 self.lockouts.refused(now.mono + LOCKED_OUT_S)
 
+    def _take(self, message: Message, now: Now) -> None:
+        if message.type is MessageType.EVENT:
+            if message.action == "task_results":
+                self.tasks.take_results(message.payload.get("results"))
+                self._heard(now)
+                if message.payload.get("dropped"):
+                    self._resume(same_process=True)
+            elif message.action == "task_waiting":
+                self.tasks.take_asked(message.payload.get("tasks"))
+            elif message.action == "task_events":
+                self.streams.take(message.payload)
+        elif message.type is MessageType.RESPONSE:
+            self._take_response(message, now)
+        elif message.type is MessageType.ERROR:
+            self._take_error(message, now)
+
     def _heard(self, now: Now) -> None:
         """Results or acceptances came."""
+        if not self.others:
+            self.wants_other = False  # the only one that there is leads by now
         self._silence.ended(now, waiting=bool(self.tasks))
 
     def _audit(self, now: Now) -> None:
@@ -223,7 +233,7 @@ class ClientCore(Tables):
         asked = self._watches.answered(request_id)
         if asked is not None:
             self._take_watch(payload, asked)
-            if self._silence.ask_at == math.inf:
+            if self.wants_other or self._silence.ask_at == math.inf:
                 self._heard(now)
 
     def _reject(self, batch: list[Entry], rejected: Any, now: Now) -> None:

@@ -276,7 +276,8 @@ class TaskHandle:
     @property
     def interrupts(self) -> list[dict[str, Any]]:
         """The open questions of a task that waits, each with ``id`` and ``value``; empty if it does not."""
-        return [] if self.sink.question is None or self.sink.outcome is not None else list(self.sink.question.interrupts)
+        asked = self.sink.question
+        return [] if asked is None or self.sink.outcome is not None else list(asked.interrupts)
 
     @property
     def record(self) -> Record | None:

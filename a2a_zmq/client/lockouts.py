@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Final
+
+# Reasons that say that keys do not fit, and how long one of them lasts before nobody is kept waiting for its end: a
+# coordinator that learns of our key does so within a second; one that hangs up may also be about to end.
+KEYS_DO_NOT_FIT: Final = {"auth": 2.0, "handshake": 5.0, "protocol": 5.0}
 
 
 class Lockouts:

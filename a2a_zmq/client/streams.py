@@ -173,6 +173,14 @@ class StreamTable:
             stream.end()
         self._changed[id(stream)] = stream
 
+    def unreadable(self, number: Any, error: FleetError) -> None:
+        """What came of this stream cannot be read, nor can the rest be, then."""
+        stream = self._open.pop(number, None) if isinstance(number, int) else None
+        if stream is not None:
+            self._closing.append(stream.number)
+            stream.end(error)
+            self._changed[id(stream)] = stream
+
     @staticmethod
     def _events(stream: Stream, payload: dict[str, Any]) -> list[StreamEvent]:
         found: list[StreamEvent] = []

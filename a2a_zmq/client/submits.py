@@ -112,6 +112,10 @@ class SubmitTable:
 
     # ------------------------------------------------------------ answers
 
+    def unanswered(self, request_id: str) -> list[Entry]:
+        """The entries of this submission; none if it is none of these."""
+        return self._asked.get(request_id, [])
+
     def answered(self, request_id: str) -> list[Entry] | None:
         """The entries of this submission, which is not unanswered any more; None if it is none of these."""
         return self._asked.pop(request_id, None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from a2a_zmq.client.calls import CallTable
-from a2a_zmq.client.entries import ACCEPTED, WATCHED
+from a2a_zmq.client.entries import ACCEPTED, SENT, WATCHED, Entry
 from a2a_zmq.client.streams import StreamTable
 from a2a_zmq.client.submits import SubmitTable
 from a2a_zmq.client.tasktable import TaskTable
 from a2a_zmq.client.watches import WatchTable
 from a2a_zmq.errors import FleetUnavailable, RequestRefused
+from a2a_zmq.protocol.message import Message
 
 
 class Tables:
@@ -38,6 +39,24 @@ class Tables:
             if entry is not None and task_id in asked and entry.phase in (WATCHED, ACCEPTED):
                 text = f"the fleet does not know task {task_id} (never accepted, expired, or lost by the store)"
                 self.tasks.finish(entry, RequestRefused("UNKNOWN_TASK", text))
+
+    def _unreadable(self, message: Message, error: Exception, batch: list[Entry], watched: list[str]) -> None:
+        """A message cannot be read: who waited for what it says is told so.
+
+        Args:
+            batch, watched: what was submitted, or asked about, with the request that it answers.
+        """
+        text = f"{message.sender} answered in a form that cannot be read ({error!r}); it may be of another release"
+        problem = FleetUnavailable(text)
+        for entry in batch:
+            if entry.phase == SENT:
+                self.tasks.finish(entry, problem)
+        for task_id in watched:
+            attached = self.tasks.get(task_id)
+            if attached is not None and attached.phase == WATCHED:
+                self.tasks.finish(attached, problem)
+        if message.action == "task_events":
+            self.streams.unreadable(message.payload.get("stream"), problem)
 
     def forget(self, sink: object) -> None:
         """Nobody reads this sink any more."""

@@ -80,6 +80,10 @@ class WatchTable:
         """When delayed ids want to be asked about again."""
         return self._delayed[0][0] if self._delayed else math.inf
 
+    def unanswered(self, request_id: str) -> list[str]:
+        """The ids that this request is about; none if it is none of these."""
+        return self._asked.get(request_id, [])
+
     def answered(self, request_id: str) -> list[str] | None:
         """The ids that this request was about; None if it is none of these."""
         return self._asked.pop(request_id, None)

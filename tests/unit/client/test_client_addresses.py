@@ -18,7 +18,7 @@ from a2a_zmq.client.links import LinkOpener
 from a2a_zmq.client.sockets import Callbacks, Link
 from a2a_zmq.clock import Now
 from a2a_zmq.config import A2AConfig
-from a2a_zmq.errors import ConfigError, KeyRefused, KeysMissing
+from a2a_zmq.errors import ConfigError, FleetUnavailable, KeyRefused, KeysMissing
 from a2a_zmq.protocol.ports import Refusal
 from tests.unit.client.conftest import SECRET, FleetInAThread
 from tests.unit.client.scripted import Scripted
@@ -256,6 +256,20 @@ def test_half_of_a_change_of_keys_does_not_show(coordinator: FleetInAThread, mon
         monkeypatch.setattr(opener._identity, "reload_if_changed", half)
         with FleetClient([frozen, coordinator.address], opener=opener) as fleet:
             assert fleet.submit("noop", {"n": 1}).result(5) == {"n": 1}
+
+
+def test_waiting_ends_where_the_only_coordinator_stands_by_for_long(coordinator: FleetInAThread) -> None:
+    with FleetClient(coordinator.address, token_secret=SECRET, unavailable_after_s=0.5) as fleet:
+        coordinator.held = True
+        handle = fleet.submit("noop", {"n": 1})
+        refusal = {"code": "NOT_LEADER", "message": "coordinator-1 does not lead"}
+        coordinator.fault = lambda action: refusal
+        coordinator.restart()
+        with pytest.raises(FleetUnavailable, match="does not lead"):
+            handle.result()
+        coordinator.fault = lambda action: None
+        coordinator.release(tell=False)
+        assert handle.result(8) == {"n": 1}
 
 
 @contextlib.contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from a2a_zmq.client.entries import Call, Entry
+from a2a_zmq.client.streams import Stream
 from a2a_zmq.client.submission import value_of
 from a2a_zmq.client.submits import MAX_BATCH_TASKS, MAX_SUBMITS_IN_FLIGHT
 from a2a_zmq.errors import FleetUnavailable, KeyRefused, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType, Metadata
 from a2a_zmq.protocol.ports import Refusal
+from a2a_zmq.streams import START
 from tests.unit.client.scripted import Scripted, ids_of, no_one
 
 
@@ -192,3 +196,40 @@ def test_after_a_long_silence_everything_under_way_is_asked_for_again(world: Scr
     world.pass_time(1000)
     assert world.flush() == []
     assert world.core.next_deadline() == float("inf")
+
+
+@pytest.mark.parametrize("answer", [{"rejected": 5}, {"rejected": ["a"]}])
+def test_an_acceptance_that_cannot_be_read_is_an_error_of_that_submission_alone(world: Scripted, answer: Any) -> None:
+    """A coordinator of another release may answer in another form."""
+    world.up()
+    entry = world.entry("a")
+    world.answer(world.flush()[0], **answer)
+    with pytest.raises(FleetUnavailable, match=r"coordinator-1 .*cannot be read"):
+        value_of("a", entry.outcome or {})
+    world.entry("b")
+    assert [ids_of(sent) for sent in world.flush()] == [["b"]]
+
+
+@pytest.mark.parametrize("answer", [{"live": [5]}, {"live": [[]]}, {"unknown": 7}])
+def test_a_state_that_cannot_be_read_is_an_error_of_who_asked_alone(world: Scripted, answer: Any) -> None:
+    world.up()
+    accepted = world.entry("a")
+    world.answer(world.flush()[0], accepted=1)
+    attached = Entry("b", b"", world.sink)
+    world.core.attach(attached, world.now)
+    world.answer(world.flush()[0], **answer)
+    with pytest.raises(FleetUnavailable, match="cannot be read"):
+        value_of("b", attached.outcome or {})
+    world.results("a")
+    assert value_of("a", accepted.outcome or {}) == "A"
+
+
+def test_events_that_cannot_be_read_end_their_stream(world: Scripted) -> None:
+    world.up()
+    stream = Stream("a", START, lambda: None)
+    world.core.streams.add(stream)
+    world.answer(world.flush()[0])
+    payload = {"action": "task_events", "stream": stream.number, "after": "0-0", "last": "1-1", "events": [["1-1"]]}
+    world.receive(Message(MessageType.EVENT, "coordinator-1", "client~1", payload, Metadata("coordinator-1")))
+    assert stream.over
+    assert isinstance(stream.error, FleetUnavailable)
