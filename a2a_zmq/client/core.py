@@ -120,7 +120,7 @@ class ClientCore(Tables):
             batch, watched = self._submits.unanswered(request_id), self._watches.unanswered(request_id)
             try:
                 self._take(event.message, now)
-            except Exception as error:  # noqa: BLE001 - of another version, maybe: it ends what it was about, not us
+            except Exception as error:  # of another version, maybe: it ends what it was about, and nothing else
                 self._unreadable(event.message, error, batch, watched)
         elif isinstance(event, PeerUp):
             self._peer_up(event.peer, now)

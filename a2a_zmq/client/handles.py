@@ -337,7 +337,8 @@ class TaskHandle:
         return event
 
     def no_longer(self, waiter: threading.Event) -> None:
-        self.sink.waiters.remove(waiter)
+        if waiter in self.sink.waiters:
+            self.sink.waiters.remove(waiter)
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.task_id} {'done' if self.done() else 'under way'}>"
