@@ -247,42 +247,41 @@ class TaskHandle:
 
     Attributes:
         task_id: what the fleet calls it; ``attach`` gives a handle of it to another program.
-        sink: where its progress goes.
     """
 
-    __slots__ = ("_fleet", "sink", "task_id")
+    __slots__ = ("_fleet", "_sink", "task_id")
 
     def __init__(self, fleet: Owner, gate: Gate) -> None:
         self.task_id = ""
-        self.sink = HandleSink(gate)
+        self._sink = HandleSink(gate)
         self._fleet = fleet
 
     # ------------------------------------------------------------ for callers
 
     def done(self) -> bool:
         """Whether the result is here."""
-        return self.sink.outcome is not None
+        return self._sink.outcome is not None
 
     @property
     def stands(self) -> bool:
         """Whether there is nothing to wait for: the result is here, or the task asks something."""
-        return self.sink.outcome is not None or self.sink.question is not None
+        return self._sink.outcome is not None or self._sink.question is not None
 
     @property
     def refused(self) -> bool:
         """Whether the fleet did not take it, or is out of reach."""
-        return isinstance(self.sink.outcome, FleetError)
+        return isinstance(self._sink.outcome, FleetError)
 
     @property
     def interrupts(self) -> list[dict[str, Any]]:
         """The open questions of a task that waits, each with ``id`` and ``value``; empty if it does not."""
-        asked = self.sink.question
-        return [] if asked is None or self.sink.outcome is not None else list(asked.interrupts)
+        asked = self._sink.question
+        return [] if asked is None or self._sink.outcome is not None else list(asked.interrupts)
 
     @property
     def record(self) -> Record | None:
         """The result record (worker, times, attempt …) once the task is done."""
-        return self.sink.outcome if isinstance(self.sink.outcome, dict) else None
+        return self._sink.outcome if isinstance(self._sink.outcome, dict) else None
 
     def result(self, timeout: float | None = None) -> Any:
         """The task's value.
@@ -299,7 +298,7 @@ class TaskHandle:
         while True:
             if not self.stands:
                 self._fleet.wait_for(self, timeout)
-            outcome, asked = self.sink.outcome, self.sink.question
+            outcome, asked = self._sink.outcome, self._sink.question
             if outcome is not None or asked is not None:  # else somebody else has answered in this very moment
                 return _value_of(self.task_id, outcome, asked)
 
@@ -309,7 +308,7 @@ class TaskHandle:
         Raises:
             RequestRefused: ``NOT_WAITING`` (any more), ``AMBIGUOUS`` (several questions), ``UNKNOWN_TASK``.
         """
-        self._fleet.resume_asked(self.task_id, value, answers, self.sink.question)
+        self._fleet.resume_asked(self.task_id, value, answers, self._sink.question)
 
     def stream(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
         """What the task's runs tell; see :meth:`FleetClient.stream`."""
@@ -317,8 +316,8 @@ class TaskHandle:
 
     def status(self) -> str:
         """The task's status now; asks the coordinator unless the result is here."""
-        if isinstance(self.sink.outcome, dict):
-            return str(self.sink.outcome.get("status"))
+        if isinstance(self._sink.outcome, dict):
+            return str(self._sink.outcome.get("status"))
         record = self._fleet.get(self.task_id)
         if record is None:
             raise RequestRefused("UNKNOWN_TASK", f"the fleet does not know task {self.task_id}")
@@ -331,14 +330,14 @@ class TaskHandle:
     def waiter(self) -> threading.Event:
         """An event that is set when the task is done or asks something (at once if it is so)."""
         event = threading.Event()
-        self.sink.waiters.append(event)
+        self._sink.waiters.append(event)
         if self.stands:
             event.set()
         return event
 
     def no_longer(self, waiter: threading.Event) -> None:
-        if waiter in self.sink.waiters:
-            self.sink.waiters.remove(waiter)
+        if waiter in self._sink.waiters:
+            self._sink.waiters.remove(waiter)
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.task_id} {'done' if self.done() else 'under way'}>"

@@ -139,7 +139,7 @@ class FleetClient(FleetRequests):
         entry = self._maker.one(
             task_type,
             payload,
-            handle.sink,
+            handle._sink,
             deadline=time.monotonic() + self._request_timeout_s,
             idempotency_key=idempotency_key,
             task_id=task_id,
@@ -211,7 +211,7 @@ class FleetClient(FleetRequests):
         group: list[Entry] = []
         for item in items:
             handle = TaskHandle(self, gate)
-            entry = make(item, handle.sink)
+            entry = make(item, handle._sink)
             handle.task_id = entry.task_id
             handles.append(handle)
             group.append(entry)
@@ -236,7 +236,7 @@ class FleetClient(FleetRequests):
         gate = Gate()
         handle = TaskHandle(self, gate)
         deadline = time.monotonic() + self._request_timeout_s
-        entry = Entry(checked_task_id(task_id), b"", handle.sink, check=True, deadline=deadline)
+        entry = Entry(checked_task_id(task_id), b"", handle._sink, check=True, deadline=deadline)
         handle.task_id = task_id
         thread = self._thread
         thread.post(lambda: thread.connection.attach(entry))

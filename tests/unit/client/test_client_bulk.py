@@ -54,7 +54,7 @@ def test_payloads_may_take_longer_than_a_request_on_a_loop(
 
 def test_all_of_a_group_have_the_full_time_from_when_it_is_sent() -> None:
     handle = TaskHandle(None, Gate())  # type: ignore[arg-type]
-    group = [Entry(task_id, b"", handle.sink, deadline=0.0) for task_id in ("a", "b")]
+    group = [Entry(task_id, b"", handle._sink, deadline=0.0) for task_id in ("a", "b")]
     before = time.monotonic()
     assert due(group, 5.0) == group
     assert all(entry.deadline >= before + 5.0 for entry in group)

@@ -26,9 +26,9 @@ def wait_for(handle: TaskHandle) -> Callable[[float | None], None]:
 
 
 def finished(handle: TaskHandle, value: Any = 1) -> None:
-    entry = Entry("t", b"", handle.sink)
+    entry = Entry("t", b"", handle._sink)
     entry.outcome = {"status": "completed", "result": value}
-    handle.sink.finished(entry)
+    handle._sink.finished(entry)
 
 
 def test_a_waiter_whose_event_was_lost_still_sees_the_result() -> None:
@@ -38,9 +38,9 @@ def test_a_waiter_whose_event_was_lost_still_sees_the_result() -> None:
     waiting = threading.Thread(target=wait, args=(None,), daemon=True)
     waiting.start()
     deadline = time.monotonic() + 5
-    while not handle.sink.waiters:
+    while not handle._sink.waiters:
         assert time.monotonic() < deadline
-    handle.sink.waiters = []
+    handle._sink.waiters = []
     finished(handle)
     waiting.join(5)
     assert not waiting.is_alive()

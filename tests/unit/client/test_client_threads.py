@@ -58,16 +58,16 @@ def test_a_question_that_is_answered_before_the_waiting_thread_sees_it_is_not_ra
     coordinator.held = True
     with FleetClient(**arguments) as fleet:
         handle = fleet.submit("noop", {"n": 1})
-        entry = Entry(handle.task_id, b"", handle.sink)
+        entry = Entry(handle.task_id, b"", handle._sink)
         waits = threading.Event()
 
         def ask_and_answer() -> None:
             for entry.asked in (Asked(1, [{"id": "i", "value": 1}]), None):
-                handle.sink.asked(entry)
+                handle._sink.asked(entry)
             waits.set()
 
         def interfere() -> None:
-            while not handle.sink.waiters:
+            while not handle._sink.waiters:
                 waits.wait(0.01)
             fleet._thread.post(ask_and_answer)
             waits.wait(5)
