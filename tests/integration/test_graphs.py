@@ -192,10 +192,9 @@ def test_a_question_outlives_distributor_and_coordinator(fleet: LocalFleet, clie
     handle = client.submit_graph("asking", {"n": 1})
     question_of(handle)
     for name in ("distributor-1", "coordinator-1"):
-        fleet.daemons[name].signal(signal.SIGKILL)
+        fleet.kill(name, restart=False)
         assert fleet.daemons[name].wait(PATIENCE_S)
-        fleet.daemons[name].start()
-        fleet.wait_ready([name])
+        fleet.restart(name)
     handle.resume("yes")
     assert handle.result(PATIENCE_S)["answers"][0][0] == "yes"
 

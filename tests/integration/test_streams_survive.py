@@ -105,9 +105,9 @@ def test_a_stream_goes_on_through_the_death_of_an_owner(fleet: LocalFleet, owner
         for event in handle.stream():
             events.append(event)
             if event.type == "custom" and event.data == {"begin": 3} and event.attempt == 1:
-                fleet.daemons[owner].signal(signal.SIGKILL)
+                fleet.kill(owner, restart=False)
                 assert fleet.daemons[owner].wait(PATIENCE_S)
-                fleet.daemons[owner].start()
+                fleet.restart(owner, wait=False)
         assert handle.result(PATIENCE_S)["n"] == STEPS
         assert rising(events)
         assert custom(events) == [{when: number} for number in range(STEPS) for when in ("begin", "end")]
