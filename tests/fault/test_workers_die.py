@@ -110,7 +110,8 @@ def test_all_workers_killed_shortly_one_after_the_other(
     for pid in [fleet.pids[name] for name in fleet.names("worker")]:
         os.kill(pid, signal.SIGKILL)
         time.sleep(gap_s)
-    assert [handle.result(PATIENCE_S) for handle in handles] == list(range(60))
+    # Suspects run one at a time.
+    assert [handle.result(3 * PATIENCE_S) for handle in handles] == list(range(60))
     check_recorded_once(fleet, handles)
     attempts_are_told_apart(ledger)
 
