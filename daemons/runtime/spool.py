@@ -296,16 +296,15 @@ class SqliteSpool:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _discard(self, own: bool) -> None:
-        try:
+        # What cannot be removed stays where it is; whoever merges it finds it recorded.
+        with contextlib.suppress(OSError, SpoolRefused):
             if not own or self._guarded(self._alone):
                 self._close()
                 for suffix in ("", "-wal", "-shm"):
                     self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
                 self.rows = self.size = 0
-                return
-            self._guarded(lambda connection: self._delete(connection, self._own[-1][1] if self._own else 0, own))
-        except (OSError, SpoolRefused):  # they stay where they are; whoever merges them finds them recorded
-            pass
+            elif self._own:
+                self._guarded(lambda connection: self._delete(connection, self._own[-1][1], own))
         self._own = []
 
     def _alone(self, connection: sqlite3.Connection) -> bool:
