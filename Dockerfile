@@ -1,5 +1,5 @@
 # One image for all roles:  docker build -t agent-system .
-# A whole fleet in one container runs the example:  docker run -e REDIS_HOST=redis agent-system
+# A whole fleet in one container runs the example:  docker run agent-system   (-e REDIS_HOST=… for a Redis of yours)
 # compose.yaml has a fleet of containers.
 FROM python:3.11-slim
 

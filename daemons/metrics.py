@@ -127,6 +127,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     # ---- tasks
     _gauge("tasks", ("status",), "Tasks known to this agent, by status; terminal ones are counted since its start."),
     _gauge("tasks_limit", (), "Unfinished tasks from which on new ones are refused (a coordinator's)."),
+    _gauge("task_bytes", (), "Bytes of the records of unfinished tasks, with their payloads (a coordinator's)."),
+    _gauge("task_bytes_limit", (), "Bytes of such records from which on new tasks are refused (a coordinator's)."),
     _gauge(
         "tasks_without_worker",
         ("reason",),

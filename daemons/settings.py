@@ -214,11 +214,14 @@ class CoordinatorSettings(OwnerSettings):
     """Settings of ``a2a-coordinator``."""
 
     role = "coordinator"
-    live: ClassVar[tuple[str, ...]] = ("max_live_tasks", "distributor_failover_s")
+    live: ClassVar[tuple[str, ...]] = ("max_live_tasks", "max_live_mb", "distributor_failover_s")
     coordinator_id: AgentIdText = Field("coordinator-1", description="id of this coordinator")
 
     max_live_tasks: int = Field(
         500_000, ge=1, description="unfinished tasks that are accepted before new ones are refused as BUSY"
+    )
+    max_live_mb: int = Field(
+        512, ge=1, description="MB of unfinished tasks, with payloads, beyond which new ones are BUSY"
     )
     distributor_failover_s: float = Field(30.0, ge=0, description="seconds away until others get its tasks; 0: never")
     placement_policy: str = Field(
@@ -291,7 +294,7 @@ class WorkerSettings(DaemonSettings, RedisUser):
         default_factory=lambda: max(1, min(os.cpu_count() or 1, 32)),
         ge=1,
         le=1024,
-        description="processor-bound tasks that run at the same time, each in a child process; default one a core",
+        description="processor-bound tasks that run at a time, each in a child process; default one a core, up to 32",
     )
     worker_spare_children: int = Field(
         2,

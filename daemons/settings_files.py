@@ -21,7 +21,7 @@ GROUPS: Final[dict[str, str]] = {
     " distributor_address",
     "Redis or Valkey": "redis_host redis_port redis_db redis_username redis_password redis_use_tls redis_ca_path"
     " redis_cert_path redis_key_path redis_wait_s redis_appendfsync redis_maxmemory_mb",
-    "Tasks": "max_payload_bytes max_live_tasks distributor_failover_s placement_policy max_attempts"
+    "Tasks": "max_payload_bytes max_live_tasks max_live_mb distributor_failover_s placement_policy max_attempts"
     " retry_budget_percent retry_budget_per_s retry_policy policy_timeout_ms result_ttl_s spool spool_max_mb"
     " worker_slots worker_spare_children worker_thread_slots worker_async_slots worker_max_held worker_handlers"
     " worker_graphs checkpoint_keep checkpoint_ttl_s stream_max_kb stream_ttl_s llm_providers worker_labels"

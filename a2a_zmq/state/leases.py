@@ -22,7 +22,7 @@ from a2a_zmq.state.lease_rules import (
     safe_until,
 )
 from a2a_zmq.state.link import Link
-from a2a_zmq.state.section import LEASED_AT
+from a2a_zmq.state.section import LEASED_AT, number
 from a2a_zmq.state.wire import Command, first_error, to_state_error
 
 __all__ = ["LeaseKeeper", "LeaseStep", "RedisLeases"]
@@ -127,7 +127,7 @@ class RedisLeases:
         ]
         _, _, value, (fence, epoch) = await self._link.ask(commands, again=True)
         text = value.decode(errors="replace") if value is not None else None
-        return text, int(fence or 0), (epoch or b"").decode(), self._link.generation
+        return text, number(fence, header, "fence"), (epoch or b"").decode(errors="replace"), self._link.generation
 
     async def _take(self, watched_on: int, section: Section, held: Held, ttl_ms: int, epoch: str) -> bool:
         header: list[Any] = ["fence", held.fence, LEASED_AT, f"{self._wall():.3f}"]

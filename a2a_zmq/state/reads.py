@@ -16,7 +16,7 @@ from a2a_zmq.state.history import events_of
 from a2a_zmq.state.lease_rules import parse_lease_value
 from a2a_zmq.state.link import Link
 from a2a_zmq.state.newest import Newest, steps
-from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot
+from a2a_zmq.state.section import FIELDS, RESERVED, Buckets, Snapshot, number
 from a2a_zmq.state.wire import Command
 from a2a_zmq.streams import OMITTED, START, Chunk, EventId, id_text, parse_id
 
@@ -49,8 +49,8 @@ class Reads:
         """The store's own members, and the role's."""
         (flat,) = await self._ask([("HGETALL", keys.header(section))])
         fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
-        snapshot = Snapshot.parse([fields.get(name.encode()) for name in FIELDS])
-        header = {name.decode(): value.decode() for name, value in fields.items()}
+        snapshot = Snapshot.parse([fields.get(name.encode()) for name in FIELDS], keys.header(section))
+        header = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
         return snapshot, {name: value for name, value in header.items() if name not in RESERVED}
 
     async def all_tasks(self, distributor_id: str) -> dict[str, bytes]:
@@ -79,8 +79,12 @@ class Reads:
 
     async def versions(self, distributor_id: str) -> tuple[int, int]:
         sections = keys.sections(distributor_id)
-        found = await self._ask([("HGET", keys.header(section), "version") for section in sections])
-        numbers = {section.writer: int(value or 0) for section, value in zip(sections, found, strict=True)}
+        headers = [keys.header(section) for section in sections]
+        found = await self._ask([("HGET", header, "version") for header in headers])
+        numbers = {
+            section.writer: number(value, header, "version")
+            for section, header, value in zip(sections, headers, found, strict=True)
+        }
         return numbers[keys.COORDINATOR], numbers.get(keys.DISTRIBUTOR, 0)
 
     async def tasks(self, distributor_id: str, task_ids: list[str]) -> dict[str, bytes]:
@@ -119,8 +123,12 @@ class Reads:
     async def _result_buckets(self, distributor_id: str, since: Mark = ()) -> list[str]:
         """Keys of the result buckets, newest first (each section's own order; the owner's section leads)."""
         sections = keys.sections(distributor_id)
-        texts = await self._ask([("HGET", keys.header(section), "results") for section in sections])
-        found = [Buckets.parse((text or b"").decode()) for text in texts]
+        headers = [keys.header(section) for section in sections]
+        texts = await self._ask([("HGET", header, "results") for header in headers])
+        found = [
+            Buckets.parse((text or b"").decode(errors="replace"), header)
+            for header, text in zip(headers, texts, strict=True)
+        ]
         if since:
             ranges = [now.newer_than(Buckets.parse(then)) for now, then in zip(found, since, strict=True)]
         else:
@@ -160,8 +168,8 @@ class Reads:
 
     async def newest_results(self, distributor_id: str, wanted: Wanted, limit: int) -> list[bytes]:
         newest = Newest(wanted, limit)
-        for number, bucket in enumerate(await self._result_buckets(distributor_id)):
-            if number > 1 and newest.enough():  # the first two may be the heads of both writers
+        for place, bucket in enumerate(await self._result_buckets(distributor_id)):
+            if place > 1 and newest.enough():  # the first two may be the heads of both writers
                 break
             for step in steps((await self._whole_hash(bucket)).values()):
                 newest.show(step)
@@ -202,7 +210,7 @@ class Reads:
 
     async def distributors(self) -> list[str]:
         (ids,) = await self._ask([("HKEYS", keys.registry())])
-        return sorted(distributor_id.decode() for distributor_id in ids)
+        return sorted(distributor_id.decode(errors="replace") for distributor_id in ids)
 
     async def document(self, distributor_id: str, wall: float) -> SharedAgentState | None:
         sections = keys.sections(distributor_id)
@@ -234,8 +242,8 @@ class Reads:
         # A task that was put back to live after it had ended (an operator's retry) is shown as live.
         records = await self._newest_results(distributor_id) | await self.all_tasks(distributor_id)
         tasks: list[Task] = []
-        for number, record in enumerate(records.values()):
-            if number % _SCAN_STEP == 0:
+        for place, record in enumerate(records.values()):
+            if place % _SCAN_STEP == 0:
                 await asyncio.sleep(0)
             task = parse_task(record)
             if task is not None:

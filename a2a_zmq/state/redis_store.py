@@ -13,6 +13,7 @@ attempts WATCH the header and both change it, so at most one of them can succeed
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
@@ -168,7 +169,7 @@ class RedisStore:
         except StoreUnavailable as error:
             self.stats.doubtful += 1
             raise _ReplyLost(error) from error
-        if not self._executed(channel, replies):
+        if not self._executed(channel, replies, keys.header(write.section)):
             self.stats.conflicts += 1
             return None
         self._remember(write.section, plan.after)
@@ -201,7 +202,7 @@ class RedisStore:
                 raise _ReplyLost(error) from error
             raise
         channel.watched_on = channel.link.generation
-        return Snapshot.parse(replies[2])
+        return Snapshot.parse(replies[2], key)
 
     def _plan(self, write: SectionWrite, found: Snapshot) -> Plan:
         floor = self._floor.get(write.section, 0)
@@ -238,7 +239,7 @@ class RedisStore:
         commands.append(("HMGET", header, *FIELDS))
         return commands
 
-    def _executed(self, channel: _Channel, replies: list[Any]) -> bool:
+    def _executed(self, channel: _Channel, replies: list[Any], header_key: str) -> bool:
         """Whether EXEC was carried out; keeps the header that came with the replies.
 
         Raises:
@@ -248,9 +249,11 @@ class RedisStore:
         error = first_error([*mine, outcome])
         if error is not None:
             raise to_state_error(error) from error
-        # What was asked ahead for the next write may be refused (a fail-over in between): that one asks again.
+        # What was asked ahead for the next write may be refused (a fail-over in between), or be a foreign text: that
+        # one asks again, and says so.
         if first_error([watched, header]) is None:
-            channel.watched = Snapshot.parse(header)
+            with contextlib.suppress(StateError):
+                channel.watched = Snapshot.parse(header, header_key)
         if outcome is None:
             return False
         error = first_error(outcome)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from a2a_zmq.errors import Fenced, StateLost
+from a2a_zmq.errors import Fenced, StateError, StateLost
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from a2a_zmq.state import keys
 
@@ -20,6 +20,9 @@ from a2a_zmq.state import keys
 FIELDS: Final = ("version", "fence", "epoch", "mutations", "results", "history")
 LEASED_AT: Final = "leased_at"  # wall time (Unix seconds) at which the present owner took the lease
 RESERVED: Final = frozenset((*FIELDS, LEASED_AT))
+
+# So much of a foreign text is shown.
+_SHOWN: Final = 60
 
 # A writer has one write in flight, so one id would do for itself; the others tell a writer that was replaced
 # while its reply was lost whether that last write had counted.
@@ -30,22 +33,27 @@ MUTATIONS_KEPT: Final = 8
 class RetentionPolicy:
     """Bounds of what stays of ended tasks, per section (dead letters and history: per distributor).
 
-    A bucket is closed at ``bucket_results`` results, ``bucket_bytes`` bytes or ``bucket_age_s`` seconds, whichever is
+    A bucket is closed at ``bucket_results`` results, ``bucket_bytes`` bytes or :attr:`closes_after_s`, whichever is
     first. So a section's results take at most ``buckets`` × ``bucket_bytes`` (and one write more), and each result is
-    kept for ``result_ttl_s`` unless newer ones push its bucket out. Dead letters have a bound of their own, ``letters``
-    and ``letter_bytes``: the oldest go.
+    kept for ``result_ttl_s`` unless so many, or so large, newer ones come that its bucket has to go. Dead letters have
+    a bound of their own, ``letters`` and ``letter_bytes``: the oldest go.
     """
 
     bucket_results: int = 8192
     bucket_bytes: int = 4 << 20  # freeing one bucket at a time in the background stays unnoticed
-    bucket_age_s: float = 120.0
-    buckets: int = 32  # 128 MiB or 262,144 results: some 10 s of the highest rate, an hour of a moderate one
+    bucket_age_s: float = 120.0  # at the least
+    buckets: int = 32  # 128 MiB or 262,144 results: some 10 s of the highest rate, a day of three a second
     result_ttl_s: float = 3600.0
     letters: int = 10_000
     letter_bytes: int = 32 << 20
     letter_ttl_s: float = 7 * 86_400.0  # a weekend and some days to look at what failed
     history_entries: int = 10_000
     history_bytes: int = 16 << 20
+
+    @property
+    def closes_after_s(self) -> float:
+        """Age at which a bucket is closed: time alone must not push one out before its results' time is over."""
+        return max(self.bucket_age_s, self.result_ttl_s / max(1, self.buckets - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +70,19 @@ class Buckets:
         return f"{self.head} {self.tail} {self.count} {self.size} {self.since}"
 
     @classmethod
-    def parse(cls, text: str) -> Buckets:
+    def parse(cls, text: str, where: str = "a header") -> Buckets:
+        """From the field ``results`` of the header at ``where``.
+
+        Raises:
+            StateError: no agent wrote this.
+        """
         if not text:
             return cls()
-        head, tail, count, size, since = text.split()
-        return cls(int(head), int(tail), int(count), int(size), int(since))
+        try:
+            head, tail, count, size, since = map(int, text.split())
+        except ValueError:
+            raise _foreign(where, "results", text) from None
+        return cls(head, tail, count, size, since)
 
     def newest_first(self) -> range:
         return range(self.head, self.tail - 1, -1)
@@ -78,6 +94,22 @@ class Buckets:
         if self.head < then.head:  # the store went back to an older copy: nothing is known
             return self.newest_first()
         return range(self.head, max(self.tail, then.head) - 1, -1)
+
+
+def number(value: bytes | None, where: str, field: str) -> int:
+    """A number of the header at ``where``; 0 where it is missing.
+
+    Raises:
+        StateError: no agent wrote this.
+    """
+    try:
+        return int(value or 0)
+    except ValueError:
+        raise _foreign(where, field, (value or b"").decode(errors="replace")) from None
+
+
+def _foreign(where: str, field: str, text: str) -> StateError:
+    return StateError(f'{where} holds a foreign text in its field "{field}": {text[:_SHOWN]!r}')
 
 
 def marks_results(section: Section) -> bool:
@@ -97,16 +129,24 @@ class Snapshot:
     history_entry_size: int
 
     @classmethod
-    def parse(cls, values: Sequence[bytes | None]) -> Snapshot:
-        """From the values of :data:`FIELDS`, in order."""
-        version, fence, epoch, mutations, results, history = ((value or b"").decode() for value in values)
+    def parse(cls, values: Sequence[bytes | None], where: str = "a header") -> Snapshot:
+        """From the values of :data:`FIELDS`, in order.
+
+        Args:
+            where: the key at which they were read.
+
+        Raises:
+            StateError: no agent wrote one of them.
+        """
+        version, fence, _, _, _, history = values
+        epoch, mutations, results = ((value or b"").decode(errors="replace") for value in values[2:5])
         return cls(
-            version=int(version or 0),
-            fence=int(fence or 0),
+            version=number(version, where, "version"),
+            fence=number(fence, where, "fence"),
             epoch=epoch,
             mutations=tuple(mutations.split(",")) if mutations else (),
-            buckets=Buckets.parse(results),
-            history_entry_size=int(history or 0),
+            buckets=Buckets.parse(results, where),
+            history_entry_size=number(history, where, "history"),
         )
 
     def version_of(self, mutation_id: str) -> int | None:
@@ -248,7 +288,7 @@ def plan_write(
         after=Snapshot(version, write.fence, epoch, mutations, buckets, entry_size),
         header=header,
         bucket=buckets.head,
-        bucket_ttl_s=int(policy.result_ttl_s + policy.bucket_age_s) + 1,
+        bucket_ttl_s=int(policy.result_ttl_s + policy.closes_after_s) + 1,
         drop_buckets=range(found.buckets.tail, buckets.tail),
         history_maxlen=max(1, min(policy.history_entries, policy.history_bytes // max(1, entry_size))),
     )
@@ -260,7 +300,7 @@ def _next_buckets(old: Buckets, results: dict[str, bytes], wall: float, policy: 
     count, size = len(results), sum(map(len, results.values()))
     fits = old.head > 0 and old.count < policy.bucket_results and old.size < policy.bucket_bytes
     # A clock that went back (another host took over) closes the bucket as well: its age is unknown then.
-    if fits and 0 <= wall - old.since < policy.bucket_age_s:
+    if fits and 0 <= wall - old.since < policy.closes_after_s:
         return Buckets(old.head, old.tail, old.count + count, old.size + size, old.since)
     head = old.head + 1
     return Buckets(head, max(old.tail, head - policy.buckets + 1), count, size, int(wall))

@@ -13,7 +13,6 @@ class CoordinatorConfig:
         max_live_tasks: unfinished tasks in the whole fleet. One costs about 0.5 KiB here besides its
             payload, so the default is about 250 MiB: what a small host can give.
         max_live_bytes: encoded records of all unfinished tasks together.
-        max_client_tasks: unfinished tasks of one client identity, so that one client cannot take all room.
         client_share: one identity's tasks (and their bytes) may be so many times what is still free. Alone it gets four
             fifths, two greedy ones get four ninths each, and there is always room left for whoever comes next.
         max_staged_tasks: accepted tasks that wait for the store; more only means that Redis is slower than the
@@ -55,7 +54,6 @@ class CoordinatorConfig:
 
     max_live_tasks: int = 500_000
     max_live_bytes: int = 512 * 1024 * 1024
-    max_client_tasks: int = 300_000
     client_share: float = 4.0
     max_staged_tasks: int = 20_000
     max_batch: int = 2_000
@@ -91,5 +89,5 @@ class CoordinatorConfig:
     def batch_room(self) -> int:
         """Tasks that clients are told to submit at once: it is taken whole or not at all, so a quarter of what is taken
         in all must hold it."""
-        room = min(self.max_live_tasks, self.max_client_tasks, self.max_staged_tasks)
+        room = min(self.max_live_tasks, self.max_staged_tasks)
         return min(self.max_batch, max(1, room // 4))

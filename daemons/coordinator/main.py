@@ -25,6 +25,7 @@ from daemons.settings_sources import command_line
 def config_of(settings: CoordinatorSettings, *, has_policy: bool) -> CoordinatorConfig:
     return CoordinatorConfig(
         max_live_tasks=settings.max_live_tasks,
+        max_live_bytes=settings.max_live_mb * 1024 * 1024,
         max_payload_bytes=settings.max_payload_bytes,
         distributor_failover_s=settings.distributor_failover_s,
         policy_timeout_s=settings.policy_timeout_ms / 1000 if has_policy else 0.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -16,6 +16,8 @@ from daemons.coordinator.desk import Desk
 from daemons.coordinator.records import Admission, Entry, Rejection, owner_of, public_result, unreadable
 from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.contract import QueryAnswer
+
+MEBI: Final = 1024 * 1024
 
 
 class Submission:
@@ -101,12 +103,12 @@ class Submissions:
             return "BUSY", f"the store is not available ({desk.store_reason or 'unknown reason'}){off}"
         if count > config.max_batch:
             return "PAYLOAD_TOO_LARGE", f"{count} tasks in one message, the limit is {config.max_batch}"
-        if len(ledger.live) + count > config.max_live_tasks or ledger.live_bytes >= config.max_live_bytes:
-            return "BUSY", f"the fleet holds {len(ledger.live)} unfinished tasks"
-        if ledger.owners.get(owner, 0) + count > config.max_client_tasks:
-            return (
-                "BUSY",
-                f"{owner} has {ledger.owners.get(owner, 0)} unfinished tasks, the limit is {config.max_client_tasks}",
+        if len(ledger.live) + count > config.max_live_tasks:
+            return "BUSY", f"the fleet holds {len(ledger.live)} unfinished tasks, the limit is {config.max_live_tasks}"
+        if ledger.live_bytes >= config.max_live_bytes:
+            return "BUSY", (
+                f"the fleet's {len(ledger.live)} unfinished tasks have {ledger.live_bytes / MEBI:.0f} MiB, the limit is"
+                f" {config.max_live_bytes / MEBI:.0f} MiB"
             )
         free, free_bytes = config.max_live_tasks - len(ledger.live), config.max_live_bytes - ledger.live_bytes
         if (

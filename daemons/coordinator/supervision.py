@@ -138,6 +138,8 @@ class Supervision:
         for status, count in self.counts().items():
             gauge("tasks", count, status=status)
         gauge("tasks_limit", desk.config.max_live_tasks)
+        gauge("task_bytes", desk.ledger.live_bytes)
+        gauge("task_bytes_limit", desk.config.max_live_bytes)
         gauge("tasks_without_worker", desk.ledger.held_count, reason="no_worker")
         gauge("dead_letters_kept", desk.letters)
         gauge("leading", int(desk.leading))

@@ -137,6 +137,8 @@ def healthy(samples: int = SAMPLES) -> Series:
         busy = agent_id == LEADER
         found |= _tasks(agent_id, samples, ended=3000 * busy, pending=200 * busy, running=8 * busy)
         found[series("a2a_tasks_limit", agent_id)] = steady(500_000, samples)
+        found[series("a2a_task_bytes", agent_id)] = steady(200_000 * busy, samples)
+        found[series("a2a_task_bytes_limit", agent_id)] = steady(512 << 20, samples)
         found[series("a2a_agent_up", agent_id, agent=agent_id, role="coordinator")] = steady(1, samples)
         for name in ("distributor-1", "distributor-2"):
             found[series("a2a_agent_up", agent_id, agent=name, role="distributor")] = steady(1, samples)

@@ -260,6 +260,12 @@ TASKS: Final = (
         {"agent_id": LEADER},
         value="90%",
     ),
+    Scenario(
+        "A2aFleetNearlyFull",  # few tasks, with large payloads
+        {series("a2a_task_bytes", LEADER): then(200_000, 483_183_820)},
+        {"agent_id": LEADER},
+        value="90%",
+    ),
     Scenario("A2aClientsRefused", refused("BUSY"), {"agent_id": LEADER}),
     Scenario(
         "A2aTasksWithoutWorker",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -15,22 +16,38 @@ from daemons.cli.chaos.measure import Outcome
 from daemons.cli.chaos.watch import Death
 
 EXAMPLES: Final = 5
-# Result buckets are kept for longer than this, whatever the rate of a run.
-KEPT_S: Final = 1500.0
+# So many of the newest results of a distributor are kept, whatever else there is (see the retention of results).
+KEPT: Final = 150_000
 # A death may be told after its agent is back, or before we did what made it die (clocks of log lines).
 TOLD_S: Final = 2.0
 # So long after a fault that may make tasks run again, what its victim runs may still be such a task.
 SETTLED_S: Final = 3.0
 
 
+class Sample(NamedTuple):
+    """What the store had at a moment.
+
+    Attributes:
+        at: monotonic time at which the look began.
+        ids: tasks that it had a result of.
+    """
+
+    at: float
+    ids: frozenset[str]
+
+
+NOTHING: Final = Sample(0.0, frozenset())
+
+
 @dataclass
 class Verdict:
-    """Counts of a run; all but ``accepted``, ``results`` and ``runs`` must be 0.
+    """Counts of a run; all but ``accepted``, ``results``, ``runs`` and ``looked_for`` must be 0.
 
     Attributes:
         lost: accepted, and no result at the client.
         failed: a result that is no success, or a wrong value.
-        unrecorded: a result at the client, and none in the store.
+        looked_for: results at the client whose record was looked for: all but those on which a wipe came down.
+        unrecorded: those of them that the store had not.
         twice: recorded more than once, or the store's record is not the one that the client got.
         doubled: the same attempt of a task ran more than once.
         repeated: ran again although nothing was promised to be broken for it (adopted tasks, drained workers …).
@@ -44,6 +61,7 @@ class Verdict:
     runs: int = 0
     lost: int = 0
     failed: int = 0
+    looked_for: int = 0
     unrecorded: int = 0
     twice: int = 0
     doubled: int = 0
@@ -71,10 +89,12 @@ def judge(
     ledger: Ledger | None,
     stored: dict[str, list[Any]] | None,
     agents: dict[str, list[str]],
+    before: Mapping[int, Sample] | None = None,
 ) -> Verdict:
     """
     Args:
         stored: records by task id, one for each place where the store has one; None if nobody may look there.
+        before: what it had before it was wiped, by the fault's number.
     """
     verdict = Verdict(accepted=len(sent), results=sum(1 for each in sent if each.arrived))
     verdict.note("lost", [each.task_id for each in sent if not each.arrived])
@@ -82,7 +102,7 @@ def judge(
     verdict.note("failed", [f"{each.task_id}: {each.outcome}" for each in wrong])
     verdict.note("client_errors", errors)
     if stored is not None:
-        _stored(verdict, sent, stored, outcomes)
+        _stored(verdict, sent, stored, outcomes, before or {})
     if ledger is not None:
         verdict.runs = len(ledger.order)
         verdict.note("doubled", [f"{task_id} attempt {attempt}" for task_id, attempt in ledger.doubles()])
@@ -91,22 +111,38 @@ def judge(
     return verdict
 
 
-def _stored(verdict: Verdict, sent: Sequence[Sent], stored: dict[str, list[Any]], outcomes: Sequence[Outcome]) -> None:
-    wiped = max((outcome.until for outcome in outcomes if outcome.fault.kind.name == "redis-wipe"), default=0.0)
-    last = max((each.arrived for each in sent), default=0.0)
-    must = max(wiped, last - KEPT_S)
-    missing, twice = [], []
+def _stored(
+    verdict: Verdict,
+    sent: Sequence[Sent],
+    stored: dict[str, list[Any]],
+    outcomes: Sequence[Outcome],
+    before: Mapping[int, Sample],
+) -> None:
+    twice = []
     for each in sent:
         records = stored.get(each.task_id, [])
-        if not records:
-            if each.arrived and each.submitted > must:
-                missing.append(each.task_id)
-        elif len(records) > 1:
+        if len(records) > 1:
             twice.append(f"{each.task_id}: {len(records)} records")
-        elif each.record is not None and slim(orjson.loads(records[0])) != each.record:
+        elif records and each.record is not None and slim(orjson.loads(records[0])) != each.record:
             twice.append(f"{each.task_id}: stored {slim(orjson.loads(records[0]))}, delivered {each.record}")
+    # What stood on a disk while the store was away may come to it only later.
+    seen = set(stored).union(*(sample.ids for sample in before.values()))
+    due = list(_due(sent, outcomes, before))
+    verdict.looked_for = len(due)
+    missing = [task_id for task_id in due if task_id not in seen]
     verdict.note("unrecorded", missing)
     verdict.note("twice", twice)
+
+
+def _due(sent: Sequence[Sent], outcomes: Sequence[Outcome], before: Mapping[int, Sample]) -> Iterator[str]:
+    """Tasks whose record must have been seen: they began and ended between one wipe and the look before the next."""
+    since = 0.0
+    wipes = [outcome for outcome in outcomes if outcome.fault.kind.name == "redis-wipe"]
+    for outcome in (*wipes, None):
+        until = math.inf if outcome is None else before.get(outcome.fault.number, NOTHING).at
+        ended = [each for each in sent if since < each.submitted and 0.0 < each.arrived < until]
+        yield from (each.task_id for each in sorted(ended, key=lambda each: each.arrived)[-KEPT:])
+        since = 0.0 if outcome is None else outcome.until
 
 
 def _repeated(outcomes: Sequence[Outcome], ledger: Ledger) -> list[str]:

@@ -41,7 +41,8 @@ def summary(outcomes: Sequence[Outcome], verdict: Verdict, about: Mapping[str, A
         of_kind = [outcome for outcome in outcomes if outcome.fault.kind is kind]
         if of_kind:
             kinds[kind.name] = _row(kind, of_kind, about["slack"])
-    counts = {"accepted": verdict.accepted, "results": verdict.results, "runs": verdict.runs}
+    names = ("accepted", "results", "runs", "looked_for")
+    counts = {name: getattr(verdict, name) for name in names}
     zeros = {name: getattr(verdict, name) for name in ZEROS}
     return {
         **about,
@@ -142,6 +143,10 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
         for name, row in report["faults"].items()
         if row["gone_ms"]["n"]
     ]
+    if report["looked_for"]:
+        found.append(
+            f"a record was looked for of {report['looked_for']:,} results: not of those on which a wipe came down"
+        )
     if report["slack"] != 1:
         found.append(f"times may be {report['slack']:g} times as long as promised before the promise counts as broken")
     for why in dict.fromkeys(report["skipped"].values()):

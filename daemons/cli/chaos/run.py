@@ -15,7 +15,7 @@ import orjson
 
 from a2a_zmq.client.sync import FleetClient
 from daemons.cli.chaos import kinds, report
-from daemons.cli.chaos.checker import judge
+from daemons.cli.chaos.checker import Sample, judge
 from daemons.cli.chaos.faults import ACTS, Deed
 from daemons.cli.chaos.kinds import Kind
 from daemons.cli.chaos.ledger import Ledger
@@ -116,6 +116,7 @@ class Nemesis:
         self._plan = make_plan(options.seed, options.duration_s, usable, stage.agents, once=options.once)
         self._ledger = None if stage.ledger is None else Ledger(stage.ledger)
         self._outcomes: list[Outcome] = []
+        self._before: dict[int, Sample] = {}
         self._spared: set[str] = set()  # tasks whose child was killed
 
     def run(self) -> dict[str, Any]:
@@ -159,6 +160,8 @@ class Nemesis:
             until = time.monotonic() + VICTIM_S
             while not measure.child_runs(self._spared) and time.monotonic() < until:
                 time.sleep(0.01)
+        if fault.kind.name == "redis-wipe" and isinstance(self._stage, OwnFleet):
+            self._before[fault.number] = Sample(time.monotonic(), frozenset(stored_results(self._stage)))
         first = len(load.sent)
         deed = Deed(fault, measure.running(), self._spared)
         with ACTS[fault.kind.name](self._stage, deed):
@@ -190,6 +193,7 @@ class Nemesis:
             ledger=self._ledger,
             stored=stored,
             agents=stage.agents,
+            before=self._before,
         )
         about = {
             "command": _command(options),

@@ -23,7 +23,8 @@ from daemons.runtime.modules import child_environment
 from daemons.worker.executors.preloaded import MESSAGE_BYTES, TRACES
 
 COMMAND: Final = (sys.executable, "-X", "faulthandler", "-m", "daemons.worker.executors.preloaded")
-# A fork takes milliseconds; a server that does not answer for so long is given up.
+# A fork takes milliseconds. A server that does not answer for so long (a host that swaps, a paused machine) is done
+# without until it does: its children run on.
 ANSWER_S: Final = 10.0
 
 
@@ -55,6 +56,10 @@ class ForkServer:
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ready: bool | None = None  # None: it has not said so yet
+        self._late: list[str] = []  # kinds of the requests whose answers are still to come, in order
+        self._unreaped: list[
+            int
+        ] = []  # ended children whose status is to be asked for, though nobody wants it any more
         # The kernel ends the server with the thread that started it: this one has nothing else to do.
         threading.Thread(target=_own, args=(theirs, arguments), name="a2a-fork-server", daemon=True).start()
 
@@ -112,16 +117,50 @@ class ForkServer:
         return -signal.SIGKILL if status is None else status
 
     def _ask(self, request: list[Any], descriptors: list[int]) -> int | None:
-        """None where there is no answer: the kernel ends the children with the server."""
+        """None where there is no answer: it is late, or the server is gone and with it, by the kernel, all children."""
+        kind = request[0]
         with self._lock:
             try:
-                self._control.settimeout(ANSWER_S)
-                socket.send_fds(self._control, [orjson.dumps(request)], descriptors)
-                answer = self._receive()
+                caught_up = self._catch_up(ANSWER_S if kind == "wait" else 0.0)
+                if caught_up and self._send(request, descriptors):
+                    answer = self._receive()
+                    return int(answer[0]) if answer else None
+            except TimeoutError:
+                self._late.append(kind)
+                return None
             except OSError:
                 self._give_up()
                 return None
-            return int(answer[0]) if answer else None
+            if kind == "wait":
+                self._unreaped.append(request[1])
+            return None
+
+    def _send(self, request: list[Any], descriptors: list[int]) -> bool:
+        """False where there is no room for it."""
+        self._control.settimeout(ANSWER_S)
+        try:
+            socket.send_fds(self._control, [orjson.dumps(request)], descriptors)
+        except TimeoutError:
+            return False
+        return True
+
+    def _catch_up(self, timeout_s: float) -> bool:
+        """Read the answers that came too late; False while there are some to come."""
+        while self._ready and (self._late or self._unreaped):
+            if not self._late:
+                if not self._send(["wait", self._unreaped.pop()], []):
+                    return False
+                self._late.append("wait")
+            self._control.settimeout(timeout_s)
+            try:
+                answer = self._receive()
+            except (BlockingIOError, TimeoutError):
+                return False
+            if answer and self._late.pop(0) == "fork" and answer[0]:
+                # Nobody waits for this child. Its number is no other process's before its status was asked for.
+                os.kill(answer[0], signal.SIGKILL)
+                self._unreaped.append(answer[0])
+        return self._ready is True
 
     def _receive(self) -> list[Any]:
         data = self._control.recv(MESSAGE_BYTES)

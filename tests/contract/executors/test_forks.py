@@ -109,3 +109,38 @@ def test_no_child_outlives_the_server(tmp_path: Path) -> None:
         assert ended(START_S)
     os.close(reading)
     os.close(writing)
+
+
+def test_a_server_that_answers_late_keeps_its_children_and_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its running children were killed with it."""
+    monkeypatch.setattr("daemons.worker.executors.forks.ANSWER_S", 0.2)
+    own = ForkServer([])
+    assert own.wait_ready(START_S)
+    reading, writing = os.pipe()
+    with (tmp_path / "log").open("wb") as log:
+        files = (log.fileno(), log.fileno(), log.fileno(), reading)
+        first, second = own.start([], *files), own.start([], *files)
+        assert first is not None
+        assert second is not None
+        server = parent_of(first.pid)
+        with select_on(first.pid) as ended, select_on(second.pid) as also_ended:
+            os.kill(server, signal.SIGSTOP)
+            assert own.start([], *files) is None, "late"
+            assert own.start([], *files) is None, "and not asked again meanwhile"
+            os.kill(second.pid, signal.SIGKILL)
+            assert also_ended(START_S)
+            assert own.ask_exit_status(second.pid) == -signal.SIGKILL
+            os.kill(server, signal.SIGCONT)
+            monkeypatch.setattr("daemons.worker.executors.forks.ANSWER_S", START_S)
+            os.kill(first.pid, signal.SIGALRM)
+            assert first.wait(START_S) == -signal.SIGALRM, "it ran on, and its status is its own"
+            assert ended(0)
+        third = own.start([], *files)
+        assert third is not None
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        assert children == [str(third.pid)], "the one that came late has ended, and all were reaped"
+    own.close()
+    os.close(reading)
+    os.close(writing)

@@ -84,8 +84,8 @@ def test_cooperative_run_that_does_not_end_is_given_up(rig: Any, tmp_path: Path,
     assert rig.run(kind).error_kind == "raised"  # others still run
 
 
-def test_too_many_hanging_threads_make_the_worker_unfit(make_rig: Callable[..., Any], tmp_path: Path) -> None:
-    rig = make_rig(thread_slots=1, stop_grace_s=0.02, kill_grace_s=0.02)
+def hang_two_threads(rig: Any, tmp_path: Path) -> Path:
+    """Two runs were given up and hang on: the file that lets them end."""
     release = tmp_path / "release"
     for n in range(2):
         mark = tmp_path / f"mark{n}"
@@ -93,6 +93,12 @@ def test_too_many_hanging_threads_make_the_worker_unfit(make_rig: Callable[..., 
         rig.wait(mark.exists, "the handler runs")
         rig.stop(f"t{n}")
         rig.end_of(f"t{n}")
+    return release
+
+
+def test_too_many_hanging_threads_make_the_worker_unfit(make_rig: Callable[..., Any], tmp_path: Path) -> None:
+    rig = make_rig(thread_slots=1, stop_grace_s=0.02, kill_grace_s=0.02)
+    release = hang_two_threads(rig, tmp_path)
     assert rig.executor.problem() == "2 thread handlers hang"
     release.write_text("")
     rig.wait(lambda: not rig.executor.problem(), "the threads have ended")
@@ -141,13 +147,7 @@ def test_what_a_blocked_loop_has_not_begun_is_let_go_and_who_blocks_it_is_known(
 
 def test_threads_that_stop_hanging_run_what_waits(make_rig: Callable[..., Any], tmp_path: Path) -> None:
     rig = make_rig(thread_slots=1, stop_grace_s=0.02, kill_grace_s=0.02)
-    release = tmp_path / "release"
-    for n in range(2):
-        mark = tmp_path / f"mark{n}"
-        rig.start("stubborn-thread", {"mark": str(mark), "release": str(release)}, f"t{n}")
-        rig.wait(mark.exists, "the handler runs")
-        rig.stop(f"t{n}")
-        rig.end_of(f"t{n}")
+    release = hang_two_threads(rig, tmp_path)
     rig.start("raise-thread")
     release.write_text("")
     rig.wait(lambda: not rig.executor.problem(), "the threads have ended")

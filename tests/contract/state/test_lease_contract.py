@@ -15,6 +15,7 @@ from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 MakeWrite = Callable[..., SectionWrite]
 SECTION = Section("d1", "distributor")
 INBOX_SECTION = Section(INBOX, "coordinator")
+HEADER = "shared:distributor:d1"
 ALICE = "alice|host|11|100|boot-a"
 BOB = "bob|host|12|200|boot-b"
 
@@ -197,3 +198,34 @@ async def test_a_foreign_text_is_an_error_that_names_the_key(redis_backend: Any,
     assert await redis_backend.client.get(key) == text, "whose it is we do not know"
     await redis_backend.client.delete(key)
     assert await leases.acquire(SECTION, ALICE, 10_000) is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("fence", b"seven"), ("version", b"\xff"), ("results", b"1 2"), ("history", b"-")]
+)
+async def test_a_foreign_text_in_a_header_is_an_error_that_names_the_field(
+    redis_backend: Any, make_write: MakeWrite, field: str, text: bytes
+) -> None:
+    """It was a crash of whoever read it."""
+    leases, store = redis_backend.leases(), redis_backend.store()
+    await redis_backend.client.hset(HEADER, field, text)
+    calls = [store.load(SECTION), store.apply(make_write())]
+    calls += {"fence": [leases.acquire(SECTION, ALICE, 10_000)], "version": [store.versions("d1")]}.get(field, [])
+    for call in calls:
+        with pytest.raises(StateError, match=re.escape(f'{HEADER} holds a foreign text in its field "{field}": ')):
+            await call
+    assert await redis_backend.client.hget(HEADER, field) == text, "whose it is we do not know"
+    await redis_backend.client.hdel(HEADER, field)
+    assert await leases.acquire(SECTION, ALICE, 10_000) is not None
+
+
+async def test_a_write_that_was_carried_out_counts_whatever_stands_in_the_header_afterwards(
+    redis_backend: Any, make_write: MakeWrite
+) -> None:
+    store = redis_backend.store()
+    assert await store.apply(make_write()) == 1
+    await redis_backend.client.hset(HEADER, "results", b"foreign")
+    with pytest.raises(StateError, match="foreign text"):
+        await store.apply(make_write(expected_version=1))
+    await redis_backend.client.hdel(HEADER, "results")
+    assert await store.apply(make_write(expected_version=1)) == 2

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from daemons.cli.chaos import report
-from daemons.cli.chaos.checker import Verdict, judge
+from daemons.cli.chaos.checker import Sample, Verdict, judge
 from daemons.cli.chaos.kinds import BY_NAME
 from daemons.cli.chaos.ledger import Ledger
 from daemons.cli.chaos.load import Sent, slim
@@ -87,7 +87,25 @@ def test_a_result_without_a_record_is_forgiven_only_to_a_wiped_store() -> None:
     assert judged([sent("a")], stored={}).unrecorded == 1
     wiped = outcome("redis-wipe", at=11.0)
     assert judged([sent("a")], stored={}, outcomes=[wiped]).unrecorded == 0
-    assert judged([sent("a", submitted=14.0)], stored={}, outcomes=[wiped]).unrecorded == 1
+    assert judged([sent("a", submitted=14.0, arrived=14.5)], stored={}, outcomes=[wiped]).unrecorded == 1
+
+
+def test_before_a_wipe_the_store_must_have_had_what_had_ended() -> None:
+    wiped = outcome("redis-wipe", at=11.0)
+
+    def verdict(arrived: float, ids: set[str], stored: set[str]) -> tuple[int, int]:
+        found = judged(
+            [sent("a", arrived=arrived)],
+            stored={each: [orjson.dumps(record())] for each in stored},
+            outcomes=[wiped],
+            before={wiped.fault.number: Sample(10.9, frozenset(ids))},
+        )
+        return found.looked_for, found.unrecorded
+
+    assert verdict(10.5, set(), set()) == (1, 1)
+    assert verdict(10.5, {"a"}, set()) == (1, 0)
+    assert verdict(10.5, set(), {"a"}) == (1, 0), "it stood on a disk, and came to the store after the wipe"
+    assert verdict(10.95, set(), set()) == (0, 0), "nobody looked between its end and the wipe"
 
 
 def test_an_attempt_that_ran_twice(tmp_path: Path) -> None:

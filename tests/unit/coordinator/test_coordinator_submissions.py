@@ -242,11 +242,11 @@ def test_a_check_that_is_never_answered_ends_after_a_while(fleet: World) -> None
     ("limits", "text"),
     [
         ({"max_live_tasks": 3}, "unfinished tasks"),
-        ({"max_live_bytes": 100}, "unfinished tasks"),
-        ({"max_client_tasks": 3}, "alice has 2 unfinished tasks"),
+        ({"max_live_bytes": 100}, "MiB, the limit is"),
+        ({"max_live_tasks": 5, "client_share": 1.0}, "alice has its share of the room with 2 unfinished tasks"),
     ],
 )
-def test_beyond_a_bound_nothing_is_taken(make_world: Callable[..., World], limits: dict[str, int], text: str) -> None:
+def test_beyond_a_bound_nothing_is_taken(make_world: Callable[..., World], limits: dict[str, Any], text: str) -> None:
     world = make_world(**limits)
     world.own()
     world.distributor("d1")

@@ -166,6 +166,8 @@ def test_bounds_and_what_waits_are_shown(site: World) -> None:
     site.supervise()
     assert site.meter.gauges["tasks_without_worker/no_worker"] == 1
     assert site.meter.gauges["tasks_limit"] == site.core.config.max_live_tasks
+    assert site.meter.gauges["task_bytes"] == site.core.desk.ledger.live_bytes > 0
+    assert site.meter.gauges["task_bytes_limit"] == site.core.config.max_live_bytes
 
 
 def test_refused_requests_are_counted_by_code(site: World) -> None:

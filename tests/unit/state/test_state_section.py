@@ -106,8 +106,10 @@ def test_the_fence_and_epoch_are_written_only_when_they_change() -> None:
         ({"bucket_results": 3}, 1001.0, 1),  # two of three results: not full yet
         ({"bucket_results": 2}, 1001.0, 2),
         ({"bucket_bytes": 10}, 1001.0, 2),
-        ({"bucket_age_s": 60.0}, 1059.9, 1),
-        ({"bucket_age_s": 60.0}, 1061.0, 2),
+        ({"bucket_age_s": 60.0, "result_ttl_s": 310.0}, 1059.9, 1),
+        ({"bucket_age_s": 60.0, "result_ttl_s": 310.0}, 1061.0, 2),
+        ({"bucket_age_s": 60.0, "result_ttl_s": 3100.0}, 1099.9, 1),
+        ({"bucket_age_s": 60.0, "result_ttl_s": 3100.0}, 1101.0, 2),
         ({}, 400.0, 2),  # the clock went back
     ],
 )
@@ -121,6 +123,20 @@ def test_when_a_bucket_is_closed(members: dict[str, Any], wall: float, head: int
 def test_a_bucket_lives_long_enough_for_its_last_result() -> None:
     made = plan(write(results={"a": b"1"}), result_ttl_s=100.0, bucket_age_s=20.0)
     assert made.bucket_ttl_s >= 120
+
+
+@pytest.mark.parametrize("every_s", [1.0, 60.0, 3600.0])
+def test_time_alone_pushes_no_result_out_before_its_time_is_over(every_s: float) -> None:
+    """Of results that were more than two minutes apart only the last 32 were kept, whatever had been set."""
+    ttl_s = 86_400.0
+    found, wall = EMPTY, 1000.0
+    ended: dict[int, float] = {}
+    while wall < 1000.0 + 1.2 * ttl_s and len(ended) < 8000:
+        made = plan(write(mutation_id=f"m{len(ended)}", results={"a": b"1"}), found, wall=wall, result_ttl_s=ttl_s)
+        ended[made.bucket] = wall
+        found = made.after
+        assert all(wall - ended[number] >= ttl_s for number in made.drop_buckets)
+        wall += every_s
 
 
 @given(
