@@ -91,7 +91,7 @@ class Sync:
                 other = ledger.live[task_id].home
                 place = other.agent_id if other is not None else INBOX
                 self._desk.log("error", "task_in_two_places", task_id=task_id, places=[place, home.agent_id])
-            elif task_id not in ended:
+            elif task_id not in ended and not self._desk.outlived(task_id, record):
                 ledger.adopt(found[0], home)
                 if found[1]:
                     ledger.floors[task_id] = found[1]

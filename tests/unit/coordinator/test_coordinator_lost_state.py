@@ -111,3 +111,30 @@ def test_a_task_that_is_put_back_stays_with_its_distributor_when_the_state_is_re
     fleet.advance(1.0)
     assert fleet.store.where("t1") == ["d1"]
     assert fleet.assigned("d2") == []
+
+
+def test_a_task_that_ended_in_an_outage_is_not_brought_back_when_the_store_is_wiped_right_after_it(
+    fleet: World,
+) -> None:
+    """Found by chaos on a busy host: our spool put the live record, the distributor's the result; both were wiped
+    before we had compared, and hundreds of tasks whose results clients had ran, and were recorded, again."""
+    fleet.submit("alice~1", "t1")
+    record = dict(fleet.store.live["d1"]["t1"])
+    fleet.finish("d1", "t1")
+    fleet.store.live["d1"]["t1"] = record
+    fleet.own()
+    assert "t1" not in fleet.core.desk.ledger.live
+    fleet.store.live["d1"].clear()
+    fleet.own(state_lost=True)
+    fleet.advance(5.0)
+    assert fleet.store.where("t1") == []
+    assert fleet.assigned("d1") == ["t1"]
+
+
+def test_a_task_that_another_leader_retried_lives_although_we_know_its_former_result(fleet: World) -> None:
+    fleet.submit("alice~1", "t1")
+    record = dict(fleet.store.live["d1"]["t1"])
+    fleet.finish("d1", "t1", status="failed")
+    fleet.store.live["d1"]["t1"] = {**record, "metadata": {**record["metadata"], "retried": 1, "floor": 1}}
+    fleet.own()
+    assert "t1" in fleet.core.desk.ledger.live
