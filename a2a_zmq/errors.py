@@ -219,8 +219,8 @@ class TaskFailed(FleetError):
         task_id: which task.
         error: the last attempt's error, one line.
         kind: ``raised``, ``timeout``, ``exited``, ``killed``, ``unserializable``, ``invalid_input``,
-            ``unknown_task_type``, ``worker_lost``, ``type_not_allowed`` (in a graph's state), ``given_up`` (by a retry
-            policy).
+            ``unknown_task_type``, ``worker_lost``, ``type_not_allowed`` (in a graph's state), ``checkpoint_gone`` (an
+            answer came too late), ``given_up`` (by a retry policy).
     """
 
     def __init__(self, task_id: str, error: str, kind: str = "raised") -> None:

@@ -321,6 +321,9 @@ class WorkerSettings(DaemonSettings, RedisUser):
     checkpoint_ttl_s: int = Field(
         7 * 86_400, ge=60, description="seconds after its last step for which a thread's checkpoints are kept"
     )
+    question_ttl_s: int = Field(
+        90 * 86_400, ge=60, description="seconds after its question for which a run can go on with the answer"
+    )
     stream_max_kb: int = Field(4096, ge=64, le=1_048_576, description="KiB kept of what a graph's task streams")
     stream_ttl_s: int = Field(3600, ge=60, description="seconds after its last event for which that is kept")
     llm_providers: Providers = Field(

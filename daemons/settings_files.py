@@ -24,8 +24,8 @@ GROUPS: Final[dict[str, str]] = {
     "Tasks": "max_payload_bytes max_live_tasks max_live_mb distributor_failover_s placement_policy max_attempts"
     " retry_budget_percent retry_budget_per_s retry_policy policy_timeout_ms result_ttl_s spool spool_max_mb"
     " worker_slots worker_spare_children worker_thread_slots worker_async_slots worker_max_held worker_handlers"
-    " worker_graphs checkpoint_keep checkpoint_ttl_s stream_max_kb stream_ttl_s llm_providers worker_labels"
-    " drain_timeout_s",
+    " worker_graphs checkpoint_keep checkpoint_ttl_s question_ttl_s stream_max_kb stream_ttl_s llm_providers"
+    " worker_labels drain_timeout_s",
     "Time: silence, leases, supervision": "heartbeat_interval_ms suspect_after_ms dead_after_ms reconnect_grace_ms"
     " lease_ttl_ms adoption_grace_ms supervision_interval_ms supervision_nodes",
     "Keys and authentication": "use_mtls key_dir cert_path key_path token_secret",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from a2a_zmq.checkpoint.calls import Call, Operation
+from a2a_zmq.checkpoint.keys import encode
 from a2a_zmq.checkpoint.layout import text
 from a2a_zmq.checkpoint.lua import ON_THREAD, Script
 from a2a_zmq.checkpoint.scripts import READING
@@ -80,8 +81,24 @@ _RENEW: Final = Script(
     ON_THREAD
     + r"""
 if call('HGET', CLAIMS, 'fence') ~= ARGV[1] then return 0 end
-call('HSET', CLAIMS, 'until', now() + tonumber(ARGV[2]))
-settle_ttl(CLAIMS, tonumber(ARGV[3]))
+local hold = tonumber(ARGV[2])
+call('HSET', CLAIMS, 'until', now() + hold)
+if hold > 0 then settle_ttl(CLAIMS, tonumber(ARGV[3])) end  -- given back it stays as it was kept
+return 1
+""",
+)
+
+# ARGV: fence, time to live (ms), encoded thread id. The next write makes it the saver's own again. The reply is 1 if it
+# is still the last claim.
+_KEEP: Final = Script(
+    "keep",
+    ON_THREAD
+    + r"""
+if call('HGET', CLAIMS, 'fence') ~= ARGV[1] then return 0 end
+local ttl = tonumber(ARGV[2])
+for at = 1, 7 do settle_ttl(KEYS[at], ttl) end
+call('HSET', FACTS, 'touched', string.format('%d %d', now(), ttl))
+register(ARGV[3], ttl)
 return 1
 """,
 )
@@ -140,6 +157,15 @@ class ThreadClaims:
         """Others may have the thread; False if somebody has claimed it already."""
         return await self._saver._run(self._renew(thread_id, fence, 0.0))
 
+    async def keep(self, thread_id: str, fence: int, ttl_s: float) -> bool:
+        """Keep the thread for so long from now on although nothing is written to it, if that is longer than the saver
+        does; False if somebody has claimed it since.
+
+        Raises:
+            StateError: Redis could not be asked.
+        """
+        return await self._saver._run(self._keep(thread_id, fence, ttl_s))
+
     def _claim(self, thread_id: str, run: str, attempt: int, graph: str) -> Operation[tuple[Claim, Any]]:
         ttl, _ = self._saver._store.retention.arguments
         reply: Any = yield self._call(
@@ -154,6 +180,14 @@ class ThreadClaims:
     def _renew(self, thread_id: str, fence: int, hold_s: float) -> Operation[bool]:
         ttl, _ = self._saver._store.retention.arguments
         reply = yield self._call(thread_id, _RENEW, fence, round(hold_s * 1000), ttl)
+        return bool(reply)
+
+    def _keep(self, thread_id: str, fence: int, ttl_s: float) -> Operation[bool]:
+        ttl, _ = self._saver._store.retention.arguments
+        wanted = round(ttl_s * 1000)
+        if ttl == 0 or wanted <= ttl:  # it is kept for ever, or for longer
+            return True
+        reply = yield self._call(thread_id, _KEEP, fence, wanted, encode(thread_id))
         return bool(reply)
 
     def _call(self, thread_id: str, script: Script, *words: str | int) -> Call:

@@ -86,7 +86,7 @@ class GraphRunner:
         """
         Args:
             options: of the store of checkpoints and streams (``url``, ``connection``, ``keep``, ``ttl_s``,
-                ``stream_bytes``, ``stream_ttl_s``); empty where there is none.
+                ``question_ttl_s``, ``stream_bytes``, ``stream_ttl_s``); empty where there is none.
             max_bytes: for what is reported besides a value, and for an event.
             runs: traces, where they are reported.
         """
@@ -195,6 +195,8 @@ class GraphRunner:
                     asked = [output.breakpoint] if output.breakpoint else []
                     if output.interrupts:
                         asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
+                    # Nothing is written to it while it waits, and that may take longer than its checkpoints live.
+                    await claims.keep(request.thread_id, claim.fence, self._options.get("question_ttl_s", 0.0))
                     raise Ended("waiting", "", "", body=encode(asked, self._max_bytes, "question"))
                 return output.value
             except Ended as ended:
@@ -244,6 +246,8 @@ class GraphRunner:
         answers = context.metadata.get("resume")
         answers = answers if isinstance(answers, dict) else {}
         if answers:
+            if await self._saver.aget_tuple(config) is None:
+                raise _nothing_left(request.thread_id)
             new = questions.not_taken(answers, await self._saver.apending_writes(request.thread_id))
             given = Command(resume=new) if new else given
         if breakpoints and context.attempt > 1 and given is request.input:
@@ -343,6 +347,12 @@ def _not_ours(claim: Any, thread_id: str, task_id: str) -> Ended:
         return Ended("put_off", why, "graph_changed", detail={"delay_s": GRAPH_CHANGED_S})
     why = f"thread {thread_id!r} went on with task {claim.holder}, so task {task_id} cannot go on"
     return Ended("failed", why, "overtaken", retryable=False)
+
+
+def _nothing_left(thread_id: str) -> Ended:
+    """The run that asked is gone: begun anew it would repeat its steps, and ask once more."""
+    why = f"thread {thread_id!r} has no checkpoint any more (it expired, was removed, or lost by the store), so nothing"
+    return Ended("failed", f"{why} can take the answer; a retry begins anew", "checkpoint_gone", retryable=False)
 
 
 def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[str, Any]:

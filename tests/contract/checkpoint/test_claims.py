@@ -141,3 +141,26 @@ async def test_what_a_claim_has_read_is_no_answer_to_another_question(
         config = {"thread_id": "t", "checkpoint_ns": "", "a2a_fence": claim.fence, **asked}
         found = await saver.aget_tuple({"configurable": config})
         assert (found and found.checkpoint["id"]) == wanted
+
+
+async def test_a_thread_that_waits_is_kept_for_longer_until_its_next_write(open_saver: Any, thread: Any) -> None:
+    """A run that asked something had lost its checkpoints when the answer came after their time to live."""
+    async with open_saver(ttl_s=60.0) as saver:
+        claims = ThreadClaims(saver)
+        claim = await claims.claim("t", "run", 1, "g")
+        t = thread(saver, "t", a2a_fence=claim.fence)
+        await t.put(checkpoint_id="c1")
+        await t.write("c1", "task", 1)
+
+        async def lifetimes() -> list[int]:
+            return [await saver._client.pttl(name) for name in keys.of_thread(saver._store.prefix, "t")]
+
+        assert await claims.keep("t", claim.fence, 30.0), "the saver keeps it for longer anyway"
+        assert max(await lifetimes()) <= 60_000
+        assert await claims.keep("t", claim.fence, 3600.0)
+        assert await claims.release("t", claim.fence)
+        assert min(await lifetimes()) > 3_500_000
+        assert (await claims.claim("t", "another", 1, "g")).outcome == "ok"
+        assert not await claims.keep("t", claim.fence, 7200.0), "it is another's now"
+        await thread(saver, "t", a2a_fence=claim.fence + 1).put(checkpoint_id="c2")
+        assert max((await lifetimes())[:5]) <= 60_000

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from redis import Redis
 
 from a2a_zmq.handlers import TaskContext
 from daemons.redis.embedded import EmbeddedRedis
@@ -82,7 +83,13 @@ Attempt = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def runner_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[GraphRunner, str]]]:
+def redis() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(appendfsync="no") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def runner_of(tmp_path_factory: pytest.TempPathFactory, redis: EmbeddedRedis) -> Callable[[], tuple[GraphRunner, str]]:
     """What a worker's child process has: a new one each time, on the same Redis."""
     directory = tmp_path_factory.mktemp("project")
     (directory / "questioning.py").write_text(GRAPHS)
@@ -90,24 +97,24 @@ def runner_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[],
     described = {"graphs": {name: f"./questioning.py:{name}" for name in names}}
     file = directory / "langgraph.json"
     file.write_bytes(orjson.dumps(described))
-    with EmbeddedRedis(appendfsync="no") as redis:
-        options = {"url": f"redis://127.0.0.1:{redis.port}", "keep": 20, "ttl_s": 600.0}
-        yield lambda: (GraphRunner(options, 1 << 20), f"graph:{file}#")
+    options = {"url": f"redis://127.0.0.1:{redis.port}", "keep": 20, "ttl_s": 600.0, "question_ttl_s": 3600.0}
+    return lambda: (GraphRunner(options, 1 << 20), f"graph:{file}#")
 
 
 class Task:
     """A graph's task, whose attempts are made by workers of which each dies after what it did last."""
 
-    def __init__(self, runner_of: Callable[[], tuple[GraphRunner, str]], graph: str) -> None:
+    def __init__(self, runner_of: Callable[[], tuple[GraphRunner, str]], graph: str, name: str = "") -> None:
         self._runner_of = runner_of
         self._graph = graph
+        self._name = name or f"task-{graph}"
         self._attempts = 0
 
     def attempt(self, answers: dict[str, Any] | None = None) -> Any:
         """The questions, or the output, of one more attempt."""
         self._attempts += 1
         metadata = {} if answers is None else {"resume": answers}
-        context = TaskContext(f"task-{self._graph}", self._attempts, f"graph:{self._graph}", metadata=metadata)
+        context = TaskContext(self._name, self._attempts, f"graph:{self._graph}", metadata=metadata)
         runner, project = self._runner_of()
         body = orjson.dumps({"input": {"answers": []}})
         try:
@@ -165,3 +172,20 @@ def test_the_same_question_in_a_node_has_another_id_each_time(
         ids.append(asked[0]["id"])
         asked = task.attempt({ids[-1]: number})
     assert len(set(ids)) == 3
+
+
+def test_a_run_is_kept_while_it_waits_and_an_answer_that_comes_after_that_is_not_swallowed(
+    runner_of: Callable[[], tuple[GraphRunner, str]], redis: EmbeddedRedis
+) -> None:
+    """The run began anew, without a word, and asked its first question once more."""
+    task = Task(runner_of, "two_nodes", "kept")
+    asked = task.attempt()
+    with Redis(port=redis.port) as client:
+        names = [name for name in client.scan_iter("{checkpoint:*") if b":kept:" in name]
+        assert len(names) >= 5
+        assert min(client.pttl(name) for name in names) > 3_000_000
+        client.delete(*names)
+    with pytest.raises(Ended, match="no checkpoint any more") as error:
+        task.attempt({asked[0]["id"]: "too late"})
+    assert (error.value.outcome, error.value.kind, error.value.retryable) == ("failed", "checkpoint_gone", False)
+    assert [each["value"] for each in task.attempt()] == ["first"]
