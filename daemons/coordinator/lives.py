@@ -27,6 +27,8 @@ def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
     metadata = dict(record.get("metadata") or {})
     metadata["error_kind"] = "cancelled"
     metadata["execution_s"] = 0.0
+    if metadata.get("distributor"):
+        metadata["pinned"] = True  # else whoever retries it could not tell a wish from where it was
     if entry.home is not None:
         metadata["distributor"] = entry.home.agent_id
     stamp = iso(now.wall)
@@ -93,6 +95,8 @@ def revived_record(result: Record, now: Now) -> bytes:
     last = result.get("metadata") or {}
     kept = GRAPH_MEMBERS | PAST_MEMBERS
     metadata = {key: value for key, value in last.items() if key not in RESERVED or key in kept}
+    if not last.get("pinned"):
+        metadata.pop("distributor", None)  # it says where the task was, which may be gone, and no wish of its client
     metadata["client"] = last.get("client") or ""
     metadata["attempt"] = metadata["floor"] = attempt_of(result)
     metadata["retried"] = count_of(last.get("retried")) + 1

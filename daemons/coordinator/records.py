@@ -52,7 +52,7 @@ PAST_MEMBERS: Final = frozenset({"apart", "forgiven", "revived", "worker_deaths"
 RESERVED: Final = frozenset(
     {
         *PAST_MEMBERS, "asked", "attempt", "attempts", "client", "decided", "detail", "error_kind", "execution_s",
-        "floor", "graph", "graph_attempt", "held_s", "interrupts", "letter", "moved", "put_off", "restored",
+        "floor", "graph", "graph_attempt", "held_s", "interrupts", "letter", "moved", "pinned", "put_off", "restored",
         "resume", "resumed", "retried", "worker",
     }
 )  # fmt: skip

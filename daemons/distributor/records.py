@@ -213,6 +213,8 @@ def unfinished_record(
     """The result record of a task that ended otherwise. It keeps payload and all metadata, so that an operator can look
     at it and run it again."""
     metadata = {**task.metadata, "attempt": task.attempt, "distributor": distributor_id, "error_kind": error_kind}
+    if task.metadata.get("distributor"):
+        metadata["pinned"] = True  # else whoever retries it could not tell a wish from where it ran
     if task.worker:
         metadata["worker"] = task.worker
     if execution_s is not None:

@@ -345,6 +345,8 @@ class World:
         }
         if status != "completed":
             result["metadata"]["error_kind"] = "raised" if status == "failed" else "cancelled"
+            if "distributor" in record["metadata"]:
+                result["metadata"]["pinned"] = True
             result["payload"] = record["payload"]
         return {**result, **more}
 

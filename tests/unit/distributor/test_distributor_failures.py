@@ -101,6 +101,18 @@ def test_a_task_that_fails_to_its_last_attempt_becomes_a_dead_letter_with_its_re
     assert site.meter.counts["task_failures_total/killed"] == 1
 
 
+def test_a_dead_letter_tells_whether_its_task_was_for_one_distributor(site: Site) -> None:
+    """Where it ran takes the place of that wish in the record."""
+    site.worker_up("w1", limit=5)
+    site.assign("a", max_attempts=1, distributor="elsewhere")
+    site.assign("b", max_attempts=1)
+    for task_id in ("a", "b"):
+        site.fail("w1", task_id, 1)
+    found = [site.store.results[task_id]["metadata"] for task_id in ("a", "b")]
+    assert [each.get("pinned") for each in found] == [True, None]
+    assert found[0]["distributor"] == found[1]["distributor"] != "elsewhere"
+
+
 def test_a_killed_process_runs_again_at_once_also_after_other_failures(site: Site) -> None:
     site.assign("a", max_attempts=9)
     site.worker_up("w0")
