@@ -31,6 +31,9 @@ def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
         metadata["pinned"] = True  # else whoever retries it could not tell a wish from where it was
     if entry.home is not None:
         metadata["distributor"] = entry.home.agent_id
+    if isinstance(floor := metadata.get("floor"), int):
+        # Whatever says a lower number is taken for the result of the life before.
+        metadata["attempt"] = max(attempt_of(record), floor + 1)
     stamp = iso(now.wall)
     record.update(
         status=ABANDONED, result=None, error=f"cancelled by {by} before it ran", started_at=None,

@@ -11,6 +11,7 @@ from a2a_zmq.interfaces import INBOX, KeyFact, Loaded, Section, SectionWrite, Su
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.state import keys, yielding
 from a2a_zmq.streams import Chunk
+from a2a_zmq.tasks import attempt_of
 from daemons.runtime.contract import Query
 
 Json = dict[str, Any]
@@ -140,13 +141,14 @@ class Store:
         args = query.args
         if query.op in ("results", "tasks"):
             kept = self.results if query.op == "results" else self.live
-            found = {}
+            found: dict[str, Json] = {}
             for name in args["distributor_ids"]:
-                found.update({t: orjson.dumps(kept[name][t]) for t in args["task_ids"] if t in kept.get(name, {})})
+                for task_id, record in ((t, kept[name][t]) for t in args["task_ids"] if t in kept.get(name, {})):
+                    found[task_id] = max(found.get(task_id, record), record, key=age)
                 for task_id in args["task_ids"] if args.get("letters") else ():
                     if task_id not in found and task_id in self.letters.get(name, {}):
-                        found[task_id] = orjson.dumps(self.letters[name][task_id])
-            return found
+                        found[task_id] = self.letters[name][task_id]
+            return {task_id: orjson.dumps(record) for task_id, record in found.items()}
         if query.op == "explain":
             return self.explain(args["task_id"], args["distributor_ids"])
         if query.op == "count_letters":
@@ -201,6 +203,11 @@ class Peer:
     boot: int = 1
     up: bool = True
     told: list[Told] = field(default_factory=list)
+
+
+def age(record: Any) -> tuple[int, str]:
+    """Of two records of one task the store's reader gives the newer one."""
+    return (attempt_of(record), str(record.get("completed_at") or "")) if isinstance(record, dict) else (-1, "")
 
 
 def task(task_id: str, task_type: str = "noop", payload: Any = None, **metadata: Any) -> Json:

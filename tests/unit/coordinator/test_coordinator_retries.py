@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from a2a_zmq.clock import Now, iso
+from a2a_zmq.encoding import kept_json
 from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.tasks import attempt_of, ends
+from daemons.coordinator.lives import cancelled_record, moved_record, revived_record
+from daemons.coordinator.records import Needs, entry_of
+from daemons.runtime.merging import outlived
+from tests.unit.coordinator.fakes import task
 from tests.unit.coordinator.harness import World
 
 
@@ -48,3 +60,85 @@ def test_a_result_of_an_older_release_does_not_tell_a_wish(fleet: World) -> None
     fleet.gone("d1")
     retry(fleet, "t1")
     assert fleet.store.where("t1") == ["d2"]
+
+
+# ---------------------------------------------------------------- how they end
+
+
+def cancelled_on_its_way(world: World) -> None:
+    """Retried into the inbox; cancelled as it leaves that, with a batch in flight. The client was told, then the
+    process dies: the inbox still has the task, and the store the result."""
+    world.submit("alice~1", "t1")
+    world.finish("d1", "t1", status="failed")
+    world.workers("d1", "other")
+    retry(world, "t1")
+    assert world.store.where("t1") == ["inbox"]
+    world.batches_held = True
+    world.say("alice~1", MessageType.REQUEST, {"action": "submit_tasks", "tasks": [task("t2", "other")]})
+    world.workers("d1", "noop other")
+    request = world.say("alice~1", MessageType.REQUEST, {"action": "cancel_tasks", "task_ids": ["t1"]})
+    world.apply()
+    world.turn()
+    world.apply()
+    answer = world.answer_to("alice~1", request)
+    assert answer is not None
+    assert answer.payload["cancelled"] == ["t1"]
+    assert world.store.where("t1") == ["inbox"]
+
+
+def test_a_retried_task_that_was_cancelled_stays_so(fleet: World, make_world: Callable[..., World]) -> None:
+    """Its cancellation looked like the result that it had before."""
+    cancelled_on_its_way(fleet)
+    second = make_world(fleet.store)
+    second.own()
+    second.distributor("d1", "noop other")
+    second.advance(1.0)
+    assert second.assigned("d1") == []
+    assert second.store.where("t1") == []
+    assert second.store.recorded["t1"] == 2, "it failed, and was cancelled"
+
+
+def test_a_cancellation_counts_one_attempt_that_nobody_began(fleet: World) -> None:
+    fleet.submit("alice~1", "t1")
+    fleet.finish("d1", "t1", status="failed")
+    fleet.workers("d1", "other")
+    retry(fleet, "t1")
+    fleet.ask("alice~1", "cancel_tasks", task_ids=["t1"])
+    result = fleet.store.results[""]["t1"]
+    assert (result["metadata"]["attempt"], result["retry_count"]) == (2, 0)
+    assert "worker" not in result["metadata"], "so no try is shown"
+    told = fleet.ask("alice~1", "explain", task_id="t1")["attempts"]
+    assert [(each["attempt"], each["worker"], each["kind"]) for each in told] == [
+        (1, "d1-w1", "raised"),
+        (2, "", "cancelled"),
+    ]
+    retry(fleet, "t1")
+    fleet.workers("d1", "noop")
+    fleet.finish("d1", "t1")
+    assert fleet.store.results["d1"]["t1"]["metadata"]["attempt"] == 3
+
+
+@pytest.mark.parametrize("began", [0, 1, 1_000])
+def test_a_cancellation_ends_the_life_that_it_is_of(began: int) -> None:
+    """Also where it comes from the spool, long after the store last heard of the task."""
+    now = Now(1.0, 1_764_325_800.0)
+    before = {
+        "task_id": "t1", "task_type": "noop", "status": "failed", "created_at": iso(now.wall), "payload": {},
+        "metadata": {"attempt": began, "client": "alice", "distributor": "d1"},
+    }  # fmt: skip
+    live = revived_record(before, now)
+    found = entry_of(live, Needs(), 0.0)
+    assert found is not None
+    result = cancelled_record(found[0], "alice~1", now)
+    assert attempt_of(result) == began + 1
+    assert ends(result, orjson.loads(live))
+    assert not ends(before, orjson.loads(live))
+    assert outlived(live, kept_json(result))
+
+
+def test_a_cancellation_of_a_task_that_went_on_elsewhere_has_its_attempt() -> None:
+    now = Now(1.0, 1_764_325_800.0)
+    before = {"task_id": "t1", "task_type": "noop", "status": "failed", "metadata": {"attempt": 3}}
+    found = entry_of(moved_record(orjson.loads(revived_record(before, now)), "d1", now), Needs(), 0.0)
+    assert found is not None
+    assert attempt_of(cancelled_record(found[0], "alice~1", now)) == 1_000
