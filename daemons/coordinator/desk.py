@@ -259,17 +259,27 @@ class Desk:
 
     def keep_cancels(self, home: Distributor) -> None:
         """Store which tasks of this distributor are to be cancelled."""
-        home.cancels_kept = len(home.cancels)
-        self.staging.section(home.section).header[CANCELS] = orjson.dumps(home.cancels).decode()
+        kept = {**home.moved_cancels, **home.cancels}
+        home.cancels_kept = len(kept)
+        self.staging.section(home.section).header[CANCELS] = orjson.dumps(kept).decode()
+
+    def trim_cancels(self, home: Distributor) -> None:
+        """Tasks that have ended need not be named any more, once they are most of those that are. One that ended in the
+        inbox is until that is durable, for the two are not written at once."""
+        if home.moved_cancels and self.inbox_checked:
+            left = {name: life for name, life in home.moved_cancels.items() if self.staging.unrecorded(name)}
+            home.moved_cancels = left
+        if home.cancels_kept > 2 * (len(home.cancels) + len(home.moved_cancels)):
+            self.keep_cancels(home)
 
     def know_cancels(self, home: Distributor, header: dict[str, str]) -> None:
-        """What was asked of a leader before us, as far as it has not ended."""
+        """What was asked of a leader before us. Those that are not here have ended, or were moved to the inbox."""
         kept = read_object(header.get(CANCELS) or "{}") or {}
         home.cancels_kept = len(kept)
         for task_id, life in kept.items():
             entry = self.ledger.live.get(task_id)
-            if entry is not None and entry.home is home and life_of(entry.record) == life:
-                home.cancels[task_id] = life
+            here = entry is not None and entry.home is home and life_of(entry.record) == life
+            (home.cancels if here else home.moved_cancels)[task_id] = life
 
     # ------------------------------------------------------------ ends of tasks that were cancelled here
 

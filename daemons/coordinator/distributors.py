@@ -36,6 +36,8 @@ class Distributor:
         queue: placed here and durable, to be told when the window opens.
         cancels: ids that it was asked, or is to be asked, to cancel, each with the life of the task that is meant;
             ``cancels_kept`` is how many of them our header in the store names, of which some may have ended.
+        moved_cancels: of tasks that are not (any more) here, but may be in the inbox; our header names them, too, until
+            they have ended there.
         waiting: of its tasks, those that wait for an answer: no load, and outside of its window.
         pending, in_progress, held_waiting, held_version, dropped: its last heartbeat (``dropped``: reports that it had
             no room to keep for us). ``told_version``: what its results brought.
@@ -54,11 +56,11 @@ class Distributor:
 
     __slots__ = (
         "agent_id", "blocked_until", "boot_id", "cancels", "cancels_kept", "changed_at", "clock_off_s",
-        "coordinators", "draining", "dropped", "follows", "given_up", "held_version", "held_waiting",
-        "host_id", "in_progress", "lease_seen", "left", "live", "moving", "needs_sync", "offers", "pending", "queue",
-        "reconciled_at", "reconciling", "registered", "registering", "said", "section", "sent", "short_since",
-        "slots", "status", "suite", "suspect", "task_types", "told_version", "unheard", "up", "waiting",
-        "whereabouts", "workers",
+        "coordinators", "draining", "dropped", "follows", "given_up", "held_version", "held_waiting", "host_id",
+        "in_progress", "lease_seen", "left", "live", "moved_cancels", "moving", "needs_sync", "offers",
+        "pending", "queue", "reconciled_at", "reconciling", "registered", "registering", "said", "section",
+        "sent", "short_since", "slots", "status", "suite", "suspect", "task_types", "told_version", "unheard",
+        "up", "waiting", "whereabouts", "workers",
     )  # fmt: skip
 
     def __init__(self, agent_id: str) -> None:
@@ -87,6 +89,7 @@ class Distributor:
         self.queue = PriorityLanes()
         self.cancels: dict[str, str] = {}
         self.cancels_kept = 0
+        self.moved_cancels: dict[str, str] = {}
         self.pending = 0
         self.in_progress = 0
         self.held_version = 0
@@ -113,6 +116,7 @@ class Distributor:
         self.live = self.sent = self.waiting = 0
         self.queue = PriorityLanes()
         self.cancels.clear()
+        self.moved_cancels.clear()
         self.moving.clear()
         self.needs_sync = True
         self.reconciling = self.registering = False

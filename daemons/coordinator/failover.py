@@ -327,11 +327,11 @@ class Failover:
 
     def _moved(self, move: Move, entry: Entry, now: Now) -> None:
         """Only the inbox has it: it is placed from there, unless it was to be cancelled."""
-        desk, cancels = self._desk, move.home.cancels
+        desk, home = self._desk, move.home
         desk.ledger.moved(entry)
         move.count += 1
         desk.meter.count("tasks_failed_over_total")
-        if entry.task_id in cancels:
-            del cancels[entry.task_id]
+        if entry.task_id in home.cancels:
+            home.moved_cancels[entry.task_id] = home.cancels.pop(entry.task_id)
             desk.end_here(entry, "request", now)
         desk.place_held = True

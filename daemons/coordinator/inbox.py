@@ -12,6 +12,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.interfaces import Loaded
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
+from daemons.coordinator.lives import life_of
 from daemons.coordinator.records import HELD, entry_of
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import QueryAnswer
@@ -96,6 +97,17 @@ class Inbox:
             self._check_next(ids[READ_CHUNK:], now)
         else:
             desk.inbox_checked = True
+            self._end_cancelled(now)
+
+    def _end_cancelled(self, now: Now) -> None:
+        """What came here from a distributor that stayed away, and was to be cancelled there: whoever moved it died
+        before that was done."""
+        desk = self._desk
+        for home in desk.ledger.distributors.values():
+            for task_id, life in home.moved_cancels.items():
+                entry = desk.ledger.live.get(task_id)
+                if entry is not None and entry.state == HELD and life_of(entry.record) == life:
+                    desk.end_here(entry, "request", now)
 
 
 def _names_in(text: str) -> list[str]:

@@ -103,8 +103,7 @@ class Supervision:
         if desk.ledger.held_count:
             desk.place_held = True
         for home in desk.ledger.distributors.values():
-            if home.cancels_kept > 2 * len(home.cancels):  # most of them have ended
-                desk.keep_cancels(home)
+            desk.trim_cancels(home)
 
     def reconcile(self, now: Now) -> None:
         """Compare with the store where results seem lost; check that our own counts agree, and set them right if
