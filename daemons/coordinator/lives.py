@@ -16,6 +16,8 @@ ATTEMPTS_KEPT: Final = 10
 ATTEMPT_ERROR_CHARS: Final = 300
 # A distributor that nobody hears of tries a task less often than this.
 ATTEMPTS_A_MOVE: Final = 1_000
+# Why a graph's run failed whose checkpoints are no more; its worker says so.
+CHECKPOINT_GONE: Final = "checkpoint_gone"
 
 
 def cancelled_record(entry: Entry, by: str, now: Now) -> Record:
@@ -96,7 +98,8 @@ def revived_record(result: Record, now: Now) -> bytes:
         result: its result record, with the payload.
     """
     last = result.get("metadata") or {}
-    kept = GRAPH_MEMBERS | PAST_MEMBERS
+    # A graph goes on where it was, with the answers that it got; unless its checkpoints are gone, then it begins anew.
+    kept = PAST_MEMBERS if last.get("error_kind") == CHECKPOINT_GONE else GRAPH_MEMBERS | PAST_MEMBERS
     metadata = {key: value for key, value in last.items() if key not in RESERVED or key in kept}
     if not last.get("pinned"):
         metadata.pop("distributor", None)  # it says where the task was, which may be gone, and no wish of its client

@@ -142,3 +142,12 @@ def test_a_cancellation_of_a_task_that_went_on_elsewhere_has_its_attempt() -> No
     found = entry_of(moved_record(orjson.loads(revived_record(before, now)), "d1", now), Needs(), 0.0)
     assert found is not None
     assert attempt_of(cancelled_record(found[0], "alice~1", now)) == 1_000
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("raised", True), ("checkpoint_gone", False)])
+def test_a_retried_graph_takes_its_answers_along_unless_its_checkpoints_are_gone(kind: str, *, kept: bool) -> None:
+    last = {"error_kind": kind, "graph": "abc", "resume": {"q": 1}, "resumed": 1, "attempt": 3}
+    result = {"task_id": "t1", "task_type": "graph:x", "status": "failed", "metadata": last}
+    metadata = orjson.loads(revived_record(result, Now(1.0, 1.0)))["metadata"]
+    assert ({"graph", "resume", "resumed"} <= metadata.keys()) is kept
+    assert not metadata.keys() & {"graph", "resume", "resumed"} or kept
