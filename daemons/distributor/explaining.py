@@ -190,6 +190,8 @@ def _state(worker: Worker, task: LiveTask, now: Now) -> str:
         return f"{worker.agent_id} is draining"
     if now.mono < worker.blocked_until:
         return f"{worker.agent_id} does not read its messages fast enough"
+    if not worker.limit:  # it grants nothing: an async handler that blocks all others, say
+        return f"{worker.agent_id} takes nothing at present; /readyz of its metrics port says why"
     if worker.full_for(task.task_type, apart=task.apart):
         return f"{worker.agent_id} holds {worker.in_slots} for its {worker.slots} slots"
     return f"{worker.agent_id} holds {len(worker.held) + len(worker.ghosts)} of {worker.limit}"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ERROR_CHARS = 500
 TRACEBACK_LINES = 12
 TRACEBACK_CHARS = 3000
+_OURS = __file__.rpartition("executors")[0]
 NODE_NOTE = "During task with name '"
 NODE_CHARS = 200
 
@@ -162,7 +163,7 @@ def find(reference: str) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
-        raise ConfigError(f"cannot import handler module {module_name!r}: {one_line(error)}") from error
+        raise ConfigError(f"cannot import handler module {module_name!r}: {one_line(error)}{place(error)}") from error
     for name in path.split("."):
         found = getattr(found, name, None)
     if not callable(found):
@@ -238,6 +239,19 @@ def one_line(error: BaseException) -> str:
     name = type(error).__name__
     where = _node(error)
     return whole((f"{name}: {text}" if text else name)[: ERROR_CHARS - len(where)] + where)
+
+
+def place(error: BaseException) -> str:
+    """File and line at which an import failed; "" where they are known without it, or are the importer's own."""
+    if isinstance(error, SyntaxError):
+        return ""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(("<frozen ", _OURS, importlib.__file__)):
+            found = f" ({file}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
 
 
 def _text(error: BaseException) -> str:

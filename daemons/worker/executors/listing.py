@@ -13,7 +13,7 @@ from a2a_zmq.errors import ConfigError
 from a2a_zmq.handlers import TaskOptions, options_of, resolve_executor
 from a2a_zmq.llm import configure
 from a2a_zmq.texts import whole_texts
-from daemons.worker.executors.invoke import Handler, find, one_line
+from daemons.worker.executors.invoke import Handler, find, one_line, place
 
 
 def answer(kind: str, *sources: str) -> None:
@@ -69,7 +69,7 @@ def _module(module_name: str) -> list[dict[str, Any]]:
     try:
         module = importlib.import_module(module_name)
     except BaseException as error:  # sys.exit() in a module is a mistake like any other
-        raise ConfigError(f"cannot import handler module {module_name!r}: {one_line(error)}") from error
+        raise ConfigError(f"cannot import handler module {module_name!r}: {one_line(error)}{place(error)}") from error
     found: list[dict[str, Any]] = []
     for attribute, value in vars(module).items():
         for options in options_of(value):

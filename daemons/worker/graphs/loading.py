@@ -13,7 +13,7 @@ from typing import Any
 
 from a2a_zmq.errors import ConfigError
 from daemons.runtime.modules import load_module
-from daemons.worker.executors.invoke import one_line
+from daemons.worker.executors.invoke import one_line, place
 from daemons.worker.graphs.fingerprint import fingerprint
 from daemons.worker.graphs.project import PREFIX, Project, read_project
 
@@ -115,7 +115,7 @@ def load_graph(reference: str) -> Graph:
     try:
         module = load_module(module_name)
     except (Exception, SystemExit) as error:  # sys.exit() in a module is a mistake like any other
-        raise ConfigError(f"{where}: cannot import {module_name}: {one_line(error)}") from error
+        raise ConfigError(f"{where}: cannot import {module_name}: {one_line(error)}{place(error)}") from error
     found = getattr(module, variable, None)
     if found is None:
         raise ConfigError(f"{where}: {module_name} has no {variable!r}")

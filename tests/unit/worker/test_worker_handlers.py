@@ -292,7 +292,8 @@ def test_modules_functions_and_renamed_functions(modules: Path) -> None:
     ("source", "text", "says"),
     [
         ("usermod_none", None, "cannot import handler module 'usermod_none': ModuleNotFoundError"),
-        ("usermod_b", "1 / 0", "cannot import handler module 'usermod_b': ZeroDivisionError"),
+        ("usermod_b", "1 / 0", "cannot import handler module 'usermod_b': ZeroDivisionError: division by zero ("),
+        ("usermod_b", "\n\n1 / 0", "usermod_b.py, line 3)"),
         ("usermod_b", "import sys; sys.exit(3)", "cannot import handler module 'usermod_b': SystemExit"),
         ("usermod_b", "import os; os._exit(3)", "usermod_b ended with exit status 3"),
         ("usermod_b", "x = 1", "'usermod_b' has no function decorated with @task"),
