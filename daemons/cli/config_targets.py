@@ -108,6 +108,8 @@ def _role_of(file: Path) -> str:
     for role in ROLES:
         if re.match(rf"(a2a-)?{role}\b", file.stem):
             return role
+    if not file.exists():
+        raise typer.BadParameter(f"{file}: there is no such file or directory")
     raise typer.BadParameter(f"{file}: which program is it for? --role {', '.join(ROLES)}")
 
 

@@ -76,8 +76,9 @@ def _known(directory: KeyDirectory, name: str) -> KeyDirectory:
 def _role_of(name: str) -> str:
     """The role that a name like worker-7 says."""
     role = name.partition("-")[0]
-    if role not in ("coordinator", "distributor", "worker", "client", "operator"):
-        raise typer.BadParameter(f"{name!r} does not say its role; give it after the name: keys add NAME ROLE")
+    roles = ("coordinator", "distributor", "worker", "client", "operator")
+    if role not in roles:
+        raise typer.BadParameter(f"{name!r} does not say its role; give it: keys add NAME {'|'.join(roles)}")
     return role
 
 

@@ -31,7 +31,7 @@ def question(interrupts: Any, limit: int = QUESTION_CHARS) -> str:
 def how_to_answer(task_id: str, interrupts: list[dict[str, Any]]) -> str:
     """How to answer."""
     which = "" if len(interrupts) == 1 else " --interrupt ID"
-    return f"a2actl resume {task_id}{which} --value JSON (or --text TEXT) answers"
+    return f"Answer: a2actl resume {task_id}{which} --value JSON (or --text TEXT)"
 
 
 def standing(waiting: TaskWaiting) -> str:
