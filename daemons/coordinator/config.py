@@ -27,7 +27,8 @@ class CoordinatorConfig:
         move_chunk: tasks that leave the inbox in one wake-up, so that a full inbox does not stall anybody.
         max_pending_questions: requests that wait for a read of the store.
         max_pending_checks: of these, submissions; each holds a whole message.
-        question_timeout_s: how long a read of the store may take before its request is refused as UNAVAILABLE.
+        question_timeout_s: how long a read of the store may take before its request is refused as UNAVAILABLE. Reads of
+            a whole section have no such limit: they take as long as it is large.
         retry_after_s: what a refused client is told; jittered, so that clients do not come back at once.
         requeue_delay_s: pause after a peer's outbox was full; about what it takes a peer to acknowledge a window.
         recent_results, recent_bytes: result records kept in memory for questions about what just finished.

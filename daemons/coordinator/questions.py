@@ -1,10 +1,13 @@
-"""Reads of the store that a core waits for: asked as an effect, answered as an event, bounded in number and time."""
+"""Reads of the store that a core waits for: asked as an effect, answered as an event, bounded in number and mostly in
+time.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from a2a_zmq.clock import Now
 from daemons.runtime.contract import Query, QueryAnswer
@@ -12,9 +15,16 @@ from daemons.runtime.contract import Query, QueryAnswer
 # Called with the answer; its ``error`` says why the store could not be read.
 Then = Callable[[QueryAnswer, Now], None]
 
+# They read a whole section, so they take as long as it is large, and nobody can call them off: asked again they would
+# only run beside each other, and each seizure raises a fence. No deadline is needed: the link gives up what is late,
+# and the shell answers always.
+WHOLE: Final = frozenset({"load", "register", "seize"})
+
 
 class Questions:
-    """Pending reads by tag. All have the same patience, so they expire in the order in which they were asked."""
+    """Pending reads by tag. All that have a deadline have the same patience, so they expire in the order in which they
+    were asked.
+    """
 
     def __init__(self, timeout_s: float, limit: int) -> None:
         self._timeout_s = timeout_s
@@ -28,14 +38,19 @@ class Questions:
 
     def ask(self, op: str, args: dict[str, object], then: Then, now: Now) -> Query:
         """Remember who wants to know; the caller emits the effect."""
-        return Query(self.expect(then, now), op, args)
+        tag = self._remember(then) if op in WHOLE else self.expect(then, now)
+        return Query(tag, op, args)
 
     def expect(self, then: Then, now: Now) -> str:
         """Remember who wants to know; the caller asks somebody else than the store, who repeats this tag."""
+        tag = self._remember(then)
+        self._deadlines.append((now.mono + self._timeout_s, tag))
+        return tag
+
+    def _remember(self, then: Then) -> str:
         self._count += 1
         tag = f"q{self._count}"
         self._pending[tag] = then
-        self._deadlines.append((now.mono + self._timeout_s, tag))
         return tag
 
     def pending(self, tag: str) -> bool:

@@ -115,7 +115,8 @@ class Supervision:
         config = desk.config
         for home in desk.ledger.distributors.values():
             rested = now.mono - home.reconciled_at > config.reconcile_pause_s
-            if rested and desk.store_available and not desk.spooling and home.lags(now.mono, config.version_lag_s):
+            readable = desk.store_available and not desk.spooling and not home.reconciling
+            if rested and readable and home.lags(now.mono, config.version_lag_s):
                 desk.log(
                     "warning",
                     "tasks_missing",

@@ -178,7 +178,9 @@ class Sync:
             detail = {"restarted": info.restarted, "away_s": round(away_s, 3)}
             desk.staging.history(INBOX_SECTION, now, "", "distributor_up", {"distributor": home.agent_id, **detail})
         desk.meter.gauge("agent_up", 1, agent=home.agent_id, role="distributor")
+        again = home.needs_sync and home.reconciling  # what is read now may be from before its last writes
         self.meet(home, now)
+        home.needs_sync = home.needs_sync or again
 
     def went(self, event: PeerDown, now: Now) -> None:
         """No new work for it. Its tasks stay with it: it loads them when it is started again."""
@@ -327,6 +329,7 @@ class Sync:
     ) -> None:
         desk = self._desk
         home.reconciling = False
+        home.short_since = None  # what is missing is looked for now
         if answer.error is not None or not isinstance(answer.value, Loaded):
             home.needs_sync = True  # supervision tries again
             desk.log("warning", "not_reconciled", distributor=home.agent_id, reason=answer.error)
