@@ -20,6 +20,7 @@ from a2a_zmq.interfaces import INBOX, KeyFact
 from a2a_zmq.state import keys
 from a2a_zmq.state.lease_rules import parse_lease_value
 from a2a_zmq.tasks import TERMINAL
+from daemons.coordinator.rules import sound
 
 # What mends a finding. "" : more than one answer is possible, or none of ours: it is reported only.
 DROP: Final = "drop"  # take the live record out of the section
@@ -93,7 +94,7 @@ def section_of(place: str) -> str:
 def parsed(task_id: str, record: bytes) -> dict[str, Any] | None:
     """The live record, if it is one of this task."""
     found = tasks.read_record(record)
-    if found is None or found.get("task_id") != task_id or not isinstance(found.get("task_type"), str):
+    if found is None or found.get("task_id") != task_id or not sound(found):
         return None
     return found if found.get("status") not in TERMINAL else None
 

@@ -148,8 +148,8 @@ class Queries:
     def _get_live(self, client: Client, message: Message, entry: Entry, answer: QueryAnswer, now: Now) -> None:
         task_id = entry.task_id
         stored = answer.value.get(task_id) if answer.error is None else None
-        if stored is not None and read_record(stored) is None:
-            stored = None
+        if stored is not None and (read_record(stored) or {}).get("task_id") != task_id:
+            stored = None  # somebody else wrote it: ours is the better copy
         ended = self._desk.recent.get(task_id) if self._desk.ledger.live.get(task_id) is not entry else None
         self._got(client, message, ended or stored or entry.record or None)
 

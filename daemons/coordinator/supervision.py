@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -255,7 +256,8 @@ class Supervision:
         for entry in desk.ledger.live.values():
             if len(tasks) == SHOWN_TASKS:
                 break
-            tasks.append(Task.model_validate(orjson.loads(entry.record)))
+            with contextlib.suppress(ValueError):  # somebody else wrote it: what we do not need may be anything
+                tasks.append(Task.model_validate(orjson.loads(entry.record)))
         return LocalAgentState(
             agent_id=desk.agent_id,
             status=self.status(),

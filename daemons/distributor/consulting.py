@@ -16,7 +16,7 @@ from a2a_zmq.clock import Now
 from a2a_zmq.tasks import FAILED
 from daemons.distributor.journal import Journal
 from daemons.distributor.memory import DELAYED, STORING, LiveTask, Memory
-from daemons.distributor.records import forgiven, number
+from daemons.distributor.records import attempts_told, forgiven, number
 from daemons.distributor.workers import Worker
 from daemons.runtime.advice import Adviser
 from daemons.runtime.consults import Consulted
@@ -135,7 +135,7 @@ class RetryPolicy:
             key = (task.task_type, task.graph, repr(labels))
             if key not in able:
                 able[key] = [w.agent_id for w in workers if w.serves(task.task_type, labels, "", task.graph)]
-            told = task.metadata.get("attempts") or [{}]
+            told = attempts_told(task) or [{}]
             each.known = present.union(str(attempt.get("worker")) for attempt in told)
             tasks.append(self._fact(each, told, able[key], now))
         return {"tasks": tasks, "workers": [_worker(worker) for worker in workers]}

@@ -84,28 +84,10 @@ class LiveTask:
     """
 
     __slots__ = (
-        "alone",
-        "attempt",
-        "cancelled",
-        "dispatched_at",
-        "front",
-        "lane",
-        "metadata",
-        "not_before",
-        "phase",
-        "pin",
-        "priority",
-        "record",
-        "recorded",
-        "seq",
-        "shown",
-        "slotted",
-        "started_at",
-        "started_mono",
-        "task_id",
-        "task_type",
-        "worker",
-    )
+        "alone", "attempt", "cancelled", "dispatched_at", "front", "lane", "metadata", "not_before", "phase", "pin",
+        "priority", "record", "recorded", "seq", "shown", "slotted", "started_at", "started_mono", "task_id",
+        "task_type", "worker",
+    )  # fmt: skip
 
     def __init__(self, record: Record, metadata: dict[str, Any], attempt: int, recorded: int, phase: Phase) -> None:
         self.record = record
@@ -192,6 +174,9 @@ def parse_record(record: Any) -> Parsed | None:
     if not isinstance(metadata, dict) or not isinstance(record.get("task_id"), str):
         return None
     if not isinstance(record.get("task_type"), str) or not isinstance(record.get("status"), str | None):
+        return None
+    # What tasks are sorted by must be texts: a list, say, is no key.
+    if not isinstance(metadata.get("client"), str | None) or not isinstance(record.get("created_at"), str | None):
         return None
     if "retried" in metadata:
         _revive(record, metadata)

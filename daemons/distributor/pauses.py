@@ -192,7 +192,7 @@ class Pauses:
         if task.phase is not WAITING or asked not in (None, task.asked):
             same = metadata.get("resume") == answers and asked in (None, metadata.get("resumed"))
             return "resumed" if answers and same else "not_waiting"
-        if not answers or not answers.keys() <= {each["id"] for each in metadata.get("interrupts") or ()}:
+        if not answers or not answers.keys() <= {each["id"] for each in _questions(metadata.get("interrupts"))}:
             return "not_waiting"
         metadata["resume"], metadata["resumed"] = answers, task.asked
         self._outcomes.again(task, now, front=True)

@@ -84,9 +84,13 @@ def note_attempt(
     }
     if isinstance(detail, dict):
         told |= {name: _brief(detail[name]) for name in ("signal", "exit_code") if name in detail}
-    before = task.metadata.get("attempts")
-    earlier = before if isinstance(before, list) else []
-    task.metadata["attempts"] = [*earlier[1 - ATTEMPTS_KEPT :], told]
+    task.metadata["attempts"] = [*attempts_told(task)[1 - ATTEMPTS_KEPT :], told]
+
+
+def attempts_told(task: LiveTask) -> list[dict[str, Any]]:
+    """The earlier attempts that its metadata tells of, as far as that can be read."""
+    told = task.metadata.get("attempts")
+    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
 
 
 def _brief(value: Any) -> Any:
@@ -96,9 +100,8 @@ def _brief(value: Any) -> Any:
 
 def failed_before(task: LiveTask, kind: str) -> int:
     """How many of the attempts that its metadata tells of failed in that way, since an operator sent it around."""
-    told = task.metadata.get("attempts")
-    dicts = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
-    return sum(each.get("kind") == kind and number(each.get("attempt"), 0) > task.floor for each in dicts)
+    earlier = attempts_told(task)
+    return sum(each.get("kind") == kind and number(each.get("attempt"), 0) > task.floor for each in earlier)
 
 
 def forgiven(task: LiveTask) -> int:

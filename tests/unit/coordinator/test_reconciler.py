@@ -162,6 +162,14 @@ def test_a_task_that_we_do_not_know_is_adopted(fleet: World, known: bool) -> Non
     assert audit(fleet)["total"] == 0
 
 
+def test_a_task_that_nobody_can_place_is_told_of_and_not_adopted(fleet: World) -> None:
+    fleet.store.live["d1"]["stranger"] = stranger("stranger") | {"metadata": {"client": "alice", "labels": "gpu"}}
+    answer = audit(fleet, repair=True)
+    assert kinds(answer) == [("unreadable_record", "stranger", "d1")]
+    assert answer["repaired"] == 0
+    del fleet.store.live["d1"]["stranger"]
+
+
 def test_a_record_that_cannot_be_read_is_written_anew_where_we_know_the_task(fleet: World) -> None:
     fleet.submit("alice~1", "t1")
     fleet.store.live["d1"] |= {"t1": {"junk": 1}, "garbage": {"junk": 1}}
