@@ -26,11 +26,13 @@ class Inbox:
     Attributes:
         gone_back: tasks of each distributor that are in the inbox once more, because the state went back to before they
             were placed. There they stay until their distributor has them in the store again, or they have ended.
+        checking: the comparison with the results is under way.
     """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.gone_back: defaultdict[Distributor, set[str]] = defaultdict(set)
+        self.checking = False
 
     def adopt(self, loaded: Loaded, ended: set[str], placed: Mapping[str, Distributor], now: Now) -> None:
         """A task that is in a distributor's section too was being moved: there (the inbox lets go), or away from it.
@@ -82,10 +84,12 @@ class Inbox:
             self._check_next(ids, now)
 
     def _check_next(self, ids: list[str], now: Now) -> None:
+        self.checking = True
         self._desk.ask_results(ids[:READ_CHUNK], partial(self._looked_up, ids), now)
 
     def _looked_up(self, ids: list[str], answer: QueryAnswer, now: Now) -> None:
         desk = self._desk
+        self.checking = False
         if answer.error is not None:
             desk.log("warning", "inbox_not_checked", reason=answer.error)
             return  # supervision asks again

@@ -86,6 +86,3 @@ class Questions:
     def next_deadline(self) -> float:
         """May be the deadline of one that is answered already: an early wake-up costs nothing."""
         return self._deadlines[0][0] if self._deadlines and self._pending else math.inf
-
-    def __len__(self) -> int:
-        return len(self._pending)

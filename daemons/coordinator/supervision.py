@@ -98,7 +98,7 @@ class Supervision:
             for home in desk.ledger.distributors.values():
                 if home.up and (home.needs_sync or not home.registered) and not home.reconciling:
                     self._sync.meet(home, now)
-            if not desk.inbox_checked and not len(desk.questions):
+            if not desk.inbox_checked and not self._sync.inbox.checking:
                 self._sync.inbox.check(now)
             self._failover.tick(now)
         if desk.ledger.held_count:

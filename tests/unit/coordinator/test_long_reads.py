@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from a2a_zmq.interfaces import INBOX
 from a2a_zmq.protocol.message import MessageType
+from tests.unit.coordinator.fakes import Store, task
 from tests.unit.coordinator.harness import World
 
 LONG_S = 30  # a section of some 200,000 records, beside a busy loop, needs half of it
@@ -109,3 +113,25 @@ def test_other_reads_are_given_up_as_ever(fleet: World) -> None:
     assert answer is not None
     assert answer.payload["code"] == "UNAVAILABLE"
     fleet.release_queries()
+
+
+def test_an_inbox_that_could_not_be_checked_is_checked_again_whatever_else_is_asked(
+    make_world: Callable[..., World],
+) -> None:
+    store = Store()
+    store.register("d1")
+    store.live[INBOX]["t1"] = {**task("t1"), "status": "pending", "metadata": {"client": "alice"}}
+    world = make_world(store)
+    world.query_error = "connection"
+    world.own()
+    world.query_error = None
+    world.client("alice~1")
+    world.distributor("d1")
+    world.queries_held = True
+    world.say("alice~1", MessageType.REQUEST, {"action": "watch_tasks", "task_ids": ["other"]})
+    for _ in range(3):
+        world.advance(1.0)
+    checks = [query for query in world.queries if query.args.get("task_ids") == ["t1"]]
+    assert len(checks) == 1, "again, but not beside itself"
+    world.release_queries()
+    assert world.assigned("d1") == ["t1"]
