@@ -235,7 +235,8 @@ class Explaining:
             why.append(f"{name} did not say in time where it stands (frozen, busy, or of an older release)")
         elif view.get("phase") == "unknown":
             why.append(f"{name} does not know it (yet): it reads the store again, or its result is on the way here")
-        return [*why, *(text for text in view.get("why") or () if isinstance(text, str))]
+        said = view.get("why")
+        return [*why, *(text for text in (said if isinstance(said, list) else ()) if isinstance(text, str))]
 
 
 def unplaceable(need: Need, distributors: dict[str, Distributor]) -> str:
@@ -318,5 +319,5 @@ def _hops(record: Record, view: Json, events: list[bytes]) -> list[list[Any]]:
 def _before(time: Any, seconds: float) -> str | None:
     try:
         return iso(parse_iso(str(time)) - seconds)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

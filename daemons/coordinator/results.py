@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from a2a_zmq.clock import Now
 from a2a_zmq.encoding import kept_json
@@ -13,6 +14,8 @@ from daemons.coordinator.distributors import Distributor, version_of
 from daemons.coordinator.records import public_result
 from daemons.runtime.contract import QueryAnswer
 from daemons.runtime.exemplars import Exemplar
+
+OBJECT: Final = (dict, type(None))  # what a result's metadata may be
 
 
 class Results:
@@ -37,7 +40,7 @@ class Results:
         for record in results:
             try:
                 entry = live.get(record["task_id"])
-                known = record["status"] in finished
+                known = record["status"] in finished and isinstance(record.get("metadata"), OBJECT)
             except (KeyError, TypeError):
                 unwanted += 1
                 continue

@@ -254,7 +254,8 @@ class Waits:
     def _verdict(self, answer: Answer, told: QueryAnswer, now: Now) -> None:
         desk = self._desk
         rows = told.value if isinstance(told.value, list) else []
-        verdict = next((each[1] for each in rows if isinstance(each, list) and each[:1] == [answer.task_id]), "")
+        mine = (each for each in rows if isinstance(each, list) and len(each) > 1 and each[0] == answer.task_id)
+        verdict = next((each[1] for each in mine), "")
         entry = desk.ledger.live.get(answer.task_id)
         over = verdict in ("resumed", "not_waiting") and answer.attempt is not None
         if over and entry is not None and desk.ledger.goes_on(entry, answer.attempt or 0):

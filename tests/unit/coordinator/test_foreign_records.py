@@ -73,3 +73,54 @@ def test_a_record_that_is_no_task_of_the_specification_is_not_in_its_document(
     world = make_world(store)
     world.own()
     assert [each.task_id for each in world.core.local_state(world.now).local_tasks] == ["good"]
+
+
+# ---------------------------------------------------------------- reports
+
+
+@pytest.mark.parametrize("metadata", ["text", ["a", "list"], 5], ids=str)
+@pytest.mark.parametrize("status", ["completed", "failed", "abandoned"])
+def test_a_result_whose_metadata_is_no_object_is_not_wanted(fleet: World, status: str, metadata: Any) -> None:
+    fleet.submit("alice~1", "t1", "t2")
+    odd = {**fleet.result("d1", "t1", status), "metadata": metadata}
+    fleet.finish("d1", "t2", tell=False)
+    fleet.report("d1", [odd, fleet.store.results["d1"]["t2"]])
+    assert fleet.got("alice~1").keys() == {"t2"}
+    assert fleet.core.desk.late == 1
+    fleet.finish("d1", "t1")
+    assert fleet.got("alice~1").keys() == {"t1", "t2"}
+
+
+@pytest.mark.parametrize("rows", [[["t1"]], [[]], ["t1"], [["t1", ["resumed"]]], {"t1": "resumed"}, None], ids=str)
+def test_a_verdict_that_cannot_be_read_is_none(fleet: World, rows: Any) -> None:
+    fleet.submit("alice~1", "t1")
+    waits = [{"task_id": "t1", "attempt": 1, "interrupts": [{"id": "q", "value": 1}]}]
+    fleet.say("d1", MessageType.EVENT, {"action": "task_waiting", "tasks": waits})
+    request = fleet.say("alice~1", MessageType.REQUEST, {"action": "resume_task", "task_id": "t1", "value": "yes"})
+    tag = next(told.payload["tag"] for told in fleet.peers["d1"].told if told.action == "resume_tasks")
+    fleet.say("d1", MessageType.RESPONSE, {"action": "resume_tasks", "tag": tag, "tasks": rows})
+    answer = fleet.answer_to("alice~1", request)
+    assert answer is not None
+    assert answer.payload["code"] == "UNAVAILABLE"
+    assert fleet.core.desk.ledger.waits["t1"].open
+
+
+@pytest.mark.parametrize("said", [5, "text", {"a": 1}, [5]], ids=str)
+def test_reasons_that_cannot_be_read_are_not_given(fleet: World, said: Any) -> None:
+    fleet.submit("alice~1", "t1")
+    request = fleet.say("alice~1", MessageType.REQUEST, {"action": "explain", "task_id": "t1"})
+    tag = next(told.payload["tag"] for told in fleet.peers["d1"].told if told.action == "explain")
+    fleet.say("d1", MessageType.RESPONSE, {"action": "explain", "tag": tag, "phase": "queued", "why": said})
+    answer = fleet.answer_to("alice~1", request)
+    assert answer is not None
+    assert answer.payload["why"] == []
+
+
+def test_times_that_nobody_can_have_taken_are_not_told_of(fleet: World) -> None:
+    fleet.submit("alice~1", "t1")
+    fleet.finish("d1", "t1")
+    fleet.store.results["d1"]["t1"]["metadata"]["held_s"] = 1e300
+    fleet.operator()
+    fleet.core.desk.recent.forget("t1")
+    hops = fleet.ask("root~1", "explain", task_id="t1")["hops"]
+    assert [name for name, _, _ in hops] == ["accepted", "started", "ended"]
