@@ -11,9 +11,10 @@ from a2a_zmq.clock import Now
 from a2a_zmq.ids import identity_of, valid_agent_id
 from a2a_zmq.protocol.message import Message
 from a2a_zmq.tasks import Record
+from a2a_zmq.tracing.context import TRACEPARENT
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
-from daemons.coordinator.records import Admission, Entry, Rejection, owner_of, public_result, unreadable
+from daemons.coordinator.records import METADATA, Admission, Entry, Rejection, owner_of, public_result, unreadable
 from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.contract import QueryAnswer
 
@@ -60,7 +61,7 @@ class Submissions:
             desk.refuse(message, *refusal)
             return
         submission = Submission(client, message)
-        admission = self._admission(client.identity, client.agent_id, now, message.metadata.traceparent)
+        admission = self._admission(client.identity, client.agent_id, now, _trace_of(message))
         if check:
             self._check(submission, admission, tasks, now)
             return
@@ -241,6 +242,13 @@ class Submissions:
             )
         desk.accept(entry)
         return None
+
+
+def _trace_of(message: Message) -> str | None:
+    """The trace for tasks that name none. Each of them keeps a copy, so it must be one that a task could name itself;
+    anything else is left out: the tasks are none the worse for it."""
+    trace = message.metadata.traceparent
+    return trace if trace is not None and METADATA[TRACEPARENT][0](trace) else None
 
 
 def _taken(task_id: str) -> Rejection:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from a2a_zmq.protocol.message import MessageType
+from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
+from a2a_zmq.protocol.ports import Received
 from daemons.runtime.contract import StoreChanged
-from tests.unit.coordinator.fakes import task
+from tests.unit.coordinator.fakes import COORDINATOR, task
 from tests.unit.coordinator.harness import World
 
 
@@ -116,6 +117,18 @@ def test_a_bad_task_is_rejected_by_itself(fleet: World, bad: Any, code: str, tex
 def test_what_the_fleet_sets_itself_is_not_taken_from_a_submission(fleet: World) -> None:
     fleet.submit("alice~1", "t1", client="bob", attempt=9, worker="w", priority=1)
     assert fleet.store.live["d1"]["t1"]["metadata"] == {"client": "alice", "priority": 1}
+
+
+@pytest.mark.parametrize(("trace", "kept"), [("00-" + "a" * 61, True), ("00-" + "a" * 62, False)])
+def test_the_trace_of_a_message_goes_to_its_tasks_if_they_could_name_it_themselves(
+    fleet: World, trace: str, kept: bool
+) -> None:
+    payload = {"action": "submit_tasks", "tasks": [task("t1"), task("t2")]}
+    message = Message(MessageType.REQUEST, "alice~1", COORDINATOR, payload, Metadata("alice~1", traceparent=trace))
+    fleet.event(Received("alice~1", Role.CLIENT, message))
+    assert fleet.assigned("d1") == ["t1", "t2"], "what is wrong with it is no fault of the tasks"
+    for record in fleet.store.live["d1"].values():
+        assert record["metadata"].get("traceparent") == (trace if kept else None)
 
 
 def test_an_unknown_type_is_rejected_naming_the_known_ones(fleet: World) -> None:
