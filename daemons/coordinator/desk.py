@@ -27,7 +27,8 @@ from daemons.coordinator.spans import TaskSpans
 from daemons.coordinator.staging import INBOX_SECTION, Staging
 from daemons.runtime.contract import DrainRequested, Effect, Log, Meter, Outranked, QueryAnswer, Send
 
-# Task types that are remembered at most: they are kept in one header member, and named to clients.
+# Task types that are remembered at most: they are kept in one header member, and named to clients. What comes later is
+# taken for as long as a worker offers it.
 MAX_KNOWN_TYPES = 1_000
 
 
@@ -41,7 +42,7 @@ class Desk:
         leading: we own the sections; only then anything is taken or placed.
         leader: who leads, as far as known.
         draining: why and until when we leave, once asked to.
-        known_types: every task type that a distributor's workers ever offered.
+        known_types: every task type that a distributor's workers ever offered, up to a bound.
         place_held: something changed that may let tasks out of the inbox.
         inbox_checked: the loaded inbox was compared with the results in the store.
         letters: dead letters, as counted in the store a while ago and kept up since.
@@ -301,6 +302,10 @@ class Desk:
         if new and len(self.known_types) < MAX_KNOWN_TYPES:
             self.known_types |= new
             self.stage_types()
+
+    def offers(self, task_type: str) -> bool:
+        """Whether a worker has it now. O(distributors), for it is asked for each task of a type that is not known."""
+        return any(home.up and task_type in home.task_types for home in self.ledger.distributors.values())
 
     def offered_types(self) -> set[str]:
         """What workers have now."""

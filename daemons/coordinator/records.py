@@ -140,8 +140,8 @@ class Admission:
     """
 
     __slots__ = (
-        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_offered", "_owner", "_problem",
-        "_spans", "_stamp", "_subscriber", "_traceparent", "_type",
+        "_config", "_known_types", "_metadata", "_middle", "_need", "_needs", "_now", "_offered", "_offers", "_owner",
+        "_problem", "_spans", "_stamp", "_subscriber", "_traceparent", "_type",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +149,7 @@ class Admission:
         config: CoordinatorConfig,
         needs: Needs,
         known_types: AbstractSet[str],
+        offers: Callable[[str], bool],
         offered: Callable[[], AbstractSet[str]],
         *,
         owner: str,
@@ -159,14 +160,17 @@ class Admission:
     ) -> None:
         """
         Args:
-            known_types: what the fleet's workers ever offered; empty if none did yet, then everything is taken.
-            offered: what its workers offer now; asked for where a type is unknown.
+            known_types: what the fleet's workers ever offered, as far as it is remembered; empty if none did yet, then
+                everything is taken.
+            offers: whether a worker offers this type now; asked where a type is not among the known ones.
+            offered: all that workers offer now; asked for where a type is refused.
             traceparent: of the message, for tasks that name none.
             spans: None where nothing is traced.
         """
         self._config = config
         self._needs = needs
         self._known_types = known_types
+        self._offers = offers
         self._offered = offered
         self._owner = owner
         self._subscriber = subscriber
@@ -232,7 +236,7 @@ class Admission:
         if problem is not None:
             self._problem = ("INVALID_TASK", problem)
             return
-        if self._known_types and task_type not in self._known_types:
+        if self._known_types and task_type not in self._known_types and not self._offers(task_type):
             self._problem = ("UNKNOWN_TASK_TYPE", unknown_type(task_type, self._known_types, self._offered()))
             return
         self._problem = None

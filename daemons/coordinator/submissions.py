@@ -85,6 +85,7 @@ class Submissions:
             desk.config,
             desk.ledger.needs,
             desk.known_types,
+            desk.offers,
             desk.offered_types,
             owner=owner,
             subscriber=subscriber,

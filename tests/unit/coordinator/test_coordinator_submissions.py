@@ -9,6 +9,7 @@ import pytest
 
 from a2a_zmq.protocol.message import Message, MessageType, Metadata, Role
 from a2a_zmq.protocol.ports import Received
+from daemons.coordinator.desk import MAX_KNOWN_TYPES
 from daemons.runtime.contract import StoreChanged
 from tests.unit.coordinator.fakes import COORDINATOR, task
 from tests.unit.coordinator.harness import World
@@ -160,6 +161,17 @@ def test_a_known_type_whose_workers_are_away_is_held_also_after_a_restart(make_w
     [refused] = second.submit("alice~1", "t2", task_type="nope")["rejected"]
     assert refused["code"] == "UNKNOWN_TASK_TYPE"
     assert refused["message"].endswith("workers have now: nothing; without a worker now: compute, noop")
+
+
+def test_a_type_beyond_those_that_are_remembered_is_taken_while_a_worker_offers_it(world: World) -> None:
+    world.client("alice~1")
+    world.distributor("d1", " ".join(f"known-{n}" for n in range(MAX_KNOWN_TYPES)))
+    world.distributor("d2", "late")
+    assert world.submit("alice~1", "t1", "t2", task_type="late")["accepted"] == 2
+    assert world.assigned("d2") == ["t1", "t2"]
+    world.gone("d2")
+    [refused] = world.submit("alice~1", "t3", task_type="late")["rejected"]
+    assert refused["code"] == "UNKNOWN_TASK_TYPE"
 
 
 def test_the_single_form_of_the_specification_is_a_submission_of_one(fleet: World) -> None:
