@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -48,6 +49,7 @@ class Desk:
         letters: dead letters, as counted in the store a while ago and kept up since.
         restaged: live tasks whose records the store had lost and was given again.
         joined: clients that in this wake-up came to wait for tasks that asked something.
+        untold: of these, by (client's id, task's id), those for whom that could not be read; they join again.
         streamed: tasks whose streams are read by somebody.
         accept: takes in a new task, to be placed with the next ``settle``.
         stopped: those that in this wake-up ended (with their status) or asked something.
@@ -94,6 +96,7 @@ class Desk:
         self.late = 0
         self.restaged: set[str] = set()
         self.joined: list[tuple[Client, Entry]] = []
+        self.untold: dict[tuple[str, str], Client] = {}
         self.streamed: set[str] = set()
         self.stopped: list[tuple[str, str]] = []
         self._ended: dict[str, list[bytes]] = {}
@@ -163,6 +166,18 @@ class Desk:
         if taken and entry.task_id in self.ledger.waits:
             self.joined.append((client, entry))
         return taken
+
+    def leave_untold(self, client: Client, entry: Entry) -> None:
+        """What the task asks cannot be read now: this client is told later. Beyond the bound it asks again itself."""
+        if len(self.untold) < self.config.max_watched:
+            self.untold[client.agent_id, entry.task_id] = client
+
+    def rejoin(self) -> None:
+        """Try the oldest untold ones again; no more than leaves room for what others ask the store."""
+        for key in list(islice(self.untold, max(1, self.config.max_pending_questions // 2))):
+            client, entry = self.untold.pop(key), self.ledger.live.get(key[1])
+            if entry is not None and self.clients.connected.get(key[0]) is client:
+                self.joined.append((client, entry))
 
     # ------------------------------------------------------------ ends of tasks
 

@@ -89,7 +89,7 @@ class Supervision:
 
     def recover(self, now: Now) -> None:
         """Try again what failed for want of the store, and to place what waits in the inbox; move the tasks of
-        distributors that stay away.
+        distributors that stay away; tell what could not be read of tasks that wait for answers.
         """
         desk = self._desk
         if not desk.leading:
@@ -101,6 +101,7 @@ class Supervision:
             if not desk.inbox_checked and not self._sync.inbox.checking:
                 self._sync.inbox.check(now)
             self._failover.tick(now)
+            desk.rejoin()
         if desk.ledger.held_count:
             desk.place_held = True
         for home in desk.ledger.distributors.values():

@@ -81,6 +81,7 @@ class Waits:
         """Without questions: it goes on."""
         item = {"task_id": entry.task_id, "attempt": attempt, "interrupts": questions}
         for client in clients:
+            self._desk.untold.pop((client.agent_id, entry.task_id), None)
             payload = {"action": "task_waiting", "tasks": [item]}
             self._desk.out.append(Send(client.agent_id, MessageType.EVENT, payload))
 
@@ -99,6 +100,8 @@ class Waits:
         def known(questions: Questions, _now: Now) -> None:
             if wait.open and questions:
                 self._say([client], entry, wait.attempt, questions)
+            elif wait.open:
+                self._desk.leave_untold(client, entry)
 
         self.with_questions(entry, known, now)
 
