@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Final
 
 import orjson
 
@@ -14,13 +17,17 @@ from a2a_zmq.protocol.message import MessageType
 from daemons.coordinator.consulting import PlacementPolicy
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.placement import eligible, spread
+from daemons.coordinator.placement import Choices, eligible, spread
 from daemons.coordinator.records import FRESH, SENT, Entry, Need
 from daemons.coordinator.staging import INBOX_SECTION
 from daemons.runtime.contract import Effect, Send
 
 # An unroutable distributor is about to be reported down; do not try again before that can be known.
 UNROUTABLE_DELAY_S = 0.5
+# What is looked at in the inbox in one wake-up (see ``Choices.work``): a few milliseconds. Clients choose how many
+# needs there are, and labels that no worker has make one of each task.
+LOOKS: Final = 4_000
+_PRIORITY: Final = attrgetter("priority")
 
 
 @dataclass(slots=True)
@@ -36,6 +43,8 @@ class Assigner:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._now = 0.0
+        self._round: deque[Need] = deque()  # of the inbox, those that are still to be looked at
+        self._whole = False  # to its end, without a pause
         self.policy = PlacementPolicy(desk, self._place)
 
     # ------------------------------------------------------------ placement
@@ -48,8 +57,8 @@ class Assigner:
         if ledger.fresh:
             fresh, ledger.fresh = ledger.fresh, []
             self._place_fresh(fresh, now)
-        if desk.place_held and desk.inbox_checked:
-            self._place_held()
+        if (desk.place_held or desk.look_held or self._whole) and desk.inbox_checked:
+            self._look_at_held()
         for home in ledger.distributors.values():
             if home.queue.size:
                 self._pump(home, now)
@@ -63,7 +72,7 @@ class Assigner:
                     groups[entry.need] = [entry]
                 else:
                     group.append(entry)
-        for need in sorted(groups, key=_urgency) if len(groups) > 1 else groups:
+        for need in sorted(groups, key=_PRIORITY, reverse=True) if len(groups) > 1 else groups:
             sites = eligible(need, self._desk.ledger.distributors)
             if sites and not self._left_to_policy(need, groups[need], sites):
                 self._place(groups[need], sites)
@@ -80,7 +89,7 @@ class Assigner:
         for entry in entries:
             self._desk.ledger.hold(entry)
         self._desk.staging.put(INBOX_SECTION, entries)
-        self.policy.wanted = True
+        self.policy.want(need)
         return True
 
     def _place(self, entries: list[Entry], sites: list[Distributor]) -> None:
@@ -103,20 +112,44 @@ class Assigner:
             desk.ledger.hold(entry)
         desk.staging.put(INBOX_SECTION, entries)
 
-    def _place_held(self) -> None:
-        """Move what can be moved, a bounded part at a time; the flag stays up while there is more."""
+    def _look_at_held(self) -> None:
+        """Go on through the inbox, a bounded part in one wake-up, the most urgent first.
+
+        Something that changed has all of it looked at, part after part without a pause. Without that, just in case, one
+        part is looked at each interval: the next one, so that after a while each has had its turn.
+        """
         desk = self._desk
+        if desk.place_held and not self._whole:  # what the round has passed already may be what can go now
+            self._round.clear()
+            self._whole, desk.place_held = True, False
+        desk.look_held = False
+        if not self._round:
+            self._round.extend(sorted(desk.ledger.held, key=_PRIORITY, reverse=True))
+        if self._place_held():
+            self._whole = self._whole and bool(self._round)
+        else:
+            self._whole = True
+            if len(desk.ledger.held) <= LOOKS:  # begin again: what has come meanwhile may be more urgent
+                self._round.clear()
+
+    def _place_held(self) -> bool:
+        """Move what can be moved; False if what could has to wait for the next wake-up."""
+        desk, ahead = self._desk, self._round
         ledger, config = desk.ledger, desk.config
+        choices = Choices(ledger.distributors)
         left = config.move_chunk
-        for need in sorted(ledger.held, key=_urgency):
-            sites = eligible(need, ledger.distributors)
+        while ahead and choices.work < LOOKS:
+            need = ahead[0]
+            sites = choices.of(need) if need in ledger.held else []
             if not sites:
+                ahead.popleft()
                 continue
             if len(sites) > 1 and self.policy.asks(self._now):
-                self.policy.wanted = True
+                self.policy.want(need)
+                ahead.popleft()
                 continue
             if left <= 0 or desk.staging.unpersisted > config.max_staged_tasks // 2:
-                return
+                return False
             entries = ledger.take_held(need, left)
             left -= len(entries)
             if len(sites) > 1:
@@ -125,8 +158,9 @@ class Assigner:
                 desk.staging.moved(entry)
             self._place(entries, sites)
             if need in ledger.held:
-                return
-        desk.place_held = False
+                return False
+            ahead.popleft()
+        return True
 
     # ------------------------------------------------------------ telling distributors
 
@@ -222,7 +256,7 @@ class Assigner:
         ledger = desk.ledger
         if not desk.leading:
             return math.inf
-        if desk.place_held and desk.inbox_checked and ledger.held and self._can_stage():
+        if (desk.place_held or self._whole) and desk.inbox_checked and ledger.held and self._can_stage():
             return self._now
         waits = [
             home.blocked_until
@@ -233,7 +267,3 @@ class Assigner:
 
     def _can_stage(self) -> bool:
         return self._desk.staging.unpersisted <= self._desk.config.max_staged_tasks // 2
-
-
-def _urgency(need: Need) -> int:
-    return -need.priority

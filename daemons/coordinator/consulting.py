@@ -17,7 +17,7 @@ from typing import Any
 from a2a_zmq.clock import Now
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.distributors import Distributor
-from daemons.coordinator.placement import eligible
+from daemons.coordinator.placement import Choices
 from daemons.coordinator.records import HELD, Entry, Need
 from daemons.runtime.advice import Adviser
 from daemons.runtime.consults import Consulted
@@ -35,11 +35,7 @@ class Question:
 
 
 class PlacementPolicy:
-    """See the module's text.
-
-    Attributes:
-        wanted: tasks wait in the inbox for being asked about.
-    """
+    """See the module's text."""
 
     def __init__(self, desk: Desk, place: Place) -> None:
         """
@@ -57,7 +53,7 @@ class PlacementPolicy:
             log=self._log,
         )
         self._open: Question | None = None
-        self.wanted = False
+        self._wanted: dict[Need, None] = {}  # those whose tasks wait in the inbox for being asked about
 
     def allow(self, timeout_s: float) -> None:
         """It gets so long from now on."""
@@ -70,6 +66,10 @@ class PlacementPolicy:
         desk = self._desk
         return desk.store_available and not desk.spooling and desk.draining is None and desk.inbox_checked
 
+    def want(self, need: Need) -> None:
+        """Tasks with this need wait in the inbox for being asked about."""
+        self._wanted[need] = None
+
     def not_asked(self, tasks: int) -> None:
         """So many for which there is a choice do not wait for it."""
         if self._adviser:
@@ -79,11 +79,11 @@ class PlacementPolicy:
         """Give up what is late; ask about what waits."""
         if self._open is not None and self._adviser.gives_up(now):
             self._conclude(self._open, {}, now)
-        if self.wanted and self._open is None:
+        if self._wanted and self._open is None:
             self._ask(now)
 
     def next_deadline(self) -> float:
-        return 0.0 if self.wanted and self._open is None else self._adviser.deadline()
+        return 0.0 if self._wanted and self._open is None else self._adviser.deadline()
 
     def _log(self, line: Log) -> None:
         self._desk.out.append(line)
@@ -93,12 +93,16 @@ class PlacementPolicy:
     def _ask(self, now: Now) -> None:
         desk = self._desk
         ledger = desk.ledger
-        self.wanted = False
+        wanted, self._wanted = self._wanted, {}
         left = desk.config.move_chunk
         question = Question({}, {})
-        for need in sorted(ledger.held, key=lambda need: -need.priority):
-            sites = [] if need.pinned else eligible(need, ledger.distributors)
-            if left > 0 and len(sites) > 1:
+        choices = Choices(ledger.distributors)
+        for need in sorted(wanted, key=lambda need: -need.priority):
+            if need not in ledger.held:
+                continue
+            if left <= 0:
+                self._wanted[need] = None  # with the next question
+            elif len(sites := choices.of(need)) > 1:
                 question.tasks[need] = list(islice(ledger.held[need], left))
                 question.sites[need] = frozenset(site.agent_id for site in sites)
                 left -= len(question.tasks[need])
@@ -143,8 +147,9 @@ class PlacementPolicy:
         desk = self._desk
         self._open = None
         desk.place_held = True  # what has come meanwhile is looked at
+        choices = Choices(desk.ledger.distributors)
         for need, asked in question.tasks.items():
-            sites = eligible(need, desk.ledger.distributors)
+            sites = choices.of(need)
             waiting = sum(entry.state == HELD and desk.ledger.live.get(entry.task_id) is entry for entry in asked)
             if not (sites and waiting):
                 continue

@@ -44,7 +44,7 @@ class Desk:
         leader: who leads, as far as known.
         draining: why and until when we leave, once asked to.
         known_types: every task type that a distributor's workers ever offered, up to a bound.
-        place_held: something changed that may let tasks out of the inbox.
+        place_held: something changed that may let tasks out of the inbox. ``look_held``: perhaps it did.
         inbox_checked: the loaded inbox was compared with the results in the store.
         letters: dead letters, as counted in the store a while ago and kept up since.
         restaged: live tasks whose records the store had lost and was given again.
@@ -89,7 +89,7 @@ class Desk:
         self.store_reason = self.spool_off = ""
         self.draining: DrainRequested | None = None
         self.drain_until = math.inf
-        self.place_held = False
+        self.place_held = self.look_held = False
         self.inbox_checked = True
         self.checks = 0
         self.finished = {COMPLETED: 0, FAILED: 0, ABANDONED: 0}

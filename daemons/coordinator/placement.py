@@ -23,7 +23,7 @@ Trade-offs:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 
 class Wanted(Protocol):
@@ -73,8 +73,65 @@ def eligible(need: Wanted, sites: Mapping[str, SiteT]) -> list[SiteT]:
     found = [
         site for site in sites.values() if site.registered and site.up and not site.draining and capable(need, site)
     ]
-    steady = [site for site in found if not site.suspect]
-    return steady or found
+    return _steady(found)
+
+
+def _steady(found: list[SiteT]) -> list[SiteT]:
+    return [site for site in found if not site.suspect] or found
+
+
+class Choices(Generic[SiteT]):
+    """:func:`eligible` for many needs at one moment. What depends on the sites is worked out once, so a need costs what
+    its own labels cost, however many distributors and workers there are that do not have them.
+
+    Attributes:
+        work: what was looked at for the needs so far: these, sites, and workers' labels.
+    """
+
+    def __init__(self, sites: Mapping[str, SiteT]) -> None:
+        self._sites = sites
+        self._open = [site for site in sites.values() if site.registered and site.up and not site.draining]
+        self._by_type: dict[str, list[SiteT]] = {}
+        self._by_label: dict[tuple[str, str], list[tuple[SiteT, frozenset[str], dict[str, str]]]] | None = None
+        self.work = 0
+
+    def of(self, need: Wanted) -> list[SiteT]:
+        """The same as :func:`eligible`; not to be changed."""
+        self.work += 1
+        if need.pinned:
+            return eligible(need, self._sites)
+        if need.labels:
+            return _steady(self._labelled(need, need.labels))
+        found = self._by_type.get(need.task_type)
+        if found is None:
+            self.work += len(self._open)
+            found = _steady([site for site in self._open if need.task_type in site.task_types])
+            self._by_type[need.task_type] = found
+        return found
+
+    def _labelled(self, need: Wanted, labels: dict[str, str]) -> list[SiteT]:
+        by_label = self._labels()
+        # Most often it is one label that nobody has; else only who has the rarest one is looked at.
+        having = min(
+            (by_label.get(label, ()) if isinstance(label[1], str) else () for label in labels.items()), key=len
+        )
+        self.work += len(having)
+        found: list[SiteT] = []
+        for site, types, has in having:
+            fits = need.task_type in types and need.task_type in site.task_types and labels.items() <= has.items()
+            if fits and not (found and found[-1] is site):  # workers of one site stand together
+                found.append(site)
+        return found
+
+    def _labels(self) -> dict[tuple[str, str], list[tuple[SiteT, frozenset[str], dict[str, str]]]]:
+        if self._by_label is None:
+            self._by_label = {}
+            for site in self._open:
+                for types, labels in site.offers:
+                    for name, value in labels.items():
+                        if isinstance(value, str):  # it is a peer's message; nobody can ask for anything else
+                            self._by_label.setdefault((name, value), []).append((site, types, labels))
+        return self._by_label
 
 
 def spread(count: int, sites: Sequence[SiteT], rng: Callable[[], float]) -> Iterable[tuple[SiteT, int]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -15,11 +16,14 @@ from a2a_zmq.models import AgentStatus, LocalAgentState, Task
 from daemons.coordinator.desk import Desk
 from daemons.coordinator.failover import Failover
 from daemons.coordinator.reconciler import Reconciler
+from daemons.coordinator.records import Need
 from daemons.coordinator.sync import Sync
 from daemons.runtime.contract import QueryAnswer
 
 # Tasks that the LocalAgentState shows: it is built every interval.
 SHOWN_TASKS = 20
+# Needs in the inbox that are looked at in one interval; where there are more, it takes several.
+LOOKS: Final = 4_000
 # The same trouble is reported again after so long (seconds).
 REPORT_AGAIN_S = 60.0
 # Dead letters expire and get pushed out in the store: they are counted there again after so long (seconds).
@@ -35,6 +39,7 @@ class Supervision:
         self._failover = failover
         self.reconciler = Reconciler(desk, sync)
         self._reported: dict[str, float] = {}
+        self._unseen: deque[Need] = deque()  # needs in the inbox that detect has not come to in this round
         self._started: Now | None = None
         self._count_at = -math.inf
         self.steps: dict[str, Callable[[Now], None]] = {
@@ -73,9 +78,13 @@ class Supervision:
                 desk.log(
                     "error", "distributor_absent", distributor=home.agent_id, tasks=home.live, away_s=round(away_s, 1)
                 )
-        for need, lane in desk.ledger.held.items():
-            oldest = lane.first()
-            if oldest is None or now.mono - oldest.since < desk.config.inbox_overdue_s:
+        if not self._unseen:
+            self._unseen.extend(desk.ledger.held)
+        for _ in range(min(len(self._unseen), LOOKS)):
+            need = self._unseen.popleft()
+            lane = desk.ledger.held.get(need)
+            oldest = lane.first() if lane is not None else None
+            if lane is None or oldest is None or now.mono - oldest.since < desk.config.inbox_overdue_s:
                 continue
             if self._once(f"overdue {need.task_type} {need.pinned}", now):
                 desk.log(
@@ -102,8 +111,7 @@ class Supervision:
                 self._sync.inbox.check(now)
             self._failover.tick(now)
             desk.rejoin()
-        if desk.ledger.held_count:
-            desk.place_held = True
+        desk.look_held = True
         for home in desk.ledger.distributors.values():
             desk.trim_cancels(home)
 

@@ -77,6 +77,19 @@ def test_what_comes_while_it_thinks_is_the_next_batch(asking: World) -> None:
     assert asking.assigned("d1") == ["t1", "t2", "t3"]
 
 
+def test_more_than_one_question_holds_is_asked_in_turn_the_most_urgent_first(make_world: Callable[..., World]) -> None:
+    world = arranged(make_world(policy_timeout_s=TIMEOUT_S, move_chunk=2))
+    for priority in range(6):
+        world.submit("alice~1", f"t{priority}", priority=priority)
+    asked = []
+    for _ in range(4):
+        asked.append([each["task_id"] for each in world.consults[-1].facts["tasks"]])
+        world.advise(dict.fromkeys(asked[-1], "d2"))
+    assert asked == [["t0"], ["t5", "t4"], ["t3", "t2"], ["t1"]]
+    assert len(world.consults) == 4
+    assert len(world.assigned("d2")) == 6
+
+
 def test_where_there_is_no_choice_it_is_not_asked(asking: World) -> None:
     asking.submit("alice~1", "pinned", distributor="d2")
     asking.gone("d1")
