@@ -14,7 +14,8 @@ from a2a_zmq.tasks import Record
 from a2a_zmq.tracing.context import TRACEPARENT
 from daemons.coordinator.clients import Client
 from daemons.coordinator.desk import Desk
-from daemons.coordinator.records import METADATA, Admission, Entry, Rejection, owner_of, public_result, unreadable
+from daemons.coordinator.records import Admission, Entry, Rejection, owner_of, public_result, unreadable
+from daemons.coordinator.rules import METADATA
 from daemons.runtime.calls import LocalAnswer, LocalCall
 from daemons.runtime.contract import QueryAnswer
 

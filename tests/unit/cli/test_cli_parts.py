@@ -89,12 +89,12 @@ def explained(record: dict[str, Any], **found: Any) -> str:
         (
             {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "sure?"}]}},
             {},
-            r"It asks: sure\? a2actl resume t --value JSON",
+            r"It asks: sure\? Answer: a2actl resume t --value JSON",
         ),
         (
             {"status": "waiting", "metadata": {"interrupts": [{"id": "i", "value": "A name"}]}},
             {},
-            r"It asks: A name\. a2actl resume t",
+            r"It asks: A name\. Answer: a2actl resume t",
         ),
         (
             {"status": "abandoned", "metadata": {"error_kind": "cancelled"}},
