@@ -38,6 +38,8 @@ _HELLO = re.compile(
 )
 _NONCE = re.compile(rf"[0-9a-f]{{{2 * NONCE_BYTES}}}\Z")
 _MAX_TEXT = 128
+# Process ids and descriptors go to the operating system, which takes no larger ones.
+_MAX_C_INT = 2**31 - 1
 
 
 class Rejected(Refused):
@@ -335,9 +337,9 @@ def _nonce(payload: dict[str, Any]) -> bytes:
     return bytes.fromhex(text)
 
 
-def _count(payload: dict[str, Any], name: str) -> int:
+def _count(payload: dict[str, Any], name: str, most: int | None = None) -> int:
     value = payload.get(name)
-    if type(value) is not int or value < 0:
+    if type(value) is not int or value < 0 or (most is not None and value > most):
         raise MalformedMessage(f"{name} is not a count")
     return value
 
@@ -357,10 +359,10 @@ def _peer_info(agent_id: str, payload: dict[str, Any]) -> PeerInfo:
         role,
         boot_id,
         _text(payload, "host_id", _MAX_TEXT),
-        _count(payload, "pid"),
+        _count(payload, "pid", _MAX_C_INT),
         _count(payload, "start_time"),
         fence=_count(payload, "fence") if "fence" in payload else 0,
-        life_fd=_count(payload, "life_fd") if "life_fd" in payload else 0,
+        life_fd=_count(payload, "life_fd", _MAX_C_INT) if "life_fd" in payload else 0,
     )
 
 

@@ -32,7 +32,8 @@ class ProcessIdentity(NamedTuple):
 def _stat(pid: int) -> list[str] | None:
     """Fields of ``/proc/PID/stat`` from the third on, or None if the process is gone or only a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        # A process chooses its name, and the kernel shows its bytes, which need be no text.
+        stat = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
     except OSError:
         return None
     fields = stat[stat.rindex(")") + 2 :].split()
@@ -76,6 +77,8 @@ async def wait_gone(pid: int, start_time: int, timeout_s: float = PROBE_WAIT_S) 
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
+    except (OverflowError, ValueError):  # no process can have this number: whoever named it proves nothing by it
+        return False
     except OSError:  # no pidfd on this kernel: one look must do
         return is_gone(pid, start_time)
     try:

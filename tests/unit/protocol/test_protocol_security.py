@@ -214,6 +214,8 @@ def test_skew_within_a_session_ends_it(pipe: Any) -> None:
         ({"nonce": "ABC"}, "malformed"),
         ({"boot_id": ""}, "malformed"),
         ({"pid": -1}, "malformed"),
+        ({"pid": 2**31}, "malformed"),
+        ({"life_fd": 2**31}, "malformed"),
         ({"token": 5}, "malformed"),
         ({"host_id": "x" * 200}, "malformed"),
     ],

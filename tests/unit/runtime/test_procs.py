@@ -30,8 +30,13 @@ T = TypeVar("T")
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
 NAP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
-# A name with what separates the fields of /proc/PID/stat.
-RENAMED = [sys.executable, "-S", "-c", "open('/proc/self/comm', 'w').write('a) R (b'); import time; time.sleep(60)"]
+# A name with what separates the fields of /proc/PID/stat, and bytes that are no text.
+RENAMED = [
+    sys.executable,
+    "-S",
+    "-c",
+    "open('/proc/self/comm', 'wb').write(b'a) R (b\\xff'); import time; time.sleep(60)",
+]
 
 
 @pytest.fixture
@@ -99,14 +104,14 @@ def test_a_stopped_process_is_not_gone(start: Start) -> None:
     assert not is_gone(process.pid, started_at(process))
 
 
-def test_names_with_brackets_and_spaces_confuse_nobody(
+def test_names_with_brackets_spaces_and_foreign_bytes_confuse_nobody(
     start: Callable[[list[str]], subprocess.Popen[bytes]], wait_until: WaitUntil
 ) -> None:
     process = start(RENAMED)
     before = started_at(process)
 
     def renamed() -> bool:
-        return Path(f"/proc/{process.pid}/comm").read_text() == "a) R (b\n"
+        return Path(f"/proc/{process.pid}/comm").read_bytes() == b"a) R (b\xff\n"
 
     wait_until(renamed, "the process has its name")
     assert started_at(process) == before
@@ -146,6 +151,10 @@ def test_waiting_for_what_is_gone_already_does_not_wait(
     assert run(wait_gone(process.pid, began, timeout_s=60.0))
     process.wait()
     assert run(wait_gone(process.pid, began, timeout_s=60.0))
+
+
+def test_a_number_that_no_process_can_have_proves_nothing(run: Callable[[Coroutine[Any, Any, bool]], bool]) -> None:
+    assert not run(wait_gone(2**40, 1, timeout_s=0.05))
 
 
 def test_many_may_wait_for_the_same_process(start: Start, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
