@@ -21,9 +21,10 @@ MAX_FILE_BYTES = 16 << 20
 
 
 class Stamp(NamedTuple):
-    """What changes whenever a file is replaced."""
+    """What changes whenever a file is replaced, or may be read by others than before."""
 
     mtime_ns: int
+    ctime_ns: int  # chmod and chown change this alone
     inode: int
     size: int
 
@@ -34,7 +35,7 @@ def stamp_of(path: Path) -> Stamp | None:
         found = path.stat()
     except OSError:
         return None
-    return Stamp(found.st_mtime_ns, found.st_ino, found.st_size)
+    return Stamp(found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
 
 
 def check_directory(path: Path) -> None:

@@ -47,8 +47,9 @@ class Identity(KeySource, Protocol):
     def allow(self, domain: str, curve_public_key: bytes) -> str | None:
         """User-Id of a connection with this key, None to refuse it."""
 
-    def reload_if_changed(self) -> bool:
-        """Take up replaced key files; True if there were some. Raises ConfigError for bad ones, once."""
+    def reload_if_changed(self, *, always: bool = False) -> bool:
+        """Take up changed key files, or ``always`` all; True if there were some. Raises ConfigError for bad ones,
+        once."""
 
 
 class SecretIdentity(StaticKeys):
@@ -85,7 +86,7 @@ class SecretIdentity(StaticKeys):
     def allow(self, domain: str, curve_public_key: bytes) -> str | None:
         return SHARED_USER_ID if hmac.compare_digest(curve_public_key, self._curve.client.public) else None
 
-    def reload_if_changed(self) -> bool:
+    def reload_if_changed(self, *, always: bool = False) -> bool:
         return False
 
 

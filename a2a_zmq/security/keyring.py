@@ -50,6 +50,8 @@ class Keyring:
         self._sessions: dict[str, tuple[str, str]] = {}  # agent id → (jti, CURVE key) of its last verified token
         self._cut: set[str] = set()  # agents whose token or key was revoked although they have others
         self._stamps: tuple[Stamp | None, ...] = ()
+        self._unread = False  # the last attempt to read the files failed
+        self._told: set[str] = set()  # why, since the files changed
         self._own: list[_OwnKey] = []
         self._load()
         if not self._own:
@@ -220,20 +222,35 @@ class Keyring:
 
     # ------------------------------------------------------------ files
 
-    def reload_if_changed(self) -> bool:
-        """Read replaced files again; cheap if there are none.
+    def reload_if_changed(self, *, always: bool = False) -> bool:
+        """Read changed files again; cheap if there are none. Files that could not be read are tried at every call:
+        what was in the way need not show in them (no descriptors are left, a disk that fails).
+
+        Args:
+            always: read them even if nothing shows that they changed, and tell what is wrong even if it was told.
 
         Returns:
             True if something was read.
 
         Raises:
-            ConfigError: the new files are not acceptable; the old content stays in force (if only our own key file is
-                bad, our own keys do: others' keys and revocations are taken up), and the error is not raised again
-                until the files change.
+            ConfigError: the files are not acceptable; the old content stays in force (if only our own key file is
+                bad, our own keys do: others' keys and revocations are taken up), and the same error is not raised
+                again until the files change.
         """
-        if self._files() == self._stamps:
+        if self._files() != self._stamps:
+            self._told.clear()
+        elif not (self._unread or always):
             return False
-        self._load()
+        try:
+            self._load()
+        except ConfigError as error:
+            self._unread = True
+            if str(error) in self._told and not always:
+                return False
+            self._told.add(str(error))
+            raise
+        self._unread = False
+        self._told.clear()
         return True
 
     def _files(self) -> tuple[Stamp | None, ...]:

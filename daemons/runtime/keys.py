@@ -129,10 +129,10 @@ class OwnKeys:
             name = self._identity.allow(domain, key)
         return name
 
-    def reload(self) -> None:
-        """Read key files that have changed."""
+    def reload(self, *, always: bool = False) -> None:
+        """Read key files that have changed, or that could not be read; ``always`` all of them."""
         try:
-            if not self._identity.reload_if_changed():
+            if not self._identity.reload_if_changed(always=always):
                 return
             self._log.info("keys_reloaded")
         except ConfigError as error:

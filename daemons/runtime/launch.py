@@ -397,5 +397,5 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _hang_up(self) -> None:
-        self._own_keys.reload()
+        self._own_keys.reload(always=True)
         self.reloader.run()

@@ -343,8 +343,9 @@ def test_sighup_reads_keys_again(host: Host, wait_until: WaitUntil) -> None:
     process = host.start("worker", A2A_SUPERVISION_INTERVAL_MS="60000")
     wait_until(lambda: '"event":"started"' in host.said, "the worker has started", timeout_s=15.0)
     keys.rotate("distributor-1")
-    process.send_signal(signal.SIGHUP)
-    wait_until(lambda: '"event":"keys_reloaded"' in host.said, "the new keys are read")
+    for times in (1, 2):  # the second time no file shows a change
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda times=times: host.said.count('"event":"keys_reloaded"') == times, "the keys are read")
     (host.keys / "peers.json").write_text("{")
     process.send_signal(signal.SIGHUP)
     wait_until(lambda: '"event":"keys_not_reloaded"' in host.said, "bad keys are reported")

@@ -226,6 +226,46 @@ def test_reload_is_asked_for_and_keeps_the_old_state_if_the_new_is_bad(keys: Key
     assert worker.reload_if_changed()
 
 
+def test_a_file_whose_mode_was_mended_is_taken_up(keys: KeyDirectory) -> None:
+    hub = ring(keys, "distributor-1")
+    keys.revoke("worker-1")
+    keys.peers_json.chmod(0o664)  # as a careless copy leaves it
+    with pytest.raises(ConfigError, match="chmod 0644"):
+        hub.reload_if_changed()
+    assert not hub.revoked("worker-1", "worker-1")
+    keys.peers_json.chmod(0o644)
+    assert hub.reload_if_changed()
+    assert hub.revoked("worker-1", "worker-1")
+
+
+def test_files_that_could_not_be_read_for_the_moment_are_read_later_and_told_once(
+    keys: KeyDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = ring(keys, "distributor-1")
+    keys.revoke("worker-1")
+    with monkeypatch.context() as moment:
+
+        def no_descriptor(path: Path) -> bytes:
+            raise ConfigError(f"key file {path}: Too many open files")
+
+        moment.setattr("a2a_zmq.security.keyring.read_public", no_descriptor)
+        with pytest.raises(ConfigError, match="Too many"):
+            hub.reload_if_changed()
+        for _ in range(3):
+            assert not hub.reload_if_changed(), "told once"
+        with pytest.raises(ConfigError, match="Too many"):
+            hub.reload_if_changed(always=True)
+    assert hub.reload_if_changed()
+    assert hub.revoked("worker-1", "worker-1")
+    assert not hub.reload_if_changed()
+
+
+def test_who_asks_for_it_has_files_read_that_show_no_change(keys: KeyDirectory) -> None:
+    hub = ring(keys, "distributor-1")
+    assert hub.reload_if_changed(always=True)
+    assert not hub.reload_if_changed()
+
+
 def test_revoke_shuts_out_now_and_until_added_again(keys: KeyDirectory) -> None:
     hub = ring(keys, "distributor-1")
     worker = ring(keys, "worker-1")
