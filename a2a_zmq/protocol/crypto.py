@@ -56,7 +56,7 @@ class KeySource(Protocol):
         """Live (key id, 32-byte key) candidates for this peer, newest first; empty for an unknown peer."""
 
     def token(self, wall: float) -> str | None:
-        """Our identity token (EdDSA JWT), None in secret mode."""
+        """Our identity token (EdDSA JWT); None in secret mode, and while there is none (the other end refuses us)."""
 
     def verify_peer(self, agent_id: str, role: Role, token: str | None, user_id: str, wall: float) -> None:
         """Check a peer once a session.

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from a2a_zmq.errors import ConfigError, Refused
 from a2a_zmq.ids import identity_of
@@ -30,6 +30,13 @@ class _OwnKey(NamedTuple):
     secret: bytes
 
 
+class _Minted(NamedTuple):
+    token: str
+    curve: bytes  # our public key that it names
+    renew_at: float  # a new one is made from then on
+    expires_at: float
+
+
 class Keyring:
     """Source of an agent's keys, tokens and verdicts; reads files only in :meth:`reload_if_changed` and :meth:`token`.
 
@@ -45,7 +52,8 @@ class Keyring:
         self._name = identity_of(agent_id)
         self._own_path, self._peers_path, self._issuer_pub_path = own, peers, issuer_pub
         self._issuer_key_path, self._jwt_path = issuer_key, jwt
-        self._token: tuple[str, float] | None = None  # and the time from which a new one is made
+        self._minted: _Minted | None = None
+        self._no_token = self._untold = ""  # why none could be minted; until that is told
         self._pairs: dict[str, list[tuple[str, bytes]]] = {}
         self._sessions: dict[str, tuple[str, str]] = {}  # agent id → (jti, CURVE key) of its last verified token
         self._cut: set[str] = set()  # agents whose token or key was revoked although they have others
@@ -120,17 +128,27 @@ class Keyring:
         return label, agree(own.secret, raw_key(public), info)
 
     def token(self, wall: float) -> str | None:
-        """Our identity token; None if the one we were given has expired."""
-        if self._token is not None and wall < self._token[1]:
-            return self._token[0]
+        """Our identity token; None if the one we were given has expired, or while none can be made.
+
+        Where the issuer's key cannot be used for the moment the token before serves as long as it is valid, and
+        :meth:`reload_if_changed` tells why: we are asked in the middle of a greeting, which is tried again.
+        """
+        if self._minted is not None and wall < self._minted.renew_at:
+            return self._minted.token
         if not os.access(self._issuer_key_path, os.R_OK):
-            return self._given_token(wall)
+            return self._given_token(wall) or self._last_token(wall)
         newest = self._own[0] if self._own else None
         if newest is None:
             return None  # revoked
+        try:
+            issuer = self._issuer_secret()
+        except ConfigError as error:
+            if str(error) != self._no_token:
+                self._no_token = self._untold = str(error)
+            return self._last_token(wall)
+        self._no_token = self._untold = ""
         token = tokens.mint(
-            # Read for this one signature and not kept: an agent's memory holds its own keys only.
-            tokens.load_private(read_private(self._issuer_key_path)),
+            issuer,
             subject=self._name,
             role=self.role,
             curve=newest.pair.public.decode(),
@@ -138,8 +156,21 @@ class Keyring:
             token_id=secrets.token_hex(12),
             wall=wall,
         )
-        self._token = (token, wall + tokens.LIFE_S / 2)
+        self._minted = _Minted(token, newest.pair.public, wall + tokens.LIFE_S / 2, wall + tokens.LIFE_S)
         return token
+
+    def _last_token(self, wall: float) -> str | None:
+        """The token that we minted last, as long as it is good."""
+        last = self._minted
+        good = last is not None and wall < last.expires_at and any(key.pair.public == last.curve for key in self._own)
+        return last.token if last is not None and good else None
+
+    def _issuer_secret(self) -> Ed25519PrivateKey:
+        """Read for one signature and not kept: an agent's memory holds its own keys only."""
+        try:
+            return tokens.load_private(read_private(self._issuer_key_path))
+        except ValueError as error:
+            raise ConfigError(f"key file {self._issuer_key_path}: {error}") from None
 
     def _given_token(self, wall: float) -> str | None:
         try:
@@ -235,23 +266,29 @@ class Keyring:
         Raises:
             ConfigError: the files are not acceptable; the old content stays in force (if only our own key file is
                 bad, our own keys do: others' keys and revocations are taken up), and the same error is not raised
-                again until the files change.
+                again until the files change. Or no token could be made, which is told here, once, as well.
         """
         if self._files() != self._stamps:
             self._told.clear()
         elif not (self._unread or always):
-            return False
+            return self._nothing_new()
         try:
             self._load()
         except ConfigError as error:
             self._unread = True
             if str(error) in self._told and not always:
-                return False
+                return self._nothing_new()
             self._told.add(str(error))
             raise
         self._unread = False
         self._told.clear()
         return True
+
+    def _nothing_new(self) -> bool:
+        why, self._untold = self._untold, ""
+        if why:
+            raise ConfigError(why)
+        return False
 
     def _files(self) -> tuple[Stamp | None, ...]:
         return tuple(map(stamp_of, (self._peers_path, self._own_path, self._issuer_pub_path)))
@@ -299,7 +336,8 @@ class Keyring:
         self._active = frozenset(name for name, keys in self._public.items() if keys)
         self._owners = {public: name for name, keys in self._public.items() for _, public in keys}
         self._pairs.clear()
-        self._token = None
+        if self._minted is not None:  # others may be in our place, or the token revoked: a new one is made
+            self._minted = self._minted._replace(renew_at=float("-inf"))
         self._cut = {
             agent_id
             for agent_id, (token_id, curve) in self._sessions.items()
@@ -314,11 +352,7 @@ class Keyring:
 
     def _check_token_source(self) -> None:
         if os.access(self._issuer_key_path, os.R_OK):
-            try:
-                issuer = tokens.load_private(read_private(self._issuer_key_path))
-            except ValueError as error:
-                raise ConfigError(f"key file {self._issuer_key_path}: {error}") from None
-            if issuer.public_key() != self._issuer:
+            if self._issuer_secret().public_key() != self._issuer:
                 raise ConfigError(f"key file {self._issuer_key_path}: does not belong to the issuer.pub in use")
         elif not self._jwt_path.exists():
             raise ConfigError(

@@ -14,6 +14,7 @@ from a2a_zmq.errors import ConfigError, Refused
 from a2a_zmq.protocol.crypto import KeySource
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.security.keyring import KeyDirectory, Keyring
+from tests.unit.protocol.conftest import Kit, Pipe
 
 NOW = 1_764_325_800.0
 FLEET = {"coordinator-1": "coordinator", "distributor-1": "distributor", "worker-1": "worker", "cli": "client"}
@@ -285,6 +286,44 @@ def test_the_own_token_is_minted_anew_at_half_life(keys: KeyDirectory) -> None:
     first = worker.token(NOW)
     assert worker.token(NOW + 20_000) == first
     assert worker.token(NOW + 22_000) != first
+
+
+@pytest.mark.parametrize("damage", ["open to others", "no key"])
+def test_an_issuers_key_that_cannot_be_used_for_the_moment_is_told_once_and_ends_nothing(
+    keys: KeyDirectory, damage: str
+) -> None:
+    worker, content = ring(keys, "worker-1"), keys.issuer_key.read_bytes()
+    first = worker.token(NOW)
+    keys.issuer_key.chmod(0o640) if damage == "open to others" else keys.issuer_key.write_text("?")
+    keys.peers_json.touch()
+    assert worker.reload_if_changed(), "other files may change meanwhile"
+    assert worker.token(NOW + 22_000) == first, "the one before is valid still"
+    with pytest.raises(ConfigError, match=r"issuer\.key"):
+        worker.reload_if_changed()
+    assert worker.token(NOW + 44_000) is None
+    assert not worker.reload_if_changed(), "once"
+    with pytest.raises(ConfigError, match=r"issuer\.key"):
+        ring(keys, "worker-1")
+    keys.issuer_key.write_bytes(content)
+    keys.issuer_key.chmod(0o600)
+    assert worker.token(NOW + 44_000) not in {None, first}
+
+
+@pytest.mark.parametrize("who", ["distributor-1", "worker-1"])
+def test_either_end_without_a_token_goes_on_and_joins_when_it_has_one(keys: KeyDirectory, who: str) -> None:
+    ends = {name: ring(keys, name) for name in ("distributor-1", "worker-1")}
+    for name, end in ends.items():
+        if name != who:
+            end.token(NOW)
+    keys.issuer_key.chmod(0o640)
+    kit = Kit()
+    pipe = Pipe(kit.hub(keys=ends["distributor-1"]), kit.spoke(keys=ends["worker-1"]))
+    pipe.connect()
+    pipe.advance(3)
+    assert (pipe.hub.ups(), set(pipe.spoke.reasons())) == (0, {"token"})
+    keys.issuer_key.chmod(0o600)
+    pipe.advance(3)
+    assert pipe.hub.ups() == pipe.spoke.ups() == 1
 
 
 def test_the_key_ring_is_a_key_source(keys: KeyDirectory) -> None:
