@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import zmq
+
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.protocol.session import Phase
 from a2a_zmq.protocol.spoke import Spoke
@@ -82,3 +84,5 @@ class Rotation:
         except ConfigError as error:  # a host name that is unknown, for the moment
             self._failed = True
             self._log(str(error))
+        except (zmq.ZMQError, OSError) as error:  # no descriptors are left, which the next address would need as well
+            self._log(f"{self.address}: {error}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
+import zmq
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.protocol import BootInfo, PortConfig, Role, Spoke, StaticKeys
@@ -33,6 +36,7 @@ class Stand:
         self.left = 0
         self.log: list[str] = []
         self.unknown: set[str] = set()
+        self.trouble: Exception | None = None
         self.rotation = Rotation(
             self.spoke,
             ["a", "b", "c"],
@@ -44,6 +48,8 @@ class Stand:
 
     def connect(self, address: str) -> None:
         self.tried.append(address)
+        if self.trouble is not None:
+            raise self.trouble
         if address in self.unknown:
             raise ConfigError(f"{address}: no such host")
 
@@ -103,3 +109,17 @@ def test_an_address_that_cannot_be_used_is_told_and_passed_over(stand: Stand) ->
     stand.pass_time(0.6)
     assert stand.tried[:2] == ["b", "c"]
     assert stand.log == ["b: no such host"]
+
+
+@pytest.mark.parametrize("trouble", [zmq.ZMQError(errno.EMFILE), OSError(errno.EMFILE, "Too many open files")])
+def test_without_descriptors_it_tries_again_later(stand: Stand, trouble: Exception) -> None:
+    stand.trouble = trouble
+    stand.rotation.failed()
+    stand.pass_time(REFUSED_S + LOOK_S)
+    assert stand.tried == ["b"]
+    assert "Too many open files" in stand.log[0]
+    stand.pass_time(TRY_S - 2 * LOOK_S)
+    assert stand.tried == ["b"], "no hurry: the next address needs descriptors as well"
+    stand.trouble = None
+    stand.pass_time(3 * LOOK_S)
+    assert stand.tried == ["b", "c"]
