@@ -19,7 +19,7 @@ from typing import Final
 
 import zmq
 
-from a2a_zmq.errors import ConfigError
+from a2a_zmq.errors import A2AError, ConfigError
 from a2a_zmq.security.curve import CurvePair, new_pair
 from a2a_zmq.transport.context import (
     MAX_FRAMES,
@@ -43,6 +43,10 @@ from a2a_zmq.transport.zap import Allow
 DYING_BATCHES: Final = 16
 # The self-test makes one connection to ourselves; on a loaded machine it may take a while.
 SELF_TEST_S: Final = 5.0
+
+
+class SelfTestLate(A2AError):
+    """The self-test had no answer in time: a machine that stood still or is overloaded; to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,8 @@ class RouterSocket:
         """Connect to ourselves with a key that nobody knows, which must fail; to be run before the first real peer.
 
         Raises:
-            ConfigError: the key was accepted, or nothing answered in time.
+            ConfigError: the key was accepted.
+            SelfTestLate: nothing answered in time.
         """
         if self._curve is None:
             return
@@ -208,7 +213,7 @@ class RouterSocket:
                 if await verdict == "accepted":
                     raise ConfigError(f"{self.address}: self-test: an unknown CURVE key was let in")
         except TimeoutError:
-            raise ConfigError(f"{self.address}: self-test: no answer within {timeout_s:g} s") from None
+            raise SelfTestLate(f"{self.address}: self-test: no answer within {timeout_s:g} s") from None
         finally:
             probe.close()
 

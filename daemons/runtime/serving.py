@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 
 from a2a_zmq.errors import ConfigError, StoreUnavailable
 from a2a_zmq.protocol.message import Role
+from a2a_zmq.transport.router import SelfTestLate
 from daemons import logs, redaction
 from daemons.runtime.deathwatch import hold_life_mark
 from daemons.runtime.heap import HeapTrimmer, trim_function
@@ -72,6 +73,8 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
         return uvloop.run(main())
     except ConfigError as error:
         return _fail(role, EX_CONFIG, str(error))
+    except SelfTestLate as error:
+        return _fail(role, EX_TEMPFAIL, str(error))
     except StoreUnavailable as error:
         redis = settings.redis_config().url(mask=True) if isinstance(settings, RedisUser) else "?"
         status = EX_CONFIG if error.fatal else EX_TEMPFAIL

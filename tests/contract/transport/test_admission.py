@@ -14,6 +14,7 @@ from a2a_zmq.errors import ConfigError
 from a2a_zmq.security.curve import new_pair
 from a2a_zmq.security.keyring import KeyDirectory, Keyring
 from a2a_zmq.transport.context import SocketOptions, TransportContext
+from a2a_zmq.transport.router import SelfTestLate
 
 if TYPE_CHECKING:
     from tests.contract.transport.conftest import Play, Stage
@@ -81,7 +82,7 @@ def test_the_self_test_finds_a_hub_that_does_not_answer(play: Play) -> None:
     async def scenario(stage: Stage) -> None:
         hub = stage.hub()
         stage.context.zap._pump.close()
-        with pytest.raises(ConfigError, match="no answer within"):
+        with pytest.raises(SelfTestLate, match="no answer within"):
             await hub.router.self_test(timeout_s=0.3)
 
     play(scenario)
