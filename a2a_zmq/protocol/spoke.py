@@ -23,6 +23,8 @@ from a2a_zmq.protocol.strict import dumps
 # Answers to HELLOs that we gave up on are recognised, so that a hub that wakes from a pause does not look like a
 # forger.
 _GREETINGS_KEPT = 8
+# So are frames of sessions that we gave up: a hub that wakes may give up none of them before it has read our READY.
+_FORMER_KEPT = 4
 # How soon we look again whether we may greet.
 _SHUT_S = 0.1
 
@@ -71,7 +73,7 @@ class Spoke(Machine):
         self._greetings: deque[Greeting] = deque(maxlen=_GREETINGS_KEPT)
         self._attempt = 0
         self._greeted_at = float("-inf")
-        self._former: Session | None = None
+        self._former: deque[Session] = deque(maxlen=_FORMER_KEPT)
         self.obstacle = ""
         self.shut = False
 
@@ -91,12 +93,15 @@ class Spoke(Machine):
         if session is not None:
             body = session.open(frame)
             if body is not None:
+                # The hub has read our READY, and frames keep their order: what still came of a former session is a
+                # replay.
+                self._former.clear()
                 self._verified(hub, session, body, frame[-66:-2].decode(), now)
                 return
         if self._answered(frame, now, user_id):
             return
-        if self._former is not None and self._former.open(frame) is not None:
-            return  # sent before the hub knew that we gave up that session
+        if any(former.open(frame) is not None for former in self._former):
+            return  # sent before the hub knew that we gave up that session: not counted, and of no effect
         self._refuse("signature" if session is not None or self._greetings else "no_session")
 
     def _answered(self, frame: bytes, now: Now, user_id: str) -> bool:
@@ -178,7 +183,6 @@ class Spoke(Machine):
         hub.life.timing = self._timing(welcome.peer.role, welcome.heartbeat_s)
         hub.beat_s = welcome.heartbeat_s
         hub.session = welcome.session
-        self._former = None
         data = dumps({"action": "ready", "details": self._announce(now)})
         self._say(hub, welcome.session, MessageType.EVENT, data, now)
         self._came_up(hub, now)
@@ -190,7 +194,7 @@ class Spoke(Machine):
     def _lose(self, now: Now) -> None:
         """No session any more, though the connection may stand."""
         if self._hub.session is not None:
-            self._former = self._hub.session
+            self._former.append(self._hub.session)
         self._drop_session(self._hub)
         self.phase = step(self.phase, Input.LOST)
         if self.phase is Phase.GREETING:
@@ -220,7 +224,7 @@ class Spoke(Machine):
             self._disconnected(self._hub, now)
         self.phase = step(self.phase, Input.CONNECTED)
         self._greetings.clear()
-        self._former = None
+        self._former.clear()
         self._attempt = 0
         self._say_hello(now)
 
@@ -230,7 +234,7 @@ class Spoke(Machine):
             return
         self.phase = step(self.phase, Input.DISCONNECTED)
         self._greetings.clear()
-        self._former = None
+        self._former.clear()
         self.obstacle = ""
         self._timers.cancel(("hello", self._hub.agent_id))
         self._disconnected(self._hub, now)

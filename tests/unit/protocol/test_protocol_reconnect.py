@@ -223,3 +223,72 @@ def test_a_spoke_that_missed_the_resync_is_told_again(pipe: Any) -> None:
     pipe.advance(0.5)
     assert numbers(pipe.hub) == [1, 2]
     assert pipe.hub.downs() == pipe.spoke.downs() == []
+
+
+def hang(pipe: Any, seconds: float) -> list[bytes]:
+    """The hub stands still while the connection holds. Returns what the spoke sends it meanwhile."""
+    spoke, sent = pipe.spoke.port, []
+    for _ in range(round(seconds * 20)):
+        pipe.jump(0.05)
+        spoke.tick(pipe.now)
+        sent += [frame for _, frame in spoke.outgoing]
+        spoke.outgoing.clear()
+    return sent
+
+
+def wake(pipe: Any, waiting: list[bytes], n: int) -> list[bytes]:
+    """The hub wakes: it answers the greetings, and goes on in the session that it knows. Returns all that it sends."""
+    for frame in waiting:
+        pipe.hub.port.receive(pipe.route[WORKER], [frame], pipe.now)
+    pipe.hub.port.tick(pipe.now)
+    assign(pipe, n)
+    return [frame for _, frame in pipe.hub.port.outgoing]
+
+
+def test_what_a_hub_that_wakes_sends_in_the_former_session_is_no_alarm(pipe: Any) -> None:
+    pipe.advance(0.5)
+    wake(pipe, hang(pipe, 1.0), 1)
+    assert pipe.spoke.downs() == ["silence"]
+    pipe.pump()
+    pipe.advance(0.3)
+    assert pipe.spoke.reasons() == pipe.hub.reasons() == []
+    assert numbers(pipe.spoke) == [1], "it came in the new session"
+
+
+def test_a_hub_that_hangs_again_before_it_has_read_ready_is_no_alarm_either(pipe: Any) -> None:
+    pipe.advance(0.5)
+    waiting = hang(pipe, 1.0)
+    for n in (1, 2):
+        for frame in wake(pipe, waiting, n):
+            pipe.spoke.port.receive(b"", [frame], pipe.now)
+        pipe.hub.port.outgoing.clear()
+        waiting = hang(pipe, 1.0)
+    wake(pipe, waiting, 3)
+    pipe.pump()
+    pipe.advance(0.5)
+    assert pipe.spoke.reasons() == []
+    assert numbers(pipe.spoke) == [1, 2, 3]
+
+
+def test_frames_of_a_former_session_have_no_effect_and_are_replays_once_the_new_one_was_heard(pipe: Any) -> None:
+    pipe.advance(0.5)
+    sent = wake(pipe, hang(pipe, 1.0), 1)
+    pipe.hub.port.outgoing.clear()
+    answers = sum(b'"hello"' in frame for frame in sent)
+    spoke = pipe.spoke.port
+    for frame in sent:
+        spoke.receive(b"", [frame], pipe.now)
+    assert pipe.spoke.ups() == 2
+    assert pipe.spoke.got == []
+    assert spoke.marks() == {}
+    heard = spoke._hub.life.silent_s(pipe.now.mono)
+    pipe.jump(0.1)
+    for frame in sent:
+        spoke.receive(b"", [frame], pipe.now)
+    assert spoke._hub.life.silent_s(pipe.now.mono) > heard, "no sign of life"
+    pipe.advance(0.3)
+    assert numbers(pipe.spoke) == [1]
+    assert pipe.spoke.reasons() == ["signature"] * answers, "answers to greetings, which came twice"
+    for frame in sent:
+        spoke.receive(b"", [frame], pipe.now)
+    assert pipe.spoke.reasons() == ["signature"] * (answers + len(sent))
