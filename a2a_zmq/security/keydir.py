@@ -77,7 +77,7 @@ class KeyDirectory:
     # ------------------------------------------------------------ what operators do
 
     def init(self, names_with_roles: Mapping[str, Role | str]) -> list[str]:
-        """Make the issuer, if there is none, and keys for every name that has none.
+        """Make the issuer, if there is none, and keys for every name that has none; the revoked stay so.
 
         Returns:
             the names that were added.
@@ -88,10 +88,10 @@ class KeyDirectory:
             added = []
             for name, role in names_with_roles.items():
                 entry = peers.agents.get(name)
-                if entry is None or not entry.keys:
+                if entry is None:
                     self._new_key(peers, name, Role(role))
                     added.append(name)
-                elif entry.role is not Role(role):
+                elif entry.keys and entry.role is not Role(role):
                     raise ConfigError(f"{self.peers_json}: {name} is a {entry.role}, not a {Role(role)}")
             self._write(peers)
         return added

@@ -89,7 +89,7 @@ def init(
         list[str] | None, typer.Argument(metavar="[NAME[=ROLE]...]", help="Agents; default: the default fleet.")
     ] = None,
 ) -> None:
-    """Make the issuer, if there is none, and keys for agents that have none."""
+    """Make the issuer, if there is none, and keys for agents that have none; those that were revoked stay out."""
     run = invocation(ctx)
     wanted = dict(DEFAULT_AGENTS) if not agents else {}
     for text in agents or ():
@@ -98,8 +98,14 @@ def init(
     directory = _directory(run)
     _checked_roles(wanted)
     added = directory.init(wanted)
-    words = f"keys for {', '.join(added)}" if added else "nothing to do, all have keys"
-    run.show({"key_dir": str(directory.path), "added": added}, lambda: print(f"{directory.path}: {words}"))
+    revoked = [one.name for one in directory.list() if one.revoked and one.name in wanted]
+    words = (
+        f"keys for {', '.join(added)}" if added else "nothing was made" if revoked else "nothing to do, all have keys"
+    )
+    if revoked:
+        words += f"; revoked, which only `a2actl keys add NAME` changes: {', '.join(revoked)}"
+    found = {"key_dir": str(directory.path), "added": added, "revoked": revoked}
+    run.show(found, lambda: print(f"{directory.path}: {words}"))
 
 
 def _checked_roles(wanted: dict[str, str]) -> None:

@@ -219,6 +219,21 @@ def test_the_life_of_keys(capsys: pytest.CaptureFixture[str], in_an_empty_direct
     assert "gpu-box" in capsys.readouterr().out
 
 
+def test_keys_init_names_the_revoked_and_lets_them_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "init"]) == 0
+    assert main(["keys", "revoke", "worker-2"]) == 0
+    capsys.readouterr()
+    assert main(["keys", "init"]) == 0
+    said = capsys.readouterr().out
+    assert "nothing was made; revoked, which only `a2actl keys add NAME` changes: worker-2" in said
+    assert main(["keys", "init", "worker-2", "worker-3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["added"], found["revoked"]) == (["worker-3"], ["worker-2"])
+    assert main(["keys", "add", "worker-2"]) == 0
+    assert main(["keys", "init"]) == 0
+    assert "nothing to do, all have keys" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("line", [["rotate"], ["revoke"], ["export", "elsewhere"]])
 def test_a_name_that_has_no_keys_is_a_mistake_in_the_command(
     capsys: pytest.CaptureFixture[str], line: list[str]

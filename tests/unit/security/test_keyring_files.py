@@ -182,6 +182,9 @@ def test_init_again_adds_what_is_new_and_changes_nothing_else(keys: KeyDirectory
     assert keys.key_file("cli").read_bytes() == before
     with pytest.raises(ConfigError, match="cli is a client, not a worker"):
         keys.init({"cli": "worker"})
+    keys.revoke("cli")
+    assert keys.init(FLEET) == []
+    assert [one.name for one in keys.list() if one.revoked] == ["cli"], "only add admits it again"
 
 
 def test_rotate_keeps_two_keys_and_both_sides_go_on(keys: KeyDirectory) -> None:
