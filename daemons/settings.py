@@ -306,8 +306,9 @@ class WorkerSettings(DaemonSettings, RedisUser):
     worker_async_slots: int = Field(
         1024, ge=1, le=100_000, description="tasks of async handlers that run at the same time"
     )
+    # All of them, with the longest ids, are named in READY, which is one frame (1 MiB).
     worker_max_held: int = Field(
-        1024, ge=1, le=100_000, description="tasks that the worker holds at most, running and waiting"
+        1024, ge=1, le=5000, description="tasks that the worker holds at most, running and waiting"
     )
     worker_handlers: Texts = Field(
         (),

@@ -14,7 +14,7 @@ from a2a_zmq.protocol.link import Link
 from a2a_zmq.protocol.liveness import Liveness
 from a2a_zmq.protocol.machine import Machine
 from a2a_zmq.protocol.message import MessageType, Role
-from a2a_zmq.protocol.outbound import CONGESTED_S, Peer
+from a2a_zmq.protocol.outbound import CONGESTED_S, ENVELOPE_BYTES, Peer
 from a2a_zmq.protocol.ports import PeerUp
 from a2a_zmq.protocol.retry import equal_jitter
 from a2a_zmq.protocol.session import Input, Phase, Session, step
@@ -174,6 +174,14 @@ class Spoke(Machine):
 
     def _welcomed(self, welcome: Welcome, now: Now) -> None:
         hub = self._hub
+        ready = dumps({"action": "ready", "details": self._announce(now)})
+        if len(ready) + ENVELOPE_BYTES > self.config.max_frame_bytes:
+            # The transport would end the connection for it, again and again, and say nothing. It may become shorter.
+            self.obstacle = (
+                f"what we hold and can do takes {len(ready)} bytes to tell {hub.agent_id}, more than a frame"
+            )
+            self._refuse("size", hub.agent_id, self.obstacle)
+            return
         self.phase = step(self.phase, Input.WELCOMED)
         self._greetings.clear()
         self._attempt = 0
@@ -183,8 +191,7 @@ class Spoke(Machine):
         hub.life.timing = self._timing(welcome.peer.role, welcome.heartbeat_s)
         hub.beat_s = welcome.heartbeat_s
         hub.session = welcome.session
-        data = dumps({"action": "ready", "details": self._announce(now)})
-        self._say(hub, welcome.session, MessageType.EVENT, data, now)
+        self._say(hub, welcome.session, MessageType.EVENT, ready, now)
         self._came_up(hub, now)
         self.events.append(PeerUp(welcome.peer))
         self._flush(hub, now)

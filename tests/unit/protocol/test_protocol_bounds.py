@@ -85,6 +85,22 @@ def test_clients_share_the_keys_of_their_identity(kit: Any, make_pipe: Callable[
     assert {up.peer.agent_id for up in pipe.hub.of(PeerUp)} == {"cli~a", "cli~b"}
 
 
+def test_a_ready_that_no_frame_takes_is_told_and_not_sent_until_it_is_shorter(kit: Any) -> None:
+    pipe = kit.pipe(connect=False)
+    held = [["t" * 128, 1, 1] for _ in range(8000)]
+    pipe.spoke.port._announce = lambda now: {"running": held}
+    pipe.connect()
+    pipe.advance(5)
+    assert max(len(frame) for way, frame in pipe.tap if way == "up") < 4096
+    assert "more than a frame" in pipe.spoke.port.obstacle
+    assert set(pipe.spoke.reasons()) == {"size"}
+    assert pipe.hub.reasons() == []
+    del held[5000:]
+    pipe.advance(3)
+    assert pipe.hub.ups() == pipe.spoke.ups() == 1
+    assert pipe.spoke.port.obstacle == ""
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_of_a_stranger_do_anything(noise: bytes) -> None:
     hub = Hub(

@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
+from a2a_zmq.protocol import PortConfig
+from daemons.settings import WorkerSettings
+
 # ------------------------------------------------------------ connection
+
+
+def test_all_that_a_worker_may_hold_fits_into_its_announcement_with_the_longest_ids(
+    make_desk: Callable[..., Any],
+) -> None:
+    most = WorkerSettings.model_json_schema()["properties"]["worker_max_held"]["maximum"]
+    desk = make_desk(max_limit=most)
+    desk.up()
+    large = 2**53 - 1
+    desk.assign(*[(f"{n:x>128}", "sleep", large) for n in range(most)], fence=large)
+    announced = desk.core.announce(desk.now)
+    assert len(announced["running"]) == most
+    assert len(orjson.dumps(announced)) < PortConfig().max_frame_bytes - (128 << 10), "and what it can do, too"
 
 
 def test_runs_go_on_and_results_wait_while_the_distributor_is_away(desk: Any) -> None:
