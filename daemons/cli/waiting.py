@@ -92,6 +92,8 @@ def show_result(run: Invocation, handle: TaskHandle) -> None:
         if handle.record is None:
             raise
         error = error_of(handle.task_id, handle.record)
+        if error is None:  # it came in the moment in which the waiting ended
+            value = handle.record.get("result")
     record = handle.record or {}
     if run.json:
         head = {"task_id": handle.task_id, "status": record.get("status", "")}
