@@ -252,7 +252,10 @@ def _command(options: Options) -> str:
     parts = [f"a2actl chaos --duration {options.duration_s:g} --seed {options.seed}"]
     if options.faults is not None:
         parts.append(f"--faults {','.join(options.faults)}")
-    return " ".join([*parts, f"--rate {options.rate:g} --workers {options.workers}"])
+    parts.append(f"--rate {options.rate:g} --workers {options.workers} --distributors {options.distributors}")
+    if options.slack != 1:
+        parts.append(f"--slack {options.slack:g}")
+    return " ".join([*parts, "--once"] if options.once else parts)
 
 
 def write_report(found: dict[str, Any], path: Path) -> None:

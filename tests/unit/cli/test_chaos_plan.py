@@ -11,6 +11,7 @@ from a2a_zmq.errors import ConfigError
 from daemons.cli.chaos.faults import ACTS
 from daemons.cli.chaos.kinds import BY_NAME, KINDS, NEEDS, chosen
 from daemons.cli.chaos.plan import SHORT_FAULT_S, Fault, make_plan
+from daemons.cli.chaos.run import Options, _command
 
 AGENTS = {"coordinator": ["c1"], "distributor": ["d1", "d2"], "worker": ["w1", "w2", "w3"]}
 
@@ -74,3 +75,12 @@ def test_every_kind_can_be_done() -> None:
     for kind in KINDS:
         assert set(kind.needs) <= set(NEEDS)
         assert kind.victim in ("", *AGENTS)
+
+
+def test_the_command_in_the_report_repeats_the_plan() -> None:
+    command = _command(Options(duration_s=75, seed=9, faults=("drain", "busy=2"), distributors=2, once=True, slack=10))
+    assert command == (
+        "a2actl chaos --duration 75 --seed 9 --faults drain,busy=2 --rate 100 --workers 3 --distributors 2 "
+        "--slack 10 --once"
+    )
+    assert _command(Options()).endswith("--workers 3 --distributors 1")
