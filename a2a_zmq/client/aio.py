@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from a2a_zmq.client.asking import AsyncFleetRequests
+from a2a_zmq.client.asking import AsyncFleetRequests, answer_to
 from a2a_zmq.client.base import (
     REACH_CHECK_S,
     REQUEST_TIMEOUT_S,
@@ -19,7 +19,8 @@ from a2a_zmq.client.base import (
     TaskOptions,
     TaskSpec,
     due,
-    with_accepted,
+    note_accepted,
+    raise_first,
 )
 from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.core import ClientCore
@@ -32,7 +33,7 @@ from a2a_zmq.client.requests import Ask
 from a2a_zmq.client.sockets import Opener
 from a2a_zmq.client.streams import place
 from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
-from a2a_zmq.errors import FleetError, FleetUnavailable, TaskTimeout
+from a2a_zmq.errors import FleetUnavailable, TaskTimeout
 from a2a_zmq.streams import StreamEvent
 
 T = TypeVar("T")
@@ -202,7 +203,7 @@ class AsyncFleetClient(AsyncFleetRequests):
         """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
 
         Raises:
-            TypeError: a task has another key, or lacks one; some of those before it may have been submitted.
+            TypeError: a task has another key, or lacks one; its ``accepted`` has those before it that were submitted.
             RequestRefused, FleetUnavailable: as :meth:`submit_many`.
         """
         return await self._submit_all(enumerate(tasks), self._maker.of)
@@ -216,24 +217,27 @@ class AsyncFleetClient(AsyncFleetRequests):
         waiting: list[asyncio.Future[None]] = []
         group: list[Entry] = []
         pause_at = time.monotonic() + CHUNK_S
-        for item in items:
-            waiting.append(loop.create_future())
-            handle = AsyncTaskHandle(self, waiting[-1])
-            entry = make(item, handle)
-            handle.task_id = entry.task_id
-            handles.append(handle)
-            group.append(entry)
-            if len(group) == CHUNK_TASKS or time.monotonic() >= pause_at:
-                connection.submit(due(group, self._request_timeout_s))
-                group = []
-                await asyncio.sleep(0)  # these leave while the rest is made
-                pause_at = time.monotonic() + CHUNK_S
+        try:
+            for item in items:
+                accepted: asyncio.Future[None] = loop.create_future()
+                handle = AsyncTaskHandle(self, accepted)
+                entry = make(item, handle)
+                handle.task_id = entry.task_id
+                handles.append(handle)
+                waiting.append(accepted)
+                group.append(entry)
+                if len(group) == CHUNK_TASKS or time.monotonic() >= pause_at:
+                    connection.submit(due(group, self._request_timeout_s))
+                    group = []
+                    await asyncio.sleep(0)  # these leave while the rest is made
+                    pause_at = time.monotonic() + CHUNK_S
+        except Exception as error:  # the next task could not be had, or is wrong: what was sent runs all the same
+            sent = len(handles) - len(group)
+            await asyncio.gather(*waiting[:sent], return_exceptions=True)
+            note_accepted(error, handles[:sent])
+            raise
         connection.submit(due(group, self._request_timeout_s))
-        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
-            if isinstance(outcome, FleetError):
-                raise with_accepted(outcome, handles)
-            if isinstance(outcome, BaseException):
-                raise outcome
+        raise_first(await asyncio.gather(*waiting, return_exceptions=True), handles)
         return handles
 
     async def attach(self, task_id: str) -> AsyncTaskHandle:
@@ -386,16 +390,7 @@ class AsyncFleetClient(AsyncFleetRequests):
 
     async def _ask(self, ask: Ask) -> dict[str, Any]:
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-        def done(call: Call) -> None:
-            if answered.done():
-                return
-            if isinstance(call.answer, dict):
-                answered.set_result(call.answer)
-            elif call.answer is not None:
-                answered.set_exception(call.answer)
-
         deadline = time.monotonic() + self._request_timeout_s
-        call = Call(ask.action, ask.payload, done, deadline=deadline, repeatable=ask.repeatable)
+        call = Call(ask.action, ask.payload, answer_to(answered), deadline=deadline, repeatable=ask.repeatable)
         self._connected().request(call)
         return await answered

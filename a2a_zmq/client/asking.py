@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 from a2a_zmq.client import requests
-from a2a_zmq.client.entries import Asked
+from a2a_zmq.client.entries import Asked, Call
 from a2a_zmq.client.requests import UNSET, Ask, HistoryEvent, TaskFilter, TaskPage
 from a2a_zmq.tasks import Record
+
+
+def answer_to(answered: asyncio.Future[dict[str, Any]]) -> Callable[[Call], None]:
+    """What hands a request's answer to who waits for it."""
+
+    def done(call: Call) -> None:
+        if answered.done():
+            return
+        if isinstance(call.answer, dict):
+            answered.set_result(call.answer)
+        elif call.answer is not None:
+            answered.set_exception(call.answer)
+
+    return done
 
 
 class FleetRequests(ABC):

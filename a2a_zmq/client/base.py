@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
@@ -55,6 +56,36 @@ class Handle(Protocol):
     def refused(self) -> bool: ...
 
 
+def check_spec(spec: TaskSpec) -> None:
+    """What is checked of one task of ``submit_tasks`` before it is sent; for who wants to know before the first one is.
+
+    Raises:
+        RequestRefused: an argument is wrong.
+    """
+    TaskForm(spec["task_type"], **_options(spec))
+    _chosen_id("", spec.get("idempotency_key"), spec.get("task_id"))
+    encode_payload(spec["payload"])
+
+
+def _options(spec: TaskSpec) -> TaskOptions:
+    return cast(TaskOptions, {name: value for name, value in spec.items() if name in TaskOptions.__annotations__})
+
+
+def _chosen_id(identity: str, idempotency_key: str | None, task_id: str | None) -> str:
+    """The id that the caller chose, by itself or by a key; "" if a fresh one is wanted.
+
+    Raises:
+        RequestRefused: it cannot be one.
+    """
+    if task_id is not None:
+        return checked_task_id(task_id)
+    if idempotency_key is None:
+        return ""
+    if not isinstance(idempotency_key, str) or not idempotency_key:
+        raise InvalidTask("idempotency_key must be a text that is not empty")
+    return idempotent_task_id(identity, idempotency_key)
+
+
 def due(group: list[Entry], within_s: float) -> list[Entry]:
     """These are sent now; however long it took to make them, each has the full time to be accepted."""
     deadline = time.monotonic() + within_s
@@ -70,8 +101,28 @@ def with_accepted(error: FleetError, handles: Sequence[Handle]) -> FleetError:
     """
     own = type(error).__new__(type(error), *error.args)
     own.__dict__.update(error.__dict__)
-    own.accepted = tuple(handle.task_id for handle in handles if not handle.refused)
+    note_accepted(own, handles)
     return own
+
+
+def raise_first(outcomes: Iterable[BaseException | None], handles: Sequence[Handle]) -> None:
+    """Raise the first error of a bulk submission, if there is one."""
+    for outcome in outcomes:
+        if isinstance(outcome, FleetError):
+            raise with_accepted(outcome, handles)
+        if outcome is not None:
+            raise outcome
+
+
+def note_accepted(error: Exception, handles: Iterable[Handle]) -> None:
+    """What ends a bulk submission early, and is no answer of the fleet, says of which tasks it has ``accepted``, too.
+
+    Args:
+        handles: of the tasks that were sent; each was accepted or refused.
+    """
+    accepted = tuple(handle.task_id for handle in handles if not handle.refused)
+    with contextlib.suppress(AttributeError):  # an exception of the caller's that takes no further attributes
+        error.accepted = accepted  # type: ignore[attr-defined]
 
 
 class EntryMaker:
@@ -117,13 +168,8 @@ class EntryMaker:
             RequestRefused: an argument is wrong.
         """
         form = self.form("submit", task_type, options)
-        if task_id is not None:
-            chosen = checked_task_id(task_id)
-        elif idempotency_key is not None:
-            if not isinstance(idempotency_key, str) or not idempotency_key:
-                raise InvalidTask("idempotency_key must be a text that is not empty")
-            chosen = idempotent_task_id(self._identity, idempotency_key)
-        else:
+        chosen = _chosen_id(self._identity, idempotency_key, task_id)
+        if not chosen:
             return self.next(form, payload, sink, deadline=deadline)
         entry = Entry(chosen, form.body(chosen, encode_payload(payload)), sink, check=True, deadline=deadline)
         return self._traced(entry, form) if self._traces.reports or API in MODULES else entry
@@ -137,7 +183,6 @@ class EntryMaker:
         """
         index, spec = task
         known_keys(index, spec, TaskSpec.__annotations__, REQUIRED)
-        options = {name: value for name, value in spec.items() if name in TaskOptions.__annotations__}
         return self.one(
             spec["task_type"],
             spec["payload"],
@@ -145,7 +190,7 @@ class EntryMaker:
             deadline=math.inf,
             idempotency_key=spec.get("idempotency_key"),
             task_id=spec.get("task_id"),
-            options=cast(TaskOptions, options),
+            options=_options(spec),
         )
 
     def next(

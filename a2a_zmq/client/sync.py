@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -20,6 +21,7 @@ from a2a_zmq.client.base import (
     TaskOptions,
     TaskSpec,
     due,
+    note_accepted,
     with_accepted,
 )
 from a2a_zmq.client.connection import Connection
@@ -34,7 +36,7 @@ from a2a_zmq.client.sockets import Opener
 from a2a_zmq.client.streams import place
 from a2a_zmq.client.submission import TaskForm, checked_task_id, graph_task
 from a2a_zmq.client.thread import LoopThread
-from a2a_zmq.errors import TaskTimeout
+from a2a_zmq.errors import FleetError, TaskTimeout
 from a2a_zmq.streams import StreamEvent
 
 # submit_many runs at most this many tasks ahead of the coordinator's answers.
@@ -200,7 +202,7 @@ class FleetClient(FleetRequests):
         """As :meth:`submit_many` for tasks that differ; each is a dict of :meth:`submit`'s arguments.
 
         Raises:
-            TypeError: a task has another key, or lacks one; some of those before it may have been submitted.
+            TypeError: a task has another key, or lacks one; its ``accepted`` has those before it that were submitted.
             RequestRefused, FleetUnavailable: as :meth:`submit_many`.
         """
         return self._submit_all(enumerate(tasks), self._maker.of)
@@ -209,18 +211,25 @@ class FleetClient(FleetRequests):
         gate = Gate()
         handles: list[TaskHandle] = []
         group: list[Entry] = []
-        for item in items:
-            handle = TaskHandle(self, gate)
-            entry = make(item, handle._sink)
-            handle.task_id = entry.task_id
-            handles.append(handle)
-            group.append(entry)
-            if len(group) == CHUNK_TASKS:
-                self._post_entries(due(group, self._request_timeout_s))
-                group = []
-                gate.wait_for(len(handles) - MAX_UNACCEPTED, self._thread.check)
-                if gate.error is not None:
-                    break
+        try:
+            for item in items:
+                handle = TaskHandle(self, gate)
+                entry = make(item, handle._sink)
+                handle.task_id = entry.task_id
+                handles.append(handle)
+                group.append(entry)
+                if len(group) == CHUNK_TASKS:
+                    self._post_entries(due(group, self._request_timeout_s))
+                    group = []
+                    gate.wait_for(len(handles) - MAX_UNACCEPTED, self._thread.check)
+                    if gate.error is not None:
+                        break
+        except Exception as error:  # the next task could not be had, or is wrong: what was sent runs all the same
+            sent = handles[: len(handles) - len(group)]
+            with contextlib.suppress(FleetError):  # closed meanwhile: nobody can tell
+                gate.wait_for(len(sent), self._thread.check)
+                note_accepted(error, sent)
+            raise
         self._post_entries(due(group, self._request_timeout_s))
         gate.wait_for(len(handles), self._thread.check)
         if gate.error is not None:

@@ -11,10 +11,10 @@ from typing import Any, cast
 import orjson
 import typer
 
-from a2a_zmq.client.base import TaskSpec
+from a2a_zmq.client.base import TaskSpec, check_spec
 from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.client.sync import FleetClient
-from a2a_zmq.errors import FleetError, FleetUnavailable, TaskTimeout, TaskWaiting
+from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused, TaskTimeout, TaskWaiting
 from a2a_zmq.tasks import COMPLETED, WAITING
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
@@ -96,6 +96,10 @@ def _task_of(line: bytes, where: str, task_type: str | None, options: dict[str, 
         task.setdefault("task_type", task_type)
     if "task_type" not in task:
         raise CommandFailed(f"{where}: no task_type, and none on the command line")
+    try:
+        check_spec(cast("TaskSpec", task))
+    except RequestRefused as error:
+        raise CommandFailed(f"{where}: {error.message}") from None
     return task
 
 
@@ -154,10 +158,11 @@ def _submit(run: Invocation, client: FleetClient, specs: Iterable[dict[str, Any]
     try:
         with Busy("submitting", enabled=not run.json) as busy:
             return client.submit_tasks(cast("Iterable[TaskSpec]", _counted(specs, busy)))
-    except FleetError as error:
-        if error.accepted:  # whoever mends the rest and submits all again would run these twice
-            _show_ids(run, list(error.accepted), time.monotonic() - began, most=len(error.accepted))
-            count = f"{len(error.accepted):,} tasks were" if len(error.accepted) > 1 else "one task was"
+    except Exception as error:
+        accepted: tuple[str, ...] = getattr(error, "accepted", ())
+        if accepted:  # whoever mends the rest and submits all again would run these twice
+            _show_ids(run, list(accepted), time.monotonic() - began, most=len(accepted))
+            count = f"{len(accepted):,} tasks were" if len(accepted) > 1 else "one task was"
             print(f"a2actl: {count} accepted, with the ids above; not all the others:", file=sys.stderr)
         raise
     except KeyboardInterrupt:

@@ -19,10 +19,10 @@ from daemons.cli import checks, demo
 from daemons.cli.explaining import explanation
 from daemons.cli.fleet import FleetStartError, LocalFleet, free_ports
 from daemons.cli.fleet_view import status_lines
-from daemons.cli.invocation import CommandFailed
+from daemons.cli.invocation import CommandFailed, Invocation
 from daemons.cli.manual import markdown
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
-from daemons.cli.submitting import LINE_MEMBERS, read_tasks
+from daemons.cli.submitting import LINE_MEMBERS, _submit, read_tasks
 from daemons.runtime.spool import SqliteSpool
 from daemons.runtime.spool_rows import Kept
 from daemons.worker.builtin.python_source_stats import python_source_stats
@@ -54,11 +54,41 @@ def test_tasks_of_a_file_take_what_the_command_line_says_and_override_it(tmp_pat
         ('{"payload": 3}', "line 2: payload must be dict"),
         ('{"priority": true}', "line 2: priority must be int"),
         ("{}", "line 2: no task_type"),
+        ('{"task_type": "noop", "priority": 5000}', "line 2: priority must be from -1000 to 1000"),
+        ('{"task_type": "noop", "timeout_s": 0}', "line 2: timeout_s must be a positive number"),
+        ('{"task_type": "noop", "task_id": "no id"}', "line 2: 'no id' is not a task id"),
+        ('{"task_type": "noop", "idempotency_key": ""}', "line 2: idempotency_key must be a text"),
+        ('{"task_type": "noop", "labels": {"gpu": 1}}', "line 2: labels must be texts"),
+        ('{"task_type": "noop", "payload": {"deep": %s}}' % ("[" * 200 + "]" * 200), "line 2: the payload nests"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
     with pytest.raises(CommandFailed, match=words):
         tasks_of(tmp_path, f'{{"task_type": "noop"}}\n{line}\n', task_type=None)
+
+
+def test_all_lines_of_a_file_are_checked_before_the_first_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"payload": {}}\n' * 2_000 + '{"max_attempts": 0}\n')
+    with pytest.raises(CommandFailed, match="line 2001: max_attempts must be at least 1"):
+        next(read_tasks(path, "noop", {}))
+
+
+@pytest.mark.parametrize("error", [CommandFailed("standard input, line 3: not JSON"), OSError("gone")])
+def test_ids_of_what_was_accepted_are_shown_whatever_ended_the_submission(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    error.accepted = ("t1", "t2")  # type: ignore[attr-defined]
+
+    class Ends:
+        def submit_tasks(self, specs: Any) -> Any:
+            raise error
+
+    with pytest.raises(type(error)):
+        _submit(Invocation(), Ends(), [])  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    assert shown.out == "t1\nt2\n"
+    assert "2 tasks were accepted, with the ids above" in shown.err
 
 
 def test_a_missing_file_of_tasks_is_a_mistake_in_the_command(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from a2a_zmq import AsyncFleetClient, FleetClient
-from a2a_zmq.client.base import due, with_accepted
+from a2a_zmq.client.base import due, note_accepted, with_accepted
 from a2a_zmq.client.entries import Entry
 from a2a_zmq.client.handles import Gate, TaskHandle
 from a2a_zmq.errors import RequestRefused
@@ -58,6 +58,61 @@ def test_all_of_a_group_have_the_full_time_from_when_it_is_sent() -> None:
     before = time.monotonic()
     assert due(group, 5.0) == group
     assert all(entry.deadline >= before + 5.0 for entry in group)
+
+
+SENT = 1024  # two messages of 512: more than the line that is wrong stands behind
+
+
+def specs_then(last: Any) -> Iterator[Any]:
+    """More than one message of tasks that are right; then one that is not, or what is raised instead."""
+    for number in range(SENT + 3):
+        yield {"task_type": "noop", "payload": {"n": number}}
+    if isinstance(last, Exception):
+        raise last
+    yield last
+
+
+ENDS: list[tuple[Any, type[Exception]]] = [
+    ({"task_type": "noop", "payload": {}, "priority": 5000}, RequestRefused),
+    ({"task_type": "noop", "payload": {}, "prioriti": 1}, TypeError),
+    (OSError("the disk is gone"), OSError),
+]
+
+
+@pytest.mark.parametrize(("last", "kind"), ENDS)
+def test_what_was_sent_before_the_next_task_could_not_be_is_named(
+    arguments: dict[str, Any], coordinator: FleetInAThread, last: Any, kind: type[Exception]
+) -> None:
+    with FleetClient(**arguments) as fleet, pytest.raises(kind) as raised:
+        fleet.submit_tasks(specs_then(last))
+    accepted = raised.value.accepted  # type: ignore[attr-defined]
+    assert len(accepted) >= SENT
+    assert set(accepted) == set(coordinator.tasks)
+
+
+@pytest.mark.parametrize(("last", "kind"), ENDS)
+def test_what_was_sent_before_the_next_task_could_not_be_is_named_on_a_loop(
+    arguments: dict[str, Any], coordinator: FleetInAThread, last: Any, kind: type[Exception]
+) -> None:
+    async def story() -> None:
+        async with AsyncFleetClient(**arguments) as fleet:
+            with pytest.raises(kind) as raised:
+                await fleet.submit_tasks(specs_then(last))
+        accepted = raised.value.accepted  # type: ignore[attr-defined]
+        assert accepted  # how many is a matter of time on a loop
+        assert set(accepted) == set(coordinator.tasks)
+
+    asyncio.run(story())
+
+
+def test_an_exception_that_takes_no_attributes_stays_what_it_is() -> None:
+    class Slotted(Exception):
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            raise AttributeError(name)
+
+    note_accepted(Slotted(), [])
 
 
 def test_each_caller_of_a_refused_message_hears_of_its_own_tasks(
