@@ -4,53 +4,144 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from a2a_zmq.errors import FleetUnavailable
+from a2a_zmq.errors import FleetUnavailable, KeyRefused
 from daemons.cli.invocation import EX_TEMPFAIL, CommandFailed, Invocation
 from daemons.cli.progress import Busy
 
 POLL_S = 0.25
+# An agent may be away for a moment (its connection broke, a standby takes over): so long it must be seen as gone.
+SURE_S: Final = 1.0
+# One that is not listed at all may not have joined again yet, after its distributor or the coordinator was replaced.
+UNLISTED_S: Final = 5.0
+# So long a coordinator that is new may take to hear of those that are there.
+NEW_S: Final = 5.0
 
 
-def wait_left(run: Invocation, agent_id: str) -> bool:
+class Look(NamedTuple):
+    """What one status says of an agent that was told to drain.
+
+    Attributes:
+        tasks: how many it still has; None where nobody can tell.
+        gone_s: it is not there, or not that process any more, and counts as gone once that was seen for so long; None:
+            it is there, or nobody can tell.
+    """
+
+    tasks: int | None = None
+    gone_s: float | None = None
+
+
+UNKNOWN: Final = Look()
+GONE: Final = Look(gone_s=SURE_S)
+
+
+def wait_left(run: Invocation, agent_id: str, before: dict[str, Any]) -> bool:
     """Wait; a terminal shows how much it still has.
+
+    Args:
+        before: the fleet's status as it was told to drain.
 
     Raises:
         CommandFailed: it has not left within ``--timeout``.
+        FleetUnavailable: nobody is left to ask, and it was not the coordinator that was drained.
     """
     until = None if run.timeout_s is None else time.monotonic() + run.timeout_s
+    leaving = Leaving(agent_id, before, time.monotonic())
     with Busy(f"{agent_id} drains", enabled=not run.json) as busy, run.client() as client:
         while True:
             try:
-                left = left_to_do(client.status(load=True), agent_id)
+                status = client.status(load=True)
+            except KeyRefused:
+                raise  # the coordinator is there, and says nothing of who else is
             except FleetUnavailable:
-                return True  # the only coordinator was drained, and nobody is left to ask
-            if left is None:
+                if leaving.is_coordinator:
+                    return True  # the only coordinator was drained, and nobody is left to ask
+                raise
+            if leaving.has_left(status, time.monotonic()):
                 return True
-            busy.say(f"{agent_id} drains: {left:,} tasks left")
+            count = leaving.tasks
+            busy.say(f"{agent_id} drains" if count is None else f"{agent_id} drains: {count:,} tasks left")
             if until is not None and time.monotonic() >= until:
-                raise CommandFailed(f"{agent_id} drains still, with {left:,} tasks", EX_TEMPFAIL)
+                text = f"{agent_id} drains still"
+                raise CommandFailed(text if count is None else f"{text}, with {count:,} tasks", EX_TEMPFAIL)
             time.sleep(POLL_S)
 
 
-def left_to_do(status: dict[str, Any], agent_id: str) -> int | None:
-    """How many tasks an agent that drains still has; None if it has left, or is back already as another process."""
-    for agent, draining, count in _agents(status):
-        if agent == agent_id and draining:
-            return count
-    return None
+class Leaving:
+    """Follows one agent from status to status. Pure.
+
+    Args:
+        before: the fleet's status as it was told to drain, at ``now`` (monotonic).
+
+    Attributes:
+        is_coordinator: it was the coordinator that led then.
+        tasks: how many it has by the last status; None where nobody can tell.
+    """
+
+    def __init__(self, agent_id: str, before: dict[str, Any], now: float) -> None:
+        coordinator = before.get("coordinator") or {}
+        self.is_coordinator = coordinator.get("id") == agent_id
+        self.tasks: int | None = None
+        self._agent_id = agent_id
+        self._home = next((str(site.get("id")) for site, _ in _workers(before, agent_id)), "")
+        self._gone_since: float | None = None
+        self._term = _term(coordinator)
+        self._known_since = now - float(coordinator.get("uptime_s") or 0.0)
+
+    def has_left(self, status: dict[str, Any], now: float) -> bool:
+        """Whether this status, and those before it, show that it has."""
+        term = _term(status.get("coordinator") or {})
+        if term != self._term:
+            self._term, self._known_since, self._gone_since = term, now, None
+        found = self._look(status, new=now - self._known_since < NEW_S)
+        self.tasks = found.tasks
+        if found.gone_s is None:
+            self._gone_since = None
+            return False
+        if self._gone_since is None:
+            self._gone_since = now
+        return now - self._gone_since >= found.gone_s
+
+    def _look(self, status: dict[str, Any], *, new: bool) -> Look:
+        coordinator = status.get("coordinator") or {}
+        if self.is_coordinator:
+            if coordinator.get("id") == self._agent_id:
+                return Look(0) if coordinator.get("draining") is True else GONE
+            return UNKNOWN if coordinator.get("leading") is False else GONE
+        found = look(status, self._agent_id, self._home)
+        away = found.gone_s is not None and (new or coordinator.get("leading") is False)
+        return UNKNOWN if away else found
 
 
-def _agents(status: dict[str, Any]) -> Iterator[tuple[str, bool, int]]:
-    """(id, whether it drains, its tasks) of all that are there."""
-    coordinator = status.get("coordinator") or {}
-    yield str(coordinator.get("id")), coordinator.get("draining") is True, 0
-    for site in status.get("distributors") or ():
-        if not site.get("up"):
-            continue
-        yield str(site.get("id")), site.get("status") == "draining", int(site.get("in_progress") or 0)
-        for worker in site.get("workers") or ():
-            load = worker.get("load") or {}
-            if worker.get("up"):
-                yield str(worker.get("id")), load.get("draining") is True, int(load.get("held") or 0)
+def look(status: dict[str, Any], agent_id: str, home: str) -> Look:
+    """What a status of a coordinator that knows its fleet says of a distributor, or of a worker of ``home`` ("": not
+    known of which)."""
+    sites = {str(site.get("id")): site for site in status.get("distributors") or ()}
+    if agent_id in sites:
+        site = sites[agent_id]
+        draining = site.get("up") and site.get("status") == "draining"
+        return Look(int(site.get("in_progress") or 0)) if draining else GONE
+    found = [worker for site, worker in _workers(status, agent_id) if site.get("up")]
+    here = next((worker for worker in found if worker.get("up", True)), None)
+    if here is not None:
+        load = here.get("load")
+        if not isinstance(load, dict):
+            return UNKNOWN  # its distributor was not asked, or has not answered in time
+        return Look(int(load.get("held") or 0)) if load.get("draining") is True else GONE
+    asked = [sites.get(home, {})] if home else list(sites.values())
+    if not all(site.get("up") for site in asked):
+        return UNKNOWN  # it works without its distributor, and nobody else knows of it
+    return GONE if found else Look(gone_s=UNLISTED_S)
+
+
+def _workers(status: dict[str, Any], agent_id: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(distributor, worker) of each that has this id; where it is up before others."""
+    sites = status.get("distributors") or ()
+    found = [(site, each) for site in sites for each in site.get("workers") or () if each.get("id") == agent_id]
+    yield from sorted(found, key=lambda pair: not pair[1].get("up", True))
+
+
+def _term(coordinator: dict[str, Any]) -> tuple[Any, Any]:
+    """Another one leads where this differs, or the same one anew."""
+    return coordinator.get("id"), coordinator.get("fence")

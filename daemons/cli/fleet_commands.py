@@ -107,12 +107,12 @@ def drain(
     from daemons.cli import draining
 
     run = invocation(ctx)
-    answer = run.ask(lambda client: client.drain(agent_id))
+    before, answer = run.ask(lambda client: (client.status() if wait else {}, client.drain(agent_id)))
     if not answer.get("draining"):
         run.show(answer, lambda: None)
         raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
     if wait:
-        answer["left"] = draining.wait_left(run, agent_id)
+        answer["left"] = draining.wait_left(run, agent_id, before)
     word = f"{agent_id} has left" if wait else str(answer.get("message") or f"{agent_id} drains")
     run.show(answer, lambda: print(word))
 
