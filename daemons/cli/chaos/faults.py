@@ -18,7 +18,7 @@ from daemons.cli.chaos.plan import Fault
 from daemons.cli.chaos.stage import DISK_MB, OwnFleet, Stage, mount
 from daemons.cli.chaos.tasks import CHILD
 from daemons.cli.fleet import REDIS
-from daemons.cli.processes import tree
+from daemons.cli.processes import die_with_parent, tree
 
 # More than a worker gives its work (drain_timeout_s, 10 s).
 DRAIN_S: Final = 15.0
@@ -93,17 +93,20 @@ def _kill_child(stage: Stage, deed: Deed) -> Iterator[None]:
     yield
 
 
-def _until_thawed(pid: int) -> Iterator[None]:
-    """A process that was stopped goes on afterwards, if it is still there."""
+def _frozen(pid: int, freeze: Callable[[], int]) -> Iterator[None]:
+    """A process that ``freeze`` stops goes on afterwards, if it is still there."""
     try:
+        pid = freeze()  # in here: who is interrupted right behind it must not leave it frozen
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _freeze(stage: Stage, deed: Deed) -> Iterator[None]:
-    yield from _until_thawed(stage.signal(deed.fault.victim, signal.SIGSTOP))
+    victim = deed.fault.victim
+    yield from _frozen(stage.pid(victim), lambda: stage.signal(victim, signal.SIGSTOP))
 
 
 def _drain(stage: Stage, deed: Deed) -> Iterator[None]:
@@ -115,16 +118,31 @@ def _drain(stage: Stage, deed: Deed) -> Iterator[None]:
 
 
 def _busy(_stage: Stage, _deed: Deed) -> Iterator[None]:
-    burners = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"], stdin=subprocess.DEVNULL)
-        for _ in range(os.cpu_count() or 1)
-    ]
+    burners: list[subprocess.Popen[bytes]] = []
     try:
+        for _ in range(os.cpu_count() or 1):
+            burners.append(_burner())
         yield
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
+
+
+def _burner() -> subprocess.Popen[bytes]:
+    """A process that loads a core. It ends with us, however that happens."""
+    parent = os.getpid()
+
+    def tied() -> None:
+        die_with_parent()
+        if os.getppid() != parent:  # it died before the call
+            os._exit(0)
+
+    return subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"],
+        stdin=subprocess.DEVNULL,
+        preexec_fn=tied,  # noqa: PLW1509 - system calls only, no lock is taken
+    )
 
 
 # ---------------------------------------------------------------- links
@@ -197,7 +215,7 @@ def _redis_wipe(stage: Stage, deed: Deed) -> Iterator[None]:
 
 
 def _redis_freeze(stage: Stage, _deed: Deed) -> Iterator[None]:
-    yield from _until_thawed(_own(stage).fleet.kill(REDIS, signal.SIGSTOP))
+    yield from _frozen(stage.pid(REDIS), lambda: stage.signal(REDIS, signal.SIGSTOP))
 
 
 def _redis_memory(stage: Stage, _deed: Deed) -> Iterator[None]:

@@ -25,6 +25,7 @@ from daemons.cli.chaos.plan import Fault, make_plan
 from daemons.cli.chaos.running import NotHere, running_fleet
 from daemons.cli.chaos.stage import OwnFleet, Stage, own_fleet
 from daemons.cli.chaos.watch import HistoryWatch, OwnWatch, Watch
+from daemons.cli.interrupts import undone
 
 # How long results are waited for after the last fault.
 FINISH_S: Final = 60.0
@@ -82,7 +83,8 @@ def run_on(
         if not sure:
             raise NotHere(f"this would kill and freeze {found}; say --yes-break-it if that is what you want")
         say(f"seed {options.seed}; this fleet: {found}")
-        return Nemesis(stage, options, kinds.chosen(options.faults), HistoryWatch(watcher, time.time()), say).run()
+        with undone():
+            return Nemesis(stage, options, kinds.chosen(options.faults), HistoryWatch(watcher, time.time()), say).run()
 
 
 class Narrator:
