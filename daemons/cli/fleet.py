@@ -6,7 +6,6 @@ What the demo, the benchmarks and the integration tests run on. It is its own sm
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import random
 import shutil
@@ -22,7 +21,8 @@ from typing import Any, Self
 
 import daemons
 from a2a_zmq.errors import A2AError
-from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all
+from daemons.cli.ends import End, Ends
+from daemons.cli.processes import PROBE_TIMEOUT_S, Daemon, cpu_s, pss_mb, stop_all
 
 # Below the range from which the kernel takes ports of outgoing connections, so that none of those is in the way.
 PORTS = range(20_000, 32_000)
@@ -31,7 +31,6 @@ STOP_TIMEOUT_S = 8.0
 # How often the supervisor looks after its daemons, and how a readiness probe is repeated.
 WATCH_INTERVAL_S = 0.05
 PROBE_INTERVAL_S = 0.03
-PROBE_TIMEOUT_S = 1.0
 # A daemon that has ended is started again after so long, as by systemd.
 RESTART_AFTER_S = 0.1
 # A daemon that lives shorter than this is restarted after a pause only.
@@ -125,6 +124,7 @@ class LocalFleet:
         self._supervise = supervise
         self._start_timeout_s = start_timeout_s
         self._held: set[str] = set()  # not to be restarted by the supervisor
+        self._ends = Ends()
         self._stopping = threading.Event()
         self._lock = threading.RLock()
         self._watcher: threading.Thread | None = None
@@ -180,6 +180,7 @@ class LocalFleet:
         """Stop in the order in which nobody misses anybody: workers, distributors, coordinator, Redis. Idempotent."""
         self._stopping.set()
         with self._lock:
+            self._ends.over = True
             groups: dict[int, list[Daemon]] = {}
             for name, daemon in self.daemons.items():
                 rank = next((i for i, role in enumerate(("worker", "distributor", "coordinator")) if role in name), 3)
@@ -210,8 +211,16 @@ class LocalFleet:
             if not restart:
                 self._held.add(name)
             pid = self.daemons[name].pid
+            self._ends.sent(self.daemons[name], number)
             self.daemons[name].signal(number)
             return pid
+
+    def ends(self) -> list[End]:
+        """Daemons that ended so far and were not asked to, in the order in which that was seen."""
+        with self._lock:
+            for daemon in self.daemons.values():
+                self._ends.note(daemon)
+            return list(self._ends.unasked)
 
     def restart(self, name: str, *, wait: bool = True) -> None:
         """Start a daemon again that was stopped or killed."""
@@ -219,6 +228,7 @@ class LocalFleet:
             self._held.discard(name)
             daemon = self.daemons[name]
             if not daemon.pid:
+                self._ends.note(daemon)
                 daemon.start()
         if wait:
             self.wait_ready([name])
@@ -262,16 +272,7 @@ class LocalFleet:
 
     def get(self, name: str, path: str) -> tuple[int, str]:
         """(status, body) of a page of the daemon's health server; (0, why) if it does not answer."""
-        daemon = self.daemons[name]
-        connection = http.client.HTTPConnection(daemon.metrics_host, daemon.metrics_port, timeout=PROBE_TIMEOUT_S)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
-            return 0, str(error)
-        finally:
-            connection.close()
+        return self.daemons[name].get(path)
 
     # ------------------------------------------------------------ what users of it need
 
@@ -385,6 +386,7 @@ class LocalFleet:
             with self._lock:
                 for name, daemon in self.daemons.items():
                     now = time.monotonic()
+                    self._ends.note(daemon)
                     if daemon.pid or name in self._held or self._stopping.is_set():
                         gone.pop(name, None)
                         continue

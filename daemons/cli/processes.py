@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+PROBE_TIMEOUT_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -100,6 +102,18 @@ class Daemon:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def get(self, path: str) -> tuple[int, str]:
+        """(status, body) of a page of its health server; (0, why) if it does not answer."""
+        connection = http.client.HTTPConnection(self.metrics_host, self.metrics_port, timeout=PROBE_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error)
+        finally:
+            connection.close()
 
     def tail(self, lines: int = 8) -> str:
         """The end of its log."""

@@ -53,6 +53,7 @@ class Verdict:
         repeated: ran again although nothing was promised to be broken for it (adopted tasks, drained workers …).
         false_deaths: declared dead, with no fault behind it.
         client_errors: submissions that ended with an error at the client.
+        crashes: daemons that ended with an internal error, or by a signal that nobody sent.
         examples: what they are, some of each.
     """
 
@@ -68,6 +69,7 @@ class Verdict:
     repeated: int = 0
     false_deaths: int = 0
     client_errors: int = 0
+    crashes: int = 0
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def note(self, name: str, texts: Sequence[str]) -> None:
@@ -90,17 +92,20 @@ def judge(
     stored: dict[str, list[Any]] | None,
     agents: dict[str, list[str]],
     before: Mapping[int, Sample] | None = None,
+    crashes: Sequence[str] = (),
 ) -> Verdict:
     """
     Args:
         stored: records by task id, one for each place where the store has one; None if nobody may look there.
         before: what it had before it was wiped, by the fault's number.
+        crashes: of daemons, one line each.
     """
     verdict = Verdict(accepted=len(sent), results=sum(1 for each in sent if each.arrived))
     verdict.note("lost", [each.task_id for each in sent if not each.arrived])
     wrong = [each for each in sent if each.arrived and each.outcome != "ok"]
     verdict.note("failed", [f"{each.task_id}: {each.outcome}" for each in wrong])
     verdict.note("client_errors", errors)
+    verdict.note("crashes", crashes)
     if stored is not None:
         _stored(verdict, sent, stored, outcomes, before or {})
     if ledger is not None:

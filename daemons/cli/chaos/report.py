@@ -20,6 +20,7 @@ ZEROS: Final = {
     "repeated": "repeated without need",
     "false_deaths": "wrongly declared dead",
     "client_errors": "errors at the client",
+    "crashes": "crashes of daemons",
 }
 # Of fewer values than this the median is not held against a promise: one slow one would be all of it.
 MEDIAN_OF: Final = 5

@@ -196,6 +196,7 @@ class Nemesis:
             stored=stored,
             agents=stage.agents,
             before=self._before,
+            crashes=stage.crashes(),
         )
         about = {
             "command": _command(options),

@@ -58,6 +58,10 @@ class Stage(ABC):
     def whole(self) -> bool:
         """Whether every agent runs and says that it can do work."""
 
+    def crashes(self) -> list[str]:
+        """Daemons that crashed, as far as that can be told: one line each."""
+        return []
+
     @abstractmethod
     def end_and_restart(self, name: str, timeout_s: float) -> int | None:
         """SIGTERM; wait for the end; start it again. Returns the exit status, None if it did not end in time."""
@@ -98,6 +102,10 @@ class OwnFleet(Stage):
 
     def whole(self) -> bool:
         return all(self.fleet.ready(name) for name in self.fleet.daemons)
+
+    def crashes(self) -> list[str]:
+        # Others are the faults' doing: who loses its lease, or does not find Redis, ends with 75, and rightly so.
+        return [str(end) for end in self.fleet.ends() if end.crashed]
 
     def end_and_restart(self, name: str, timeout_s: float) -> int | None:
         self.fleet.kill(name, signal.SIGTERM, restart=False)
