@@ -119,7 +119,8 @@ def runs(ledger: Path, event: str = "begin") -> list[Run]:
     if not ledger.exists():
         return []
     found = []
-    for line in ledger.read_text().splitlines():
+    text = ledger.read_text()
+    for line in text[: text.rfind("\n") + 1].splitlines():  # the last one may be on its way
         kind, task_id, attempt, pid, mono = line.split()
         if kind == event:
             found.append(Run(kind, task_id, int(attempt), int(pid), float(mono)))
