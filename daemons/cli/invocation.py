@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from daemons.settings import ClientSettings
 
 # Exit statuses, after sysexits.h where it has one. 0 is success and nothing else.
-EX_FAILED = 1  # the fleet answered, and the answer is no: a task failed, an id is unknown, a check found something
+EX_FAILED = 1  # the answer is no: a task failed, a task or agent is unknown, a check found something
 EX_USAGE = 2
 EX_UNAVAILABLE = 69
 EX_TEMPFAIL = 75  # not yet: a result did not come in time, or the fleet is busy

@@ -26,8 +26,8 @@ PROGRAM: Final = "a2actl"
 ABOUT: Final = "operate a fleet of a2a-zmq daemons"
 EXIT_STATUS: Final = (
     ("0", "success"),
-    ("1", "the fleet answered, and the answer is no: a task failed, an id is unknown, a check found something"),
-    ("2", "the command line was not understood, or names a file of tasks or an agent that is not there"),
+    ("1", "the fleet says no: a task failed, a task or agent is unknown, a check found something"),
+    ("2", "the command line was not understood, or names a file that is not there, or an agent without keys"),
     ("69", "no coordinator in reach within --timeout, or no keys of a fleet"),
     ("75", "not yet: no result in time, or the fleet is busy"),
     ("78", "a setting or a key file is wrong, or the fleet refuses our key"),
