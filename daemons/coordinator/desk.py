@@ -14,7 +14,7 @@ from a2a_zmq.encoding import kept_json
 from a2a_zmq.fences import obeyed_above
 from a2a_zmq.interfaces import CANCELS
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of, dead_letter, ends, read_object
+from a2a_zmq.tasks import ABANDONED, COMPLETED, FAILED, Record, attempt_of, dead_letter, read_object
 from a2a_zmq.tracing.spans import Tracer
 from daemons.coordinator.clients import Client, Clients, results_message, split
 from daemons.coordinator.config import CoordinatorConfig
@@ -188,13 +188,6 @@ class Desk:
     def ended(self, task_id: str) -> bytes | None:
         """Result record of a task that ended lately, durable or (see ``Staging.unrecorded``) not yet."""
         return self.recent.get(task_id) or self.staging.unrecorded(task_id)
-
-    def outlived(self, task_id: str, record: bytes) -> bool:
-        """Whether we know that this live record's task has ended, though the store does not: it was put there from our
-        spool, and whoever ran the task has yet to hand its result in, and to drop the record. If the store loses
-        both before that, nothing may bring the task back."""
-        result = self.recent.get(task_id)
-        return result is not None and ends(orjson.loads(result), orjson.loads(record))
 
     def finish(self, entry: Entry, encoded: bytes, record: Record) -> None:
         """The task is terminal, and recorded by whoever ran it: forget it, tell who waits."""

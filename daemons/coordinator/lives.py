@@ -84,11 +84,16 @@ def moved_record(record: Record, distributor_id: str, now: Now) -> bytes:
         lost = {"attempt": attempt, "worker": worker or "", "kind": "distributor_lost", "ended_at": iso(now.wall)}
         lost |= {"error": f"{distributor_id} stayed away", "started_at": record.get("started_at")}
         metadata["attempts"] = [*(earlier if isinstance(earlier, list) else []), lost][-ATTEMPTS_KEPT:]
-    metadata["attempt"] = (attempt // ATTEMPTS_A_MOVE + 1) * ATTEMPTS_A_MOVE
+    metadata["attempt"] = _beyond(attempt)
     metadata["moved"] = count_of(metadata.get("moved")) + 1
     found = {name: value for name, value in record.items() if name != "started_at"}
     status = WAITING if record.get("status") == WAITING else PENDING
     return kept_json({**found, "status": status, "updated_at": iso(now.wall), "metadata": metadata})
+
+
+def _beyond(attempt: int) -> int:
+    """An attempt's number above all that a distributor that nobody hears of may have given since."""
+    return (attempt // ATTEMPTS_A_MOVE + 1) * ATTEMPTS_A_MOVE
 
 
 def revived_record(result: Record, now: Now) -> bytes:
@@ -105,6 +110,9 @@ def revived_record(result: Record, now: Now) -> bytes:
         metadata.pop("distributor", None)  # it says where the task was, which may be gone, and no wish of its client
     metadata["client"] = last.get("client") or ""
     metadata["attempt"] = metadata["floor"] = attempt_of(result)
+    if last.get("error_kind") == "cancelled" and last.get("distributor") and not last.get("pinned"):
+        # We may have ended it in the place of a distributor that was away: how often that one began it is not known.
+        metadata["attempt"] = _beyond(attempt_of(result))
     metadata["retried"] = count_of(last.get("retried")) + 1
     metadata["letter"] = last.get("distributor") if dead_letter(result) else ""
     metadata["attempts"] = attempts_of(result)[-ATTEMPTS_KEPT:]

@@ -91,7 +91,7 @@ class Sync:
                 other = ledger.live[task_id].home
                 place = other.agent_id if other is not None else INBOX
                 self._desk.log("error", "task_in_two_places", task_id=task_id, places=[place, home.agent_id])
-            elif task_id not in ended and not self._desk.outlived(task_id, record):
+            elif task_id not in ended:
                 ledger.adopt(found[0], home)
                 if found[1]:
                     ledger.floors[task_id] = found[1]
@@ -360,7 +360,8 @@ class Sync:
             entry = desk.ledger.live.get(task_id)
             if entry is None or entry.home is not home or entry.state not in (SENT, QUEUED) or entry.batch > applied:
                 continue
-            stored = answer.value.get(task_id)
+            # If the store has lost the result that we know, too, the task has ended all the same: its client was told.
+            stored = answer.value.get(task_id) or desk.recent.get(task_id)
             if stored is None or not desk.finish_stored(entry, stored):
                 lost.append(entry)
         self.inbox.let_go(home, ids)

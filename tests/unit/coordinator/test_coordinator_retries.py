@@ -151,3 +151,13 @@ def test_a_retried_graph_takes_its_answers_along_unless_its_checkpoints_are_gone
     metadata = orjson.loads(revived_record(result, Now(1.0, 1.0)))["metadata"]
     assert ({"graph", "resume", "resumed"} <= metadata.keys()) is kept
     assert not metadata.keys() & {"graph", "resume", "resumed"} or kept
+
+
+def test_a_task_that_was_cancelled_for_an_absent_distributor_gets_a_number_that_this_one_cannot_have_given() -> None:
+    """Found by simulation: its first attempt had begun there, unheard, and began elsewhere under the same number."""
+    metadata: dict[str, object] = {"error_kind": "cancelled", "distributor": "d1"}
+    result = {"task_id": "t1", "task_type": "noop", "status": "abandoned", "metadata": metadata}
+    revived = orjson.loads(revived_record(result, Now(1.0, 1.0)))["metadata"]
+    assert (revived["attempt"], revived["floor"]) == (1000, 0)
+    metadata["pinned"] = True
+    assert orjson.loads(revived_record(result, Now(1.0, 1.0)))["metadata"]["attempt"] == 0
