@@ -21,6 +21,8 @@ WAITING: Final = "waiting"
 COMPLETED: Final = "completed"
 FAILED: Final = "failed"
 ABANDONED: Final = "abandoned"
+# Kind of the error of a graph's run that cannot go on: its checkpoints are no more. A retry begins it anew.
+CHECKPOINT_GONE: Final = "checkpoint_gone"
 
 TERMINAL: Final = frozenset({COMPLETED, FAILED, ABANDONED})
 

@@ -8,7 +8,7 @@ import orjson
 
 from a2a_zmq.clock import Now, iso
 from a2a_zmq.encoding import kept_json
-from a2a_zmq.tasks import ABANDONED, IN_PROGRESS, PENDING, WAITING, Record, attempt_of, dead_letter
+from a2a_zmq.tasks import ABANDONED, CHECKPOINT_GONE, IN_PROGRESS, PENDING, WAITING, Record, attempt_of, dead_letter
 from daemons.coordinator.records import GRAPH_MEMBERS, PAST_MEMBERS, RESERVED, Entry, count_of
 
 # Attempts of a former life that the record of a retried task tells of, and how much of each one's error.
@@ -16,8 +16,6 @@ ATTEMPTS_KEPT: Final = 10
 ATTEMPT_ERROR_CHARS: Final = 300
 # A distributor that nobody hears of tries a task less often than this.
 ATTEMPTS_A_MOVE: Final = 1_000
-# Why a graph's run failed whose checkpoints are no more; its worker says so.
-CHECKPOINT_GONE: Final = "checkpoint_gone"
 
 
 def cancelled_record(entry: Entry, by: str, now: Now) -> Record:

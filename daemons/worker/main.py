@@ -51,7 +51,7 @@ def checkpoints_of(settings: WorkerSettings) -> dict[str, Any]:
         "connection": redis.tls_options(),
         "keep": settings.checkpoint_keep,
         "ttl_s": settings.checkpoint_ttl_s,
-        "question_ttl_s": settings.question_ttl_s,
+        "question_ttl_s": max(settings.checkpoint_ttl_s, settings.question_ttl_s),
         "stream_bytes": settings.stream_max_kb * 1024,
         "stream_ttl_s": settings.stream_ttl_s,
     }

@@ -23,6 +23,7 @@ import uvloop
 from a2a_zmq.errors import ConfigError, ModelBusy, StaleCheckpointWriter, StateError, StoreUnavailable, TypeNotAllowed
 from a2a_zmq.handlers import InvalidInput, TaskContext
 from a2a_zmq.streams import Chunk
+from a2a_zmq.tasks import CHECKPOINT_GONE
 from a2a_zmq.tracing.context import sampled_in
 from daemons.worker.executors.copies import CopiesEnd
 from daemons.worker.executors.invoke import Ended, encode, one_line
@@ -196,7 +197,7 @@ class GraphRunner:
                     if output.interrupts:
                         asked = questions.ask(output.interrupts, await saver.apending_writes(request.thread_id))
                     # Nothing is written to it while it waits, and that may take longer than its checkpoints live.
-                    await claims.keep(request.thread_id, claim.fence, self._options.get("question_ttl_s", 0.0))
+                    await claims.keep(request.thread_id, claim.fence, self._options["question_ttl_s"])
                     raise Ended("waiting", "", "", body=encode(asked, self._max_bytes, "question"))
                 return output.value
             except Ended as ended:
@@ -352,7 +353,7 @@ def _not_ours(claim: Any, thread_id: str, task_id: str) -> Ended:
 def _nothing_left(thread_id: str) -> Ended:
     """The run that asked is gone: begun anew it would repeat its steps, and ask once more."""
     why = f"thread {thread_id!r} has no checkpoint any more (it expired, was removed, or lost by the store), so nothing"
-    return Ended("failed", f"{why} can take the answer; a retry begins anew", "checkpoint_gone", retryable=False)
+    return Ended("failed", f"{why} can take the answer; a retry begins anew", CHECKPOINT_GONE, retryable=False)
 
 
 def _config_of(request: GraphRequest, context: TaskContext, fence: int) -> dict[str, Any]:

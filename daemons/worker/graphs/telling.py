@@ -142,9 +142,9 @@ class Teller:
             pass  # what was told last is lost with the run, which goes on from its last checkpoint
         finally:
             self._writing.cancel()
-        if waits and self._options["ttl_s"] > self._options["stream_ttl_s"]:
+        if waits and self._options["question_ttl_s"] > self._options["stream_ttl_s"]:
             with suppress(RedisError, OSError):
-                await self._client.expire(self._key, self._options["ttl_s"])
+                await self._client.expire(self._key, self._options["question_ttl_s"])
 
     # ------------------------------------------------------------ the stream
 

@@ -30,6 +30,7 @@ def checkpoints() -> Iterator[dict[str, Any]]:
             "url": f"redis://127.0.0.1:{redis.port}",
             "keep": 20,
             "ttl_s": 600.0,
+            "question_ttl_s": 600.0,
             "stream_bytes": 1 << 20,
             "stream_ttl_s": 600.0,
         }

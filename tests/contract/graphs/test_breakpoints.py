@@ -76,7 +76,7 @@ def attempt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempt]:
 
     with EmbeddedRedis(appendfsync="no") as redis:
         port = redis.port
-        options = {"url": f"redis://127.0.0.1:{port}", "keep": 20, "ttl_s": 600.0}
+        options = {"url": f"redis://127.0.0.1:{port}", "keep": 20, "ttl_s": 600.0, "question_ttl_s": 600.0}
         options |= {"stream_bytes": 1 << 20, "stream_ttl_s": 60}
         yield run
 

@@ -146,7 +146,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             runner.close()
 
     with EmbeddedRedis(appendfsync="no") as redis:
-        options = {"url": f"redis://127.0.0.1:{redis.port}", "keep": 20, "ttl_s": 600.0}
+        options = {"url": f"redis://127.0.0.1:{redis.port}", "keep": 20, "ttl_s": 600.0, "question_ttl_s": 600.0}
         yield attempt
 
 

@@ -50,7 +50,7 @@ class Child:
     """What a worker's child process has for graphs, and what it told the worker."""
 
     def __init__(self, directory: Path, port: int) -> None:
-        options = {"keep": 20, "ttl_s": 600.0, "stream_bytes": 1 << 20, "stream_ttl_s": 60}
+        options = {"keep": 20, "ttl_s": 600.0, "question_ttl_s": 600.0, "stream_bytes": 1 << 20, "stream_ttl_s": 60}
         self.runner = GraphRunner({"url": f"redis://127.0.0.1:{port}", **options}, 1 << 20)
         self.client = redis.Redis(port=port)
         self._reference = f"graph:{directory / 'langgraph.json'}#steps"

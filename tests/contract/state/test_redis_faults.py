@@ -161,7 +161,7 @@ async def test_every_key_has_a_retention_class_that_holds(redis_backend: Any, ma
                 )
             )
     client = redis_backend.client
-    options = {"max_bytes": 1000, "stream_bytes": 1000, "stream_ttl_s": 60, "ttl_s": 60}
+    options = {"max_bytes": 1000, "stream_bytes": 1000, "stream_ttl_s": 60, "question_ttl_s": 60}
     telling = Teller(client, "t:1@x", 1, up=lambda chunk: None, options=options)
     await telling.begin()
     await telling.end()

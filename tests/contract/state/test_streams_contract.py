@@ -13,7 +13,7 @@ from a2a_zmq.state import keys
 from a2a_zmq.streams import START, Chunk, EventId
 from daemons.worker.graphs.telling import Teller
 
-OPTIONS = {"max_bytes": 100_000, "stream_bytes": 10_000_000, "stream_ttl_s": 100, "ttl_s": 1000}
+OPTIONS = {"max_bytes": 100_000, "stream_bytes": 10_000_000, "stream_ttl_s": 100, "question_ttl_s": 1000}
 
 
 class Ups:
