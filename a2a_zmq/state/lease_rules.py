@@ -24,6 +24,15 @@ JITTER: Final = 0.2
 _SHOWN: Final = 60
 
 
+def foreign_text(key: str, text: str, place: str = "") -> StateError:
+    """No agent wrote what stands there.
+
+    Args:
+        place: where in the key.
+    """
+    return StateError(f"{key} holds a foreign text{place}: {text[:_SHOWN]!r}")
+
+
 def lease_value(owner: str, fence: int) -> str:
     """The text in the lease key."""
     return f"{owner}|{fence}"
@@ -40,7 +49,7 @@ def parse_lease_value(value: str, key: str = "a lease") -> tuple[str, int]:
     """
     owner, _, fence = value.rpartition("|")
     if not (fence.isascii() and fence.isdigit()):
-        raise StateError(f"{key} holds a foreign text: {value[:_SHOWN]!r}")
+        raise foreign_text(key, value)
     return owner, int(fence)
 
 

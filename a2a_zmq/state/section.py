@@ -15,14 +15,12 @@ from typing import Final
 from a2a_zmq.errors import Fenced, StateError, StateLost
 from a2a_zmq.interfaces import INBOX, Section, SectionWrite
 from a2a_zmq.state import keys
+from a2a_zmq.state.lease_rules import foreign_text
 
 # Read in this order by one HMGET.
 FIELDS: Final = ("version", "fence", "epoch", "mutations", "results", "history")
 LEASED_AT: Final = "leased_at"  # wall time (Unix seconds) at which the present owner took the lease
 RESERVED: Final = frozenset((*FIELDS, LEASED_AT))
-
-# So much of a foreign text is shown.
-_SHOWN: Final = 60
 
 # A writer has one write in flight, so one id would do for itself; the others tell a writer that was replaced
 # while its reply was lost whether that last write had counted.
@@ -109,7 +107,7 @@ def number(value: bytes | None, where: str, field: str) -> int:
 
 
 def _foreign(where: str, field: str, text: str) -> StateError:
-    return StateError(f'{where} holds a foreign text in its field "{field}": {text[:_SHOWN]!r}')
+    return foreign_text(where, text, f' in its field "{field}"')
 
 
 def marks_results(section: Section) -> bool:
