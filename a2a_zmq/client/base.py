@@ -78,6 +78,8 @@ def _chosen_id(identity: str, idempotency_key: str | None, task_id: str | None) 
         RequestRefused: it cannot be one.
     """
     if task_id is not None:
+        if idempotency_key is not None:  # the key would do nothing, and the task run once for each id
+            raise InvalidTask("give task_id or idempotency_key, not both: the key makes the id")
         return checked_task_id(task_id)
     if idempotency_key is None:
         return ""

@@ -134,7 +134,7 @@ def link_opener(settings: ClientSettings) -> LinkOpener:
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigError(f"{first['loc'][0]}: {first['msg']}") from None
+        raise ConfigError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
     return LinkOpener(config, settings.coordinator_id)
 
 

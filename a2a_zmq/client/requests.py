@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 import orjson
 
 from a2a_zmq.client.entries import Asked
-from a2a_zmq.client.submission import InvalidTask, checked_task_id
+from a2a_zmq.client.submission import InvalidTask, checked_task_id, is_count, is_number
 from a2a_zmq.tasks import TRANSITIONS, Record
 
 # Ids in one message of a bulk request.
@@ -80,7 +80,10 @@ def status(*, load: bool) -> Ask:
 def tasks(
     status_: str | None, task_type: str | None, limit: int, *, dead: bool, wanted: TaskFilter | None = None
 ) -> Ask:
-    payload: dict[str, Any] = {"limit": limit, **(wanted or {})}
+    payload: dict[str, Any] = {"limit": _checked_limit(limit), **(wanted or {})}
+    for name in ("older_s", "newer_s"):
+        if name in payload and not (is_number(payload[name]) and payload[name] >= 0):
+            raise InvalidTask(f"{name} must be a number of seconds, not {payload[name]!r:.60}")
     if status_ is not None:
         if status_ not in TRANSITIONS:
             raise InvalidTask(f"status must be one of {', '.join(TRANSITIONS)}, not {status_!r}")
@@ -92,8 +95,15 @@ def tasks(
     return Ask("list_tasks", payload)
 
 
+def _checked_limit(limit: int) -> int:
+    """A list of all that there is would be another question than the one that was asked."""
+    if not is_count(limit):
+        raise InvalidTask(f"limit must be a whole number, at least 1, not {limit!r:.60}")
+    return limit
+
+
 def history(task_id: str | None, limit: int) -> Ask:
-    payload: dict[str, Any] = {"limit": limit}
+    payload: dict[str, Any] = {"limit": _checked_limit(limit)}
     if task_id is not None:
         payload["task_id"] = checked_task_id(task_id)
     return Ask("history", payload)

@@ -162,10 +162,10 @@ class TaskForm:
             raise InvalidTask("priority must be a whole number (higher runs first)")
         if abs(priority) > MAX_PRIORITY:
             raise InvalidTask(f"priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {shown(priority)}")
-        if timeout_s is not None and not 0 < timeout_s < float("inf"):
+        if timeout_s is not None and not (is_number(timeout_s) and 0 < timeout_s < float("inf")):
             raise InvalidTask("timeout_s must be a positive number of seconds")
-        if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
-            raise InvalidTask("max_attempts must be at least 1")
+        if max_attempts is not None and not is_count(max_attempts):
+            raise InvalidTask("max_attempts must be a whole number, at least 1")
         if distributor is not None and not isinstance(distributor, str):
             raise InvalidTask(f"distributor must be a text, not {type(distributor).__name__}")
         check_labels(labels)
@@ -208,6 +208,15 @@ def check_labels(labels: object) -> None:
     for name, value in labels.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidTask(f"labels must be texts by texts, not {name!r:.60}: {type(value).__name__}")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> bool:
+    """Is it a whole number, at least 1?"""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def shown(number: int) -> str:

@@ -101,6 +101,8 @@ def acl(
     }
     if role not in needs:
         raise typer.BadParameter(f"{role!r} uses no Redis; there are {', '.join(needs)}")
+    if not user or not user.isprintable() or any(letter.isspace() for letter in user):
+        raise typer.BadParameter(f"--user: {user!r} cannot be a name of a Redis user: no spaces, not empty")
     print(permissions.acl_line(user, "PASSWORD", needs[role]))
 
 

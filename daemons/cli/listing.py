@@ -59,7 +59,7 @@ def seconds(text: str | None, option: str) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
     if found is None:
-        raise typer.BadParameter(f"{option} {text!r} is no time span; give it like 90s, 10m, 2h or 7d")
+        raise typer.BadParameter(f"{option} {text!r} is no time span; give it like 90 (seconds), 90s, 10m, 2h or 7d")
     return float(found[1]) * SECONDS[found[2] or "s"]
 
 
@@ -88,13 +88,19 @@ def print_tasks(page: TaskPage, *, status: str | None, dead: bool, limit: int = 
     """The table for a terminal, and a line that says what its numbers mean."""
     wall = time.time()
     if not page.tasks:
-        print("no dead letters" if dead else f"no {status or 'unfinished'} tasks" if status != ALL else "no tasks")
+        print(_nothing(status, dead=dead))
     elif dead:
         output.print_table(LETTER_COLUMNS, [_letter(record, wall) for record in page.tasks])
     else:
         output.print_table(TASK_COLUMNS, [_task(record, wall) for record in page.tasks])
     for line in _meaning(page, status=status, dead=dead, limit=limit):
         output.print_words(line)
+
+
+def _nothing(status: str | None, *, dead: bool) -> str:
+    if dead:
+        return f"no {status} dead letters" if status else "no dead letters"
+    return "no tasks" if status == ALL else f"no {status or 'unfinished'} tasks"
 
 
 def _meaning(page: TaskPage, *, status: str | None, dead: bool, limit: int) -> Sequence[str]:

@@ -145,10 +145,15 @@ def _access(config: RedisConfig, where: str, setting: Callable[[str], str | None
     name = "redis access"
     bound = (setting("bind") or "").split()
     far = [address for address in bound if address.lstrip("-") not in LOCAL_HOSTS] if bound else ["all addresses"]
-    if far and setting("protected-mode") == "no" and _lets_anybody_in(config):
+    if not _lets_anybody_in(config):
+        return Check(name, True, "it asks for a password")
+    if far and setting("protected-mode") == "no":
         fix = "`requirepass` (and REDIS_PASSWORD), or `bind 127.0.0.1`: who can write there can forge tasks and results"
         return Check(name, False, f"{where}: listens on {', '.join(far)}, and asks nobody for a password", fix)
-    return Check(name, True, "not everybody who reaches it is let in")
+    if far and setting("protected-mode") is None:  # a hosted server does not tell
+        return Check(name, True, "it asks nobody for a password; who reaches it cannot be seen from here")
+    text = "it asks nobody for a password, but answers this host only: all its users could forge tasks and results"
+    return Check(name, True, text)
 
 
 def _lets_anybody_in(config: RedisConfig) -> bool:

@@ -67,7 +67,14 @@ def test_a_server_that_is_open_to_all_is_named(tmp_path: Path) -> None:
         check = redis_checks._access(config, "here", wide.get)
         assert not check.ok
         assert "asks nobody for a password" in check.text
-        assert redis_checks._access(config, "here", {"bind": "127.0.0.1 -::1"}.get).ok
+        for local in ({"bind": "127.0.0.1 -::1"}, {"bind": "*", "protected-mode": "yes"}):
+            check = redis_checks._access(config, "here", local.get)
+            assert check.ok
+            assert "asks nobody for a password, but answers this host only" in check.text
+        check = redis_checks._access(config, "here", lambda _: None)
+        assert check.ok
+        assert "cannot be seen from here" in check.text
         client.acl_setuser("fleet", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"])
         client.config_set("requirepass", "closed")
-        assert redis_checks._access(config, "here", wide.get).ok
+        check = redis_checks._access(config, "here", wide.get)
+        assert (check.ok, check.text) == (True, "it asks for a password")

@@ -70,7 +70,7 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
 def test_all_lines_of_a_file_are_checked_before_the_first_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     path.write_text('{"payload": {}}\n' * 2_000 + '{"max_attempts": 0}\n')
-    with pytest.raises(CommandFailed, match="line 2001: max_attempts must be at least 1"):
+    with pytest.raises(CommandFailed, match="line 2001: max_attempts must be a whole number, at least 1"):
         next(read_tasks(path, "noop", {}))
 
 

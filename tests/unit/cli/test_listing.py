@@ -65,6 +65,7 @@ def test_what_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, PAGES["none"]) == ["no unfinished tasks"]
     assert shown(capsys, PAGES["none"], status="waiting") == ["no waiting tasks"]
     assert shown(capsys, PAGES["none"], dead=True) == ["no dead letters"]
+    assert shown(capsys, PAGES["none"], dead=True, status="completed") == ["no completed dead letters"]
     lines = shown(capsys, TaskPage([record()], 1, partial=True))
     assert "1 of 1 or more" in lines
     assert "not every task was looked at" in lines[-1]

@@ -112,6 +112,11 @@ def test_the_same_idempotency_key_is_the_same_task(fleet: FleetClient, coordinat
         ({"labels": {1: "x"}}, "labels"),
         ({"distributor": ["d-1"]}, "distributor"),
         ({"task_id": ""}, "task id"),
+        ({"task_id": "order-17", "idempotency_key": "order-17"}, "not both"),
+        ({"timeout_s": "5"}, "timeout_s"),
+        ({"timeout_s": [1]}, "timeout_s"),
+        ({"max_attempts": "3"}, "whole number"),
+        ({"max_attempts": True}, "whole number"),
     ],
 )
 def test_options_that_say_nothing_are_refused_by_name(
@@ -126,6 +131,20 @@ def test_options_that_say_nothing_are_refused_by_name(
 def test_a_status_that_there_is_not_is_refused(fleet: FleetClient) -> None:
     with pytest.raises(RequestRefused, match="completed"):
         fleet.tasks(status="bogus")
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "x", 2.5, True])
+def test_a_limit_that_cannot_be_one_is_refused(fleet: FleetClient, wrong: Any) -> None:
+    with pytest.raises(RequestRefused, match="limit must be a whole number"):
+        fleet.tasks(limit=wrong)
+    with pytest.raises(RequestRefused, match="limit must be a whole number"):
+        fleet.history(limit=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["x", -1, float("nan")])
+def test_a_span_that_cannot_be_one_is_refused(fleet: FleetClient, wrong: Any) -> None:
+    with pytest.raises(RequestRefused, match="older_s must be a number of seconds"):
+        fleet.tasks(older_s=wrong)
 
 
 def test_map_keeps_the_order_and_bounds_what_is_in_flight(fleet: FleetClient, coordinator: Any) -> None:

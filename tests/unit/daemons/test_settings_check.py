@@ -386,3 +386,10 @@ def test_what_there_is_to_set_is_printed(capsys: pytest.CaptureFixture[str], rep
         assert said(capsys, "show-defaults", role)[1] == shipped
         assert json.loads(said(capsys, "schema", role)[1])["additionalProperties"] is False
     assert said(capsys, "schema", "nobody")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nuser evil on nopass ~* +@all"])
+def test_no_line_is_printed_for_what_cannot_be_a_redis_user(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    status, out, err = said(capsys, "acl", "--user", name)
+    assert (status, out) == (2, "")
+    assert "--user" in err
