@@ -250,6 +250,8 @@ class Witness:
         self.having_result.add(task_id)
         self._results_at.add((section, task_id))
         self.ended.setdefault(task_id, []).append(Ended(section, record["status"], attempt, mutation))
+        if attempt >= self._asking.get(task_id, (math.inf, 0))[0]:
+            del self._asking[task_id]  # it was cancelled while it waited; a retry of it runs anew
         result = record.get("result")
         ran = result.get("attempt") if isinstance(result, dict) else None
         if ran is not None and ran != attempt:
