@@ -96,7 +96,10 @@ def tasks(
 
 
 def _checked_limit(limit: int) -> int:
-    """A list of all that there is would be another question than the one that was asked."""
+    """
+    Raises:
+        RequestRefused: the coordinator would take its default instead, as if nothing had been asked for.
+    """
     if not is_count(limit):
         raise InvalidTask(f"limit must be a whole number, at least 1, not {limit!r:.60}")
     return limit

@@ -147,10 +147,11 @@ def _access(config: RedisConfig, where: str, setting: Callable[[str], str | None
     far = [address for address in bound if address.lstrip("-") not in LOCAL_HOSTS] if bound else ["all addresses"]
     if not _lets_anybody_in(config):
         return Check(name, True, "it asks for a password")
-    if far and setting("protected-mode") == "no":
+    protected = setting("protected-mode")
+    if far and protected == "no":
         fix = "`requirepass` (and REDIS_PASSWORD), or `bind 127.0.0.1`: who can write there can forge tasks and results"
         return Check(name, False, f"{where}: listens on {', '.join(far)}, and asks nobody for a password", fix)
-    if far and setting("protected-mode") is None:  # a hosted server does not tell
+    if far and protected is None:  # a hosted server does not tell
         return Check(name, True, "it asks nobody for a password; who reaches it cannot be seen from here")
     text = "it asks nobody for a password, but answers this host only: all its users could forge tasks and results"
     return Check(name, True, text)

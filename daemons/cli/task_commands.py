@@ -65,8 +65,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show live what a graph tells, then its result.")] = False,
     stream_mode: Annotated[
-        str | None,
-        typer.Option(metavar="MODE,…", help="--stream, and what it is to tell: updates, custom, messages, values …"),
+        str | None, typer.Option(metavar="MODE,…", help="--stream with these: updates, custom, messages, values …")
     ] = None,
     priority: Annotated[int, typer.Option(metavar="N", help="Higher runs first.")] = 0,
     time_limit: Annotated[
