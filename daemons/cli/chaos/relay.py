@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Self, cast
 
-CHUNK: Final = 1 << 16
 _EXEC: Final = b"\r\nEXEC\r\n"
+LATE_S: Final = 0.02
 
 # What becomes of a chunk from a client that carries an EXEC.
 PASS = "pass"  # noqa: S105 - it is forwarded, and so are the replies
@@ -25,6 +24,7 @@ class Relay:
         target: (host, port); may be set until the first connection comes.
         plan: called for each chunk to the target that carries a Redis EXEC; says what becomes of it.
         opened: connections so far.
+        there, back: whether that direction passes.
     """
 
     def __init__(self, target: tuple[str, int] = ("", 0), host: str = "127.0.0.1") -> None:
@@ -33,14 +33,14 @@ class Relay:
         self.plan: Callable[[], str] = lambda: PASS
         self.opened = 0
         self.port = 0
+        self.there = self.back = True
+        self.links: dict[_Link, None] = {}  # those of which anything is left
         self._listener: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._there = asyncio.Event()
-        self._back = asyncio.Event()
+        self._idle = asyncio.Event()
 
     async def start(self) -> Self:
-        self.let()
-        self._listener = await asyncio.start_server(self._serve, self.host, 0)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(lambda: _Link(self, loop).client, self.host, 0)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
 
@@ -48,72 +48,168 @@ class Relay:
         if self._listener is not None:
             self._listener.close()
         self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.links:
+            self._idle.clear()
+            await self._idle.wait()
 
     def let(self, *, there: bool = True, back: bool = True) -> None:
         """Which directions pass: to the target, and back. What comes on the others piles up, as in a broken network."""
-        for open_, gate in ((there, self._there), (back, self._back)):
-            if open_:
-                gate.set()
-            else:
-                gate.clear()
+        self.there, self.back = there, back
+        for link in list(self.links):
+            link.look()
 
     def cut(self) -> None:
         """Break all connections that there are; new ones are served."""
-        for task in self._tasks:
-            task.cancel()
+        for link in list(self.links):
+            link.end()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await self._connect(reader, writer)
-        writer.transport.abort()
+    def gone(self, link: _Link) -> None:
+        self.links.pop(link, None)
+        if not self.links:
+            self._idle.set()
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._there.wait()
-        up_reader, up_writer = await asyncio.open_connection(*self.target)
-        self.opened += 1
-        back = asyncio.create_task(self._pump_back(up_reader, writer))
-        there = asyncio.create_task(self._pump_there(reader, writer, up_writer, back))
-        try:
-            await asyncio.wait((back, there), return_when=asyncio.FIRST_COMPLETED)
-            if back.cancelled():  # by a plan, which has something left to do
-                await there
-        finally:
-            back.cancel()
-            there.cancel()
-            await asyncio.gather(back, there, return_exceptions=True)
-            # What a client sent before it left still reaches the target; a connection that was cut ends at once.
-            up_writer.close()
 
-    async def _pump_there(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        up_writer: asyncio.StreamWriter,
-        back: asyncio.Task[None],
-    ) -> None:
-        while chunk := await reader.read(CHUNK):
-            await self._there.wait()
-            action = self.plan() if _EXEC in chunk else PASS
-            if action == PASS:
-                up_writer.write(chunk)
-                await up_writer.drain()
-                continue
-            if action != REQUEST_LOST:
-                back.cancel()
-                if action == LATE:
-                    writer.transport.abort()
-                    await asyncio.sleep(0.02)
-                up_writer.write(chunk[: len(chunk) // 2] if action == CUT else chunk)
-                await up_writer.drain()
+class _End(asyncio.Protocol):
+    """A socket of a link. A chunk is handed on in the callback that brings it: what a relay costs is part of
+    every time that is measured."""
+
+    def __init__(self, link: _Link, received: Callable[[bytes], None]) -> None:
+        self._received = received
+        self.transport: asyncio.Transport | None = None
+        self.full = False  # what is written to it piles up
+        self._link = link
+        self._reads = True
+        self._held: list[bytes] = []  # came although we do not read
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._link.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reads:
+            self._received(data)
+        elif self.transport is not None:
+            # uvloop begins to read behind connection_made(), whatever was said in it.
+            self._held.append(data)
+            self.transport.pause_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.transport = None
+        self._link.end()
+        self._link.settle()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self._link.look()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._link.look()
+
+    def write(self, chunk: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(chunk)
+
+    def read(self, wanted: bool) -> None:
+        """Go on reading, or leave what comes to the kernel."""
+        if self.transport is None or wanted == self._reads:
             return
+        self._reads = wanted
+        if not wanted:
+            self.transport.pause_reading()
+            return
+        self.transport.resume_reading()
+        held, self._held = self._held, []
+        for chunk in held:
+            self._received(chunk)
 
-    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(CHUNK):
-            await self._back.wait()
-            writer.write(chunk)
-            await writer.drain()
+
+class _Link:
+    """A client's connection and ours to the target."""
+
+    def __init__(self, relay: Relay, loop: asyncio.AbstractEventLoop) -> None:
+        self._relay = relay
+        self._loop = loop
+        self._opening: asyncio.Task[object] | None = None
+        self._ended = False
+        self._late = False  # something is to be forwarded in a moment
+        self._lossy = False  # no reply passes any more, and nothing but what was begun goes to the target
+        self.client = _End(self, self._to_target)
+        self.target = _End(self, self._to_client)
+
+    def made(self, end: _End) -> None:
+        if end is self.client:
+            self._relay.links[self] = None
+        elif self._ended and end.transport is not None:
+            end.transport.abort()
+        else:
+            self._relay.opened += 1
+        self.look()
+
+    def look(self) -> None:
+        """Read what may pass, and open the way if that may be."""
+        if self._ended:
+            return
+        up = self.target.transport is not None
+        self.client.read(up and self._relay.there and not self.target.full and not self._lossy)
+        self.target.read(self._relay.back and not self.client.full and not self._lossy)
+        if not up and self._relay.there and self._opening is None:
+            self._opening = self._loop.create_task(self._open())
+            self._opening.add_done_callback(lambda _task: self.settle())
+
+    async def _open(self) -> None:
+        try:
+            await self._loop.create_connection(lambda: self.target, *self._relay.target)
+        except OSError:
+            self.end()
+
+    def end(self) -> None:
+        """The client's connection ends at once; what it sent before still reaches the target."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._opening is not None:
+            self._opening.cancel()
+        if self.client.transport is not None:
+            self.client.transport.abort()
+        if self.target.transport is not None and not self._lossy:
+            self.target.transport.close()
+
+    def settle(self) -> None:
+        """Nothing is left of an ended link when both connections are closed."""
+        opening = self._opening is not None and not self._opening.done()
+        if self._ended and not (opening or self._late or self.client.transport or self.target.transport):
+            self._relay.gone(self)
+
+    def _to_client(self, chunk: bytes) -> None:
+        if not self._lossy:
+            self.client.write(chunk)
+
+    def _to_target(self, chunk: bytes) -> None:
+        if self._ended or self._lossy:
+            return
+        action = self._relay.plan() if _EXEC in chunk else PASS
+        if action == PASS:
+            self.target.write(chunk)
+        elif action == REQUEST_LOST:
+            self.end()
+        else:
+            self._lose(chunk[: len(chunk) // 2] if action == CUT else chunk, LATE_S if action == LATE else 0.0)
+
+    def _lose(self, chunk: bytes, after_s: float) -> None:
+        """Forward this, now or later, and cut the client's connection; it does not get another byte."""
+        self._lossy = self._late = True
+        self.look()
+
+        def forward() -> None:
+            self._late = False
+            if self.target.transport is not None:
+                self.target.write(chunk)
+                self.target.transport.close()
+            self.settle()
+
+        if after_s:
+            self._loop.call_later(after_s, forward)
+        else:
+            forward()
+        self.end()
