@@ -15,6 +15,7 @@ from daemons.redis.lock import DirectoryInUse
 from daemons.redis.resolve import ServerBinary, find_server
 from daemons.redis.server import PortInUse, Prepared, ServerConfig
 from daemons.runtime.orphans import take_over
+from daemons.runtime.slices import short_slices
 from daemons.settings import RedisServerSettings
 from daemons.settings_sources import EX_CONFIG, load_or_exit
 
@@ -88,6 +89,7 @@ def _become(server: ServerBinary, config: ServerConfig, prepared: Prepared) -> N
         f"a2a-redis: {server.kind} {server.path} on {config.host}:{config.port}, files in {config.directory}",
         flush=True,
     )
+    short_slices()
     os.umask(0o077)
     os.set_inheritable(prepared.lock, True)
     try:

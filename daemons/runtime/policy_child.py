@@ -20,6 +20,7 @@ import orjson
 
 from a2a_zmq.errors import ConfigError
 from daemons.runtime.modules import load_module
+from daemons.runtime.slices import usual_slices
 from daemons.runtime.supervision import tracing_off
 from daemons.runtime.tether import die_with_parent
 
@@ -124,6 +125,7 @@ def one_line(error: BaseException) -> str:
 def main() -> None:
     descriptor, parent_pid, setting, reference = sys.argv[1:]
     die_with_parent(int(parent_pid))
+    usual_slices()
     channel = socket.socket(fileno=int(descriptor))
     channel.set_inheritable(False)  # what the policy starts must not keep the daemon waiting for our end
     try:

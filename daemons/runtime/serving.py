@@ -23,6 +23,7 @@ from daemons.runtime.deathwatch import hold_life_mark
 from daemons.runtime.heap import HeapTrimmer, trim_function
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
 from daemons.runtime.orphans import hide_marks, take_over
+from daemons.runtime.slices import short_slices
 from daemons.runtime.spool_rows import SpoolBroken, SpoolRefused
 from daemons.runtime.systemd import Notifier
 from daemons.settings import DaemonSettings, RedisUser
@@ -54,6 +55,8 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
     log = logs.get_logger("launch")
     take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
     hide_marks()
+    if why := short_slices():
+        log.debug("no_short_slices", why=why)
     notifier = Notifier.of_environment()
     if why := hold_life_mark():
         log.debug("no_life_mark", why=why)

@@ -318,17 +318,18 @@ class Shell:
     # ------------------------------------------------------------ life
 
     async def supervise(self) -> None:
-        """Run the supervision graph once an interval, and at once on an exceptional event."""
+        """Run the supervision graph once an interval, and a moment after an exceptional event."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._supervise_every_s):
                     await self._look_now.wait()
+            # An avalanche of exceptional events is looked at together, not one by one; and what the core itself makes
+            # of one (a dead worker's tasks go elsewhere) does not wait for a run of the graph, some milliseconds.
+            await asyncio.sleep(min(0.05, self._supervise_every_s / 4))
             self._look_now.clear()
             for chore in self.chores:
                 chore()
             await self.supervise_once()
-            # An avalanche of exceptional events is looked at together, not one by one.
-            await asyncio.sleep(min(0.05, self._supervise_every_s / 4))
 
     async def supervise_once(self) -> None:
         if self._supervisor is None:

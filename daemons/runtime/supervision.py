@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, TypedDict
 from a2a_zmq.clock import Now
 from a2a_zmq.models import LocalAgentState
 from daemons.runtime.contract import SUPERVISION_STEPS, Effect, Log, Meter, NoMeter
+from daemons.runtime.slices import usual_slices
 
 # A run of the built-in graph takes about a millisecond. One that takes this long hangs, or waits for something slow:
 # the plain steps take over, because what supervision has to do must not wait for it.
@@ -232,6 +233,7 @@ class Supervisor:
         return self._loading
 
     def _load_in_thread(self, loop: asyncio.AbstractEventLoop, loading: asyncio.Future[Any]) -> None:
+        usual_slices()
         graph, failure = None, None
         try:
             graph = self._build()

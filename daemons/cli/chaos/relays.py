@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import orjson
 
 from daemons.cli.chaos.relay import CUT, LATE, PASS, REPLY_LOST, REQUEST_LOST, Relay
+from daemons.runtime.slices import short_slices
 
 ANSWER_S: Final = 10.0  # for the process to do something; it is killed then
 LOSSES: Final = (REPLY_LOST, REQUEST_LOST, CUT, LATE)
@@ -162,4 +163,5 @@ if __name__ == "__main__":
     import uvloop
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    short_slices()  # as whom it stands between: what waits for the processor here is measured as theirs
     uvloop.run(serve())

@@ -28,6 +28,7 @@ import orjson
 
 from a2a_zmq.handlers import TaskContext, TaskStopped, running
 from a2a_zmq.llm import configure
+from daemons.runtime.slices import usual_slices
 from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import invoke
 from daemons.worker.executors.copies import CopiesEnd, without_handler
@@ -363,6 +364,7 @@ def main(arguments: list[str]) -> None:
     Args:
         arguments: what to list; or the process to end with, unless that was seen to, and the number of the socket.
     """
+    usual_slices()
     if arguments[0].startswith("--list"):
         from daemons.worker.executors.listing import answer
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import orjson
 
+from daemons.runtime.slices import usual_slices
 from daemons.runtime.tether import die_with_parent
 from daemons.worker.executors import child
 
@@ -117,6 +118,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     die_with_parent(int(sys.argv[2]))
+    usual_slices()
     try:
         problem = preload([each for each in sys.argv[3:] if each != TRACES], traces=TRACES in sys.argv)
     except Exception as error:
