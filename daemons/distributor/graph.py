@@ -24,5 +24,5 @@ def build(steps: dict[str, Callable[..., Any]] | None = None) -> Any:
 
 
 def supervisor(meter: Meter, steps: dict[str, Callable[..., Any]] | None = None) -> Supervisor:
-    """What the distributor's shell runs once an interval, and at once on an exceptional event."""
+    """What the distributor's shell runs once an interval, and a moment after an exceptional event."""
     return Supervisor(lambda: build(steps), meter=meter)

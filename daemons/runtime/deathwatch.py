@@ -1,6 +1,6 @@
 """Knows within a fraction of a millisecond that a process of this host was killed.
 
-The kernel gives the memory of a process that ends back first (7 to 20 ms for a daemon), and only then closes its
+The kernel gives the memory of a process that ends back first (7 to 40 ms for a daemon), and only then closes its
 sockets and tells of its end. Before all that it looks after the *robust futexes* that the process holds: it marks them
 (``FUTEX_OWNER_DIED``) and wakes one who waits. So every daemon holds one, its *life mark*, in a page of memory behind
 a descriptor whose number its hubs are told; they map the page read-only and wait.

@@ -1,4 +1,4 @@
-"""The supervision graph: every agent looks at itself and its neighbours once an interval, and at once when it must.
+"""The supervision graph: every agent looks at itself and its neighbours once an interval, and when it must.
 
 observe → detect → recover → reconcile → report, as a compiled LangGraph StateGraph; each node calls the pure core's
 ``supervise(step, now)`` and collects the effects. ``recover`` runs only where ``detect`` found something. One run
