@@ -67,9 +67,9 @@ class Witness:
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
-        kept_results: tasks whose result is, or was, in a local spool.
-        set_aside: task id → statuses of its results in the spool of a distributor that was replaced: the client may
-            have been told of them, and the one that replaced it ran the task again.
+        kept_results: task id → statuses of its results that are, or were, in a local spool.
+        set_aside: task id → statuses of its results in the spool of a distributor that was replaced, or from which the
+            task was moved: the client may have been told of them, and the next one ran the task again.
         kept_assignments: tasks whose only record in their distributor's section was in the coordinator's spool: a
             distributor that was restarted cannot know them, so it lets go of reports and runs them again.
         uncounted, unordered: tasks and distributors that :mod:`tests.simulation.loss` excuses from some rules.
@@ -92,7 +92,7 @@ class Witness:
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
         self._givers: set[tuple[HubSocket, str, int]] = set()
-        self.kept_results: set[str] = set()
+        self.kept_results: dict[str, set[str]] = {}
         self.set_aside: dict[str, set[str]] = {}
         self.kept_assignments: set[str] = set()
         self._asking: dict[
@@ -173,6 +173,8 @@ class Witness:
             place = self._places.get(task_id, INBOX)
             if place != INBOX:
                 self._moving[task_id] = self.stored.get(task_id, 0), place
+                # Its distributor is away. A result that stands on its disk alone counts no more.
+                self.set_aside.setdefault(task_id, set()).update(self.kept_results.get(task_id, ()))
 
     def _stored(self, write: SectionWrite) -> None:
         for task_id, raw in write.put_tasks.items():
@@ -228,7 +230,8 @@ class Witness:
             self.kept_assignments.difference_update(write.put_tasks)
         self._stored(write)
         self._kept_asking.update(each for each in write.put_tasks if each in self._asking)
-        self.kept_results.update(write.results)
+        for task_id, raw in write.results.items():
+            self.kept_results.setdefault(task_id, set()).add(orjson.loads(raw)["status"])
         self._note("kept", write.section.distributor_id or "inbox", len(write.put_tasks), len(write.results))
 
     def put_aside(self, write: SectionWrite) -> None:
