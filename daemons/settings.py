@@ -157,7 +157,7 @@ class DaemonSettings(TraceSettings, Settings):
         1000,
         ge=20,
         le=60_000,
-        description="milliseconds between runs of the supervision graph (exceptional events run it at once)",
+        description="milliseconds between runs of the supervision graph (exceptional events run it within 50)",
     )
     supervision_nodes: str = Field(
         "", description="nodes of your own in the supervision graph, a dict, as `module:nodes` or `file.py:nodes`"

@@ -89,7 +89,7 @@ def _become(server: ServerBinary, config: ServerConfig, prepared: Prepared) -> N
         f"a2a-redis: {server.kind} {server.path} on {config.host}:{config.port}, files in {config.directory}",
         flush=True,
     )
-    short_slices()
+    short_slices(inherited=False)  # its children write whole files
     os.umask(0o077)
     os.set_inheritable(prepared.lock, True)
     try:

@@ -67,7 +67,7 @@ class Witness:
         stored: task id → highest attempt in a live record that was ever stored (0: none named).
         ended: task id → every result that was ever recorded.
         runs: task id → attempts that began, in order; ``given``: those that were sent to a worker.
-        kept_results: task id → statuses of its results that are, or were, in a local spool.
+        kept_results: tasks whose result is, or was, in a local spool.
         set_aside: task id → statuses of its results in the spool of a distributor that was replaced, or from which the
             task was moved: the client may have been told of them, and the next one ran the task again.
         kept_assignments: tasks whose only record in their distributor's section was in the coordinator's spool: a
@@ -92,12 +92,12 @@ class Witness:
         self.runs: dict[str, list[int]] = {}
         self.given: dict[str, set[int]] = {}
         self._givers: set[tuple[HubSocket, str, int]] = set()
-        self.kept_results: dict[str, set[str]] = {}
+        self.kept_results: set[str] = set()
+        self._ends_kept: dict[tuple[str, str], set[str]] = {}  # (distributor, task id) → statuses in its spool
         self.set_aside: dict[str, set[str]] = {}
         self.kept_assignments: set[str] = set()
-        self._asking: dict[
-            str, tuple[int, int]
-        ] = {}  # task id → attempt in its record that waits, and the one that asked
+        # Task id → attempt in its record that waits, and the one that asked.
+        self._asking: dict[str, tuple[int, int]] = {}
         # Tasks that wait by a record on a disk alone: whoever moves them elsewhere cannot know.
         self._kept_asking: set[str] = set()
         self._asked: set[tuple[str, int]] = set()  # with the attempt that asked, ever stored
@@ -169,12 +169,12 @@ class Witness:
             before = self._moving.pop(task_id, None)
             if before is not None and self._places.get(task_id) in (INBOX, before[1]) and task_id not in write.results:
                 self.stored[task_id], self._places[task_id] = before[0], before[1]
+            elif before is not None:  # what stands on its distributor's disk counts no more
+                self.set_aside.setdefault(task_id, set()).update(self._ends_kept.get((before[1], task_id), ()))
         for task_id in write.put_tasks:
             place = self._places.get(task_id, INBOX)
             if place != INBOX:
                 self._moving[task_id] = self.stored.get(task_id, 0), place
-                # Its distributor is away. A result that stands on its disk alone counts no more.
-                self.set_aside.setdefault(task_id, set()).update(self.kept_results.get(task_id, ()))
 
     def _stored(self, write: SectionWrite) -> None:
         for task_id, raw in write.put_tasks.items():
@@ -228,10 +228,12 @@ class Witness:
             self.kept_assignments.update(each for each in write.put_tasks if self._places.get(each) != here)
         else:
             self.kept_assignments.difference_update(write.put_tasks)
+            for task_id, raw in write.results.items():
+                end = self._ends_kept.setdefault((write.section.distributor_id, task_id), set())
+                end.add(orjson.loads(raw)["status"])
         self._stored(write)
         self._kept_asking.update(each for each in write.put_tasks if each in self._asking)
-        for task_id, raw in write.results.items():
-            self.kept_results.setdefault(task_id, set()).add(orjson.loads(raw)["status"])
+        self.kept_results.update(write.results)
         self._note("kept", write.section.distributor_id or "inbox", len(write.put_tasks), len(write.results))
 
     def put_aside(self, write: SectionWrite) -> None:

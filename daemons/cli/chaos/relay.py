@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, Self, cast
 
 _EXEC: Final = b"\r\nEXEC\r\n"
 LATE_S: Final = 0.02
+STOP_S: Final = 2.0
 
 # What becomes of a chunk from a client that carries an EXEC.
 PASS = "pass"  # noqa: S105 - it is forwarded, and so are the replies
@@ -25,6 +27,7 @@ class Relay:
         plan: called for each chunk to the target that carries a Redis EXEC; says what becomes of it.
         opened: connections so far.
         there, back: whether that direction passes.
+        stopped: nothing is served any more.
     """
 
     def __init__(self, target: tuple[str, int] = ("", 0), host: str = "127.0.0.1") -> None:
@@ -37,6 +40,7 @@ class Relay:
         self.links: dict[_Link, None] = {}  # those of which anything is left
         self._listener: asyncio.Server | None = None
         self._idle = asyncio.Event()
+        self.stopped = False
 
     async def start(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -45,12 +49,16 @@ class Relay:
         return self
 
     async def stop(self) -> None:
+        """End everything; waits until the sockets are closed, but not for a target that cannot be reached."""
+        self.stopped = True
         if self._listener is not None:
             self._listener.close()
-        self.cut()
+        for link in list(self.links):
+            link.abort()
         if self.links:
             self._idle.clear()
-            await self._idle.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), STOP_S)
 
     def let(self, *, there: bool = True, back: bool = True) -> None:
         """Which directions pass: to the target, and back. What comes on the others piles up, as in a broken network."""
@@ -61,7 +69,7 @@ class Relay:
     def cut(self) -> None:
         """Break all connections that there are; new ones are served."""
         for link in list(self.links):
-            link.end()
+            link.cut()
 
     def gone(self, link: _Link) -> None:
         self.links.pop(link, None)
@@ -140,6 +148,8 @@ class _Link:
     def made(self, end: _End) -> None:
         if end is self.client:
             self._relay.links[self] = None
+            if self._relay.stopped:
+                self.end()
         elif self._ended and end.transport is not None:
             end.transport.abort()
         else:
@@ -152,27 +162,38 @@ class _Link:
             return
         up = self.target.transport is not None
         self.client.read(up and self._relay.there and not self.target.full and not self._lossy)
-        self.target.read(self._relay.back and not self.client.full and not self._lossy)
+        self.target.read(self._relay.back and not self.client.full)
         if not up and self._relay.there and self._opening is None:
             self._opening = self._loop.create_task(self._open())
-            self._opening.add_done_callback(lambda _task: self.settle())
 
     async def _open(self) -> None:
+        # Never cancelled: uvloop does not tell of the end of a connection whose making was.
         try:
             await self._loop.create_connection(lambda: self.target, *self._relay.target)
         except OSError:
             self.end()
+        finally:
+            self._loop.call_soon(self.settle)
+
+    def cut(self) -> None:
+        """As a broken network: what was to be forwarded late is lost."""
+        self._late = False
+        self.end()
+
+    def abort(self) -> None:
+        """Both connections end at once, with what is on the way."""
+        self.cut()
+        if self.target.transport is not None:
+            self.target.transport.abort()
 
     def end(self) -> None:
         """The client's connection ends at once; what it sent before still reaches the target."""
         if self._ended:
             return
         self._ended = True
-        if self._opening is not None:
-            self._opening.cancel()
         if self.client.transport is not None:
             self.client.transport.abort()
-        if self.target.transport is not None and not self._lossy:
+        if self.target.transport is not None and not self._late:
             self.target.transport.close()
 
     def settle(self) -> None:
@@ -202,10 +223,10 @@ class _Link:
         self.look()
 
         def forward() -> None:
-            self._late = False
-            if self.target.transport is not None:
+            if self._late and self.target.transport is not None:
                 self.target.write(chunk)
                 self.target.transport.close()
+            self._late = False
             self.settle()
 
         if after_s:

@@ -44,6 +44,7 @@ def test_threads_and_programs_inherit_the_wish_and_may_take_it_back() -> None:
 
     usual = slice_ns()
     assert usual > SHORT_NS
+    assert in_a_thread(lambda: short_slices(inherited=False), slice_ns, run) == ["", SHORT_NS, [usual, usual]]
     found = in_a_thread(short_slices, lambda: in_a_thread(slice_ns), run, slice_ns, usual_slices, slice_ns)
     assert found == ["", [SHORT_NS], [SHORT_NS, usual], SHORT_NS, None, usual]
     assert slice_ns() == usual, "a thread asks for itself"
@@ -73,4 +74,6 @@ def test_a_policy_that_somebody_chose_stays_as_it_is() -> None:
         "from daemons.runtime.slices import *; print(short_slices()); print(os.sched_getscheduler(0))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    if "scheduling policy" not in done.stdout:
+        pytest.skip(f"it cannot be asked here: {done.stdout}")
     assert done.stdout.split("\n")[:2] == [f"scheduling policy {os.SCHED_IDLE}", str(os.SCHED_IDLE)]
