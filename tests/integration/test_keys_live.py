@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -133,11 +133,15 @@ def test_who_is_revoked_and_added_again_comes_back_by_itself(fleet: LocalFleet, 
 def test_a_client_whose_key_is_refused_hears_so_soon(fleet: LocalFleet, client: FleetClient, tmp_path: Path) -> None:
     """Its host has not heard of the revocation, so only the coordinator can tell it."""
     keys = KeyDirectory(fleet.key_dir)
-    keys.add("zoe", "client")
+
+    def heard(change: Callable[[], object]) -> None:
+        before = reloads(fleet, "coordinator-1")
+        change()
+        wait_until(lambda: reloads(fleet, "coordinator-1") > before, "the coordinator has heard of it")
+
+    heard(lambda: keys.add("zoe", "client"))
     keys.export("zoe", tmp_path / "zoe")
-    before = reloads(fleet, "coordinator-1")
-    keys.revoke("zoe")
-    wait_until(lambda: reloads(fleet, "coordinator-1") > before, "the coordinator has heard of it")
+    heard(lambda: keys.revoke("zoe"))
     began = time.monotonic()
     with (
         client_of(fleet, client_id="zoe", key_dir=tmp_path / "zoe", request_timeout_s=60) as zoe,

@@ -127,7 +127,7 @@ def test_what_was_on_its_way_when_state_and_memory_were_lost_may_run_beside_what
         await asyncio.sleep(0.1)
         fleet.wipe()
         fleet.network.mend(COORDINATOR, "client")
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.25)
         absent.thaw()
         await fleet.until(lambda: len(fleet.user.outcomes) == 6, 30.0, "all are done")
         await asyncio.sleep(1)
