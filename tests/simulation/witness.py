@@ -115,7 +115,7 @@ class Witness:
         self._created: dict[str, str] = {}
         self._mutations: set[str] = set()
         self._fences: dict[Section, int] = {}
-        self._without_lease: dict[str, int] = {}
+        self._without_lease: dict[str, bool] = {}  # mutation → the lease was lost a moment ago, with everything else
         self._reports: dict[bytes, list[Report]] = defaultdict(list)
         self._handled: set[tuple[int, str, str]] = set()
         self._shown: dict[int, tuple[str, int]] = {}
@@ -129,11 +129,11 @@ class Witness:
         """A process begins a write, believing that it may."""
         section = write.section if write.section.writer == "distributor" else Section(INBOX, "coordinator")
         # A lease that was lost with everything else may still be believed in by who is loading: it takes sections by
-        # empty writes, and notices when it has read everything.
+        # empty writes, and notices when it has read everything. Nor does a first write to a section show the loss.
         empty = not (write.put_tasks or write.drop_tasks or write.results or write.header or write.history)
-        believed = empty and self.lease_pid(section) is None and self.clock() - self._lost_at < LEASE_S
-        if self.lease_pid(section) != pid and not believed:
-            self._without_lease[write.mutation_id] = pid
+        lost = self.lease_pid(section) is None and self.clock() - self._lost_at < LEASE_S
+        if self.lease_pid(section) != pid and not (empty and lost):
+            self._without_lease[write.mutation_id] = lost
         else:
             self._without_lease.pop(write.mutation_id, None)
 
@@ -147,7 +147,8 @@ class Witness:
         if write.fence < highest:
             self._violate(f"a write to {where} was applied with fence {write.fence} after {highest}")
         self._fences[section] = max(write.fence, highest)
-        if mutation in self._without_lease:
+        lost = self._without_lease.get(mutation)
+        if lost is not None and not (lost and version == 1):
             self._violate(f"a write to {where} was begun without the lease")
         if section.distributor_id == INBOX:
             self._move(write)
