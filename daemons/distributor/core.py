@@ -170,6 +170,10 @@ class DistributorCore:
         memory = self._memory
         return self._journal.cut(now) if memory.owner and not self._journal.flying else None
 
+    def withholds(self) -> bool:
+        """A result came whose task we do not know, and the store is asked for it: another owner may have given it."""
+        return self._recovery.looking and not self._memory.spooling
+
     def supervise(self, step: str, now: Now) -> list[Effect]:
         self._oversight.step(step, now)
         return self._take()

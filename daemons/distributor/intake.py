@@ -99,7 +99,7 @@ class Intake:
         task = LiveTask(record, metadata, recorded + 1, recorded, QUEUED)
         memory.live[task_id] = task
         memory.accepted += 1
-        if self._recovery.adopted(task, now):
+        if self._recovery.adopted(task, now) or (memory.strays and self._outcomes.reported_before(task, now)):
             return
         if not (memory.strangers and self._outcomes.met_before(task)):
             if "decided" in metadata:  # at another distributor, before it came here

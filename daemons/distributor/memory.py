@@ -16,7 +16,6 @@ ENDED     no longer live: its result is staged, or somebody else finished it
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 # A worker is given no more than this at a time, by far.
 MAX_STRAYS: Final = 1_000
+# What was reported longer ago may be of an earlier task of the same id.
+STRAY_S: Final = 10.0
 # Numbers that are kept for sharing; forgetting them only costs memory twice.
 MAX_LIVES: Final = 256
 
@@ -323,13 +324,22 @@ class Memory:
         self.drain_until = math.inf
         self.ended_total = {"completed": 0, "failed": 0, "abandoned": 0}
         self.late_results = 0
-        # Reports of unknown tasks, with their workers: another owner may have given them, which we do not know of yet.
-        self.strays: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_STRAYS)
+        # Reports of unknown tasks by id, with their workers and when they came: another owner may have given them, and
+        # we do not know yet.
+        self.strays: dict[str, tuple[str, dict[str, Any], float]] = {}
+        self.strayed = False  # one came, and the store was not asked for its task yet
         self.reports_dropped = 0
         self.dead_letters = 0  # in this wake-up
         self.first_dead_letter: dict[str, Any] = {}
         self.told = Relay(config.message_bytes)  # what runs tell, in this wake-up
         self.accepted = 0  # since the last history line
+
+    def stray(self, worker: Worker, item: dict[str, Any], mono: float) -> None:
+        """This worker reports a task that we do not know (yet)."""
+        self.strays[item["task_id"]] = worker.agent_id, item, mono
+        self.strayed = True
+        if len(self.strays) > MAX_STRAYS:
+            del self.strays[next(iter(self.strays))]
 
     def stranger(self, task_id: str, attempt: int) -> None:
         """A worker has, or had, this attempt of a task that we do not know (yet).

@@ -24,6 +24,7 @@ from daemons.distributor.memory import (
     RESTORED,
     RUNNING,
     STORING,
+    STRAY_S,
     WAITING,
     LiveTask,
     Memory,
@@ -97,7 +98,7 @@ class Outcomes:
                 self._journal.hurry(task)
             worker.ghosts.pop((str(task_id), attempt if isinstance(attempt, int) else 0), None)
             if task is None and isinstance(task_id, str) and task_id not in memory.recent:
-                memory.strays.append((worker.agent_id, item))
+                memory.stray(worker, item, now.mono)
             memory.late_results += 1
             memory.meter.count("late_results_total")
             return
@@ -111,6 +112,19 @@ class Outcomes:
             self._paused[outcome](task, item, now)
         else:
             self._failed(task, item, now)
+
+    def reported_before(self, task: LiveTask, now: Now) -> bool:
+        """Whether a worker reported a result of this task, which is new to us, before we knew it, and that counts."""
+        memory, phase = self._memory, task.phase
+        worker_id, item, came = memory.strays.pop(task.task_id, ("", None, 0.0))
+        if (worker := memory.workers.get(worker_id)) is None or now.mono - came >= STRAY_S:
+            return False
+        task.phase = RESTORED
+        self.report(worker, item, now)
+        if task.phase is not RESTORED or memory.live.get(task.task_id) is not task:
+            return True
+        task.phase = phase
+        return False
 
     def _claims(self, worker: Worker, task: LiveTask, attempt: Any, now: Now) -> bool:
         """A result may come for a restored task that the worker finished while we were away: it was held there. The

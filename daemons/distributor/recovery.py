@@ -65,6 +65,7 @@ class Recovery:
         self._verify_until = -math.inf
         self._claims: dict[str, list[tuple[Worker, int]]] = {}  # runs of tasks that we do not know (yet)
         self.assigned_unowned = False
+        self.looking = False  # for the tasks of results whose tasks we do not know
 
     # ------------------------------------------------------------ ownership
 
@@ -149,7 +150,12 @@ class Recovery:
         """End the grace, and repeat a resync that failed."""
         if now.mono >= self._grace_until:
             self._end_grace(now)
-        if now.mono >= self._resync_at and self._memory.owner:
+        memory = self._memory
+        if memory.strayed and memory.owner and not memory.spooling:
+            memory.strayed = False
+            self.looking = True
+            self.resync()
+        if now.mono >= self._resync_at and memory.owner:
             self._resync_at = math.inf
             self.resync()
 
@@ -339,7 +345,7 @@ class Recovery:
             self._take_in({}, now)
 
     def _read_again(self, now: Now) -> None:
-        self._resyncing = False
+        self._resyncing = self.looking = False
         self._resync_at = now.mono + self._memory.config.resync_retry_s
 
     def looked_up(self, results: Any, error: str | None, now: Now) -> None:
@@ -365,6 +371,7 @@ class Recovery:
             self.resync()
         elif memory.owner:
             claims, self._claims = self._claims, {}
+        self.looking = self.looking and self._resyncing
         if not memory.owner:
             return
         taken = 0
@@ -378,7 +385,7 @@ class Recovery:
                 self._adopted += 1
             elif waits is not None:
                 self._outcomes.pauses.tell([task])
-            else:
+            elif not (memory.strays and self._outcomes.reported_before(task, now)):
                 # The coordinator may have told an owner before us of it, which was cut off from the store and does not
                 # know that we took over: that one sends the first attempt, we send another.
                 self._queue_again(task, now)

@@ -13,7 +13,7 @@ from a2a_zmq.protocol.ports import LEFT, PeerDown, PeerSuspect, PeerUp
 from daemons.distributor.dispatch import Dispatcher
 from daemons.distributor.journal import Journal
 from daemons.distributor.losses import DEATHS, TORN
-from daemons.distributor.memory import LiveTask, Memory, as_pairs
+from daemons.distributor.memory import STRAY_S, LiveTask, Memory, as_pairs
 from daemons.distributor.outcomes import Outcomes
 from daemons.distributor.outgoing import Outgoing
 from daemons.distributor.pauses import unbind
@@ -189,10 +189,10 @@ class Roster:
         early, self._early = self._early, []
         for message in early:
             (self.results if message.action == "task_results" else self.handback)(message, now)
-        for worker_id, item in list(self._memory.strays):
-            if (worker := self._memory.workers.get(worker_id)) is not None:
+        strays, self._memory.strays = self._memory.strays, {}
+        for worker_id, item, came in strays.values():
+            if (worker := self._memory.workers.get(worker_id)) is not None and now.mono - came < STRAY_S:
                 self._outcomes.report(worker, item, now)
-        self._memory.strays.clear()
 
     def results(self, message: Message, now: Now) -> None:
         if not self._memory.owner:

@@ -364,7 +364,10 @@ class NoMeter:
 
 
 class Core(Protocol):
-    """A role's decisions."""
+    """A role's decisions.
+
+    A core may also have ``withholds() -> bool``: True while nothing that it has handled may be acknowledged yet.
+    """
 
     agent_id: str
 

@@ -12,6 +12,7 @@ Inputs are method calls with ``now``; :meth:`Engine.turn` lets the core see ever
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from a2a_zmq.clock import Now, parse_iso
@@ -88,6 +89,7 @@ class Engine:
         self._spooling = self._room = False
         self._failing = False  # the batch in flight was tried in vain: only its success shows that the store is back
         self._not_before = -math.inf
+        self._withholds: Callable[[], bool] = getattr(core, "withholds", lambda: False)
         self._core_owns = False  # what the core was told last
         self._holder = ""
         if owns_state:
@@ -377,7 +379,7 @@ class Engine:
             # What is handled now is not durable and cannot be made so: nobody is told that it is.
             self._not_before = now.mono + HELD_BACK_S
             return
-        marks = [port.marks() for port in self.ports]
+        marks = [port.marks() for port in self.ports] if not self._withholds() else [{} for _ in self.ports]
         batch = self.core.cut(now)
         if batch is not None and batch.writes:
             self._batch_count += 1
