@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daemons.distributor.config import DistributorConfig
-from daemons.distributor.memory import RecentIds
+from daemons.distributor.memory import STRAY_S, RecentIds
 from daemons.runtime.contract import QueryAnswer
 from tests.unit.distributor.harness import COORDINATOR, Site
 
@@ -239,3 +239,55 @@ def test_a_task_whose_result_here_did_not_count_may_come_back_from_elsewhere(sit
     ended.add(site.record("a"))
     assert ended.ended(site.record("a"))
     assert not ended.ended(site.record("a", moved=2, attempt=2_000))
+
+
+# ---------------------------------------------------------------- results of tasks that are not known yet
+
+
+def test_a_result_of_a_task_that_an_earlier_owner_was_told_of_is_looked_for_and_counts(site: Site) -> None:
+    """Found by simulation: it was acknowledged and dropped, and the task ran again."""
+    site.worker_up("w1", limit=9)
+    site.store.live["untold"] = site.record("untold")
+    site.complete("w1", ("untold", 1))
+    assert site.core.withholds(), "it is not durable yet"
+    site.answer()
+    assert not site.core.withholds()
+    assert site.store.results["untold"]["metadata"]["attempt"] == 1
+    assert site.got("w1") == []
+
+
+def test_it_counts_as_well_if_the_coordinator_tells_of_the_task_first(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.complete("w1", ("untold", 1))
+    site.assign("untold")
+    assert site.store.results["untold"]["metadata"]["attempt"] == 1
+    assert site.got("w1") == []
+    site.answer()
+    assert site.reported() == [("untold", "completed")]
+
+
+def test_what_nobody_knows_is_acknowledged_when_all_was_read(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.complete("w1", ("nobody's", 1))
+    assert site.core.withholds()
+    site.answer()
+    assert not site.core.withholds()
+    assert site.store.results == {}
+
+
+def test_what_was_reported_long_ago_is_no_result_of_a_later_task_of_that_id(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.complete("w1", ("daily-report", 1))
+    site.answer()
+    site.advance(STRAY_S)
+    site.assign("daily-report")
+    assert site.store.results == {}
+    assert site.got("w1") == [("daily-report", 2)], "the number of the other one is used up"
+
+
+def test_a_result_that_cannot_be_looked_for_holds_nothing_up(site: Site) -> None:
+    site.worker_up("w1", limit=9)
+    site.store_away()
+    site.complete("w1", ("untold", 1))
+    site.answer()
+    assert not site.core.withholds()

@@ -103,6 +103,20 @@ def test_a_message_that_changes_nothing_durable_is_acknowledged_at_once(stage: S
     assert stage.down.acknowledged == {"w": [1]}
 
 
+def test_nothing_is_acknowledged_while_the_core_withholds_that() -> None:
+    stage = Stage()
+    withheld = [True]
+    stage.engine._withholds = lambda: withheld[0]
+    stage.down.arrive("w", "a result of a task that is not known")
+    stage.core.stage("t1")
+    stage.apply(stage.batch())
+    stage.turn()
+    assert stage.down.acknowledged == {}
+    withheld[0] = False
+    stage.turn()
+    assert stage.down.acknowledged == {"w": [1]}
+
+
 def test_an_agent_without_shared_state_acknowledges_at_once() -> None:
     worker = Stage(owns_state=False)
     worker.up.arrive("d", "assign")
