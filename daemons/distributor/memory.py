@@ -324,8 +324,7 @@ class Memory:
         self.drain_until = math.inf
         self.ended_total = {"completed": 0, "failed": 0, "abandoned": 0}
         self.late_results = 0
-        # Reports of unknown tasks by id, with their workers and when they came: another owner may have given them, and
-        # we do not know yet.
+        # Reports of unknown tasks by id, with their workers and when they came: another owner may have given them.
         self.strays: dict[str, tuple[str, dict[str, Any], float]] = {}
         self.strayed = False  # one came, and the store was not asked for its task yet
         self.reports_dropped = 0
