@@ -18,7 +18,9 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
+    bound_s,
     due,
+    end_of,
     note_accepted,
     raise_first,
 )
@@ -73,14 +75,14 @@ class AsyncFleetClient(AsyncFleetRequests):
             addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id,
             otlp_endpoint=otlp_endpoint, trace_sample_ratio=trace_sample_ratio,
         )  # fmt: skip
+        self._request_timeout_s = bound_s("request_timeout_s", request_timeout_s)
+        self._unavailable_after_s = bound_s("unavailable_after_s", unavailable_after_s)
         if opener is None:
             from a2a_zmq.client.links import link_opener  # needs zmq: only where a real link is wanted
 
             opener = link_opener(self.settings)
         self._opener = opener
         self._maker = EntryMaker(self.settings)
-        self._request_timeout_s = request_timeout_s
-        self._unavailable_after_s = unavailable_after_s
         self._connection: Connection | None = None
         self._closed = False
 
@@ -258,12 +260,12 @@ class AsyncFleetClient(AsyncFleetRequests):
 
     async def wait_for(self, handle: AsyncTaskHandle, timeout: float | None) -> None:
         """Wait until the handle is done, or its task asks something; what :meth:`AsyncTaskHandle.result` calls."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = end_of(timeout)
         while not handle.stands:
             connection = self._connected()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             handle._waiters.append(waiter)
-            left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
+            left = min(REACH_CHECK_S, until - time.monotonic())
             try:
                 await asyncio.wait((waiter,), timeout=max(0.0, left))
             finally:
@@ -271,7 +273,7 @@ class AsyncFleetClient(AsyncFleetRequests):
                     handle._waiters.remove(waiter)
             if waiter.done():
                 continue
-            if until is not None and timeout is not None and time.monotonic() >= until:
+            if timeout is not None and time.monotonic() >= until:
                 raise TaskTimeout(handle.task_id, timeout)
             connection.check_reach(self._unavailable_after_s)
 

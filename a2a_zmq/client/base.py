@@ -11,9 +11,17 @@ from typing import Any, Protocol, Required, TypedDict, cast
 
 from a2a_zmq.client.entries import Entry, Sink
 from a2a_zmq.client.environment import ClientSettings
-from a2a_zmq.client.submission import InvalidTask, TaskForm, checked_task_id, encode_payload, known_keys, known_options
+from a2a_zmq.client.submission import (
+    InvalidTask,
+    TaskForm,
+    checked_task_id,
+    encode_payload,
+    is_number,
+    known_keys,
+    known_options,
+)
 from a2a_zmq.client.tracing import API, MODULES, ClientTraces
-from a2a_zmq.errors import FleetError
+from a2a_zmq.errors import ConfigError, FleetError
 from a2a_zmq.ids import idempotent_task_id, make_id_factory
 
 # A request that nobody has answered after this long fails with FleetUnavailable.
@@ -86,6 +94,30 @@ def _chosen_id(identity: str, idempotency_key: str | None, task_id: str | None) 
     if not isinstance(idempotency_key, str) or not idempotency_key:
         raise InvalidTask("idempotency_key must be a text that is not empty")
     return idempotent_task_id(identity, idempotency_key)
+
+
+def bound_s(name: str, value: float) -> float:
+    """How long a client waits for its fleet.
+
+    Raises:
+        ConfigError: it would wait for nothing.
+    """
+    if not is_number(value) or not value > 0:
+        raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r:.60}")
+    return value
+
+
+def end_of(timeout: float | None) -> float:
+    """Monotonic time at which a caller's patience is over, inf if it never is.
+
+    Raises:
+        RequestRefused: it is no number.
+    """
+    if timeout is None:
+        return math.inf
+    if not is_number(timeout) or math.isnan(timeout):
+        raise InvalidTask(f"timeout must be a number of seconds, or None, not {timeout!r:.60}")
+    return time.monotonic() + timeout
 
 
 def due(group: list[Entry], within_s: float) -> list[Entry]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
-from a2a_zmq.client.base import REACH_CHECK_S
+from a2a_zmq.client.base import REACH_CHECK_S, end_of
 from a2a_zmq.client.connection import Connection
 from a2a_zmq.client.streams import Stream
 from a2a_zmq.client.thread import LoopThread
@@ -23,7 +22,7 @@ class Patience:
     def __init__(self, task_id: str, timeout: float | None) -> None:
         self._task_id = task_id
         self._timeout = timeout
-        self._until = math.inf if timeout is None else time.monotonic() + timeout
+        self._until = end_of(timeout)
 
     def left(self) -> float:
         """Seconds until something is to be looked at.

@@ -20,7 +20,9 @@ from a2a_zmq.client.base import (
     EntryMaker,
     TaskOptions,
     TaskSpec,
+    bound_s,
     due,
+    end_of,
     note_accepted,
     with_accepted,
 )
@@ -79,14 +81,14 @@ class FleetClient(FleetRequests):
             addresses, key_dir=key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id,
             otlp_endpoint=otlp_endpoint, trace_sample_ratio=trace_sample_ratio,
         )  # fmt: skip
+        self._request_timeout_s = bound_s("request_timeout_s", request_timeout_s)
+        self._unavailable_after_s = bound_s("unavailable_after_s", unavailable_after_s)
         if opener is None:
             from a2a_zmq.client.links import link_opener  # needs zmq: only where a real link is wanted
 
             opener = link_opener(self.settings)
         link = opener
         self._maker = EntryMaker(self.settings)
-        self._request_timeout_s = request_timeout_s
-        self._unavailable_after_s = unavailable_after_s
         addresses_ = list(self.settings.addresses)
         new_id = self._maker.new_id
         self._thread = LoopThread(lambda: Connection(ClientCore(new_id, random.random), addresses_, link))
@@ -261,16 +263,16 @@ class FleetClient(FleetRequests):
 
     def wait_for(self, handle: TaskHandle, timeout: float | None) -> None:
         """Wait until the handle is done, or its task asks something; what :meth:`TaskHandle.result` calls."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = end_of(timeout)
         waiter = handle.waiter()
         try:
             while not handle.stands:
                 self._thread.check()
-                left = REACH_CHECK_S if until is None else min(REACH_CHECK_S, until - time.monotonic())
+                left = min(REACH_CHECK_S, until - time.monotonic())
                 if waiter.wait(max(0.0, left)):
                     waiter.clear()  # what the task asked may be answered by now
                     continue
-                if until is not None and timeout is not None and time.monotonic() >= until:
+                if timeout is not None and time.monotonic() >= until:
                     raise TaskTimeout(handle.task_id, timeout)
                 self._check_reach()
         finally:

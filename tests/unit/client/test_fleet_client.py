@@ -45,6 +45,25 @@ def test_submit_and_result(fleet: FleetClient, coordinator: Any) -> None:
     assert handle.status() == "completed"
 
 
+@pytest.mark.parametrize("name", ["request_timeout_s", "unavailable_after_s"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), "5", True])
+def test_a_client_cannot_be_told_to_wait_for_nothing(arguments: dict[str, Any], name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a number of seconds above 0"):
+        FleetClient(**arguments, **{name: value})
+
+
+def test_a_timeout_that_is_no_number_is_refused_by_name(fleet: FleetClient, coordinator: Any) -> None:
+    coordinator.held = True
+    handle = fleet.submit("noop", {"n": 1})
+    for wrong in ("5", float("nan"), True):
+        with pytest.raises(RequestRefused, match="timeout must be a number of seconds, or None"):
+            handle.result(wrong)  # type: ignore[arg-type]
+        with pytest.raises(RequestRefused, match="timeout must be a number of seconds, or None"):
+            next(fleet.stream(handle.task_id, timeout=wrong))  # type: ignore[arg-type]
+    with pytest.raises(TaskTimeout):
+        handle.result(-1)
+
+
 def test_a_failed_and_a_cancelled_task_raise_what_they_are(fleet: FleetClient) -> None:
     with pytest.raises(TaskFailed, match="boom") as failed:
         fleet.submit("fails", {}).result(5)
