@@ -126,7 +126,7 @@ def status_of(error: Exception) -> tuple[int, str]:
     if isinstance(error, CommandFailed):
         return error.status, str(error)
     if isinstance(error, CLICK_ERROR):
-        text = str(cast(Any, error).format_message())
+        text = str(cast(Any, error).format_message()).replace(": Value error, ", ": ")  # pydantic's, by way of typer
         if type(error).__name__ == "NoArgsIsHelpError":
             print(text, file=sys.stderr)
             return EX_USAGE, ""

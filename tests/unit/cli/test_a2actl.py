@@ -101,7 +101,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
         (["tasks", "--older", "soon"], 2, "no time span"),
         (["tasks", "--dead", "--status", "all"], 2, "--dead"),
         (["tasks", "--limit", "5000"], 2, "--limit"),
-        (["top", "--sort", "colour"], 2, "--sort"),
+        (["top", "--sort", "colour"], 2, "'--sort': 'colour' is not one of"),
         (["top", "--interval", "0"], 2, "--interval"),
         (["completion", "tcsh"], 2, "tcsh"),
         (["bench", "--only", "everything"], 2, "no part"),
