@@ -39,8 +39,8 @@ class Losses:
         """A worker no longer has these attempts.
 
         Those that may have been running count as failed, and if it died, its death is held against them; if one of them
-        was on trial, against that one alone. Those that were only held ready for it are given back to the queue and
-        counted as nothing.
+        was on trial, against that one alone, and as a suspicion against what came no earlier. Those that were only held
+        ready for it are given back to the queue and counted as nothing.
         """
         maybe_running = worker.may_be_running()
         config = self._memory.config
@@ -61,9 +61,11 @@ class Losses:
                     self._blame(task)
                 elif reason == TORN:
                     worker.torn.append((task, task is cause))
-            elif died and self._outcomes.most_attempts(task) > 1:
+            elif died and cause is not None and self._outcomes.most_attempts(task) > 1:
+                if begun and not task.slotted and task.dispatched_at >= cause.dispatched_at:
+                    self._blame(task)  # else it could kill one worker after the other beside trials of others
                 begun = False  # another one has killed it
-            if not begun or self._survives(task, now, worker, reason, beyond=beyond):
+            if not begun or self._survives(task, now, worker, reason, beyond=beyond, caused=task is cause):
                 again.append(task)
         # Each goes to the front: the first one last. Of suspects the youngest is tried first: most killers kill soon.
         suspects = [task for task in again if task.deaths >= config.max_worker_deaths]
@@ -95,22 +97,35 @@ class Losses:
         that died, or all suspects, if they are no more than a worker has slots for."""
         few = len(suspects) <= worker.slots
         for task in suspects:
-            if (few or task is cause) and not task.slotted and not task.apart:
-                task.metadata["apart"] = True
-                self._journal.note(now, task.task_id, "runs_apart", {"worker_deaths": task.deaths})
+            if few or task is cause:
+                self._apart(task, now)
 
-    def _survives(self, task: LiveTask, now: Now, worker: Worker, reason: str, *, beyond: bool) -> bool:
+    def _apart(self, task: LiveTask, now: Now) -> None:
+        if not task.slotted and not task.apart:
+            task.metadata["apart"] = True
+            self._journal.note(now, task.task_id, "runs_apart", {"worker_deaths": task.deaths})
+
+    def _survives(
+        self, task: LiveTask, now: Now, worker: Worker, reason: str, *, beyond: bool, caused: bool = False
+    ) -> bool:
         """Count a failed attempt; False if it was the last one.
 
         Args:
             beyond: it ran in a child process, and its worker died as if in its trial.
+            caused: its worker was lost in its trial. That proves nothing: somebody else may have killed it. So one more
+                run, apart, is to come even if no attempt is left, where they were enough to get it to its trial.
         """
         failures, deaths = task.failures + 1, task.deaths
         task.metadata["error_kind"] = "worker_lost"
         error = f"worker {worker.agent_id} was lost ({reason})"
         self._memory.meter.count("task_failures_total", reason="worker_lost")
         deadly = beyond and deaths >= self._memory.config.most_worker_deaths
-        if deadly or self._outcomes.exhausted(task, failures):
+        spent = self._outcomes.exhausted(task, failures)
+        most = self._outcomes.most_attempts(task)
+        if spent and caused and reason in (*DEATHS, TORN) and most > self._memory.config.max_worker_deaths:
+            self._apart(task, now)
+            spent = False
+        if deadly or spent:
             if deadly:
                 error = f"{deaths} workers died while they ran it, the last one was {worker.agent_id} ({reason})"
             detail = {"detail": {"reason": reason, "worker_deaths": deaths}}

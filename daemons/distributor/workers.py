@@ -30,6 +30,8 @@ class Worker:
         slot_limit: how many of them may take a slot; without end if it does not say.
         slots: how many of them it runs at a time.
         slot_types: task types whose runs take one of the slots; of the others it runs many.
+        async_types: task types whose runs begin as they come; None if it does not say (one of an earlier release).
+        thread_slots: how many tasks of all other types it runs at a time.
         in_slots: held tasks of these types.
         graphs: task type → hash, of the graphs that it has.
         slots_ready: how many such tasks could run there without waiting for a process to start; without end if it does
@@ -55,6 +57,7 @@ class Worker:
 
     __slots__ = (
         "agent_id",
+        "async_types",
         "blocked_until",
         "cancels",
         "clock_off_s",
@@ -84,6 +87,7 @@ class Worker:
         "stay_s",
         "suspect",
         "task_types",
+        "thread_slots",
         "torn",
         "trial",
         "version",
@@ -98,6 +102,8 @@ class Worker:
         self.graphs: dict[str, str] = {}
         self.slots = 1
         self.slot_types: frozenset[str] = frozenset()
+        self.async_types: frozenset[str] | None = None
+        self.thread_slots = 0
         self.in_slots = 0
         self.limit = 0
         self.slot_limit = self.slots_ready = sys.maxsize
@@ -126,6 +132,10 @@ class Worker:
         """Take over what the worker announced of itself; what is malformed counts as not said."""
         self.task_types = _names(details.get("task_types"))
         self.slot_types = _names(details.get("slot_types"))
+        threads = details.get("thread_slots")
+        said = isinstance(threads, int) and threads >= 0 and "async_types" in details
+        self.async_types = _names(details["async_types"]) if said else None
+        self.thread_slots = threads if said else 0
         self.in_slots = 0
         for task in self.held.values():
             self._slot(task)
@@ -254,8 +264,20 @@ class Worker:
         self.cancel(task_id, attempt, replaced=True)
 
     def may_be_running(self) -> set[str]:
-        """Ids of the held tasks that it may have begun: the oldest ones, as many as it can run."""
-        return set(islice(self.held, max(self.slots, self.running)))
+        """Ids of the held tasks that it may have begun, whether it has told of that or not.
+
+        Of those that need one of its processes or threads these are the oldest ones, as many as it can run at a time.
+        """
+        if self.async_types is None:
+            return set(islice(self.held, max(self.slots, self.running)))
+        begun, room = set(), {True: self.slots, False: self.thread_slots}
+        for task_id, task in self.held.items():
+            if task.slotted or task.task_type not in self.async_types:
+                room[task.slotted] -= 1
+                if room[task.slotted] < 0:
+                    continue
+            begun.add(task_id)
+        return begun
 
 
 def trial_end(task: LiveTask, trial_s: float, max_deaths: int) -> float:

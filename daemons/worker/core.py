@@ -88,7 +88,7 @@ class WorkerCore:
         self._labels = dict(labels or {})
         self._meter = meter
         self._board = Board(config)
-        self._slot_types = sorted(name for name, kind in self._kinds.items() if kind.executor == PROCESS)
+        self._slot_types = self._types_of(PROCESS)
         self._credit = Credit(self._board, config.slots, config.max_limit, config.credit_horizon_s)
         self._uplink = Uplink(distributor_id, config)
         self._relay = Relay(config.message_bytes)
@@ -321,10 +321,15 @@ class WorkerCore:
     def supervise(self, step: str, now: Now) -> list[Effect]:
         return self._oversight.step(step, now, limit=self._credit.due(), leaving=bool(self._leaving.closed))
 
+    def _types_of(self, executor: str) -> list[str]:
+        return sorted(name for name, kind in self._kinds.items() if kind.executor == executor)
+
     def announce(self, now: Now) -> dict[str, Any]:
         return {
             "task_types": sorted(self._kinds),
             "slot_types": self._slot_types,
+            "async_types": self._types_of("async"),
+            "thread_slots": self._config.thread_slots,
             "slots": self._config.slots,
             **self._uplink.tells(self._granted()),
             "labels": self._labels,

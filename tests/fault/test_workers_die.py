@@ -237,6 +237,22 @@ def test_tasks_beside_one_that_kills_its_worker_are_done(no_orphans: Path, ledge
         assert [handle.result(PATIENCE_S) for handle in beside] == list(range(20))
 
 
+def test_tasks_beside_some_that_kill_their_worker_at_once_are_done(no_orphans: Path) -> None:
+    """All were given to the worker together, and none has been told to run."""
+    with user_fleet(workers=2) as young, client_of(young) as client:
+        beside = client.submit_many("sleep", [{"seconds": 0.2}] * 20)
+        poisons = client.submit_many("kills-worker-at-once", [{}] * 2)
+        beside += client.submit_many("sleep", [{"seconds": 0.2}] * 20)
+        for poison in poisons:
+            with pytest.raises(TaskFailed) as failed:
+                poison.result(60)
+            assert failed.value.kind == "exited"
+            assert poison.record is not None
+            assert poison.record["metadata"]["detail"]["exit_code"] == 7
+        for handle in beside:
+            handle.result(60)
+
+
 def test_what_waits_behind_a_handler_that_blocks_all_others_runs_elsewhere(
     no_orphans: Path, ledger: Path, tmp_path: Path
 ) -> None:

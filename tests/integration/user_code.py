@@ -165,6 +165,12 @@ def kills_worker(payload: Payload, ctx: TaskContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@task("kills-worker-at-once")
+async def kills_worker_at_once(payload: Payload) -> None:
+    """A poison task that nothing is known of when its worker dies."""
+    os._exit(7)
+
+
 @task("kills-parent", executor="process")
 def kills_parent(payload: Payload, ctx: TaskContext) -> None:
     """Takes the worker with it from a process of its own, as where a container is killed as a whole for its memory."""

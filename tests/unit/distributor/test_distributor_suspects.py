@@ -19,6 +19,20 @@ def test_tasks_that_only_waited_in_a_dead_worker_are_not_blamed(site: Site) -> N
     assert site.store.live["waiting"].get("retry_count") == 0
 
 
+def test_what_begins_as_it_comes_may_have_been_running_though_nothing_was_told_of_it(site: Site) -> None:
+    """A handler that kills its worker at once was no suspect, and those who were died for it."""
+    types = ["noop", "thread", "heavy"]
+    site.worker_up(
+        "w1", types=types, async_types=["noop"], slot_types=["heavy"], thread_slots=2, slots=1, slot_limit=9, limit=99
+    )
+    for kind in types:
+        site.assign(*(f"{kind}{number}" for number in range(4)), task_type=kind)
+    site.worker_down("w1")
+    blamed = {task_id for task_id, record in site.store.live.items() if record["metadata"].get("worker_deaths")}
+    assert blamed == {"noop0", "noop1", "noop2", "noop3", "thread0", "thread1", "heavy0"}
+    assert {task_id for task_id, record in site.store.live.items() if record.get("retry_count")} == blamed
+
+
 def suspected(site: Site, task_id: str) -> None:
     """Two workers have died while they ran this alone."""
     site.assign(task_id, max_attempts=20)
@@ -153,10 +167,10 @@ def test_workers_that_die_for_a_common_reason_cost_no_task(site: Site) -> None:
     assert {record["status"] for record in site.store.results.values()} == {"completed"}
 
 
-def twice_dead(site: Site, *ids: str) -> None:
+def twice_dead(site: Site, *ids: str, max_attempts: int = 20) -> None:
     """Two workers have died while they ran these, and others: too many for processes of their own."""
     others = [f"other{n}" for n in range(9)]
-    site.assign(*ids, *others, max_attempts=20)
+    site.assign(*ids, *others, max_attempts=max_attempts)
     for name in ("w1", "w2"):
         site.worker_up(name, slots=4, limit=99)
         running = [[task, attempt, "2025-11-28T10:00:05Z"] for task, attempt in site.got(name)]
@@ -244,6 +258,50 @@ def test_of_many_suspects_only_the_one_whose_worker_dies_in_its_trial_runs_apart
     site.advance(site.config.trial_delay_s)
     assert len(site.got("w4")) == 2, "the next trial, and what runs apart need not wait for that"
     assert tried in dict(site.got("w4"))
+
+
+@pytest.mark.parametrize("reason", ["exited", "disconnect"])
+def test_a_trial_that_ends_with_the_worker_takes_no_last_attempt(site: Site, reason: str) -> None:
+    """Somebody else may have killed it: that is seen when the task runs apart."""
+    twice_dead(site, "a", "b", "c", max_attempts=3)
+    site.worker_up("w3", slots=2, limit=9)
+    site.advance(site.config.trial_delay_s)
+    ((tried, _),) = site.got("w3")
+    site.worker_down("w3", reason, silent_s=0.8)
+    assert tried not in site.store.results
+    assert site.store.live[tried]["retry_count"] == 3
+    site.worker_up("w4", slots=2, limit=9)
+    site.advance(site.config.trial_delay_s)
+    order = next(task for each in site.told("w4", "assign_tasks") for task in each["tasks"] if task["task_id"] == tried)
+    assert order["metadata"]["apart"] is True
+    detail = {"signal": "SIGSEGV", "log": ["last words"], "process_died": True}
+    site.fail("w4", tried, order["attempt"], kind="killed", detail=detail)
+    dead = site.store.results[tried]
+    assert (dead["status"], dead["metadata"]["error_kind"]) == ("failed", "killed")
+    assert dead["metadata"]["detail"]["signal"] == "SIGSEGV"
+
+
+def test_a_task_with_two_attempts_has_no_third_one(site: Site) -> None:
+    site.assign("a", max_attempts=2)
+    for name in ("w1", "w2"):
+        site.worker_up(name)
+        site.worker_down(name)
+    assert site.store.results["a"]["metadata"]["error_kind"] == "worker_lost"
+
+
+def test_one_that_kills_beside_trials_of_others_becomes_a_suspect(site: Site) -> None:
+    twice_dead(site, *(f"t{n}" for n in range(6)))
+    site.assign("killer", max_attempts=3)
+    for number in range(2):
+        site.advance(2 * site.config.trial_delay_s)
+        name = f"x{number}"
+        site.worker_up(name, slots=4, limit=9, async_types=["noop"])
+        assert "killer" in dict(site.got(name)), "it comes with one that is on trial"
+        site.worker_down(name)
+    killer = site.store.live["killer"]
+    assert (killer["metadata"]["worker_deaths"], killer["retry_count"]) == (2, 0)
+    assert killer["metadata"]["apart"] is True
+    assert [task_id for task_id in site.store.results if task_id.startswith("t")] == []
 
 
 def test_torn_connection_on_trial_is_no_proof(site: Site) -> None:
