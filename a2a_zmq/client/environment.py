@@ -100,6 +100,10 @@ def client_settings(
         ConfigError: a value is not of the right form.
     """
     env = os.environ if environ is None else environ
+    _check_types(
+        addresses, key_dir, client_id=client_id, token_secret=token_secret, coordinator_id=coordinator_id,
+        otlp_endpoint=otlp_endpoint,
+    )  # fmt: skip
     name = client_id or env.get("A2A_CLIENT_ID") or DEFAULT_CLIENT_ID
     if AGENT_ID.match(name) is None or "~" in name:
         raise ConfigError(f"client id {name!r} is not a name (letters, digits, dot, dash, underscore; at most 63)")
@@ -121,11 +125,33 @@ def client_settings(
         use_mtls=_truth("A2A_USE_MTLS", env.get("A2A_USE_MTLS", "")),
         cert_path=_home(files[0]) if files[0] else None,
         key_path=_home(files[1]) if files[1] else None,
-        otlp_endpoint=env.get("A2A_OTLP_ENDPOINT", "") if otlp_endpoint is None else otlp_endpoint,
+        otlp_endpoint=_endpoint(env.get("A2A_OTLP_ENDPOINT", "") if otlp_endpoint is None else otlp_endpoint),
         trace_sample_ratio=_ratio(
             env.get("A2A_TRACE_SAMPLE_RATIO") or 1.0 if trace_sample_ratio is None else trace_sample_ratio
         ),
     )
+
+
+def _check_types(addresses: object, key_dir: object, **texts: object) -> None:
+    """
+    Raises:
+        ConfigError: an argument is of another type than it has to be; not with its value, which may be a secret.
+    """
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{name} must be a text, not {type(value).__name__}")
+    if key_dir is not None and not isinstance(key_dir, str | os.PathLike):
+        raise ConfigError(f"key_dir must be a path, not {type(key_dir).__name__}")
+    if addresses is None or isinstance(addresses, str):
+        return
+    if not isinstance(addresses, Sequence) or not all(isinstance(each, str) for each in addresses):
+        raise ConfigError(f"addresses must be a text or a list of texts, not {addresses!r:.60}")
+
+
+def _endpoint(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise ConfigError(f"otlp_endpoint {text!r:.100} is no URL (http://HOST:PORT or https://…)")
+    return text
 
 
 def _truth(name: str, text: str) -> bool:
@@ -141,7 +167,7 @@ def _truth(name: str, text: str) -> bool:
 def _ratio(value: str | float) -> float:
     try:
         ratio = float(value)
-    except ValueError:
+    except (ValueError, TypeError):
         ratio = -1.0
     if not 0 <= ratio <= 1:
         raise ConfigError(f"trace_sample_ratio {value!r} is not a number from 0 to 1")

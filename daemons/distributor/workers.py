@@ -133,9 +133,9 @@ class Worker:
         self.task_types = _names(details.get("task_types"))
         self.slot_types = _names(details.get("slot_types"))
         threads = details.get("thread_slots")
-        said = isinstance(threads, int) and threads >= 0 and "async_types" in details
-        self.async_types = _names(details["async_types"]) if said else None
-        self.thread_slots = threads if said else 0
+        self.async_types, self.thread_slots = None, 0
+        if isinstance(threads, int) and threads >= 0 and "async_types" in details:
+            self.async_types, self.thread_slots = _names(details["async_types"]), threads
         self.in_slots = 0
         for task in self.held.values():
             self._slot(task)

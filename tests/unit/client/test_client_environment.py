@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +35,23 @@ def test_keys_that_the_caller_names_go_before_those_of_the_environment() -> None
     assert (named.key_dir, named.key_path) == (Path("/keys"), None)
     secret = client_settings(token_secret="y" * 16, environ=environ)
     assert (secret.token_secret, secret.key_path) == ("y" * 16, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("addresses", 5550, "addresses must be a text or a list of texts, not 5550"),
+        ("addresses", ["tcp://127.0.0.1:5550", 7], "addresses must be"),
+        ("client_id", 7, "client_id must be a text, not int"),
+        ("coordinator_id", 5, "coordinator_id must be a text"),
+        ("token_secret", 5, "token_secret must be a text, not int"),
+        ("key_dir", 5, "key_dir must be a path, not int"),
+        ("otlp_endpoint", 5, "otlp_endpoint must be a text"),
+        ("otlp_endpoint", "foo", "otlp_endpoint 'foo' is no URL"),
+        ("trace_sample_ratio", [1], "trace_sample_ratio"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(name: str, value: Any, words: str) -> None:
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=words):
+        client_settings(**arguments, environ={})
