@@ -14,7 +14,7 @@ from a2a_zmq.errors import ConfigError
 from daemons.redis.lock import DirectoryInUse
 from daemons.redis.resolve import ServerBinary, find_server
 from daemons.redis.server import PortInUse, Prepared, ServerConfig
-from daemons.runtime.orphans import take_over
+from daemons.runtime.orphans import find_orphans, own_marks, take_over
 from daemons.runtime.slices import short_slices
 from daemons.settings import RedisServerSettings
 from daemons.settings_sources import EX_CONFIG, load_or_exit
@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"# {server.path} ({server.kind} {server.version[0]}.{server.version[1]})")
             print(config.text(hide_password=True), end="")
             return 0
-        take_over(DRAIN_S, lambda text: print(f"a2a-redis: {text}", flush=True))
+        marks = own_marks()
+        if orphans := find_orphans(marks):
+            config.check_place(orphans)
+        take_over(marks, DRAIN_S, lambda text: print(f"a2a-redis: {text}", flush=True))
         _become(server, config, config.prepare())
     except (PortInUse, DirectoryInUse) as error:
         print(f"a2a-redis: {error}", file=sys.stderr)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from a2a_zmq.errors import ConfigError
-from daemons.redis.lock import lock
+from daemons.redis.lock import LOCK_NAME, lock
+from daemons.runtime.orphans import may_hold
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 CONFIG_NAME: Final = "redis.conf"
@@ -103,6 +105,31 @@ class ServerConfig:
         lines.update(self.extra)
         return "".join(f"{name} {value}\n" for name, value in lines.items())
 
+    def check_place(self, leaving: Collection[int]) -> None:
+        """See that :meth:`prepare` will find everything in order once these processes are gone.
+
+        Raises:
+            ConfigError: the directory cannot be made or written to, or the address cannot be listened on.
+            PortInUse: somebody else listens there.
+        """
+        self._make_directory()
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise self._not_writable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        for path in (self.directory / CONFIG_NAME, self.directory / LOCK_NAME):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise ConfigError(f"{path}: cannot be written: {os.strerror(errno.EACCES)}")
+        try:
+            check_port(self.host, self.port)
+        except PortInUse:
+            if not may_hold(leaving, self.port):
+                raise
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from None
+
     def prepare(self) -> Prepared:
         """Make and lock the directory, write the configuration file (readable by us alone), and see that the port is
         free.
@@ -114,10 +141,7 @@ class ServerConfig:
         """
         self.check()
         path = self.directory / CONFIG_NAME
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._not_writable(error) from None
+        self._make_directory()
         locked = lock(self.directory)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -3,21 +3,18 @@ of a running one, which may be replaced at any time."""
 
 from __future__ import annotations
 
-import errno
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final
-
-import zmq
 
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.protocol.message import Role
 from a2a_zmq.security.identity import Identity, open_identity
 from a2a_zmq.security.keyring import KeyDirectory
-from a2a_zmq.transport.context import address_error
 from a2a_zmq.transport.dealer import ROUTE, DealerSocket
 from daemons import redaction
+from daemons.runtime.addresses import check_addresses
+from daemons.runtime.orphans import find_orphans, hidden_marks
 from daemons.settings import DaemonSettings
 
 # Key files are read again for an unknown key no more often than this, however many strangers knock.
@@ -52,7 +49,7 @@ def own_identity(settings: DaemonSettings, role: Role, log: Any) -> Identity:
     config = settings.a2a_config()
     if config.key_dir is not None:
         if is_new(settings):
-            _check_addresses(settings)
+            check_addresses(settings, find_orphans(hidden_marks()))
         _make(KeyDirectory(config.key_dir), settings.agent_id, role, log)
     identity = open_identity(config, role)
     redaction.hide([identity.curve_pair().secret.decode()])
@@ -165,29 +162,3 @@ def _make(directory: KeyDirectory, name: str, role: Role, log: Any) -> None:
     if directory.ensure(name, role):
         # A mistyped name is a new agent: the line is what shows it.
         log.info("keys_made", peer=name, peer_role=role.value, key_dir=str(directory.path))
-
-
-def _check_addresses(settings: DaemonSettings) -> None:
-    host, port = settings.metrics_address
-    failure = _bind_error(host, port)
-    if failure is not None:
-        why = "is in use" if failure.errno == errno.EADDRINUSE else f"cannot be bound: {failure.strerror or failure}"
-        raise ConfigError(f"metrics_port: {host}:{port} {why}")
-    address = settings.hub_address() or ""
-    host, _, text = address.removeprefix("tcp://").rpartition(":")
-    if address.startswith("tcp://") and text.isdigit():
-        failure = _bind_error(host.strip("[]"), int(text))
-        # Names of interfaces are ZeroMQ's to resolve.
-        if failure is not None and not isinstance(failure, socket.gaierror):
-            raise address_error(address, zmq.ZMQError(failure.errno))
-
-
-def _bind_error(host: str, port: int) -> OSError | None:
-    """Why nobody can listen there now; None if it can be done."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("" if host == "*" else host, port))
-    except OSError as error:
-        return error
-    return None

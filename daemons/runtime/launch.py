@@ -23,26 +23,25 @@ from a2a_zmq.protocol.hub import Hub
 from a2a_zmq.protocol.message import MessageType, Role
 from a2a_zmq.protocol.ports import Port
 from a2a_zmq.protocol.spoke import Spoke
-from a2a_zmq.security.identity import Identity, server_pair
-from a2a_zmq.transport.context import SocketOptions, TransportContext
-from a2a_zmq.transport.dealer import DealerSocket
-from a2a_zmq.transport.router import CurveServer, RouterSocket
+from a2a_zmq.security.identity import Identity
 from daemons import logs
 from daemons.health import HealthServer, Page
 from daemons.meter import PrometheusMeter
 from daemons.runtime import keys
+from daemons.runtime.addresses import check_addresses
 from daemons.runtime.closing import close_all
 from daemons.runtime.contract import Core, DrainRequested, Exit
 from daemons.runtime.deathwatch import own_life_fd
 from daemons.runtime.engine import Engine
 from daemons.runtime.listening import Listener
+from daemons.runtime.orphans import find_orphans, hidden_marks, take_over
 from daemons.runtime.outage import OutageKeeper
 from daemons.runtime.own_nodes import OwnNodes
 from daemons.runtime.ownership import Load, Ownership
 from daemons.runtime.procs import own_identity
 from daemons.runtime.reload import Reloader
-from daemons.runtime.rotation import Rotation
 from daemons.runtime.shell import Shell, read_clock
+from daemons.runtime.sockets import Sockets
 from daemons.runtime.spooling import SpoolingStore
 from daemons.runtime.standing import Standing
 from daemons.runtime.supervision import Supervisor
@@ -95,10 +94,7 @@ class Daemon:
             self.on_exit.append(nodes.close)
         self._loop = asyncio.get_running_loop()
         self._ports: list[Port] = []
-        self._wire: list[Callable[[int], Any]] = []
-        self._hubs: list[RouterSocket] = []
         self.left_because = ""
-        self._refused: dict[str, int] = {}  # by reason, as far as it was counted
         self._port_config = PortConfig(
             heartbeat_s=settings.heartbeat_interval_ms / 1000,
             suspect_s=settings.suspect_after_ms / 1000,
@@ -107,10 +103,6 @@ class Daemon:
         )
         self.health: HealthServer | None = None
         self.pages: dict[str, Page] = {}
-
-    @functools.cached_property
-    def _context(self) -> TransportContext:
-        return TransportContext()  # when sockets are opened: a start that fails before leaves nothing open
 
     @functools.cached_property
     def standing(self) -> Standing:
@@ -126,6 +118,10 @@ class Daemon:
             leave=lambda why: self.leave(EX_TEMPFAIL, why),
             later=self._loop.call_soon,
         )
+
+    @functools.cached_property
+    def _sockets(self) -> Sockets:
+        return Sockets(self.settings, self.identity, own_keys=self._own_keys, standing=self.standing, meter=self.meter)
 
     @property
     def identity(self) -> Identity:
@@ -150,7 +146,7 @@ class Daemon:
                 closed=closed,
             )
         )
-        self._wire.append(lambda index: self._open_router(index, address))
+        self._sockets.add_hub(address)
 
     def usable(self, addresses: Sequence[str], peer: str) -> Sequence[str]:
         """Those of agents that have not left the fleet; all, if none is left: then the start fails and says why."""
@@ -180,7 +176,7 @@ class Daemon:
             claim=claim,
         )
         self._ports.append(spoke)
-        self._wire.append(lambda index: self._open_dealer(index, peer, spoke, [plain for _, plain in split]))
+        self._sockets.add_spoke(spoke, peer, [plain for _, plain in split])
 
     def _counted(self, heartbeat: Heartbeat) -> Heartbeat:
         """Ports send heartbeats by themselves, so they are counted where their payload is asked for."""
@@ -192,69 +188,35 @@ class Daemon:
 
         return ask
 
-    def _options(self) -> SocketOptions:
-        config = self.settings.a2a_config()
-        return SocketOptions(max_message_bytes=config.max_message_bytes, high_water_mark=config.high_water_mark)
-
-    def _open_router(self, index: int, address: str) -> RouterSocket:
-        curve = None
-        if self.settings.use_mtls:
-            pair = server_pair(self.identity)
-            self._own_keys.listening_with(pair.public)
-            curve = CurveServer(pair, self.settings.agent_id, self._own_keys.allow)
-        socket = RouterSocket(
-            self._context,
-            on_frames=self.shell.on_frames(index),
-            on_disconnected=self.shell.on_disconnected(index),
-            curve=curve,
-            options=self._options(),
-        )
-        socket.bind(address)
-        self._hubs.append(socket)
-        return socket
-
-    def _open_dealer(self, index: int, peer: str, spoke: Spoke, addresses: list[str]) -> DealerSocket:
-        disconnected = self.shell.on_disconnected(index)
-        socket = DealerSocket(
-            self._context,
-            on_frames=self.shell.on_frames(index),
-            on_connected=self.shell.on_connected(index),
-            on_disconnected=disconnected,
-            on_failed=lambda reason: self._connect_failed(socket, peer, reason, rotation),
-            curve=self.identity.curve_pair if self.settings.use_mtls else None,
-            options=self._options(),
-        )
-        server_keys = self._own_keys.of_hub(peer)
-        rotation = Rotation(
-            spoke,
-            addresses,
-            connect=lambda address: socket.connect(address, server_keys),
-            left=lambda: disconnected(b""),
-            clock=lambda: read_clock().mono,
-            log=lambda why: self.log.warning("address_not_usable", peer=peer, why=why),
-        )
-        self.standing.watch(peer, spoke, lambda: keys.connect_anew(socket, disconnected))
-        self._own_keys.connecting(socket, disconnected)
-        socket.connect(addresses[0], server_keys)
-        if len(addresses) > 1:
-            self.shell.services.append(rotation.run)
-        return socket
-
-    def _connect_failed(self, socket: DealerSocket, peer: str, reason: str, rotation: Rotation) -> None:
-        rotation.failed()
-        self.standing.failed(peer, socket.address, reason)
-        if reason == "handshake":
-            # A wrong server key looks like this: it may have been changed since we started.
-            self._own_keys.reload()
-
     # ------------------------------------------------------------ putting together
 
     async def assemble(self, core: Core, supervisor: Supervisor, store: StateStore | None = None) -> None:
-        """Make engine and shell, and open the sockets; if that fails, everything is closed again.
+        """Take the place of a process that was left behind, make engine and shell, and open the sockets; if that
+        fails, everything is closed again. Whatever can be wrong with the settings is to be known by now.
 
         Raises:
             ConfigError: an address cannot be bound, a key is missing.
         """
+        try:
+            await self._take_place()
+            self._put_together(core, supervisor, store)
+        except BaseException:
+            await self._close(*([store.close] if store is not None else []))
+            raise
+
+    async def _take_place(self) -> None:
+        """The orphan works on: it is not to leave for one that would not start."""
+        marks = hidden_marks()
+        orphans = find_orphans(marks)
+        if not orphans:
+            return
+        check_addresses(self.settings, orphans)
+        self._sockets.check()
+        await asyncio.to_thread(
+            take_over, marks, self.settings.drain_timeout_s, lambda text: self.log.warning("taking_over", why=text)
+        )
+
+    def _put_together(self, core: Core, supervisor: Supervisor, store: StateStore | None) -> None:
         settings = self.settings
         engine = Engine(core, self._ports, self.meter, owns_state=store is not None)
         self.shell = Shell(
@@ -267,7 +229,7 @@ class Daemon:
         self.ready = lambda: self.standing.ready(*core.ready())
         self.shell.chores += (
             self._own_keys.reload,
-            self._count_refused,
+            self._sockets.count_refused,
             lambda: self.standing.look(read_clock().mono),
             lambda: self.meter.gauge("ready", int(self.ready()[0])),
         )
@@ -282,12 +244,7 @@ class Daemon:
             live_after_s=settings.live_after_ms / 1000,
         )
         self.meter.measure("loop_age_seconds", self.health.age_s)
-        try:
-            for index, wire in enumerate(self._wire):
-                self.shell.attach(wire(index))
-        except BaseException:
-            await self._close(*([store.close] if store is not None else []))
-            raise
+        self._sockets.open(self.shell)
         self.health.start(self._loop)
         self.shell.on_beat = self.health.beat
 
@@ -329,23 +286,12 @@ class Daemon:
         listener = Listener(hints, store, ids, shell.event, random.random, writers=(writer,), lost=shell.state_lost)
         self.shell.services.append(listener.run)
 
-    def _count_refused(self) -> None:
-        """Connections that the transport refused by itself never reach a port, which counts all else."""
-        for hub in self._hubs:
-            for reason, count in hub.stats.refused.items():
-                more = count - self._refused.get(reason, 0)
-                if more > 0:
-                    self._refused[reason] = count
-                    metric = "signature_failures_total" if reason == "auth" else "routing_errors_total"
-                    self.meter.count(metric, more, reason=reason)
-
     # ------------------------------------------------------------ running
 
     async def run(self) -> int:
         """Until the core leaves; returns the exit status."""
         try:
-            for hub in self._hubs:
-                await hub.self_test()
+            await self._sockets.self_test()
             self.log.info("started", pid=os.getpid(), metrics_port=self.health.port if self.health else 0)
             status = await self.shell.run()
         except BaseException:
@@ -359,7 +305,7 @@ class Daemon:
         closers: list[Callable[[], Any]] = [*self.on_exit, *more]
         if self.tracer is not None:
             closers.append(functools.partial(asyncio.to_thread, self.tracer.close))
-        closers.append(self._context.close)
+        closers.append(self._sockets.close)
         if self.health is not None:
             closers.append(self.health.stop)
         return await close_all(closers, self.log)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,16 +22,24 @@ MARKS: Final = ("SUPERVISOR_SERVER_URL", "SUPERVISOR_GROUP_NAME", "SUPERVISOR_PR
 GRACE_S: Final = 5.0
 # After SIGKILL the kernel may have gigabytes to take back.
 KILLED_WAIT_S: Final = 10.0
+# State of a socket in ``/proc/net/tcp``.
+_LISTENS: Final = "0A"
+
+_hidden: dict[str, str] = {}  # marks of this process that are not in its environment any more
 
 
-def take_over(drain_s: float, say: Callable[[str], None]) -> None:
-    """End the orphan whose place this process is to take, if there is one; returns when it is gone.
+def own_marks() -> dict[str, str]:
+    """What supervisord told this process; empty if it was not started by one."""
+    marks = {name: os.environ.get(name, "") for name in MARKS}
+    return marks if all(marks.values()) else {}
+
+
+def take_over(marks: dict[str, str], drain_s: float, say: Callable[[str], None]) -> None:
+    """End the orphan with our marks, whose place this process is to take, if there is one; returns when it is gone.
 
     It is asked to drain (SIGTERM) and, if that takes it much longer than ``drain_s``, killed: what supervisord does.
+    It may be in good health, so whoever asks it to leave should know that nothing else is in the way of its own start.
     """
-    marks = {name: os.environ.get(name, "") for name in MARKS}
-    if not all(marks.values()):
-        return
     for pid in find_orphans(marks):
         with contextlib.suppress(OSError):  # gone meanwhile
             pidfd = os.pidfd_open(pid)
@@ -45,10 +53,17 @@ def take_over(drain_s: float, say: Callable[[str], None]) -> None:
 def hide_marks() -> None:
     """Take the marks out of the environment of what this process will start: nothing of that is to be taken for it.
 
-    What others read of *this* process stays as it was at its start.
+    What others read of *this* process stays as it was at its start. :func:`hidden_marks` has them from then on.
     """
+    _hidden.clear()
+    _hidden.update(own_marks())
     for name in MARKS:
         os.environ.pop(name, None)
+
+
+def hidden_marks() -> dict[str, str]:
+    """Our marks; empty also in a program that is no daemon, which takes nobody's place."""
+    return dict(_hidden)
 
 
 def _end(pidfd: int, pid: int, patience_s: float, say: Callable[[str], None]) -> None:
@@ -67,7 +82,10 @@ def _gone(pidfd: int, timeout_s: float) -> bool:
 
 
 def find_orphans(marks: dict[str, str]) -> list[int]:
-    """Process ids of our user with these marks and no supervisord above them, except this process."""
+    """Process ids of our user with these marks and no supervisord above them, except this process. Without marks
+    there are none."""
+    if not marks:
+        return []
     wanted = {f"{name}={value}".encode() for name, value in marks.items()}
     found: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
@@ -80,6 +98,15 @@ def find_orphans(marks: dict[str, str]) -> list[int]:
     return sorted(pid for pid, parent in found.items() if parent not in found and not _is_supervisord(parent))
 
 
+def may_hold(pids: Collection[int], port: int) -> bool:
+    """Whether it may be one of these processes that listens on a port; False if another one does for certain."""
+    listening = {f"socket:[{inode}]" for inode in _listening(port)}
+    try:
+        return not listening or any(_descriptors(pid) & listening for pid in pids)
+    except OSError:  # gone meanwhile
+        return True
+
+
 def _parent_of(entry: Path) -> int:
     return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
 
@@ -90,3 +117,26 @@ def _is_supervisord(pid: int) -> bool:
         return b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def _listening(port: int) -> Iterator[str]:
+    """Inodes of the sockets that listen on a port, at any address."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]
+
+
+def _descriptors(pid: int) -> set[str]:
+    """What a process has open.
+
+    Raises:
+        OSError: it is gone.
+    """
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.add(str(entry.readlink()))
+    return found

@@ -1,4 +1,4 @@
-"""Runs a daemon as a process of its own: log, event loop, the orphan it replaces, and the status that it ends with."""
+"""Runs a daemon as a process of its own: log, event loop, and the status that it ends with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daemons import logs, redaction
 from daemons.runtime.deathwatch import hold_life_mark
 from daemons.runtime.heap import HeapTrimmer, trim_function
 from daemons.runtime.launch import EX_OK, EX_TEMPFAIL, Daemon
-from daemons.runtime.orphans import hide_marks, take_over
+from daemons.runtime.orphans import hide_marks
 from daemons.runtime.slices import short_slices
 from daemons.runtime.spool_rows import SpoolBroken, SpoolRefused
 from daemons.runtime.systemd import Notifier
@@ -53,7 +53,6 @@ def serve(sources: Sources[S], role: Role, open_daemon: Callable[[S], Awaitable[
     gc.set_threshold(GC_THRESHOLD, 10, 10)
     redaction.hide(secrets_of(settings))
     log = logs.get_logger("launch")
-    take_over(settings.drain_timeout_s, lambda text: log.warning("taking_over", why=text))
     hide_marks()
     if why := short_slices():
         log.debug("no_short_slices", why=why)

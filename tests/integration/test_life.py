@@ -256,6 +256,29 @@ def test_a_killed_supervisord_is_followed_by_one_that_has_everything_in_its_hand
     assert "FATAL" not in supervised.logged()
 
 
+def test_workers_go_on_where_those_that_follow_them_could_not_start(supervised: Supervised) -> None:
+    """A supervisord is started again without something that handlers need: that does not harm the workers that run."""
+    wait_until(lambda: supervised.a2actl("status").returncode == 0, "the fleet answers", pause_s=0.2)
+    before = supervised.running()
+    workers = ("worker-1", "worker-2")
+    pidfile = supervised.directory / "config" / "run" / "supervisord.pid"
+    os.kill(int(pidfile.read_text()), signal.SIGKILL)
+    supervised.env["A2A_WORKER_HANDLERS"] = "no_such_module"
+    assert supervised.command("supervisord").returncode == 0
+    wait_until(lambda: [supervised.states().get(each) for each in workers] == ["EXITED"] * 2, "they end", 20, 0.3)
+    assert all(is_running(before[each]) for each in workers)
+    assert "(exit status 78; expected)" in supervised.logged()
+    wait_until(lambda: not is_running(before["coordinator"]), "the coordinator is followed", 20)
+    assert supervised.a2actl("submit", "noop", "--wait").returncode == 0
+
+    del supervised.env["A2A_WORKER_HANDLERS"]
+    supervised.command("supervisorctl", "shutdown")
+    wait_until(lambda: not pidfile.exists(), "supervisord is gone", 20)
+    assert supervised.command("supervisord").returncode == 0
+    wait_until(lambda: not any(map(is_running, before.values())), "the old workers have left", 20)
+    assert supervised.a2actl("submit", "noop", "--wait").returncode == 0
+
+
 def test_a_worker_may_be_the_first_of_a_new_fleet(no_orphans: Path, tmp_path: Path) -> None:
     """All daemons are started together: a worker that is quicker than its distributor waits for it."""
     state, log = tmp_path / "state", tmp_path / "log"

@@ -382,7 +382,6 @@ async def _exposition(settings: WorkerSettings) -> str:
     core = ScriptedCore()
     for _ in range(3):
         assert daemon._counted(core.heartbeat)("d", at(1.0)) == {}
-    daemon._context.close()
     return daemon.meter.exposition()[1].decode()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemons.runtime.orphans import MARKS, find_orphans, hide_marks, take_over
+from daemons.runtime.orphans import MARKS, find_orphans, hidden_marks, hide_marks, own_marks, take_over
 from daemons.runtime.procs import start_time_of
 from tests.conftest import WaitUntil
 
@@ -61,22 +61,26 @@ def leave_behind(marks: dict[str, str]) -> Iterator[Leave]:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_an_orphan_is_asked_to_leave(leave_behind: Leave) -> None:
+def test_an_orphan_is_asked_to_leave(leave_behind: Leave, marks: dict[str, str]) -> None:
     pid = leave_behind(NAP)
     said: list[str] = []
-    take_over(5.0, said.append)
+    take_over(marks, 5.0, said.append)
     assert start_time_of(pid) is None
     assert said == [f"process {pid} was left behind by a supervisord that was killed: it is asked to leave"]
 
 
 def test_an_orphan_that_does_not_leave_is_killed(
-    leave_behind: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+    leave_behind: Leave,
+    marks: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: WaitUntil,
 ) -> None:
     monkeypatch.setattr("daemons.runtime.orphans.GRACE_S", 0.2)
     pid = leave_behind(DEAF, str(tmp_path / "deaf"))
     wait_until((tmp_path / "deaf").exists, "it does not listen to SIGTERM")
     said: list[str] = []
-    take_over(0.0, said.append)
+    take_over(own_marks(), 0.0, said.append)
     assert start_time_of(pid) is None
     assert "is killed" in said[-1]
 
@@ -93,7 +97,7 @@ def test_an_orphan_that_does_not_leave_is_killed(
 def test_processes_of_others_are_left_alone(leave_behind: Leave, other: dict[str, str]) -> None:
     pid = leave_behind(NAP, **other)
     said: list[str] = []
-    take_over(0.0, said.append)
+    take_over(own_marks(), 0.0, said.append)
     assert start_time_of(pid) is not None
     assert not said
 
@@ -124,8 +128,11 @@ def test_children_of_an_orphan_are_not_orphans_themselves(
         os.kill(int(children.read_text()), signal.SIGKILL)
 
 
-def test_what_a_daemon_starts_is_not_taken_for_it(leave_behind: Leave, marks: dict[str, str]) -> None:
+def test_what_a_daemon_starts_is_not_taken_for_it(marks: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemons.runtime.orphans._hidden", {})
+    assert hidden_marks() == {}, "a program that is no daemon takes nobody's place"
     hide_marks()
+    assert hidden_marks() == marks
     assert not set(MARKS) & set(os.environ)
     with subprocess.Popen([sys.executable, "-S", "-c", NAP]) as child:
         try:
@@ -138,6 +145,6 @@ def test_without_a_supervisord_nothing_is_looked_for(leave_behind: Leave, monkey
     pid = leave_behind(NAP)
     monkeypatch.delenv("SUPERVISOR_SERVER_URL")
     said: list[str] = []
-    take_over(0.0, said.append)
+    take_over(own_marks(), 0.0, said.append)
     assert start_time_of(pid) is not None
     assert not said
