@@ -105,14 +105,17 @@ def drain(
 ) -> None:
     """Let an agent finish what it runs, take nothing new, and leave."""
     from daemons.cli import draining
+    from daemons.cli.progress import Busy
 
     run = invocation(ctx)
-    before, answer = run.ask(lambda client: (client.status() if wait else {}, client.drain(agent_id)))
-    if not answer.get("draining"):
-        run.show(answer, lambda: None)
-        raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
-    if wait:
-        answer["left"] = draining.wait_left(run, agent_id, before)
+    with run.client() as client:
+        with Busy("asking the fleet", enabled=not run.json):
+            before, answer = client.status() if wait else {}, client.drain(agent_id)
+        if not answer.get("draining"):
+            run.show(answer, lambda: None)
+            raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
+        if wait:
+            answer["left"] = draining.wait_left(run, client, agent_id, before)
     word = f"{agent_id} has left" if wait else str(answer.get("message") or f"{agent_id} drains")
     run.show(answer, lambda: print(word))
 

@@ -89,9 +89,12 @@ class Invocation:
         can_make = os.access(directory / "issuer.key", os.R_OK | os.W_OK)
         return OPERATOR if can_make or os.access(directory / f"{OPERATOR}.key", os.R_OK) else CLIENT
 
-    def client(self) -> FleetClient:
+    def client(self, timeout_s: float | None = None) -> FleetClient:
         """A client of the fleet that the settings name. A fleet that is just being started for the first time has no
         keys for some seconds; these are waited for, as its coordinator is.
+
+        Args:
+            timeout_s: instead of ``--timeout``.
 
         Raises:
             ConfigError: settings or keys are not usable.
@@ -99,7 +102,7 @@ class Invocation:
         """
         from a2a_zmq.errors import FleetUnavailable, KeysMissing
 
-        timeout_s = self.timeout_s or DEFAULT_TIMEOUT_S
+        timeout_s = timeout_s or self.timeout_s or DEFAULT_TIMEOUT_S
         left_s, until = timeout_s, time.monotonic() + timeout_s
         while True:
             try:

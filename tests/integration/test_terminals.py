@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -224,3 +225,12 @@ def test_drain_returns_when_the_agent_has_left(fleet: LocalFleet, client: FleetC
     assert done.returncode in (0, 1), "1: it had left already, and was not started again yet"
     handle.result(PATIENCE_S)
     fleet.wait_ready(["worker-2"])
+
+
+def test_drain_of_the_only_coordinator_returns_when_it_has_left(no_orphans: Path) -> None:
+    with user_fleet(workers=1, supervise=False) as fleet:
+        began = time.monotonic()
+        done = a2actl(fleet, "drain", "coordinator-1", "--wait", "--timeout", "20")
+        assert (done.returncode, done.stdout) == (0, "coordinator-1 has left\n"), done.stderr
+        assert time.monotonic() - began < 8.0
+        wait_until(lambda: not fleet.pids["coordinator-1"], "its process is gone")
