@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -165,6 +166,11 @@ def invocation(ctx: typer.Context) -> Invocation:
 def print_json(value: dict[str, Any]) -> None:
     import orjson
 
-    # Texts from the network may hold anything that JSON can; orjson writes it on one line.
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    # Texts from the network may hold anything that JSON can; orjson writes it on one line, with C0 escaped.
+    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    if sys.stdout.isatty() and not text.isprintable():
+        from daemons.cli.tables import JOINER
+
+        text = "".join(each if each.isprintable() or each == JOINER else json.dumps(each)[1:-1] for each in text)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -14,7 +14,7 @@ from a2a_zmq.errors import TaskWaiting
 from daemons.cli.invocation import DEFAULT_TIMEOUT_S, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
 from daemons.cli.progress import Busy
-from daemons.cli.tables import printable_line
+from daemons.cli.tables import printable_lines
 
 QUESTION_CHARS = 200
 
@@ -108,6 +108,5 @@ def show_result(run: Invocation, handle: TaskHandle) -> None:
 
 def print_value(value: Any) -> None:
     """A result: JSON, or a text as it is. On a terminal without what that would obey."""
-    if isinstance(value, str) and sys.stdout.isatty():
-        value = "\n".join(printable_line(line) for line in value.splitlines())
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else value)
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else str(value)
+    print(printable_lines(text.removesuffix("\n")) if sys.stdout.isatty() else text)

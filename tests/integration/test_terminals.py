@@ -93,7 +93,9 @@ def test_what_others_wrote_does_not_reach_the_terminal(terminal: Open, tasks: li
     assert "no paper \\x1b[31m" in shown(failed)
     explained = terminal("explain", tasks[1], lines=60)
     assert "\\x1b[31m" in shown(explained)
-    for each in (failed, explained):
+    waited = terminal("result", tasks[1], lines=60)
+    assert "\\x1b[31m" in shown(waited, 1)
+    for each in (failed, explained, waited):
         assert b"\x1b[31m and" not in each.raw
 
 
