@@ -17,6 +17,7 @@ from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused, TaskTimeout, TaskWaiting
 from a2a_zmq.tasks import COMPLETED, WAITING
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
+from daemons.cli.json_input import JsonRefused, parse_json
 from daemons.cli.output import short
 from daemons.cli.progress import Busy, Progress
 from daemons.cli.waiting import question, standing
@@ -40,9 +41,9 @@ SHOWN_IDS = 20
 def parse_payload(text: str) -> dict[str, Any]:
     """The payload given on the command line."""
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--payload is not JSON: {error}") from None
+        value = parse_json(text)
+    except JsonRefused as error:
+        raise typer.BadParameter(f"--payload {error}") from None
     if not isinstance(value, dict):
         raise typer.BadParameter('--payload must be a JSON object, for example {"n": 1}')
     return value
@@ -80,9 +81,9 @@ def _lines_of(path: Path, task_type: str | None, options: dict[str, Any]) -> Ite
 
 def _task_of(line: bytes, where: str, task_type: str | None, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        given = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise CommandFailed(f"{where}: not JSON: {error}") from None
+        given = parse_json(line)
+    except JsonRefused as error:
+        raise CommandFailed(f"{where}: {str(error).removeprefix('is ')}") from None
     if not isinstance(given, dict):
         raise CommandFailed(f'{where}: must be a JSON object, for example {{"payload": {{"n": 1}}}}')
     for name, value in given.items():

@@ -12,6 +12,7 @@ from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.client.requests import UNSET
 from a2a_zmq.errors import TaskWaiting
 from daemons.cli.invocation import DEFAULT_TIMEOUT_S, EX_TEMPFAIL, CommandFailed, Invocation, print_json
+from daemons.cli.json_input import JsonRefused, parse_json
 from daemons.cli.output import short
 from daemons.cli.progress import Busy
 from daemons.cli.tables import printable_lines
@@ -47,9 +48,9 @@ def value_of(value: str | None, text: str | None) -> Any:
     if value is None:
         return text
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--value is not JSON: {error} (--text takes any text)") from None
+        return parse_json(value)
+    except JsonRefused as error:
+        raise typer.BadParameter(f"--value {error} (--text takes any text)") from None
 
 
 def resume(run: Invocation, task_id: str, value: Any, interrupt: str | None, *, wait: bool) -> None:
