@@ -101,13 +101,15 @@ class Invocation:
             ConfigError: settings or keys are not usable.
             FleetUnavailable: there are no keys in time.
         """
-        from a2a_zmq.errors import FleetUnavailable, KeysMissing
+        from a2a_zmq.errors import FleetUnavailable, KeysMissing, KeysRevoked
 
         timeout_s = timeout_s or self.timeout_s or DEFAULT_TIMEOUT_S
         left_s, until = timeout_s, time.monotonic() + timeout_s
         while True:
             try:
                 return self._client(left_s)
+            except KeysRevoked:
+                raise
             except KeysMissing as error:
                 left_s = until - time.monotonic()
                 if left_s <= 0:
