@@ -12,6 +12,7 @@ from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.config import split_address
 from a2a_zmq.errors import FleetError, FleetUnavailable, KeyRefused, RequestRefused
 from daemons.cli.invocation import DEFAULT_TIMEOUT_S, EX_TEMPFAIL, EX_UNAVAILABLE, CommandFailed, Invocation
+from daemons.cli.output import counted
 from daemons.cli.progress import Busy
 
 POLL_S = 0.25
@@ -90,10 +91,10 @@ def _poll(run: Invocation, client: FleetClient, leaving: Leaving, busy: Busy, si
         if silence is not None:
             silence.ended()
         count = leaving.tasks
-        busy.say(f"{agent_id} drains" if count is None else f"{agent_id} drains: {count:,} tasks left")
+        busy.say(f"{agent_id} drains" if count is None else f"{agent_id} drains: {counted(count, 'task')} left")
         if until is not None and time.monotonic() >= until:
             text = f"{agent_id} drains still"
-            raise CommandFailed(text if count is None else f"{text}, with {count:,} tasks", EX_TEMPFAIL)
+            raise CommandFailed(text if count is None else f"{text}, with {counted(count, 'task')}", EX_TEMPFAIL)
         time.sleep(POLL_S)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.errors import TaskTimeout, TaskWaiting
-from a2a_zmq.streams import DEFAULT_STREAM_MODES, STREAM_MODES, StreamEvent
+from a2a_zmq.streams import DEFAULT_STREAM_MODES, STREAM_MODES, StreamEvent, parse_id
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
 from daemons.cli.tables import printable, printable_lines
@@ -44,6 +44,8 @@ def submit(run: Invocation, spec: dict[str, Any], modes: list[str]) -> None:
 
 def attach(run: Invocation, task_id: str, after: str | None) -> None:
     """The same for a task that was submitted before, from after an event on."""
+    if after is not None and parse_id(after) is None:
+        raise typer.BadParameter(f"--from {after!r} is not the id of an event: ATTEMPT-NUMBER, as in 1-17")
     with run.client() as client:
         watch(run, client.attach(task_id), after)
 

@@ -221,7 +221,7 @@ def test_drain_returns_when_the_agent_has_left(fleet: LocalFleet, client: FleetC
     wait_until(ledger.exists, "it runs on worker-2")
     busy = a2actl(fleet, "drain", "worker-2", "--wait", "--timeout", "0.5")
     assert busy.returncode == 75
-    assert busy.stderr == "a2actl: worker-2 drains still, with 1 tasks\n"
+    assert busy.stderr == "a2actl: worker-2 drains still, with 1 task\n"
     until.touch()
     done = a2actl(fleet, "drain", "worker-2", "--wait")
     assert done.returncode in (0, 1), "1: it had left already, and was not started again yet"

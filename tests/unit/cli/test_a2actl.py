@@ -103,6 +103,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
         (["tasks", "--limit", "5000"], 2, "--limit"),
         (["top", "--sort", "colour"], 2, "'--sort': 'colour' is not one of"),
         (["top", "--interval", "0"], 2, "--interval"),
+        (["stream", "t1", "--from", "12.3"], 2, "--from '12.3' is not the id of an event"),
         (["completion", "tcsh"], 2, "tcsh"),
         (["bench", "--only", "everything"], 2, "no part"),
         (["--address", "localhost", "status"], 78, "localhost"),
