@@ -43,6 +43,10 @@ class KeysMissing(ConfigError):
     """There are no keys yet, of the fleet or of the coordinator; whoever starts these daemons makes them."""
 
 
+class KeysRevoked(KeysMissing):
+    """The coordinator's keys were taken out on purpose: waiting for them is in vain."""
+
+
 class ProtocolError(A2AError):
     """A peer sent something that is not acceptable."""
 

@@ -38,7 +38,7 @@ from a2a_zmq.client.tables import Tables
 from a2a_zmq.clock import Now
 from a2a_zmq.errors import FleetError, FleetUnavailable, KeyRefused, RequestRefused
 from a2a_zmq.protocol.message import Message, MessageType
-from a2a_zmq.protocol.ports import PeerDown, PeerInfo, PeerUp, PortEvent, Received, Refusal
+from a2a_zmq.protocol.ports import GOODBYE, PeerDown, PeerInfo, PeerUp, PortEvent, Received, Refusal
 
 
 class ClientCore(Tables):
@@ -57,6 +57,7 @@ class ClientCore(Tables):
         others: the shell knows further coordinators: one that does not lead is asked nothing, and left.
         max_payload_bytes: largest body of one task that the coordinator takes.
         task_types: task types that the fleet knew at the last welcome.
+        departed: the coordinator that said good-bye last and has not greeted since, or "".
         trouble: why there is no session, as far as known; set by the shell too.
         lockouts: at which addresses keys do not fit; the shell says which address it is at, and what it sees there.
     """
@@ -66,7 +67,7 @@ class ClientCore(Tables):
         self._rand = rand
         super().__init__()
         self._next_scan = math.inf
-        self.trouble = ""
+        self.departed = self.trouble = ""
         self.lockouts = Lockouts()
         self._silence = Silence()
         self._boot_id = ""
@@ -128,6 +129,8 @@ class ClientCore(Tables):
             if event.agent_id == self.peer:
                 self.peer = ""
                 self.trouble = f"the coordinator is gone: {event.reason}"
+                if event.reason == GOODBYE:
+                    self.departed = event.agent_id
         elif isinstance(event, Refusal) and not self.peer:
             self.trouble = f"{event.reason}: {event.detail}" if event.detail else event.reason
             if event.agent_id and event.reason in FINAL_REFUSALS:
@@ -188,6 +191,8 @@ class ClientCore(Tables):
         self._boot_id = peer.boot_id or "unknown"
         self.wants_other = False
         self.trouble = ""
+        if self.departed == peer.agent_id:
+            self.departed = ""
         self.lockouts.session()
         details = peer.details
         if details.get("leading") is False:

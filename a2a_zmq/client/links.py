@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from a2a_zmq.client.environment import ClientSettings
 from a2a_zmq.client.sockets import Callbacks, Link
 from a2a_zmq.config import A2AConfig, split_address
-from a2a_zmq.errors import ConfigError, KeysMissing
+from a2a_zmq.errors import ConfigError, KeysMissing, KeysRevoked
 from a2a_zmq.ids import identity_of, make_id_factory
 from a2a_zmq.protocol.config import BootInfo, PortConfig
 from a2a_zmq.protocol.message import Role
@@ -39,7 +39,7 @@ class LinkOpener:
         coordinator_id: who is expected at addresses that name nobody.
 
     Raises:
-        ConfigError: the keys are not usable; KeysMissing if there are none yet.
+        ConfigError: the keys are not usable; KeysMissing if there are none yet, or KeysRevoked.
     """
 
     def __init__(self, config: A2AConfig, coordinator_id: str) -> None:
@@ -100,9 +100,15 @@ class LinkOpener:
         """Asked at each attempt to connect: keys may be rotated while we run."""
         known = self._identity.server_keys(peer)
         if not known:
+            where = self._config.key_dir or self._config.cert_path
+            if self._identity.is_revoked(peer):
+                role = "" if peer.startswith(f"{Role.COORDINATOR}-") else f" {Role.COORDINATOR}"
+                raise KeysRevoked(
+                    f"the keys of coordinator {peer!r} were revoked in {where}; `a2actl keys add {peer}{role}` on the "
+                    "issuing host admits it again, and if it has ended meanwhile it has to be started"
+                )
             raise KeysMissing(
-                f"the keys of coordinator {peer!r} are not known in {self._config.key_dir or self._config.cert_path} "
-                "(COORDINATOR_ID names the one expected)"
+                f"the keys of coordinator {peer!r} are not known in {where} (COORDINATOR_ID names the one expected)"
             )
 
         def newest() -> list[bytes]:

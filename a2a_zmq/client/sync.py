@@ -112,6 +112,11 @@ class FleetClient(FleetRequests):
         self._thread.stop()
         self._maker.close()
 
+    @property
+    def departed(self) -> str:
+        """The coordinator that said good-bye last and has not greeted since, or ""."""
+        return self._thread.connection.core.departed
+
     # ------------------------------------------------------------ tasks
 
     def submit(

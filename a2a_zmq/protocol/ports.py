@@ -13,7 +13,7 @@ So an acknowledgement always means "durable at the receiver, or in no need of it
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from a2a_zmq.clock import Now
 from a2a_zmq.protocol.message import Message, MessageType, Role
@@ -61,8 +61,9 @@ class PeerSuspect:
     reason: str  # "disconnect" | "silence"
 
 
+GOODBYE: Final = "goodbye"
 # Ends of a session by which nobody is lost: it said good-bye, or somebody shut it out on purpose.
-LEFT = frozenset({"goodbye", "revoked"})
+LEFT = frozenset({GOODBYE, "revoked"})
 
 
 @dataclass(slots=True)

@@ -46,13 +46,14 @@ def check(
     """
     from daemons.cli import config_checks
     from daemons.cli.config_targets import targets
+    from daemons.cli.tables import printable_line
 
     run = invocation(ctx)
     report = config_checks.look(targets(file, role), imports=True)
 
     def lines() -> None:
         for finding in report.findings:
-            print(finding.text())
+            print(printable_line(finding.text()))
         print(f"read: {', '.join(report.files) or 'no file, only the environment'}")
         warnings = len(report.findings) - report.errors
         print(f"{', '.join(report.programs)}: {_count(report.errors, 'error')}, {_count(warnings, 'warning')}")

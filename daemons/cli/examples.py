@@ -26,7 +26,7 @@ EXAMPLES: Final[dict[str, tuple[Example, ...]]] = {
     ),
     "stream": _of(
         ("a2actl stream ID", "what the task's graph tells, from its first event that is kept"),
-        ("a2actl stream ID --from 12.3", "what came after that event"),
+        ("a2actl stream ID --from 1-17", "what came after that event"),
     ),
     "result": _of(
         ("a2actl result ID", "waits up to 30 s"),

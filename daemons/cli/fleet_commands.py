@@ -89,9 +89,11 @@ def failover(
     ctx: typer.Context, distributor_id: Annotated[str, typer.Argument(metavar="DISTRIBUTOR", help="One that is away.")]
 ) -> None:
     """Give the tasks of a distributor that does not come back to others, now."""
+    from daemons.cli import output
+
     run = invocation(ctx)
     answer = run.ask(lambda client: client.failover(distributor_id), f"taking the tasks of {distributor_id}")
-    run.show(answer, lambda: print(answer.get("message")))
+    run.show(answer, lambda: output.print_words(str(answer.get("message"))))
 
 
 def drain(
@@ -104,17 +106,20 @@ def drain(
     wait: Annotated[bool, typer.Option("--wait", help="Return when it has left (for at most --timeout s).")] = False,
 ) -> None:
     """Let an agent finish what it runs, take nothing new, and leave."""
-    from daemons.cli import draining
+    from daemons.cli import draining, output
+    from daemons.cli.progress import Busy
 
     run = invocation(ctx)
-    before, answer = run.ask(lambda client: (client.status() if wait else {}, client.drain(agent_id)))
-    if not answer.get("draining"):
-        run.show(answer, lambda: None)
-        raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
-    if wait:
-        answer["left"] = draining.wait_left(run, agent_id, before)
+    with run.client() as client:
+        with Busy("asking the fleet", enabled=not run.json):
+            before, answer = client.status() if wait else {}, client.drain(agent_id)
+        if not answer.get("draining"):
+            run.show(answer, lambda: None)
+            raise CommandFailed(str(answer.get("message") or f"{agent_id} does not drain"))
+        if wait:
+            answer["left"] = draining.wait_left(run, client, agent_id, before)
     word = f"{agent_id} has left" if wait else str(answer.get("message") or f"{agent_id} drains")
-    run.show(answer, lambda: print(word))
+    run.show(answer, lambda: output.print_words(word))
 
 
 def doctor(

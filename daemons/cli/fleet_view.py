@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from daemons.cli.output import STYLES, duration, milliseconds, styled
+from daemons.cli.output import STYLES, counted, duration, milliseconds, styled
 from daemons.cli.rates import Json, store_word
 from daemons.cli.tables import Cell, Column, Line, cut, lay_out, wrap
 
@@ -98,7 +98,8 @@ def _count(value: Any) -> str:
 def _away(one: Json) -> str:
     """Since when a distributor is away, and when its tasks go to others."""
     due_s = one.get("failover_in_s")
-    moves = f"; {one['moving']} tasks are being moved" if one.get("moving") else ""
+    moving = int(one.get("moving") or 0)
+    moves = f"; {counted(moving, 'task')} {'is' if moving == 1 else 'are'} being moved" if moving else ""
     if not moves and due_s is not None:
         moves = f"; its tasks go to others that can run them in {due_s:.0f} s"
     return f"{one.get('id')} has been away for {one['away_s']:.0f} s{moves}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -89,21 +90,26 @@ class Invocation:
         can_make = os.access(directory / "issuer.key", os.R_OK | os.W_OK)
         return OPERATOR if can_make or os.access(directory / f"{OPERATOR}.key", os.R_OK) else CLIENT
 
-    def client(self) -> FleetClient:
+    def client(self, timeout_s: float | None = None) -> FleetClient:
         """A client of the fleet that the settings name. A fleet that is just being started for the first time has no
         keys for some seconds; these are waited for, as its coordinator is.
+
+        Args:
+            timeout_s: instead of ``--timeout``.
 
         Raises:
             ConfigError: settings or keys are not usable.
             FleetUnavailable: there are no keys in time.
         """
-        from a2a_zmq.errors import FleetUnavailable, KeysMissing
+        from a2a_zmq.errors import FleetUnavailable, KeysMissing, KeysRevoked
 
-        timeout_s = self.timeout_s or DEFAULT_TIMEOUT_S
+        timeout_s = timeout_s or self.timeout_s or DEFAULT_TIMEOUT_S
         left_s, until = timeout_s, time.monotonic() + timeout_s
         while True:
             try:
                 return self._client(left_s)
+            except KeysRevoked:
+                raise
             except KeysMissing as error:
                 left_s = until - time.monotonic()
                 if left_s <= 0:
@@ -162,6 +168,11 @@ def invocation(ctx: typer.Context) -> Invocation:
 def print_json(value: dict[str, Any]) -> None:
     import orjson
 
-    # Texts from the network may hold anything that JSON can; orjson writes it on one line.
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    # Texts from the network may hold anything that JSON can; orjson writes it on one line, with C0 escaped.
+    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    if sys.stdout.isatty() and not text.isprintable():
+        from daemons.cli.tables import JOINER
+
+        text = "".join(each if each.isprintable() or each == JOINER else json.dumps(each)[1:-1] for each in text)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -143,7 +143,9 @@ def revoke(
     ctx: typer.Context,
     name: Name,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Also the identity that a2actl itself acts as.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also the identity that a2actl itself acts as, or the only coordinator.")
+    ] = False,
 ) -> None:
     """Shut an agent out within a second, also on live connections; `keys add` admits it again."""
     run = invocation(ctx)
@@ -152,8 +154,27 @@ def revoke(
             f"{name} is who a2actl acts as: it would reach the fleet no more, until `a2actl keys add {name}`; "
             f"`a2actl keys revoke {name} --force` does it nevertheless"
         )
-    _known(_directory(run), name).revoke(name)
+    directory = _known(_directory(run), name)
+    if not force:
+        _see_that_one_can_lead(directory, name)
+    directory.revoke(name)
     run.show({"revoked": name}, lambda: print(f"{name}: revoked"))
+
+
+def _see_that_one_can_lead(directory: KeyDirectory, name: str) -> None:
+    """
+    Raises:
+        CommandFailed: no coordinator would be left that has keys.
+    """
+    from a2a_zmq.protocol.message import Role
+
+    able = [one.name for one in directory.list() if one.role is Role.COORDINATOR and not one.revoked]
+    if able == [name]:
+        role = "" if name.startswith(f"{Role.COORDINATOR}-") else f" {Role.COORDINATOR}"
+        raise CommandFailed(
+            f"{name} is the only coordinator with keys: nobody would lead the fleet, until "
+            f"`a2actl keys add {name}{role}`; `a2actl keys revoke {name} --force` does it nevertheless"
+        )
 
 
 @command(app, "keys export")

@@ -180,7 +180,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(status: int, text: str) -> int:
-    line = " ".join(text.split("\n")).strip() if len(text) < 2000 else text.splitlines()[0]
+    from daemons.cli.tables import printable_line
+
+    # Many an error carries a text of others: of a handler, say.
+    line = printable_line(text if len(text) < 2000 else text.splitlines()[0]).strip()
     if line:
         print(f"a2actl: {line}", file=sys.stderr)
     return status

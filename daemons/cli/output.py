@@ -129,6 +129,11 @@ def duration(seconds: float) -> str:
     return ""
 
 
+def counted(number: int, what: str) -> str:
+    """``1 task``, ``2,000 tasks``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def milliseconds(seconds: float | None) -> str:
     """A latency, with its unit; "" if there is none."""
     if seconds is None:

@@ -10,9 +10,10 @@ import typer
 
 from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.errors import TaskTimeout, TaskWaiting
-from a2a_zmq.streams import DEFAULT_STREAM_MODES, STREAM_MODES, StreamEvent
+from a2a_zmq.streams import DEFAULT_STREAM_MODES, STREAM_MODES, StreamEvent, parse_id
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
 from daemons.cli.output import short
+from daemons.cli.tables import printable, printable_lines
 from daemons.cli.waiting import show_result, standing
 
 DATA_CHARS = 300
@@ -43,6 +44,8 @@ def submit(run: Invocation, spec: dict[str, Any], modes: list[str]) -> None:
 
 def attach(run: Invocation, task_id: str, after: str | None) -> None:
     """The same for a task that was submitted before, from after an event on."""
+    if after is not None and parse_id(after) is None:
+        raise typer.BadParameter(f"--from {after!r} is not the id of an event: ATTEMPT-NUMBER, as in 1-17")
     with run.client() as client:
         watch(run, client.attach(task_id), after)
 
@@ -100,9 +103,9 @@ class Lines:
             self._token(event)
             return
         self.close()
-        place = f"{'/'.join(event.ns)} " if event.ns else ""
+        place = f"{printable('/'.join(event.ns))} " if event.ns else ""
         text = event.data if isinstance(event.data, str) else orjson.dumps(event.data).decode()
-        self._print(f"{event.id:<6} ", f"{event.type:<8} ", f"{place}{short(text, DATA_CHARS)}\n")
+        self._print(f"{event.id:<6} ", f"{printable(event.type):<8} ", f"{place}{short(text, DATA_CHARS)}\n")
 
     def close(self) -> None:
         """End the line that is being shown."""
@@ -112,9 +115,9 @@ class Lines:
 
     def _token(self, event: StreamEvent) -> None:
         message, told = event.data
-        node = told.get("langgraph_node", "")
+        node = printable(told.get("langgraph_node", ""))
         key = (event.ns, node, message.get("id"))
-        text = _text_of(message.get("content"))
+        text = printable_lines(_text_of(message.get("content")))
         if key == self._message:
             self._print("", "", text)
         elif text:

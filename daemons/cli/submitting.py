@@ -17,7 +17,8 @@ from a2a_zmq.client.sync import FleetClient
 from a2a_zmq.errors import FleetError, FleetUnavailable, RequestRefused, TaskTimeout, TaskWaiting
 from a2a_zmq.tasks import COMPLETED, WAITING
 from daemons.cli.invocation import EX_INTERRUPTED, EX_TEMPFAIL, CommandFailed, Invocation, print_json
-from daemons.cli.output import short
+from daemons.cli.json_input import JsonRefused, parse_json
+from daemons.cli.output import counted, short
 from daemons.cli.progress import Busy, Progress
 from daemons.cli.waiting import question, standing
 
@@ -40,9 +41,9 @@ SHOWN_IDS = 20
 def parse_payload(text: str) -> dict[str, Any]:
     """The payload given on the command line."""
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--payload is not JSON: {error}") from None
+        value = parse_json(text)
+    except JsonRefused as error:
+        raise typer.BadParameter(f"--payload {error}") from None
     if not isinstance(value, dict):
         raise typer.BadParameter('--payload must be a JSON object, for example {"n": 1}')
     return value
@@ -80,9 +81,9 @@ def _lines_of(path: Path, task_type: str | None, options: dict[str, Any]) -> Ite
 
 def _task_of(line: bytes, where: str, task_type: str | None, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        given = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise CommandFailed(f"{where}: not JSON: {error}") from None
+        given = parse_json(line)
+    except JsonRefused as error:
+        raise CommandFailed(f"{where}: {str(error).removeprefix('is ')}") from None
     if not isinstance(given, dict):
         raise CommandFailed(f'{where}: must be a JSON object, for example {{"payload": {{"n": 1}}}}')
     for name, value in given.items():
@@ -115,6 +116,8 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         handles = _submit(run, client, _noting(specs, pinned))
         accepted_s = time.monotonic() - began
         _warn_of_strangers(client, pinned)
+        if not handles:
+            print("a2actl: there was nothing to submit", file=sys.stderr)
         if not wait:
             _show_ids(run, [handle.task_id for handle in handles], accepted_s)
             return
@@ -123,7 +126,8 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         except KeyboardInterrupt:
             going_on = [handle.task_id for handle in handles if not handle.done()]
             _show_ids(run, going_on, time.monotonic() - began)
-            text = f"interrupted; {len(going_on)} tasks go on: a2actl result ID waits for one, a2actl cancel ID ends it"
+            go_on = f"{counted(len(going_on), 'task')} {'goes' if len(going_on) == 1 else 'go'} on"
+            text = f"interrupted; {go_on}: a2actl result ID waits for one, a2actl cancel ID ends it"
             raise CommandFailed(text, EX_INTERRUPTED) from None
         results = [_summary(handle) for handle in handles]  # before the client's end ends those that wait
     elapsed_s = time.monotonic() - began
@@ -139,7 +143,8 @@ def submit(run: Invocation, specs: Iterable[dict[str, Any]], *, wait: bool) -> N
         raise _failure(bad, len(results))
     if waiting:
         first = waiting[0]
-        more = f"\n{len(waiting) - 1} more tasks wait for answers" if len(waiting) > 1 else ""
+        others = len(waiting) - 1
+        more = f"\n{others:,} more {'tasks wait' if others > 1 else 'task waits'} for answers" if others else ""
         raise CommandFailed(standing(TaskWaiting(first["task_id"], first["interrupts"])) + more, EX_TEMPFAIL)
 
 

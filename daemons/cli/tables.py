@@ -5,6 +5,7 @@ Pure: lines of styled pieces come out, whatever the terminal; :mod:`daemons.cli.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -49,10 +50,16 @@ def printable(text: object) -> str:
     return printable_line(" ".join(str(text if text is not None else "").split()))
 
 
+def printable_lines(text: str) -> str:
+    """The same of a text whose lines stay."""
+    return "\n".join(map(printable_line, text.replace("\r\n", "\n").split("\n")))
+
+
 def printable_line(line: str) -> str:
-    """The same of a line whose spaces stay."""
+    """The same of a line whose spaces stay; what else moves the cursor is a space."""
     if line.isprintable():
         return line
+    line = re.sub("[\t\r\n]", " ", line)
     return "".join(each if each.isprintable() or each == JOINER else _escaped(each) for each in line)
 
 
@@ -214,13 +221,14 @@ def _facts(texts: list[tuple[str, Cell]], width: int) -> list[Line]:
 
 def wrap(parts: Sequence[Cell], width: int | None, *, indent: str = INDENT, whole: bool = False) -> list[Line]:
     """Words to lines, of which all but the first are indented; words are never broken, nor are spaces within a part
-    that has none.
+    that has none. What a terminal would obey is escaped.
 
     Args:
         whole: the parts are not broken, either.
     """
+    parts = [Cell(printable_line(part.text), part.style) for part in parts]
     if width is None:
-        return [list(parts)]
+        return [parts]
     lines: list[Line] = []
     line: Line = []
     used = 0

@@ -136,7 +136,8 @@ def stream(
     task_id: TaskIdArgument,
     *,
     after: Annotated[
-        str | None, typer.Option("--from", metavar="EVENT", help="Only what comes after the event with this id.")
+        str | None,
+        typer.Option("--from", metavar="EVENT", help="Only what comes after the event with this id (as in 1-17)."),
     ] = None,
 ) -> None:
     """Show what a graph's task tells, live or again, then its result. It must have been submitted with stream modes."""

@@ -12,9 +12,10 @@ from a2a_zmq.client.handles import TaskHandle
 from a2a_zmq.client.requests import UNSET
 from a2a_zmq.errors import TaskWaiting
 from daemons.cli.invocation import DEFAULT_TIMEOUT_S, EX_TEMPFAIL, CommandFailed, Invocation, print_json
+from daemons.cli.json_input import JsonRefused, parse_json
 from daemons.cli.output import short
 from daemons.cli.progress import Busy
-from daemons.cli.tables import printable_line
+from daemons.cli.tables import printable_lines
 
 QUESTION_CHARS = 200
 
@@ -47,9 +48,9 @@ def value_of(value: str | None, text: str | None) -> Any:
     if value is None:
         return text
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise typer.BadParameter(f"--value is not JSON: {error} (--text takes any text)") from None
+        return parse_json(value)
+    except JsonRefused as error:
+        raise typer.BadParameter(f"--value {error} (--text takes any text)") from None
 
 
 def resume(run: Invocation, task_id: str, value: Any, interrupt: str | None, *, wait: bool) -> None:
@@ -108,6 +109,5 @@ def show_result(run: Invocation, handle: TaskHandle) -> None:
 
 def print_value(value: Any) -> None:
     """A result: JSON, or a text as it is. On a terminal without what that would obey."""
-    if isinstance(value, str) and sys.stdout.isatty():
-        value = "\n".join(printable_line(line) for line in value.splitlines())
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else value)
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() if isinstance(value, dict | list) else str(value)
+    print(printable_lines(text.removesuffix("\n")) if sys.stdout.isatty() else text)

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"task {handle.task_id}")
         try:
             value = outcome(handle, args.answer)
-        except FleetError as error:
+        except (FleetError, NoAnswer) as error:
             print(error, file=sys.stderr)
             return 1
         show(args.graph, value)
@@ -86,8 +86,23 @@ def model_environment(providers: Path | None, scratch: Path, stack: ExitStack) -
     return {"A2A_LLM_PROVIDERS": str(providers.resolve()), "SMALL_MODEL_KEY": "none is needed"}
 
 
+class NoAnswer(Exception):
+    """The graph asks, and nobody is there who answers."""
+
+    def __init__(self, task_id: str) -> None:
+        # Our fleet ends with us, and the question with it; where a fleet goes on, its task waits.
+        super().__init__(
+            f"task {task_id} waits for an answer, and there is no input: run this again with --answer yes (in a fleet "
+            f"that goes on: a2actl resume {task_id} --text yes --wait)"
+        )
+
+
 def outcome(handle: TaskHandle, answers: list[str]) -> Any:
-    """The graph's output; questions are answered on the way."""
+    """The graph's output; questions are answered on the way.
+
+    Raises:
+        NoAnswer: there is no answer left.
+    """
     left = list(answers)
     while True:
         try:
@@ -95,7 +110,10 @@ def outcome(handle: TaskHandle, answers: list[str]) -> Any:
         except TaskWaiting as waiting:
             question = waiting.interrupts[0]["value"]
             print(f"\n{question['draft']}\n{question['question']}")
-            answer = left.pop(0) if left else input("yes, or a topic: ")
+            try:
+                answer = left.pop(0) if left else input("yes, or a topic: ")
+            except EOFError:
+                raise NoAnswer(handle.task_id) from None
             print(f"> {answer}")
             handle.resume(answer)
 

@@ -13,9 +13,21 @@ from pydantic import BaseModel
 import a2a_zmq
 from a2a_zmq.client.base import TaskOptions
 
-# What client and handles say to each other, and nobody else: their docstrings explain it to who works on them.
+# What client and handles say to each other, or only a2actl asks: their docstrings explain it to who works on them.
 INTERNAL = frozenset(
-    {"wait_for", "resume_asked", "accepted", "asked", "finished", "no_longer", "waiter", "stands", "refused", "stop"}
+    {
+        "wait_for",
+        "resume_asked",
+        "accepted",
+        "asked",
+        "finished",
+        "no_longer",
+        "waiter",
+        "stands",
+        "refused",
+        "stop",
+        "departed",
+    }
 )
 CLASSES = ("FleetClient", "TaskHandle", "StreamEvent", "TaskContext")
 

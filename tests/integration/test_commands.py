@@ -297,7 +297,7 @@ def test_ctrl_c_while_waiting_for_submitted_tasks_says_that_they_go_on(fleet: Lo
     until.touch()
     assert waiting.returncode == 130
     assert "go on" in errors or "goes on" in errors
-    if "interrupted; 1 tasks" in errors:
+    if "interrupted; 1 task goes on" in errors:
         assert shown == "goes-on\n"
     assert a2actl(fleet, "result", "goes-on").returncode == 0
 

@@ -58,6 +58,24 @@ def test_a_report_is_published_when_somebody_approves_it(repository: Path) -> No
     assert "a2a_zmq/" in published
 
 
+def test_a_question_that_nobody_can_answer_is_one_line(repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "examples/graphs/run.py", "research"],
+        cwd=repository,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    task_id = done.stdout.split()[1]
+    assert f"task {task_id} waits for an answer" in line
+    assert f"a2actl resume {task_id} --text yes" in line
+    assert "--answer yes" in line
+
+
 def test_a_second_round_that_finds_the_same_again_is_drafted(repository: Path) -> None:
     said = run_example(repository, "research", "lease expires", "--answer", "lease", "--answer", "yes")
     published = [line for line in said.split("\n# ")[-1].splitlines() if line.startswith("- ")]

@@ -117,7 +117,7 @@ def test_a_revoked_worker_is_out_and_its_tasks_run_elsewhere(
 def test_who_is_revoked_and_added_again_comes_back_by_itself(fleet: LocalFleet, client: FleetClient, name: str) -> None:
     fleet.wait_ready()
     pid, before = fleet.pids[name], len(log_events(fleet, name))
-    assert a2actl(fleet, "keys", "revoke", name).returncode == 0
+    assert a2actl(fleet, "keys", "revoke", name, "--force").returncode == 0
     wait_until(lambda: f"a2actl keys add {name}" in fleet.get(name, "/readyz")[1], "it says what keeps it out")
     assert a2actl(fleet, "keys", "add", name).returncode == 0
     wait_until(lambda: all(fleet.ready(one) for one in fleet.daemons), "all are ready again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def test_what_others_wrote_does_not_reach_the_terminal(terminal: Open, tasks: li
     assert "no paper \\x1b[31m" in shown(failed)
     explained = terminal("explain", tasks[1], lines=60)
     assert "\\x1b[31m" in shown(explained)
-    for each in (failed, explained):
+    waited = terminal("result", tasks[1], lines=60)
+    assert "\\x1b[31m" in shown(waited, 1)
+    for each in (failed, explained, waited):
         assert b"\x1b[31m and" not in each.raw
 
 
@@ -218,9 +221,18 @@ def test_drain_returns_when_the_agent_has_left(fleet: LocalFleet, client: FleetC
     wait_until(ledger.exists, "it runs on worker-2")
     busy = a2actl(fleet, "drain", "worker-2", "--wait", "--timeout", "0.5")
     assert busy.returncode == 75
-    assert busy.stderr == "a2actl: worker-2 drains still, with 1 tasks\n"
+    assert busy.stderr == "a2actl: worker-2 drains still, with 1 task\n"
     until.touch()
     done = a2actl(fleet, "drain", "worker-2", "--wait")
     assert done.returncode in (0, 1), "1: it had left already, and was not started again yet"
     handle.result(PATIENCE_S)
     fleet.wait_ready(["worker-2"])
+
+
+def test_drain_of_the_only_coordinator_returns_when_it_has_left(no_orphans: Path) -> None:
+    with user_fleet(workers=1, supervise=False) as fleet:
+        began = time.monotonic()
+        done = a2actl(fleet, "drain", "coordinator-1", "--wait", "--timeout", "20")
+        assert (done.returncode, done.stdout) == (0, "coordinator-1 has left\n"), done.stderr
+        assert time.monotonic() - began < 8.0
+        wait_until(lambda: not fleet.pids["coordinator-1"], "its process is gone")

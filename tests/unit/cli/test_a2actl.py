@@ -103,6 +103,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
         (["tasks", "--limit", "5000"], 2, "--limit"),
         (["top", "--sort", "colour"], 2, "'--sort': 'colour' is not one of"),
         (["top", "--interval", "0"], 2, "--interval"),
+        (["stream", "t1", "--from", "12.3"], 2, "--from '12.3' is not the id of an event"),
         (["completion", "tcsh"], 2, "tcsh"),
         (["bench", "--only", "everything"], 2, "no part"),
         (["--address", "localhost", "status"], 78, "localhost"),
@@ -277,6 +278,31 @@ def test_revoking_who_a2actl_acts_as_needs_force_and_the_way_back_is_told(
     assert "operator is revoked; `a2actl keys add operator` admits it again" in capsys.readouterr().err
     assert main(["keys", "add", "operator"]) == 0
     assert main(["status", *nowhere]) == 69
+
+
+@pytest.mark.parametrize(("name", "way_back"), [("coordinator-1", []), ("boss", ["coordinator"])])
+def test_revoking_the_only_coordinator_needs_force_and_the_way_back_is_told(
+    capsys: pytest.CaptureFixture[str], free_port: Callable[[], int], name: str, way_back: list[str]
+) -> None:
+    assert main(["keys", "init", f"{name}=coordinator", "coordinator-2", "operator"]) == 0
+    assert main(["keys", "revoke", "coordinator-2"]) == 0, "another one can lead"
+    capsys.readouterr()
+    assert main(["keys", "revoke", name]) == 1
+    said = capsys.readouterr().err
+    back = " ".join(["a2actl keys add", name, *way_back])
+    assert f"{name} is the only coordinator with keys" in said
+    assert f"`{back}`" in said
+    assert f"`a2actl keys revoke {name} --force`" in said
+    assert main(["keys", "revoke", name, "--force"]) == 0
+    nowhere = ["--address", f"{name}@tcp://127.0.0.1:{free_port()}"]
+    began = time.monotonic()
+    assert main(["status", *nowhere, "--timeout", "10"]) == 78
+    assert time.monotonic() - began < 5.0, "nobody waits for what does not come"
+    said = capsys.readouterr().err
+    assert f"the keys of coordinator '{name}' were revoked" in said
+    assert f"`{back}` on the issuing host" in said
+    assert main(back.split()[1:]) == 0
+    assert main(["status", *nowhere, "--timeout", "0.2"]) == 69
 
 
 def test_doctor_without_a_fleet_says_what_to_do(

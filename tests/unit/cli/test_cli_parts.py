@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from daemons.cli.fleet_view import status_lines
 from daemons.cli.invocation import CommandFailed, Invocation
 from daemons.cli.manual import markdown
 from daemons.cli.processes import Daemon, cpu_s, pss_mb, stop_all, tree
-from daemons.cli.submitting import LINE_MEMBERS, _submit, read_tasks
+from daemons.cli.submitting import LINE_MEMBERS, _submit, read_tasks, submit
 from daemons.runtime.spool import SqliteSpool
 from daemons.runtime.spool_rows import Kept
 from daemons.worker.builtin.python_source_stats import python_source_stats
@@ -72,6 +73,44 @@ def test_all_lines_of_a_file_are_checked_before_the_first_is_taken(tmp_path: Pat
     path.write_text('{"payload": {}}\n' * 2_000 + '{"max_attempts": 0}\n')
     with pytest.raises(CommandFailed, match="line 2001: max_attempts must be a whole number, at least 1"):
         next(read_tasks(path, "noop", {}))
+
+
+class Submits(Invocation):
+    """A fleet that takes everything, and a user who does not wait for it."""
+
+    def client(self, timeout_s: float | None = None) -> Any:
+        return nullcontext(self)
+
+    def submit_tasks(self, specs: Any) -> list[Any]:
+        return [Interrupted(f"t{number}") for number, _ in enumerate(specs)]
+
+
+class Interrupted:
+    record = None
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+
+    def result(self, timeout: float | None) -> Any:
+        raise KeyboardInterrupt
+
+    def done(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_that_there_was_nothing_to_submit_is_said(capsys: pytest.CaptureFixture[str], *, wait: bool) -> None:
+    submit(Submits(), read_tasks(Path(os.devnull), "noop", {}), wait=wait)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "a2actl: there was nothing to submit\n")
+    submit(Submits(json=True), [], wait=False)
+    assert '"submitted":0' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 task goes on"), (1001, "1,001 tasks go on")])
+def test_what_goes_on_is_counted(count: int, words: str) -> None:
+    with pytest.raises(CommandFailed, match=f"^interrupted; {words}: "):
+        submit(Submits(), [{"task_type": "noop", "payload": {}}] * count, wait=True)
 
 
 @pytest.mark.parametrize("error", [CommandFailed("standard input, line 3: not JSON"), OSError("gone")])
@@ -275,6 +314,7 @@ def test_a_fleet_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, m
             "d1 has been away for 12 s; its tasks go to others that can run them in 18 s\n",
         ),
         ({"away_s": 31.0, "failover_in_s": 0.0, "moving": 5}, "d1 has been away for 31 s; 5 tasks are being moved\n"),
+        ({"away_s": 31.0, "failover_in_s": 0.0, "moving": 1}, "d1 has been away for 31 s; 1 task is being moved\n"),
         ({"away_s": 31.0, "failover_in_s": None, "moving": 0}, "d1 has been away for 31 s\n"),
         ({}, "down"),  # as told by an older coordinator
     ],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from a2a_zmq.errors import FleetUnavailable, KeyRefused
+from a2a_zmq.errors import FleetUnavailable, KeyRefused, RequestRefused
 from daemons.cli import draining
 from daemons.cli.draining import Leaving
-from daemons.cli.invocation import CommandFailed, Invocation
+from daemons.cli.fleet import free_ports
+from daemons.cli.invocation import EX_UNAVAILABLE, CommandFailed, Invocation
 
 OLD_S = 1000.0
 
@@ -112,12 +115,16 @@ def test_what_is_left_is_said_where_it_is_known() -> None:
 class Asked(Invocation):
     """A fleet that answers so."""
 
-    def __init__(self, *answers: Any, timeout_s: float | None = None) -> None:
-        super().__init__(timeout_s=timeout_s)
+    def __init__(self, *answers: Any, timeout_s: float | None = None, departed: str = "", address: str = "") -> None:
+        super().__init__(timeout_s=timeout_s, address=address or "c1@ipc:///nowhere")
         self._answers = list(answers)
+        self.departed = departed
 
-    def client(self) -> Any:
+    def client(self, timeout_s: float | None = None) -> Any:
         return nullcontext(self)
+
+    def wait_left(self, agent_id: str) -> bool:
+        return draining.wait_left(self, self, agent_id, DRAINS)  # type: ignore[arg-type]
 
     def status(self, *, load: bool) -> dict[str, Any]:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -127,21 +134,61 @@ class Asked(Invocation):
         return answer
 
 
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "POLL_S", 0.001)
+
+
 @pytest.mark.parametrize("error", [FleetUnavailable("no answer"), KeyRefused("no session")])
-def test_nobody_to_ask_is_no_leaving_of_a_worker(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr(draining, "POLL_S", 0.0)
+def test_nobody_to_ask_is_no_leaving_of_a_worker(error: Exception) -> None:
     with pytest.raises(type(error)):
-        draining.wait_left(Asked(DRAINS, error), "w1", DRAINS)
+        Asked(DRAINS, error).wait_left("w1")
 
 
-def test_nobody_to_ask_is_the_leaving_of_the_only_coordinator() -> None:
-    assert draining.wait_left(Asked(FleetUnavailable("no answer")), "c1", DRAINS)
+def test_a_coordinator_that_said_goodbye_has_left() -> None:
+    for answer in (FleetUnavailable("no answer"), KeyRefused("no session"), fleet(draining=True)):
+        assert Asked(answer, departed="c1").wait_left("c1")
+
+
+def test_a_coordinator_whose_address_refuses_connections_for_some_time_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draining, "REFUSED_S", 0.05)
+    [port] = free_ports(1)
+    assert Asked(FleetUnavailable("no answer"), address=f"c1@tcp://127.0.0.1:{port}").wait_left("c1")
+    silent = Asked(FleetUnavailable("no answer"), address=f"c2@tcp://127.0.0.1:{port}", timeout_s=0.2)
+    with pytest.raises(CommandFailed, match="not known"):
+        silent.wait_left("c1")  # another one's address says nothing of it
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(CommandFailed, match="not known"):
+        Asked(FleetUnavailable("no answer"), address=f"c1@tcp://127.0.0.1:{port}", timeout_s=0.2).wait_left("c1")
+
+
+def test_a_coordinator_that_refuses_connections_for_a_moment_has_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "REFUSED_S", 0.1)
+    looks = iter([True, True, False] * 10_000)
+
+    def refused(_: object) -> bool:
+        time.sleep(0.04)
+        return next(looks)
+
+    monkeypatch.setattr(draining, "refused", refused)
+    with pytest.raises(CommandFailed, match="not known"):
+        Asked(FleetUnavailable("no answer"), timeout_s=0.6).wait_left("c1")
+
+
+def test_silence_alone_is_no_leaving_of_a_coordinator() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        Asked(FleetUnavailable("no answer"), timeout_s=0.1).wait_left("c1")
+    assert str(caught.value) == "c1 was told to drain; whether it has left is not known: no answer"
+    assert caught.value.status == EX_UNAVAILABLE
     with pytest.raises(KeyRefused):
-        draining.wait_left(Asked(KeyRefused("no session")), "c1", DRAINS)
+        Asked(KeyRefused("no session")).wait_left("c1")
+    with pytest.raises(RequestRefused):
+        Asked(RequestRefused("FORBIDDEN", "no")).wait_left("c1")
 
 
 def test_who_does_not_know_in_time_does_not_say_that_it_left() -> None:
     with pytest.raises(CommandFailed, match=r"^w1 drains still$"):
-        draining.wait_left(Asked(UNTOLD, timeout_s=0.1), "w1", DRAINS)
+        Asked(UNTOLD, timeout_s=0.1).wait_left("w1")
     with pytest.raises(CommandFailed, match=r"^w1 drains still, with 3 tasks$"):
-        draining.wait_left(Asked(DRAINS, timeout_s=0.1), "w1", DRAINS)
+        Asked(DRAINS, timeout_s=0.1).wait_left("w1")

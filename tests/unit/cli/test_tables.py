@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemons.cli.tables import Cell, Column, cut, lay_out, printable, width_of, wrap
+from daemons.cli.tables import Cell, Column, cut, lay_out, printable, printable_lines, width_of, wrap
 from tests.unit.cli.screens import assert_fits, texts
 
 COLUMNS = (
@@ -94,3 +94,9 @@ def test_any_texts_fit_any_terminal(rows: list[tuple[object, ...]], width: int) 
     lines = texts(lay_out(COLUMNS, rows, width))
     assert all(line.replace("\u200d", "").isprintable() for line in lines)
     assert_fits(lines, width)
+
+
+def test_what_a_terminal_would_obey_is_in_no_sentence() -> None:
+    for width in (None, 80):
+        assert texts(wrap([Cell("  | a\tb \x1b[31m\x9b2J\nc")], width)) == ["  | a b \\x1b[31m\\x9b2J c"]
+    assert printable_lines("a  b\r\nc\rd\x1b\n") == "a  b\nc d\\x1b\n"

@@ -42,8 +42,8 @@ class Scripted:
         peer = PeerInfo("coordinator-1", Role.COORDINATOR, boot_id=boot_id, details=details)
         self.core.handle(PeerUp(peer), self.now)
 
-    def down(self) -> None:
-        self.core.handle(PeerDown("coordinator-1", Role.COORDINATOR, "disconnect", 0.2), self.now)
+    def down(self, reason: str = "disconnect") -> None:
+        self.core.handle(PeerDown("coordinator-1", Role.COORDINATOR, reason, 0.2), self.now)
 
     def entry(self, task_id: str, *, check: bool = False, deadline: float = float("inf"), size: int = 0) -> Entry:
         body = self.form.body(task_id, orjson.dumps({"x": "y" * size}))

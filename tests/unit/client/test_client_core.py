@@ -378,3 +378,14 @@ def test_a_refusal_of_an_earlier_session_says_nothing_of_who_leads_now(world: Sc
     world.answer(sent, MessageType.ERROR, code="NOT_LEADER", message="")
     assert not world.core.elsewhere
     assert [ids_of(again) for again in world.flush()] == [["a"]]
+
+
+def test_a_coordinator_has_departed_from_its_goodbye_until_it_greets_again(world: Scripted) -> None:
+    world.up()
+    world.down()
+    assert world.core.departed == ""
+    world.up()
+    world.down("goodbye")
+    assert world.core.departed == "coordinator-1"
+    world.up()
+    assert world.core.departed == ""
