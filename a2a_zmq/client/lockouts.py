@@ -2,6 +2,9 @@
 
 Keys do not fit where the coordinator refuses them, or has others than we know of, or where we have none of it. One
 address of which that is true says nothing about the others, so nobody is kept from waiting before it is true of all.
+
+One refusal says little, too: our greeting may have been on its way as a clock was set, or keys were changed, and the
+coordinator may be gone before it answers the next one. So it takes two of them.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Lockouts:
         self._addresses: frozenset[str] = frozenset(("",))
         self._address = ""
         self._until: dict[str, float] = {}  # of each address at which keys do not fit: when to stop hoping that they do
+        self._once: dict[str, float] = {}  # the same of those that have refused us once
         self._unknown: set[str] = set()  # addresses of whose coordinators we have no keys
 
     def at(self, addresses: Iterable[str], address: str) -> None:
@@ -45,7 +49,10 @@ class Lockouts:
     def refused(self, give_up_at: float) -> None:
         """Keys do not fit at the present address; that may change until this time."""
         self.turned_away = True
-        self._add(self._address, give_up_at)
+        if (earlier := self._once.pop(self._address, None)) is not None or self._address in self._until:
+            self._add(self._address, give_up_at if earlier is None else earlier)
+        else:
+            self._once[self._address] = give_up_at
 
     def unknown(self, address: str, give_up_at: float) -> None:
         """There are no keys of the coordinator at this address; until there are, nothing else can be told of it."""
@@ -55,11 +62,13 @@ class Lockouts:
     def fits(self) -> None:
         """Keys fit at the present address, or something else keeps it from answering."""
         if self._address not in self._unknown:
+            self._once.pop(self._address, None)
             self._until.pop(self._address, None)
             self._weigh()
 
     def session(self) -> None:
         """The present address lets us in; what was seen at the others will be old when it does not any more."""
+        self._once.clear()
         self._until = {address: until for address, until in self._until.items() if address in self._unknown}
         self._weigh()
 

@@ -64,6 +64,7 @@ def test_what_runs_tell_is_read_in_order_and_whole(seed: int) -> None:
         *(("loss", 4), ("loss", 63), ("loss", 83), ("loss", 150), ("loss", 182), ("loss", 400), ("loss", 958)),
         ("spools", 664),
         ("faults", 13793),
+        ("limits", 39220),
     ],
 )
 def test_what_was_found_before(mode: str, seed: int) -> None:

@@ -106,7 +106,9 @@ def test_who_is_locked_out_waits_no_longer_than_it_takes_to_be_sure(world: Scrip
     answers: list[Call] = []
     world.core.request(Call("get_task", {"task_id": "a"}, answers.append, deadline=200.0), world.now)
     world.core.handle(Refusal("signature", "revoked", "coordinator-1", "client is revoked"), world.now)
-    world.pass_time(1.0)
+    world.pass_time(0.5)
+    world.core.handle(Refusal("signature", "revoked", "coordinator-1", "client is revoked"), world.now)
+    world.pass_time(0.5)
     assert world.core.tasks.finished == []
     assert world.core.lockout(world.now) is None
     assert world.core.next_deadline() <= 102.0
@@ -118,6 +120,22 @@ def test_who_is_locked_out_waits_no_longer_than_it_takes_to_be_sure(world: Scrip
     late = world.entry("b", deadline=300.0)
     world.pass_time(0.0)
     assert isinstance(late.outcome, KeyRefused), "and whoever comes later hears it at once"
+
+
+def test_one_refusal_and_silence_lock_nobody_out(world: Scripted) -> None:
+    """The host's clock was set while a greeting was on its way; then the coordinator was away for a while."""
+    entry = world.entry("a", deadline=200.0)
+    world.core.handle(Refusal("signature", "skew", "coordinator-1", "clocks differ by 40.1 s"), world.now)
+    world.pass_time(20.0)
+    assert (entry.outcome, world.core.lockout(world.now)) == (None, None)
+    world.up()
+    assert [ids_of(sent) for sent in world.flush()] == [["a"]]
+    world.down()
+    world.core.handle(Refusal("signature", "skew", "coordinator-1", "clocks differ by 40.1 s"), world.now)
+    world.pass_time(20.0)
+    assert world.core.lockout(world.now) is None, "a session in between says that nothing is wrong"
+    world.core.handle(Refusal("signature", "skew", "coordinator-1", "clocks differ by 40.1 s"), world.now)
+    assert world.core.lockout(world.now) is not None
 
 
 def test_a_key_that_is_admitted_in_time_costs_nothing(world: Scripted) -> None:

@@ -65,8 +65,9 @@ def ask_for_one(world: Scripted, action: str, number: int) -> None:
 
 
 def test_nothing_is_kept_for_those_who_are_locked_out(world: Scripted) -> None:
-    world.core.handle(Refusal("signature", "revoked", "coordinator-1", "client is revoked"), world.now)
-    world.pass_time(3.0)
+    for _ in range(2):
+        world.core.handle(Refusal("signature", "revoked", "coordinator-1", "client is revoked"), world.now)
+        world.pass_time(1.5)
     for number in range(5):
         ask_for_one(world, "submit", number)
         ask_for_one(world, "attach", number)
