@@ -31,6 +31,12 @@ T = TypeVar("T")
 OPERATOR_NAME = "operator"
 
 
+def admission(coordinator_id: str) -> str:
+    """The command that gives this coordinator keys; names of a usual form say their role themselves."""
+    role = "" if coordinator_id.startswith(f"{Role.COORDINATOR}-") else f" {Role.COORDINATOR}"
+    return f"a2actl keys add {coordinator_id}{role}"
+
+
 class LinkOpener:
     """Opens links, one at a time, with one identity. Keys are read at once, sockets made on the loop that opens.
 
@@ -102,9 +108,8 @@ class LinkOpener:
         if not known:
             where = self._config.key_dir or self._config.cert_path
             if self._identity.is_revoked(peer):
-                role = "" if peer.startswith(f"{Role.COORDINATOR}-") else f" {Role.COORDINATOR}"
                 raise KeysRevoked(
-                    f"the keys of coordinator {peer!r} were revoked in {where}; `a2actl keys add {peer}{role}` on the "
+                    f"the keys of coordinator {peer!r} were revoked in {where}; `{admission(peer)}` on the "
                     "issuing host admits it again, and if it has ended meanwhile it has to be started"
                 )
             raise KeysMissing(

@@ -34,7 +34,7 @@ class Lockouts:
         self._addresses: frozenset[str] = frozenset(("",))
         self._address = ""
         self._until: dict[str, float] = {}  # of each address at which keys do not fit: when to stop hoping that they do
-        self._once: dict[str, float] = {}  # the same of those that have refused us once
+        self._once: dict[str, float] = {}  # of each that refused us: what its first refusal said of that
         self._unknown: set[str] = set()  # addresses of whose coordinators we have no keys
 
     def at(self, addresses: Iterable[str], address: str) -> None:
@@ -49,10 +49,10 @@ class Lockouts:
     def refused(self, give_up_at: float) -> None:
         """Keys do not fit at the present address; that may change until this time."""
         self.turned_away = True
-        if (earlier := self._once.pop(self._address, None)) is not None or self._address in self._until:
-            self._add(self._address, give_up_at if earlier is None else earlier)
-        else:
+        if (earlier := self._once.get(self._address)) is None:
             self._once[self._address] = give_up_at
+        else:
+            self._add(self._address, min(earlier, give_up_at))
 
     def unknown(self, address: str, give_up_at: float) -> None:
         """There are no keys of the coordinator at this address; until there are, nothing else can be told of it."""

@@ -170,10 +170,11 @@ def _see_that_one_can_lead(directory: KeyDirectory, name: str) -> None:
 
     able = [one.name for one in directory.list() if one.role is Role.COORDINATOR and not one.revoked]
     if able == [name]:
-        role = "" if name.startswith(f"{Role.COORDINATOR}-") else f" {Role.COORDINATOR}"
+        from a2a_zmq.client.links import admission
+
         raise CommandFailed(
             f"{name} is the only coordinator with keys: nobody would lead the fleet, until "
-            f"`a2actl keys add {name}{role}`; `a2actl keys revoke {name} --force` does it nevertheless"
+            f"`{admission(name)}`; `a2actl keys revoke {name} --force` does it nevertheless"
         )
 
 

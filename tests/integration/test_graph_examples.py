@@ -34,10 +34,12 @@ def test_a_folder_of_documents_is_read_in_branches_and_summed_up(repository: Pat
     assert "distributor" in said
 
 
-def test_a_folder_that_is_not_there_is_named(repository: Path) -> None:
+def failed_example(repository: Path, *arguments: str) -> tuple[str, str]:
+    """The one line of its error, and what it printed before, with nobody to answer it."""
     done = subprocess.run(
-        [sys.executable, "examples/graphs/run.py", "digest", "/no/such/folder"],
+        [sys.executable, "examples/graphs/run.py", *arguments],
         cwd=repository,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -45,6 +47,11 @@ def test_a_folder_that_is_not_there_is_named(repository: Path) -> None:
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
+    return line, done.stdout
+
+
+def test_a_folder_that_is_not_there_is_named(repository: Path) -> None:
+    line, _ = failed_example(repository, "digest", "/no/such/folder")
     assert "folder: there is no directory /no/such/folder" in line
 
 
@@ -59,18 +66,8 @@ def test_a_report_is_published_when_somebody_approves_it(repository: Path) -> No
 
 
 def test_a_question_that_nobody_can_answer_is_one_line(repository: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "examples/graphs/run.py", "research"],
-        cwd=repository,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    task_id = done.stdout.split()[1]
+    line, said = failed_example(repository, "research")
+    task_id = said.split()[1]
     assert f"task {task_id} waits for an answer" in line
     assert f"a2actl resume {task_id} --text yes" in line
     assert "--answer yes" in line
