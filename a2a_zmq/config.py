@@ -271,6 +271,22 @@ def split_address(text: str) -> tuple[str | None, str]:
     return name, check_address(address)
 
 
+def checked_receiver(url: str) -> str:
+    """The URL of an OTLP receiver, or "" for none.
+
+    Raises:
+        ValueError: it is no such URL.
+    """
+    try:
+        parts = urlsplit(url)
+        good = not url or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("expected the URL of an OTLP receiver (protobuf over HTTP), as http://127.0.0.1:4318")
+    return url
+
+
 def is_local(address: str) -> bool:
     """True if nothing but this host can reach the address."""
     return re.match(r"ipc://|inproc://|tcp://(127\.\d|localhost:|\[::1\]:)", address) is not None

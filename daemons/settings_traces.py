@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from a2a_zmq.config import checked_receiver
+
 
 def _receiver(value: Any) -> Any:
-    if not isinstance(value, str) or not value:
-        return value
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError("expected the URL of an OTLP receiver (protobuf over HTTP), as http://127.0.0.1:4318")
-    return value
+    return checked_receiver(value) if isinstance(value, str) else value
 
 
 class TraceSettings(BaseModel):

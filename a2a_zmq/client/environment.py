@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from a2a_zmq.client.submission import address_list
+from a2a_zmq.config import checked_receiver
 from a2a_zmq.errors import ConfigError
 from a2a_zmq.ids import AGENT_ID
 
@@ -149,9 +150,10 @@ def _check_types(addresses: object, key_dir: object, **texts: object) -> None:
 
 
 def _endpoint(text: str) -> str:
-    if text and not text.startswith(("http://", "https://")):
-        raise ConfigError(f"otlp_endpoint {text!r:.100} is no URL (http://HOST:PORT or https://…)")
-    return text
+    try:
+        return checked_receiver(text)
+    except ValueError as error:
+        raise ConfigError(f"otlp_endpoint {text!r:.100}: {error}") from None
 
 
 def _truth(name: str, text: str) -> bool:

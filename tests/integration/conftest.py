@@ -14,6 +14,7 @@ import pytest
 
 from a2a_zmq import FleetClient
 from daemons.cli.fleet import LocalFleet
+from daemons.redis.embedded import EmbeddedRedis
 from tests.integration.rig import MARK, client_of, our_processes, user_fleet
 
 ORPHAN_PATIENCE_S = 5.0
@@ -67,3 +68,10 @@ def operator(fleet: LocalFleet) -> Iterator[FleetClient]:
 def ledger(tmp_path: Path) -> Path:
     """Where handlers write down their runs."""
     return tmp_path / "ledger"
+
+
+@pytest.fixture(scope="module")
+def server(no_orphans: Path) -> Iterator[EmbeddedRedis]:
+    """A Redis that asks for a password, and no fleet."""
+    with EmbeddedRedis(password="right one") as server:
+        yield server

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,6 @@ class Host:
         if program in ("a2a-coordinator", "a2a-distributor") and "--bind" not in arguments:
             arguments = ("--bind", self.hub, *arguments)
         return run(program, *arguments, env={**self.env, **env}, cwd=self.directory)
-
-
-@pytest.fixture(scope="module")
-def server(no_orphans: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(password="right one") as server:
-        yield server
 
 
 @pytest.fixture

@@ -68,12 +68,6 @@ class Host:
         return self.log.read_text().count(f'"event":"{name}"')
 
 
-@pytest.fixture(scope="module")
-def server(no_orphans: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(password="right one") as server:
-        yield server
-
-
 @pytest.fixture
 def host(server: EmbeddedRedis, tmp_path: Path) -> Host:
     return Host(tmp_path, server.port)

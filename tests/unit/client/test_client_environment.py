@@ -47,7 +47,7 @@ def test_keys_that_the_caller_names_go_before_those_of_the_environment() -> None
         ("token_secret", 5, "token_secret must be a text, not int"),
         ("key_dir", 5, "key_dir must be a path, not int"),
         ("otlp_endpoint", 5, "otlp_endpoint must be a text"),
-        ("otlp_endpoint", "foo", "otlp_endpoint 'foo' is no URL"),
+        ("otlp_endpoint", "foo", "otlp_endpoint 'foo': expected the URL"),
         ("trace_sample_ratio", [1], "trace_sample_ratio"),
     ],
 )
