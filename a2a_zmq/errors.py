@@ -87,8 +87,8 @@ class StoreUnavailable(StateError):
     """Redis cannot serve us now (unreachable, loading, read-only, out of memory).
 
     Attributes:
-        reason: ``connection``, ``timeout``, ``loading``, ``readonly``, ``oom``, ``misconf``.
-        fatal: True where trying again cannot help (``noauth``).
+        reason: ``connection``, ``timeout``, ``loading``, ``readonly``, ``oom``, ``misconf``, ``noauth``.
+        fatal: True where a start need not wait for it (``noauth``): only a change of settings, or of Redis', helps.
     """
 
     def __init__(self, reason: str, detail: str = "", *, fatal: bool = False) -> None:

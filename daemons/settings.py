@@ -35,9 +35,10 @@ from daemons.settings_redis import RedisConnection
 from daemons.settings_traces import TraceSettings
 
 # Default ports. Agent ids that end in a number n get base + n - 1 (distributor-1 → 5560, worker-2 → 9571),
-# ids without a number get the base. The coordinators' range ends where the distributors' begins.
+# ids without a number get the base, and so do coordinators beyond the tenth: the distributors' range begins there.
 COORDINATOR_PORT: Final = 5550
 DISTRIBUTOR_PORT: Final = 5560
+COORDINATOR_PORTS: Final = DISTRIBUTOR_PORT - COORDINATOR_PORT
 METRICS_PORTS: Final = {"coordinator": 9550, "distributor": 9560, "worker": 9570}
 
 
@@ -181,7 +182,8 @@ class OwnerSettings(DaemonSettings, RedisUser):
     live: ClassVar[tuple[str, ...]] = ("spool_max_mb", "policy_timeout_ms")
     bind: Address | None = Field(
         None,
-        description="address to listen on; default coordinator-n tcp://127.0.0.1:5549+n, distributor-n tcp://127.0.0.1:5559+n",
+        description="address to listen on; default coordinator-n tcp://127.0.0.1:5549+n (n up to 10, else 5550), "
+        "distributor-n tcp://127.0.0.1:5559+n",
     )
     lease_ttl_ms: int = Field(5000, ge=500, description="time to live of the lease on the shared state")
     spool: Literal["auto", "on", "off"] = Field(
@@ -230,7 +232,7 @@ class CoordinatorSettings(OwnerSettings):
 
     def hub_address(self) -> str:
         offset = number_of(self.coordinator_id) - 1
-        return self.bind or f"tcp://127.0.0.1:{COORDINATOR_PORT + (offset if offset < 10 else 0)}"
+        return self.bind or f"tcp://127.0.0.1:{COORDINATOR_PORT + (offset if offset < COORDINATOR_PORTS else 0)}"
 
 
 class DistributorSettings(OwnerSettings):

@@ -93,7 +93,10 @@ def _chosen_id(identity: str, idempotency_key: str | None, task_id: str | None) 
         return ""
     if not isinstance(idempotency_key, str) or not idempotency_key:
         raise InvalidTask("idempotency_key must be a text that is not empty")
-    return idempotent_task_id(identity, idempotency_key)
+    try:
+        return idempotent_task_id(identity, idempotency_key)
+    except UnicodeEncodeError:
+        raise InvalidTask("idempotency_key has half of a surrogate pair, which is no text") from None
 
 
 def bound_s(name: str, value: float) -> float:

@@ -7,13 +7,14 @@ yields ``("", "", 0)`` first: read everything again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from a2a_zmq.config import RedisConfig
-from a2a_zmq.errors import StateError, StoreUnavailable
+from a2a_zmq.errors import StateError
 from a2a_zmq.state import keys
 from a2a_zmq.state.wire import open_wire, pack, to_state_error
 
@@ -49,20 +50,16 @@ class RedisHints:
 
         Raises:
             ValueError: there is nothing to listen to.
-            StoreUnavailable: only if trying again cannot help (``fatal``).
         """
         if not distributor_ids:
             raise ValueError("no distributor to listen to")
         channels = {keys.events(distributor_id).encode(): distributor_id for distributor_id in distributor_ids}
         failures = 0
         while True:
-            try:
+            with contextlib.suppress(StateError):  # hints may be missed, so whatever refuses them ends nothing
                 async for hint in self._subscribed(channels):
                     failures = 0
                     yield hint
-            except StateError as error:  # hints may be missed, so whatever refuses them ends nothing
-                if isinstance(error, StoreUnavailable) and error.fatal:
-                    raise
             # Full jitter, and never a busy loop: many agents come back after the same restart.
             ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(failures, 10))
             await asyncio.sleep(ceiling_s * (0.1 + 0.9 * self._rng()))

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import zmq
 
@@ -69,6 +69,30 @@ class SocketStats:
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
 
+class _Context(zmq.Context[zmq.Socket[bytes]]):
+    """Closes its sockets when it is collected without having been closed.
+
+    pyzmq's own knows them by weak references, which the collector has cleared by then, and would wait for ever.
+    """
+
+    _made: list[zmq.Socket[bytes]]
+
+    def __init__(self, io_threads: int) -> None:
+        super().__init__(io_threads)
+        self._made = []
+
+    def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
+        made = super().socket(*args, **kwargs)
+        self._made = [*(each for each in self._made if not each.closed), made]
+        return made
+
+    def __del__(self) -> None:
+        if not self._shadow:
+            for each in self._made:
+                each.close(linger=0)
+        super().__del__()
+
+
 class TransportContext:
     """Owner of a ZeroMQ context. Make it in the process and event loop that use it: it survives no fork.
 
@@ -78,7 +102,7 @@ class TransportContext:
 
     def __init__(self, *, io_threads: int = 1) -> None:
         self.loop = asyncio.get_running_loop()
-        self.zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads)
+        self.zmq: zmq.Context[zmq.Socket[bytes]] = _Context(io_threads)
         self._pid = os.getpid()
         self._zap: ZapHandler | None = None
         self._names = 0

@@ -16,9 +16,18 @@ from a2a_zmq.config import split_address
 from a2a_zmq.errors import ConfigError
 from daemons.cli.config_targets import Target
 from daemons.host_files import exists, is_file
-from daemons.settings import DaemonSettings, OwnerSettings, RedisServerSettings, Settings, WorkerSettings
+from daemons.settings import (
+    COORDINATOR_PORT,
+    COORDINATOR_PORTS,
+    CoordinatorSettings,
+    DaemonSettings,
+    OwnerSettings,
+    RedisServerSettings,
+    Settings,
+    WorkerSettings,
+)
 from daemons.settings_check import ERROR, WARNING, Checked, Finding, check, similar
-from daemons.settings_forms import env_name
+from daemons.settings_forms import env_name, number_of
 from daemons.settings_redis import RedisConnection
 
 # A daemon that drains leaves this much later at most: what had to be said and written is out by then.
@@ -67,6 +76,7 @@ def look(targets: Sequence[Target], *, imports: bool = False) -> Report:
         findings += open_files(checked)
         if checked.settings is not None:
             findings += [*missing_files(checked), *stopped_early(target, checked), *full_disk(checked)]
+            findings += no_port_of_its_own(checked)
             good.append((target, checked))
     findings += [*same_names(good), *collisions(good)]
     if imports:
@@ -146,6 +156,19 @@ def full_disk(checked: Checked) -> Iterator[Finding]:
         yield checked.finding(WARNING, "spool_max_mb", problem)
     if not os.access(existing, os.X_OK):
         yield checked.finding(WARNING, "state_dir", f"{existing} cannot be entered by this user")
+
+
+def no_port_of_its_own(checked: Checked) -> Iterator[Finding]:
+    """A coordinator whose number stands for no port: whoever computes it from the number looks elsewhere."""
+    settings = checked.settings
+    if not isinstance(settings, CoordinatorSettings) or settings.bind:
+        return
+    if number_of(settings.coordinator_id) > COORDINATOR_PORTS:
+        problem = (
+            f"{settings.coordinator_id} listens on port {COORDINATOR_PORT}: only coordinator-1 to "
+            f"coordinator-{COORDINATOR_PORTS} have default ports of their own"
+        )
+        yield checked.finding(WARNING, "coordinator_id", problem, f"a smaller number, or {env_name('bind')}")
 
 
 def stopped_early(target: Target, checked: Checked) -> Iterator[Finding]:

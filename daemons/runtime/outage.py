@@ -25,10 +25,13 @@ class OutageKeeper:
         self._mono = mono
         self._log = structlog.get_logger("store")
         self._told = Circuit.CLOSED
+        # What was logged of this outage: a Redis that answers and refuses every write opens and half-opens the circuit
+        # several times a second.
+        self._logged: set[tuple[Circuit, str]] = set()
         self._since = 0.0
         self._room = True
         store.changed = self._changed
-        store.breaker.on_failure = lambda reason: meter.count("store_errors_total", reason=reason)
+        store.breaker.on_failure = self._count
         shell.chores.append(self.measure)
         self.measure()
         if store.rows:
@@ -58,19 +61,23 @@ class OutageKeeper:
             self._shell.ownership.probe()
         self._shell.wake()
 
+    def _count(self, reason: str) -> None:
+        self._meter.count("store_errors_total", reason=reason)
+        if self._told is not Circuit.CLOSED:
+            self._open_because(reason)  # it may be away for another reason by now
+
     def _say(self, breaker: Breaker) -> None:
         store = self._store
         if breaker.state is not self._told:
             if breaker.state is Circuit.OPEN and self._told is Circuit.CLOSED:
                 self._since = self._mono()
-                self._log.warning("circuit_open", reason=breaker.reason, spooling=store.active)
-            elif breaker.state is Circuit.HALF_OPEN:
-                self._log.info("circuit_half_open", spooled_writes=store.rows, spooled_bytes=store.size)
+                self._open_because(breaker.reason)
             elif breaker.closed:
                 seconds = self._mono() - self._since
                 self._log.info("circuit_closed", away_s=round(seconds, 3))
-            else:  # a probe was answered, but not the write that followed it
-                self._log.info("circuit_open", reason=breaker.reason, spooling=store.active)
+                self._logged.clear()
+            elif breaker.state is Circuit.HALF_OPEN and self._first(breaker.state, breaker.reason):
+                self._log.info("circuit_half_open", spooled_writes=store.rows, spooled_bytes=store.size)
             self._told = breaker.state
         if store.room is not self._room:
             self._room = store.room
@@ -78,6 +85,17 @@ class OutageKeeper:
                 self._log.info("intake_rests", spooled_bytes=store.size, why=self._why())
             elif not self._room:
                 self._log.error("spool_full", bytes=store.size, why=self._why())
+
+    def _open_because(self, reason: str) -> None:
+        if self._first(Circuit.OPEN, reason):
+            self._log.warning("circuit_open", reason=reason, spooling=self._store.active)
+
+    def _first(self, state: Circuit, reason: str) -> bool:
+        """Whether this is the first time in this outage."""
+        if (state, reason) in self._logged:
+            return False
+        self._logged.add((state, reason))
+        return True
 
     def _why(self) -> str:
         """Why no new work is taken."""
@@ -98,9 +116,8 @@ class OutageKeeper:
         began, closed = self._mono(), self.breaker.closed
         try:
             await self._store.answered(lambda: engine.fence)
-        except StoreUnavailable as error:
-            if error.fatal:
-                raise
+        except StoreUnavailable:
+            pass  # the circuit is open again
         except VersionConflict:
             self._meter.count("shared_state_conflicts_total")
             if ownership is not None:

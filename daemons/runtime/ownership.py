@@ -188,8 +188,6 @@ class Ownership:
 
     def _failed_to_read(self, error: StateError, *, loading: bool = False) -> None:
         if isinstance(error, StoreUnavailable):
-            if error.fatal:
-                raise error
             # Where the lease cannot be had because Redis is away, the circuit tells of it.
             self.unreadable = str(error) if loading else ""
             if self._outage is not None:

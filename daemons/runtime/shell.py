@@ -252,8 +252,6 @@ class Shell:
                         return
                 meter.observe("shared_state_write_seconds", self._clock().mono - started)
         except StoreUnavailable as error:
-            if error.fatal:
-                raise
             engine.batch_failed(pending, error.reason, self._clock())
         except VersionConflict:
             meter.count("shared_state_conflicts_total")

@@ -167,8 +167,6 @@ class SpoolingStore(CheckedReads):
                 try:
                     version = await self._inner.apply(write)
                 except StoreUnavailable as error:
-                    if error.fatal:
-                        raise
                     self._doubtful.add(write.mutation_id)
                     self.breaker.failed(error.reason)
                     if not self.active:

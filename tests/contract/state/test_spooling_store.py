@@ -116,7 +116,7 @@ async def test_records_that_are_handed_in_late_replace_no_newer_attempt(
     await coordinator.store.close()
 
 
-@pytest.mark.parametrize("reason", ["oom", "misconf", "readonly", "loading"])
+@pytest.mark.parametrize("reason", ["oom", "misconf", "readonly", "loading", "noauth"])
 async def test_a_redis_that_answers_and_refuses_writes_is_an_outage_too(
     backend: Any, make_write: Build, spool_path: Path, reason: str
 ) -> None:
@@ -129,20 +129,6 @@ async def test_a_redis_that_answers_and_refuses_writes_is_an_outage_too(
     assert (rig.store.breaker.state, rig.store.breaker.reason) == (Circuit.OPEN, reason)
     await rig.back(1)
     assert (await rig.store.load(MINE)).version == 2
-    await rig.store.close()
-
-
-async def test_wrong_credentials_are_no_outage(backend: Any, make_write: Build, spool_path: Path) -> None:
-    rig = Rig(backend, spool_path)
-
-    async def refuse(_write: SectionWrite) -> int:
-        raise StoreUnavailable("noauth", fatal=True)
-
-    rig.switch.apply = refuse  # type: ignore[attr-defined]
-    with pytest.raises(StoreUnavailable) as caught:
-        await rig.store.apply(make_write())
-    assert caught.value.fatal
-    assert rig.store.breaker.closed
     await rig.store.close()
 
 

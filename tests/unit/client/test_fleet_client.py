@@ -126,6 +126,7 @@ def test_the_same_idempotency_key_is_the_same_task(fleet: FleetClient, coordinat
     ("options", "named"),
     [
         ({"idempotency_key": ""}, "idempotency_key"),
+        ({"idempotency_key": "\ud800"}, "idempotency_key has half of a surrogate pair"),
         ({"labels": ["x"]}, "labels"),
         ({"labels": {"gpu": ["a100"]}}, "labels"),
         ({"labels": {1: "x"}}, "labels"),

@@ -228,6 +228,20 @@ def test_ports_that_collide_are_named() -> None:
     assert "two would listen on port 6379, which is redis_port of redis" in finding.text()
 
 
+def test_a_coordinator_whose_number_stands_for_no_port_is_named() -> None:
+    """Two fleets on one host, the second with coordinator-41: it listened on the port of the first one's."""
+    Path("coordinator.toml").write_text('coordinator_id = "coordinator-11"\n', encoding="utf-8")
+    (finding,) = look(targets(Path("coordinator.toml"), None)).findings
+    assert "coordinator-11 listens on port 5550: only coordinator-1 to coordinator-10" in finding.text()
+    assert finding.level == "warning"
+    for text in (
+        'coordinator_id = "coordinator-11"\nbind = "tcp://127.0.0.1:5590"\n',
+        'coordinator_id = "coordinator-10"\n',
+    ):
+        Path("coordinator.toml").write_text(text, encoding="utf-8")
+        assert look(targets(Path("coordinator.toml"), None)).findings == []
+
+
 def test_ids_that_two_programs_have_are_named() -> None:
     found = supervised(flags="--worker-id worker-2")
     assert "two has the id 'worker-2', which one has too" in found[0].text()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import structlog
 
 from a2a_zmq.errors import StoreUnavailable
 from daemons.runtime.contract import BatchApplied, StoreChanged
@@ -27,6 +30,28 @@ async def stored(world: World) -> set[str]:
 
 async def handed_in(world: World, owner: Owner) -> None:
     await world.until(lambda: world.disks[owner.name].rows == 0, "handed in", BACK_S)
+
+
+@contextmanager
+def full_redis(world: World, owner: Owner) -> Iterator[list[float]]:
+    """A Redis that is out of memory: it renews leases (yielded: when) and refuses to write; well again at the end."""
+    ownership = owner.shell.ownership
+    assert ownership is not None
+    leases: Any = ownership._leases
+    renew, renewals = leases.renew, list[float]()
+
+    async def renewed(*args: Any) -> Any:
+        renewals.append(world.loop.time())
+        world.redis.give_back()
+        answer = await renew(*args)
+        world.redis.take_away(reason="oom")
+        return answer
+
+    world.redis.take_away(reason="oom")
+    leases.renew = renewed
+    yield renewals
+    leases.renew = renew
+    world.redis.give_back()
 
 
 @pytest.mark.parametrize("away_s", [0.2, 2.0, 8.0, 60.0])
@@ -156,14 +181,41 @@ def test_a_full_disk_tells_the_core_and_keeps_the_batch() -> None:
     play(story, spooling=True)
 
 
-def test_wrong_credentials_end_the_daemon_all_the_same() -> None:
+@pytest.mark.parametrize("spooling", [True, False])
+def test_a_redis_that_lets_us_in_no_more_is_an_outage(spooling: bool) -> None:
+    """Somebody changes its password, or its rules: a fleet that ended by that stayed down when it was put right."""
+
     async def story(world: World) -> None:
         owner = await world.owner()
+        await written(world, owner, "before")
         world.redis.take_away(reason="noauth")
-        owner.write("t1")
-        with pytest.raises(StoreUnavailable, match="noauth"):
-            await owner.running
-        world.owners.clear()
+        owner.write("during")
+        await asyncio.sleep(60.0)
+        assert not owner.running.done()
+        assert owner.core.of(StoreChanged) == [StoreChanged(spooling, reason="noauth", spooling=spooling)]
+        world.redis.give_back()
+        await world.until(lambda: owner.core.of(StoreChanged)[1:] == [StoreChanged(available=True)], "it goes on")
+        assert await stored(world) == {"before", "during"}
+
+    play(story, spooling=spooling)
+
+
+def test_the_log_has_each_reason_of_an_outage_once() -> None:
+    """Symptom: two lines for each probe, three times a second, for as long as Redis was out of memory."""
+
+    async def story(world: World) -> None:
+        with structlog.testing.capture_logs() as lines:
+            owner = await world.owner()
+            for _ in range(2):
+                world.redis.take_away()
+                await written(world, owner, "during")
+                await asyncio.sleep(2.0)
+                with full_redis(world, owner):
+                    await asyncio.sleep(20.0)
+                await handed_in(world, owner)
+        said = [(line["event"], line.get("reason")) for line in lines if line["event"].startswith("circuit")]
+        once = [("circuit_open", "connection"), ("circuit_half_open", None), ("circuit_open", "oom")]
+        assert said == [*once, ("circuit_half_open", None), ("circuit_closed", None)] * 2
 
     play(story, spooling=True)
 
@@ -191,27 +243,11 @@ def test_a_redis_that_lets_us_renew_and_refuses_what_we_write_is_asked_a_few_tim
 
     async def story(world: World) -> None:
         owner = await world.owner()
-        world.redis.take_away(reason="oom")
-        await written(world, owner, "during")
-        ownership = owner.shell.ownership
-        assert ownership is not None
-        leases: Any = ownership._leases
-        renew, renewals = leases.renew, 0
-
-        async def renewed(*args: Any) -> Any:
-            nonlocal renewals
-            renewals += 1
-            world.redis.give_back()
-            answer = await renew(*args)
-            world.redis.take_away(reason="oom")
-            return answer
-
-        leases.renew = renewed
-        began = world.loop.time()
-        await asyncio.sleep(20.0)
-        assert 0.5 <= renewals / (world.loop.time() - began) <= 5
-        leases.renew = renew
-        world.redis.give_back()
+        with full_redis(world, owner) as renewals:
+            await written(world, owner, "during")
+            del renewals[:]
+            await asyncio.sleep(20.0)
+            assert 0.5 <= len(renewals) / 20.0 <= 5
         await handed_in(world, owner)
 
     play(story, spooling=True)

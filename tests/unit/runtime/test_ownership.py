@@ -124,14 +124,16 @@ def test_a_redis_that_is_away_at_first_is_asked_until_it_is_there() -> None:
     play(story)
 
 
-def test_wrong_credentials_end_the_daemon() -> None:
+def test_one_that_is_not_let_in_any_more_waits_for_the_lease() -> None:
+    """Wrong credentials end a daemon that starts, before any of this."""
+
     async def story(world: World) -> None:
         world.redis.take_away(reason="noauth")
         owner = world.start("a")
-        with pytest.raises(StoreUnavailable, match="noauth") as caught:
-            await owner.running
-        assert caught.value.fatal
-        world.owners.clear()
+        await asyncio.sleep(60.0)
+        assert owner.core.of(StoreChanged) == [StoreChanged(available=False, reason="noauth")]
+        world.redis.give_back()
+        assert await world.until(lambda: owner.fences, "owner") <= ASK_AGAIN_S + 0.05
 
     play(story)
 

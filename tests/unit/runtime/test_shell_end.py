@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from a2a_zmq.clock import Now
-from a2a_zmq.errors import StoreUnavailable
 from a2a_zmq.interfaces import Section
 from a2a_zmq.protocol.ports import Received
 from daemons.runtime.calls import LocalCall
 from daemons.runtime.contract import Batch, BatchApplied, Effect, Exit, StartRun
-from daemons.runtime.listening import Listener
 from daemons.runtime.shell import Shell
 from tests.unit.runtime.fakes import tell
 from tests.unit.runtime.stand import Stand, play
@@ -158,36 +156,6 @@ def test_a_port_that_raises_ends_the_daemon() -> None:
         stand.came(b"w", b"fine", b"poison")
         with pytest.raises(KeyError):
             await stand.running
-
-    play(story)
-
-
-def test_a_store_that_will_never_serve_us_ends_the_daemon() -> None:
-    async def story(stand: Stand) -> None:
-        stand.redis.take_away(reason="noauth")
-        stand.core.stage("t1")
-        stand.shell.wake()
-        with pytest.raises(StoreUnavailable):
-            await stand.running
-
-    play(story)
-
-
-def test_hints_that_will_never_be_had_end_the_daemon_with_their_own_error() -> None:
-    """What came was a group of errors: status 70 and a traceback instead of 78 and one line."""
-
-    async def story(stand: Stand) -> None:
-        class Refused:
-            async def listen(self, distributor_ids: list[str]) -> AsyncIterator[Any]:
-                raise StoreUnavailable("noauth", "WRONGPASS", fatal=True)
-                yield
-
-        listener = Listener(Refused(), stand.store, lambda: ["d1"], stand.shell.event, lambda: 0.5)
-        stand.shell.spawn(listener.run())
-        with pytest.raises(StoreUnavailable) as caught:
-            async with asyncio.timeout(5.0):
-                await stand.running
-        assert caught.value.fatal
 
     play(story)
 
