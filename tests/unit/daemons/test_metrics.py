@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -275,6 +276,9 @@ def counted(source: str) -> Iterator[tuple[int, str, str, set[str] | None]]:
 
 
 def test_everything_that_the_code_counts_is_in_the_list(repository: Path) -> None:
+    # What other tests left is collected before: where that happens inside of CPython 3.11's parser, and a finalizer
+    # raises, the parser gives up with a SystemError.
+    gc.collect()
     wrong = []
     for folder in ("a2a_zmq", "daemons"):
         for path in sorted((repository / folder).rglob("*.py")):

@@ -331,7 +331,7 @@ def test_nothing_is_written_after_the_lease_may_have_expired() -> None:
         world.redis.take_away()
         await asyncio.sleep(SAFE_S + 0.1)
         owner.write("t1")
-        owner.ownership._leases = _Away()  # only the lease cannot be renewed
+        owner.ownership._leases = _Away(world.redis, "a")  # only the lease cannot be renewed
         world.redis.give_back()
         await asyncio.sleep(2.0)
         assert world.redis.log == []
@@ -340,10 +340,7 @@ def test_nothing_is_written_after_the_lease_may_have_expired() -> None:
 
 
 class _Away(MemoryLeases):
-    """Leases that cannot be reached."""
-
-    def __init__(self) -> None:
-        """No world is behind them."""
+    """Leases that cannot be renewed."""
 
     async def renew(self, section: Section, held: Held, ttl_ms: int) -> bool:
         raise StoreUnavailable("connection")
