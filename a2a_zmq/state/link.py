@@ -24,12 +24,12 @@ _BYTES_PER_S: Final = 10_000_000
 _KEYLESS: Final = ("NOPERM", "WRONGTYPE")
 
 
-def _named(command: Command) -> str:
-    """A command and its first key; Redis itself does not say which key somebody may not use, or has a foreign type."""
+def named(error: Exception, command: Command) -> str:
+    """An error with its command's name and first key: Redis itself does not say which key may not be used, or has a
+    foreign type."""
     key = command[3:4] if command[0] == "EVAL" else command[1:2]
-    return " ".join(
-        part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in (command[0], *key)
-    )
+    parts = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in (command[0], *key)]
+    return f"{error} ({' '.join(parts)})"
 
 
 class Link:
@@ -89,7 +89,7 @@ class Link:
                 wire.close()  # a replica now: the name may lead to the new primary already
             for index, reply in enumerate(replies):
                 if isinstance(reply, Exception) and str(reply).startswith(_KEYLESS):
-                    replies[index] = type(reply)(f"{reply} ({_named(commands[index])})")
+                    replies[index] = type(reply)(named(reply, commands[index]))
             return replies
 
     async def ask(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:

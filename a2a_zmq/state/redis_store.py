@@ -17,7 +17,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
@@ -27,7 +27,7 @@ from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, Vers
 from a2a_zmq.interfaces import Loaded, Mark, Section, SectionWrite, Survey, Wanted
 from a2a_zmq.models import SharedAgentState
 from a2a_zmq.state import keys, letters, yielding
-from a2a_zmq.state.link import Link
+from a2a_zmq.state.link import Link, named
 from a2a_zmq.state.reads import Reads
 from a2a_zmq.state.section import (
     FIELDS,
@@ -52,6 +52,7 @@ _PAUSE_S: Final = 0.002
 _PAUSE_MAX_S: Final = 0.05
 # After the third lost reply in a row the caller's own, longer backoff takes over; the mutation id keeps it safe.
 _REPLIES_LOST_MAX: Final = 3
+_MULTI: Final = ("MULTI",)
 # Connections kept for writing. A coordinator of more distributors closes the one that was idle longest.
 _CHANNELS_MAX: Final = 64
 
@@ -169,7 +170,7 @@ class RedisStore:
         except StoreUnavailable as error:
             self.stats.doubtful += 1
             raise _ReplyLost(error) from error
-        if not self._executed(channel, replies, keys.header(write.section)):
+        if not self._executed(channel, commands, replies, keys.header(write.section)):
             self.stats.conflicts += 1
             return None
         self._remember(write.section, plan.after)
@@ -214,7 +215,7 @@ class RedisStore:
         commands: list[Command] = []
         if marks_results(section):
             commands.append(("HGET", keys.header(keys.sections(section.distributor_id)[0]), "results"))
-        commands += [("MULTI",), ("HSET", header, *chain.from_iterable(plan.header.items()))]
+        commands += [_MULTI, ("HSET", header, *chain.from_iterable(plan.header.items()))]
         if write.put_tasks and write.yields:
             commands.append(yielding.command(write))
         elif write.put_tasks:
@@ -239,7 +240,7 @@ class RedisStore:
         commands.append(("HMGET", header, *FIELDS))
         return commands
 
-    def _executed(self, channel: _Channel, replies: list[Any], header_key: str) -> bool:
+    def _executed(self, channel: _Channel, commands: Sequence[Command], replies: list[Any], header_key: str) -> bool:
         """Whether EXEC was carried out; keeps the header that came with the replies.
 
         Raises:
@@ -258,7 +259,8 @@ class RedisStore:
             return False
         error = first_error(outcome)
         if error is not None:
-            raise StateError(f"a key of the shared state has a foreign type: {error}") from error
+            command = commands[commands.index(_MULTI) + 1 + outcome.index(error)]
+            raise StateError(f"a key of the shared state has a foreign type: {named(error, command)}") from error
         return True
 
     async def _channel(self, section: Section) -> _Channel:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from a2a_zmq.clock import parse_iso
 from a2a_zmq.config import split_address
@@ -104,18 +104,32 @@ def _coordinator(fleet: dict[str, Any]) -> Check:
     return Check("coordinator", True, f"{one.get('id')} leads, fence {one.get('fence')}")
 
 
+# By the reason why the coordinator cannot write.
+_STORE_FIXES: Final = {
+    "loading": "wait: Redis reads its files",
+    "readonly": "Redis takes no writes: it is a replica, or has too few of its own (min-replicas-to-write)",
+    "oom": "Redis is full: raise its maxmemory, or look whose keys fill it",
+    "misconf": "Redis cannot save: see its log, and the disk that it writes to",
+    "noauth": "correct the password or the rules in Redis, or give the daemons the new password and restart them",
+    "spool": "make room for the spool (its disk, or spool_max_mb), and bring Redis back",
+}
+
+
 def _store_of(fleet: dict[str, Any]) -> list[Check]:
     store = fleet.get("store") or {}
     off = store.get("spool_off")
     meanwhile = f"while it is away no new tasks are taken: {off}" if off else ""
     if store.get("available", True):
         return [Check("store", True, "; ".join(filter(None, ("the coordinator can write it", meanwhile))))]
-    text = f"away for the coordinator: {store.get('reason')}"
+    reason = str(store.get("reason"))
+    text = f"away for the coordinator: {reason}"
     if store.get("spooling"):
         text += "; meanwhile it goes on with its local spool"
     elif meanwhile:
         text += f"; {meanwhile}"
-    return [Check("store", False, text, "start Redis, or correct REDIS_HOST")]
+    return [
+        Check("store", False, text, _STORE_FIXES.get(reason.partition(":")[0], "start Redis, or correct REDIS_HOST"))
+    ]
 
 
 def _workers(fleet: dict[str, Any]) -> Check:

@@ -59,9 +59,12 @@ class Auditing:
         stored, self._stored = self._stored, {}
         if message is None:
             return
-        if answer.error is not None or not isinstance(answer.value, Loaded) or not self._memory.owner:
-            text = f"{self._memory.agent_id}'s memory: its section could not be read: {answer.error or 'not owned'}"
+        if not self._memory.owner:
+            text = f"{self._memory.agent_id}'s memory: its section could not be read: not owned"
             self._answer(message, {"unchecked": [text]})
+            return
+        if answer.error is not None or not isinstance(answer.value, Loaded):
+            self._answer(message, {"findings": [_row("unreadable_section", "", str(answer.error), "", False)]})
             return
         repair = message.payload.get("repair") is True
         rows = self._oversight.audit(now, repair=repair)

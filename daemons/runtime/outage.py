@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from a2a_zmq.errors import Fenced, StateLost, StoreUnavailable, VersionConflict
+from a2a_zmq.errors import Fenced, StateError, StateLost, StoreUnavailable, VersionConflict
 from a2a_zmq.interfaces import Held, Section
 from daemons.runtime.breaker import Breaker, Circuit
 from daemons.runtime.contract import Meter
@@ -137,6 +137,9 @@ class OutageKeeper:
                 engine.ownership_lost(str(error))
             if ownership is not None:
                 ownership.lost(state_lost=lost)
+        except StateError as error:
+            engine.state_lost()
+            self._shell.refused(str(error))
         else:
             if not closed and self.breaker.closed:
                 self._meter.observe("reconciliation_seconds", self._mono() - began)

@@ -84,7 +84,7 @@ class Ownership:
         self._is_dead = is_dead
         self._outage = outage
         self._look = asyncio.Event()
-        self._lost = False
+        self._lost = self._refused = False
         self._fence = 0
         self._epoch = ""
         self._obeyed = 0  # the highest fence above ours, of our epoch, that a peer obeyed
@@ -105,6 +105,11 @@ class Ownership:
         self._state_lost = self._state_lost or state_lost
         self._lost = True
         self._look.set()
+
+    def refused(self, why: str) -> None:
+        """Redis is there and does not take a write, for what stands in a key: as if the section could not be read."""
+        self.unreadable, self._refused = why, True
+        self.lost()
 
     def outranked(self, by: Outranked) -> bool:
         """A peer obeyed a higher fence than ours: see :meth:`_rise`. False if that is no news (any more)."""
@@ -134,6 +139,9 @@ class Ownership:
             self._answered()
             self._turned()
             await self._keep(held)
+            if self._refused:
+                self._refused = False
+                await self._give_back(held)
             self.held = None
             self._turned()
 
@@ -168,9 +176,7 @@ class Ownership:
         except StateError as error:
             self._meter.count("lease_failures_total", reason="unreadable")
             self._failed_to_read(error, loading=True)
-            with contextlib.suppress(StateError):
-                await self._leases.release(self._section, held)
-            await asyncio.sleep(ASK_AGAIN_S)
+            await self._give_back(held)
             return False
         found = loaded.get(self._section)
         if found is not None and found.fence < held.fence:
@@ -185,6 +191,12 @@ class Ownership:
         self._engine.ownership_gained(OwnershipGained(held.fence, epoch, loaded, state_lost=self._state_lost))
         self._state_lost = False
         return True
+
+    async def _give_back(self, held: Held) -> None:
+        """For a moment in which somebody else may try."""
+        with contextlib.suppress(StateError):
+            await self._leases.release(self._section, held)
+        await asyncio.sleep(ASK_AGAIN_S)
 
     def _failed_to_read(self, error: StateError, *, loading: bool = False) -> None:
         if isinstance(error, StoreUnavailable):

@@ -32,6 +32,8 @@ from daemons.runtime.spooling import SpoolingStore
 
 # How long a leaving daemon waits for its last frames to be taken by the sockets.
 LINGER_S = 0.3
+# A write that is refused for the same reason, again and again, is told of this often.
+REFUSAL_AGAIN_S = 30.0
 
 
 class Runner(Protocol):
@@ -91,8 +93,8 @@ class Shell:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._call_count = 0
         self._look_now = asyncio.Event()
-        self._closing = False
-        self._failed = False
+        self._closing = self._failed = False
+        self._refusal = ("", 0.0)  # why Redis would not take a write, and when that was told
 
     # ------------------------------------------------------------ wiring
 
@@ -263,9 +265,24 @@ class Shell:
                 self._log.warning("state_lost" if lost else "fenced", why=str(error))
                 if self.ownership is not None:
                     self.ownership.lost(state_lost=lost)
+        except StateError as error:
+            if self.ownership is None:
+                raise
+            # Nobody knows what of it was written: as after a loss, our memory is kept and merged with what is there.
+            if engine.batch_refused(pending, str(error), state_lost=True):
+                self.refused(str(error))
         else:
             engine.batch_applied(pending, self._clock())
         self.turn()
+
+    def refused(self, why: str) -> None:
+        """A key has a foreign type or text: what we own is read again, as soon as all of it can be."""
+        assert self.ownership is not None
+        last, now = self._refusal, self._clock().mono
+        if why != last[0] or now > last[1] + REFUSAL_AGAIN_S:
+            self._refusal = (why, now)
+            self._log.error("write_refused", why=why)
+        self.ownership.refused(why)
 
     async def _apply_some(self, writes: list[SectionWrite]) -> list[int]:
         """Make the first of these writes durable, or more of them at once; returns their versions."""

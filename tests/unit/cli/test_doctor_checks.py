@@ -70,6 +70,14 @@ def test_the_store_check_says_that_a_standby_keeps_the_spool_off_before_and_in_a
     [away] = checks._store_of({"store": {"available": False, "reason": "connection", **off}})
     assert not away.ok
     assert away.text.endswith("connection; while it is away no new tasks are taken: c2 may take over")
+    for reason, word in (
+        ("readonly", "replica"),
+        ("noauth", "password"),
+        ("spool: no room", "make room"),
+        ("x", "start"),
+    ):
+        [away] = checks._store_of({"store": {"available": False, "reason": reason}})
+        assert word in away.fix
     [plain] = checks._store_of({"store": {"available": True}})
     assert plain.text == "the coordinator can write it"
 

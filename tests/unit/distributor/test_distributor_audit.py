@@ -8,6 +8,7 @@ from typing import Any
 
 from daemons.distributor.config import DistributorConfig
 from daemons.distributor.memory import LiveTask
+from daemons.runtime.contract import QueryAnswer
 from tests.unit.distributor.harness import COORDINATOR, Site
 
 
@@ -86,7 +87,17 @@ def test_a_task_without_a_worker_is_run_again(site: Site) -> None:
     assert site.store.results["t1"]["status"] == "completed"
 
 
-def test_a_section_that_cannot_be_read_is_said(site: Site) -> None:
+def test_a_section_that_cannot_be_read_is_a_finding(site: Site) -> None:
+    """Symptom: `a2actl doctor` said "ok", and behind that what was not looked at."""
+    working(site)
+    site.from_coordinator("audit", number=7, whole=True)
+    query, _ = site.queries.pop(0)
+    site.event(QueryAnswer(query.tag, error='a foreign text in its field "version"'))
+    (row,) = site.told(COORDINATOR, "audit")[-1]["findings"]
+    assert (row["kind"], row["what"]) == ("unreadable_section", 'a foreign text in its field "version"')
+
+
+def test_a_section_that_is_not_ours_any_more_is_said(site: Site) -> None:
     working(site)
     site.from_coordinator("audit", number=7, whole=True)
     site.disown()

@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from a2a_zmq.errors import Fenced, StateError, StoreUnavailable
-from a2a_zmq.interfaces import Held, Loaded, Section
+from a2a_zmq.interfaces import Held, Loaded, Section, SectionWrite
 from a2a_zmq.state.memory import MemoryLeases
-from daemons.runtime.contract import OwnershipGained, StandsBy, StoreChanged
+from daemons.runtime.contract import BatchApplied, OwnershipGained, StandsBy, StoreChanged
 from daemons.runtime.ownership import ASK_AGAIN_S
 from daemons.runtime.stores import load_own
 from tests.unit.runtime.fakes import SECTION
@@ -344,6 +345,37 @@ class _Away(MemoryLeases):
 
     async def renew(self, section: Section, held: Held, ttl_ms: int) -> bool:
         raise StoreUnavailable("connection")
+
+
+def test_a_write_that_is_refused_for_good_is_as_a_section_that_cannot_be_read() -> None:
+    """Symptom: a foreign type in one key, the audit log's say, ended owner after owner with status 70, until their
+    supervisor gave up."""
+
+    async def story(world: World) -> None:
+        owner = await world.owner()
+        apply, foreign = owner.store.apply, StateError("WRONGTYPE of history")
+
+        async def refuse(write: SectionWrite) -> int:
+            raise foreign
+
+        owner.store.apply = refuse  # type: ignore[method-assign]
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(4):
+                fences = len(owner.fences)
+                owner.write("t1")
+                await world.until(lambda: owner.ownership.unreadable, "it is refused")
+                assert (owner.ownership.unreadable, owner.engine.owner) == (str(foreign), False)
+                await asyncio.sleep(0.05)
+                assert await world.lease() is None, "somebody else may try meanwhile"
+                await world.until(lambda fences=fences: len(owner.fences) > fences, "it has read all again")  # type: ignore[misc]
+        assert [line["why"] for line in lines if line["event"] == "write_refused"] == [str(foreign)], "told once"
+        owner.store.apply = apply  # type: ignore[method-assign]
+        owner.write("t1")
+        await world.until(lambda: owner.core.of(BatchApplied), "it goes on")
+        assert "t1" in await world.stored()
+        assert (owner.ownership.unreadable, owner.lost) == ("", []), "its memory was kept all the time"
+
+    play(story)
 
 
 def test_another_owner_in_between_ends_the_ownership() -> None:
