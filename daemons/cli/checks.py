@@ -208,5 +208,5 @@ def _spools(directory: Path) -> list[Check]:
             checks.append(Check("spool", False, text, fix))
     for path in sorted(directory.glob("*.damaged-*[0-9]")):
         fix = "it holds what its agent took in an outage of Redis; keep it for whoever can read it, or remove it"
-        checks.append(Check("spool", False, f"{path} could not be read and was set aside", fix))
+        checks.append(Check("spool", False, f"{path} could not be read, or not all of it, and was set aside", fix))
     return checks

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from daemons.runtime.spool_rows import Kept, SpoolBroken, SpoolRefused, decode, encode
+from daemons.runtime.spool_wal import lost_transactions
 
 T = TypeVar("T")
 
@@ -193,6 +195,7 @@ class SqliteSpool:
         if self._connection is not None and self._file != self._there():
             self._close()  # another process of the agent has done away with it, and with all that stood there
         if self._connection is None:
+            self._look_for_damage()
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
             try:
@@ -226,14 +229,22 @@ class SqliteSpool:
             return None
         return found.st_dev, found.st_ino
 
+    def _look_for_damage(self) -> None:
+        """Where SQLite would leave transactions out without a word, whoever can make something of them gets a copy."""
+        with contextlib.suppress(FileNotFoundError):
+            if lost_transactions(self.path.with_name(self.path.name + "-wal")):
+                self._keep_damaged(_copy)
+
     def _set_aside(self) -> None:
         """A file that cannot be read is kept for whoever can make something of it; work goes on with a new one."""
         self._close()
+        self._keep_damaged(Path.rename)
+
+    def _keep_damaged(self, keep: Callable[[Path, Path], Any]) -> None:
         damaged = self.path.with_name(f"{self.path.name}.damaged-{time.time():.0f}")
         for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
             with contextlib.suppress(FileNotFoundError):
-                part.rename(damaged.with_name(damaged.name + suffix))
+                keep(self.path.with_name(self.path.name + suffix), damaged.with_name(damaged.name + suffix))
         self._on_damage(damaged)
 
     def _look(self, fence: int | None) -> None:
@@ -348,3 +359,11 @@ def _damage(verdict: Any) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(f"damaged: {verdict}")
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A disk that is full gets no copy; that it was wanted is said all the same."""
+    try:
+        shutil.copy2(source, target)
+    except OSError:
+        target.unlink(missing_ok=True)
