@@ -78,8 +78,8 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
     _made: list[zmq.Socket[bytes]]
 
     def __init__(self, io_threads: int) -> None:
+        self._made = []  # first: it is collected, too, if what follows fails
         super().__init__(io_threads)
-        self._made = []
 
     def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
         made = super().socket(*args, **kwargs)
@@ -87,9 +87,8 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
         return made
 
     def __del__(self) -> None:
-        if not self._shadow:
-            for each in self._made:
-                each.close(linger=0)
+        for each in self._made:
+            each.close(linger=0)
         super().__del__()
 
 

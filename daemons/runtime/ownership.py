@@ -140,7 +140,6 @@ class Ownership:
             self._turned()
             await self._keep(held)
             if self._refused:
-                self._refused = False
                 await self._give_back(held)
             self.held = None
             self._turned()
@@ -289,7 +288,7 @@ class Ownership:
         Where Redis is away we stay the owner of our memory (accepted work goes on), but write nothing once the lease
         may have expired (``Engine.safe_until``): what is staged waits until the lease was renewed or taken again.
         """
-        self._lost = False
+        self._lost = self._refused = False
         ttl_s = self._ttl_ms / 1000
         while True:
             # A third of the TTL, ±20 %, so that many agents do not renew in step.
